@@ -1,0 +1,248 @@
+"""The blocks that networks are made of, as plain facts: sizes in, loop nests out, no PyTorch.
+
+A block is what a latency table measures, what a supernet slices and what the export writes. `pliant.networks.plain`
+holds the module of the same name for each of them. Sizes are those of the active network, in pixels and channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Literal, NamedTuple
+
+from pliant.workload import NETWORK_INPUT, Layer, peak_activation_bytes
+
+Activation = Literal["relu", "hswish", "gelu"]
+
+
+class BlockCost(NamedTuple):
+    """What one block adds to a network for one image."""
+
+    macs: int
+    parameters: int
+    peak_activation_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block(ABC):
+    """One piece of a network with a single input and a single output."""
+
+    slot: str
+    """The place in the network, the same in every architecture that has it."""
+    size: int
+    """Height and width of the input."""
+
+    @property
+    @abstractmethod
+    def in_channels(self) -> int:
+        """Channels of the input."""
+
+    @abstractmethod
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        """The loop nests in running order; the first ones read `reads`, the last one is the output."""
+
+    @property
+    def cost(self) -> BlockCost:
+        """MACs, parameters and the activations alive at once, counted once for equal blocks."""
+        return _cost(self)
+
+    @property
+    def sizes(self) -> dict[str, int | str | bool]:
+        """What the module of the same name is built from: all fields but the slot."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "slot"}
+
+    def _conv(
+        self, name: str, reads: str, *, into: int, out: int, size: int, kernel: int = 1, stride: int = 1, depthwise: bool = False
+    ) -> Layer:
+        """A convolution named within the block; `size` is its output's height and width."""
+        shape = {"G": out} if depthwise else {"K": out, "C": into}
+        return Layer(f"{self.slot}.{name}", "conv", (reads,), P=size, Q=size, R=kernel, S=kernel, stride=stride, **shape)
+
+    def _elementwise(self, name: str, *reads: str, channels: int, size: int) -> Layer:
+        return Layer(f"{self.slot}.{name}", "elementwise", reads, G=channels, P=size, Q=size)
+
+
+@cache
+def _cost(block: Block) -> BlockCost:
+    layers = block.layers()
+    input_bytes = 4 * block.in_channels * block.size**2
+    return BlockCost(sum(layer.macs for layer in layers), sum(layer.parameters for layer in layers), peak_activation_bytes(layers, input_bytes))
+
+
+def halved(size: int, stride: int) -> int:
+    """Height and width after a stride with padding that keeps the size at stride 1."""
+    return -(-size // stride)
+
+
+def round_channels(channels: float, multiple: int = 8) -> int:
+    """The nearest multiple of 8, at least 8 and never below 90 % of what was asked (Howard et al. 2019, MobileNetV3)."""
+    rounded = max(multiple, int(channels + multiple / 2) // multiple * multiple)
+    return rounded + multiple if rounded < 0.9 * channels else rounded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess(Block):
+    """Pixels from 0 to 1 in: normalised by the training images' mean and deviation, resized to the resolution."""
+
+    channels: int
+    resolution: int
+
+    @property
+    def in_channels(self) -> int:
+        return self.channels
+
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        return (self._elementwise("resize", reads, channels=self.channels, size=self.resolution),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvBlock(Block):
+    """Convolution, maximum pooling by `pool`, BatchNorm, activation."""
+
+    inputs: int
+    outputs: int
+    kernel: int = 3
+    stride: int = 1
+    pool: int = 1
+    activation: Activation = "relu"
+
+    @property
+    def in_channels(self) -> int:
+        return self.inputs
+
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        size = halved(self.size, self.stride)
+        conv = self._conv("conv", reads, into=self.inputs, out=self.outputs, size=size, kernel=self.kernel, stride=self.stride)
+        if self.pool == 1:
+            return (conv,)
+        after = size // self.pool
+        pool = Layer(f"{self.slot}.pool", "pool", (conv.name,), G=self.outputs, P=after, Q=after, R=self.pool, S=self.pool, stride=self.pool)
+        return (conv, pool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvertedResidual(Block):
+    """Expand by 1x1, depthwise, optional squeeze-and-excitation, project by 1x1 (MobileNetV3); a residual where shapes allow."""
+
+    inputs: int
+    hidden: int
+    outputs: int
+    kernel: int
+    stride: int = 1
+    expand: bool = True
+    """Without it the block has no expanding convolution, and `hidden` equals `inputs`."""
+    squeeze: bool = False
+    activation: Activation = "relu"
+
+    @property
+    def in_channels(self) -> int:
+        return self.inputs
+
+    @property
+    def residual(self) -> bool:
+        """Whether the input is added to the output."""
+        return self.stride == 1 and self.inputs == self.outputs
+
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        size, hidden = halved(self.size, self.stride), self.hidden
+        layers = []
+        if self.expand:
+            layers.append(self._conv("expand", reads, into=self.inputs, out=hidden, size=self.size))
+        inner = layers[-1].name if layers else reads
+        layers.append(self._conv("depthwise", inner, into=hidden, out=hidden, size=size, kernel=self.kernel, stride=self.stride, depthwise=True))
+        if self.squeeze:
+            narrow, wide = round_channels(hidden / 4), layers[-1].name
+            layers += [
+                Layer(f"{self.slot}.squeeze.pool", "pool", (wide,), G=hidden, R=size, S=size, stride=size),
+                self._conv("squeeze.reduce", f"{self.slot}.squeeze.pool", into=hidden, out=narrow, size=1),
+                self._conv("squeeze.expand", f"{self.slot}.squeeze.reduce", into=narrow, out=hidden, size=1),
+                self._elementwise("squeeze.scale", wide, f"{self.slot}.squeeze.expand", channels=hidden, size=size),
+            ]
+        layers.append(self._conv("project", layers[-1].name, into=hidden, out=self.outputs, size=size))
+        if self.residual:
+            layers.append(self._elementwise("add", layers[-1].name, reads, channels=self.outputs, size=size))
+        return tuple(layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasicResidual(Block):
+    """x + act(BN(conv3x3(act(BN(conv3x3(x)))))): plain convolutions, which CPUs run fastest."""
+
+    channels: int
+    hidden: int
+    activation: Activation = "relu"
+
+    @property
+    def in_channels(self) -> int:
+        return self.channels
+
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        first = self._conv("conv1", reads, into=self.channels, out=self.hidden, size=self.size, kernel=3)
+        second = self._conv("conv2", first.name, into=self.hidden, out=self.channels, size=self.size, kernel=3)
+        return (first, second, self._elementwise("add", second.name, reads, channels=self.channels, size=self.size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bottleneck(Block):
+    """1x1, 3x3 with the stride, 1x1, plus the input (ResNet); where shapes change, the input is average-pooled and projected (ResNet-D)."""
+
+    inputs: int
+    hidden: int
+    outputs: int
+    stride: int = 1
+    project: bool = False
+    activation: Activation = "relu"
+
+    @property
+    def in_channels(self) -> int:
+        return self.inputs
+
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        size = halved(self.size, self.stride)
+        layers = [
+            self._conv("conv1", reads, into=self.inputs, out=self.hidden, size=self.size),
+            self._conv("conv2", f"{self.slot}.conv1", into=self.hidden, out=self.hidden, size=size, kernel=3, stride=self.stride),
+            self._conv("conv3", f"{self.slot}.conv2", into=self.hidden, out=self.outputs, size=size),
+        ]
+        shortcut = reads
+        if self.project:
+            if self.stride > 1:
+                shortcut = f"{self.slot}.shortcut.pool"
+                layers.append(Layer(shortcut, "pool", (reads,), G=self.inputs, P=size, Q=size, R=self.stride, S=self.stride, stride=self.stride))
+            layers.append(self._conv("shortcut", shortcut, into=self.inputs, out=self.outputs, size=size))
+            shortcut = layers[-1].name
+        layers.append(self._elementwise("add", f"{self.slot}.conv3", shortcut, channels=self.outputs, size=size))
+        return tuple(layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head(Block):
+    """Optional 1x1 convolution, global average pooling, optional hidden linear layer, linear classifier."""
+
+    inputs: int
+    classes: int
+    expand: int = 0
+    """Outputs of the 1x1 convolution with BatchNorm before pooling; 0 for none."""
+    hidden: int = 0
+    """Width of the linear layer between pooling and classifier; 0 for none."""
+    activation: Activation = "relu"
+    dropout: float = 0.0
+    """Share of the classifier's inputs dropped while training; nothing at inference."""
+
+    @property
+    def in_channels(self) -> int:
+        return self.inputs
+
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        layers = []
+        if self.expand:
+            layers.append(self._conv("expand", reads, into=self.inputs, out=self.expand, size=self.size))
+        width = self.expand or self.inputs
+        layers.append(
+            Layer(f"{self.slot}.pool", "pool", (layers[-1].name if layers else reads,), G=width, R=self.size, S=self.size, stride=self.size)
+        )
+        if self.hidden:
+            layers.append(Layer(f"{self.slot}.hidden", "matmul", (layers[-1].name,), K=self.hidden, C=width))
+        layers.append(Layer(f"{self.slot}.classifier", "matmul", (layers[-1].name,), K=self.classes, C=self.hidden or width))
+        return tuple(layers)

@@ -1,0 +1,288 @@
+"""A search space: choices, the rule when each is active, and the blocks that a choice of all of them gives.
+
+A concrete space states its `choices` and turns an architecture into `blocks`; everything else follows from
+these two here: counting, exact uniform sampling, mutation, crossover, integer encoding, predictor features and
+workload. The supernet, the latency table and the export are built from the same blocks.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pliant.errors import EncodingError, nearest
+from pliant.metrics import Cost
+from pliant.spaces.architecture import Architecture, Option
+from pliant.spaces.blocks import Block
+from pliant.workload import Workload
+
+BLOCK_CACHE_ENTRIES = 100_000
+"""Architectures whose blocks are kept; a search of 20,000 candidates asks for the same ones many times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One decision: a name (a place and a letter, as `1.2k`) and its options, smallest network first."""
+
+    name: str
+    options: tuple[Option, ...]
+    needs: tuple[str, Option] | None = None
+    """Active only where an earlier choice, the parent, is at least this option: block 3 needs a depth of 3."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9.]*[a-z]+", self.name):
+            raise EncodingError(f"a choice is named by digits and dots, then small letters, received {self.name!r}.")
+        if not self.options or len(set(self.options)) != len(self.options):
+            raise EncodingError(f"choice {self.name!r} needs options that differ, received {self.options}.")
+
+
+class Space(ABC):
+    """All networks that a set of choices describes, for images of one shape and a number of classes.
+
+    Args:
+        name: under which presets, records and profiles know the space.
+        channels: channels of an image.
+        image_size: height and width of the images that the network receives, in pixels.
+        classes: number of labels.
+    """
+
+    def __init__(self, name: str, *, channels: int, image_size: int, classes: int) -> None:
+        self.name = name
+        self.channels = channels
+        self.image_size = image_size
+        self.classes = classes
+        self.blocks = functools.lru_cache(BLOCK_CACHE_ENTRIES)(self.layout)
+        """`layout`, remembered."""
+
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[Choice, ...]:
+        """The decisions, parents before the choices that need them."""
+
+    @abstractmethod
+    def layout(self, architecture: Architecture) -> tuple[Block, ...]:
+        """The blocks of a network in the order in which they run, the classifier last.
+
+        A block keeps its `slot` in every architecture that has it: blocks of one slot share weights in the supernet,
+        and the largest architecture has every slot at its largest sizes.
+        """
+
+    # What follows from the choices.
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the choices, in order."""
+        return tuple(choice.name for choice in self.choices)
+
+    @cached_property
+    def _choice(self) -> Mapping[str, Choice]:
+        return {choice.name: choice for choice in self.choices}
+
+    @cached_property
+    def _children(self) -> Mapping[str | None, tuple[Choice, ...]]:
+        children: dict[str | None, list[Choice]] = {None: []}
+        for choice in self.choices:
+            parent = choice.needs[0] if choice.needs else None
+            if parent is not None and parent not in children:
+                raise EncodingError(f"choice {choice.name!r} needs {parent!r}, which does not come before it.")
+            children[choice.name] = []
+            children[parent].append(choice)
+        return {name: tuple(found) for name, found in children.items()}
+
+    def _networks_below(self, choice: Choice, option: Option) -> int:
+        """Number of ways to fill in all choices that `choice = option` makes active."""
+        product = 1
+        for child in self._children[choice.name]:
+            if _at_least(option, child):
+                product *= self._networks_at(child.name)
+        return product
+
+    @functools.cache  # noqa: B019 - a space lives as long as the program, and its tree never changes
+    def _networks_at(self, name: str) -> int:
+        choice = self._choice[name]
+        return sum(self._networks_below(choice, option) for option in choice.options)
+
+    @cached_property
+    def size(self) -> int:
+        """Exact number of different architectures."""
+        product = 1
+        for choice in self._children[None]:
+            product *= self._networks_at(choice.name)
+        return product
+
+    def architecture(self, options: Mapping[str, Option]) -> Architecture:
+        """The canonical architecture of a full or an active-only set of options; inactive ones are left out.
+
+        Raises:
+            EncodingError: an active choice is missing, a name is unknown, or an option is not one of the choice's.
+        """
+        if unknown := [name for name in options if name not in self._choice]:
+            raise EncodingError(f"space {self.name!r} has no choice {unknown[0]!r}. {nearest(unknown[0], self.names)}")
+        active: dict[str, Option] = {}
+        for choice in self.choices:
+            if not self._active(choice, active):
+                continue
+            if choice.name not in options:
+                raise EncodingError(f"choice {choice.name!r} is active and needs one of {choice.options}.")
+            if options[choice.name] not in choice.options:
+                raise EncodingError(f"choice {choice.name!r} takes one of {choice.options}, received {options[choice.name]!r}.")
+            active[choice.name] = options[choice.name]
+        return Architecture(tuple(active.items()))
+
+    def parse(self, text: str) -> Architecture:
+        """Read the text form of an architecture back.
+
+        Raises:
+            EncodingError: the text is not the form of an architecture of this space.
+        """
+        options: dict[str, Option] = {}
+        for word in text.strip().split("_"):
+            match = re.fullmatch(r"(?P<place>(?:\d+(?:\.\d+)*)?)(?P<pairs>(?:[a-z]+\d+(?:\.\d+)?)+)", word)
+            if match is None:
+                raise EncodingError(f"an architecture reads like {self.largest()}, received {word!r} in {text!r}.")
+            for letter, value in re.findall(r"([a-z]+)(\d+(?:\.\d+)?)", match["pairs"]):
+                name = match["place"] + letter
+                if name in options:
+                    raise EncodingError(f"choice {name!r} stands twice in {text!r}; keep one.")
+                options[name] = float(value) if "." in value else int(value)
+        architecture = self.architecture(options)
+        if extra := set(options) - set(architecture.mapping):
+            raise EncodingError(f"choice {min(extra)!r} is not active in {text!r}; leave it out.")
+        return architecture
+
+    @staticmethod
+    def _active(choice: Choice, so_far: Mapping[str, Option]) -> bool:
+        if choice.needs is None:
+            return True
+        parent = choice.needs[0]
+        return parent in so_far and _at_least(so_far[parent], choice)
+
+    def largest(self) -> Architecture:
+        """Every choice at its last option."""
+        return self.architecture({choice.name: choice.options[-1] for choice in self.choices})
+
+    def smallest(self) -> Architecture:
+        """Every choice at its first option."""
+        return self.architecture({choice.name: choice.options[0] for choice in self.choices})
+
+    # Sampling and variation. The generator is an argument: nothing here knows a global seed.
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """One architecture, each equally likely (a deep stage has more variants and so comes up more often)."""
+        options: dict[str, Option] = {}
+        for choice in self.choices:
+            if self._active(choice, options):
+                weights = [self._networks_below(choice, option) for option in choice.options]
+                share = np.array([weight / sum(weights) for weight in weights])
+                options[choice.name] = choice.options[int(rng.choice(len(share), p=share))]
+        return Architecture(tuple(options.items()))
+
+    def sample_choices(self, rng: np.random.Generator, frozen: Mapping[str, Sequence[Option]] | None = None) -> Architecture:
+        """One architecture, every choice drawn on its own and each of its options equally likely.
+
+        This is how supernets are trained (Cai et al. 2020, Once-for-All, section 3.3): shallow and deep stages come up equally often.
+
+        Args:
+            frozen: options to draw from instead of all, by the name of the choice.
+        """
+        draw = {
+            choice.name: options[int(rng.integers(len(options)))]
+            for choice in self.choices
+            for options in [(frozen or {}).get(choice.name, choice.options)]
+        }
+        return self.architecture(draw)
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator, probability: float = 0.1) -> Architecture:
+        """Redraw each choice with a probability; what becomes active is drawn as well. At least one choice is redrawn."""
+        options = dict(self.sample_choices(rng).options) | architecture.mapping
+        options = {choice.name: options.get(choice.name, choice.options[int(rng.integers(len(choice.options)))]) for choice in self.choices}
+        redrawn = rng.random(len(self.choices)) < probability
+        if not redrawn.any():
+            redrawn[rng.integers(len(self.choices))] = True
+        for choice, again in zip(self.choices, redrawn, strict=True):
+            if again:
+                options[choice.name] = choice.options[int(rng.integers(len(choice.options)))]
+        return self.architecture(options)
+
+    def cross(self, one: Architecture, other: Architecture, rng: np.random.Generator) -> Architecture:
+        """A child that takes each choice from one of its parents; where only one of them has it, from that one."""
+        draw = {}
+        for choice in self.choices:
+            owners = [parent.mapping for parent in (one, other) if choice.name in parent.mapping]
+            draw[choice.name] = owners[int(rng.integers(len(owners)))][choice.name] if owners else choice.options[0]
+        return self.architecture(draw)
+
+    # Encodings.
+
+    def encode(self, architecture: Architecture) -> np.ndarray:
+        """Positions of the options, one int a choice, 0 where inactive; shape (choices,)."""
+        chosen = architecture.mapping
+        return np.array([choice.options.index(chosen[choice.name]) if choice.name in chosen else 0 for choice in self.choices], dtype=np.int64)
+
+    def decode(self, positions: Iterable[int]) -> Architecture:
+        """The architecture of positions; whatever stands at inactive choices is ignored.
+
+        Raises:
+            EncodingError: a position is outside its choice, or their number is wrong.
+        """
+        values = [int(position) for position in positions]
+        if len(values) != len(self.choices):
+            raise EncodingError(f"space {self.name!r} has {len(self.choices)} choices, received {len(values)} positions.")
+        active: dict[str, Option] = {}
+        for choice, position in zip(self.choices, values, strict=True):
+            if not 0 <= position < len(choice.options):
+                raise EncodingError(f"choice {choice.name!r} has positions 0 to {len(choice.options) - 1}, received {position}.")
+            if self._active(choice, active):
+                active[choice.name] = choice.options[position]
+        return Architecture(tuple(active.items()))
+
+    @cached_property
+    def _columns(self) -> Mapping[tuple[str, Option], int]:
+        pairs = ((choice.name, option) for choice in self.choices for option in choice.options)
+        return {pair: column for column, pair in enumerate(pairs)}
+
+    def features(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """One-hot options, zeros where inactive, then log10 of MACs and parameters; shape (architectures, features)."""
+        table = np.zeros((len(architectures), len(self._columns) + 2))
+        for row, architecture in enumerate(architectures):
+            table[row, [self._columns[pair] for pair in architecture.options]] = 1.0
+            cost = self.cost(architecture)
+            table[row, -2:] = np.log10([cost.macs or 1, cost.parameters or 1])
+        return table
+
+    # What follows from the blocks.
+
+    def lower(self, architecture: Architecture) -> Workload:
+        """The workload of a network for one image, by arithmetic."""
+        from pliant.workload import NETWORK_INPUT
+
+        layers = []
+        reads = NETWORK_INPUT
+        for block in self.blocks(architecture):
+            layers += block.layers(reads)
+            reads = layers[-1].name
+        return Workload(tuple(layers), input_elements=self.channels * self.image_size**2)
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """Parameters, MACs and peak memory of one image: sums and a maximum over blocks, each block counted once ever."""
+        costs = [block.cost for block in self.blocks(architecture)]
+        parameters = sum(cost.parameters for cost in costs)
+        return Cost(
+            macs=sum(cost.macs for cost in costs),
+            parameters=parameters,
+            peak_memory_bytes=4 * parameters + max(cost.peak_activation_bytes for cost in costs),
+        )
+
+
+def _at_least(option: Option, child: Choice) -> bool:
+    assert child.needs is not None
+    threshold = child.needs[1]
+    if isinstance(option, str) or isinstance(threshold, str):
+        return option == threshold
+    return option >= threshold
