@@ -1,0 +1,193 @@
+"""The blocks as plain PyTorch modules. This file needs nothing but PyTorch: a delivered network carries a copy of it.
+
+Every class is the module of the block of the same name and takes that block's sizes. A network is a list of
+(slot, block name, sizes); `Network` runs them one after the other. Batch statistics of a new network are NaN on
+purpose: a network that was never calibrated cannot give a plausible answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Description = Sequence[tuple[str, str, Mapping[str, Any]]]
+"""A network as (slot, block name, sizes), in running order."""
+
+ACTIVATIONS = {"relu": F.relu, "hswish": F.hardswish, "gelu": F.gelu}
+
+
+def round_channels(channels: float, multiple: int = 8) -> int:
+    """The nearest multiple of 8, at least 8 and never below 90 % of what was asked."""
+    rounded = max(multiple, int(channels + multiple / 2) // multiple * multiple)
+    return rounded + multiple if rounded < 0.9 * channels else rounded
+
+
+class BlockModule(nn.Module):
+    """A block: images of (N, channels, size, size) in, features out. Elastic blocks replace the three layer types."""
+
+    conv_type: type[nn.Conv2d] = nn.Conv2d
+    norm_type: type[nn.BatchNorm2d] = nn.BatchNorm2d
+    linear_type: type[nn.Linear] = nn.Linear
+
+    def conv(self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
+        """A convolution that keeps the size at stride 1."""
+        return self.conv_type(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
+
+    def norm(self, channels: int) -> nn.BatchNorm2d:
+        """A BatchNorm whose running statistics are unknown until they are computed."""
+        norm = self.norm_type(channels)
+        if norm.running_mean is not None and norm.running_var is not None:
+            norm.running_mean.fill_(torch.nan)
+            norm.running_var.fill_(torch.nan)
+        return norm
+
+
+class Preprocess(BlockModule):
+    """Pixels from 0 to 1 in: normalised by the training images, resized to the resolution (antialiased bilinear)."""
+
+    def __init__(self, *, size: int, channels: int, resolution: int) -> None:
+        super().__init__()
+        self.size, self.resolution = size, resolution
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return resize((images - self.mean[:, None, None]) / self.std[:, None, None], self.resolution)
+
+
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Square images at another resolution; untouched where they have it already."""
+    if images.shape[-1] == resolution:
+        return images
+    return F.interpolate(images.float(), size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
+
+
+class ConvBlock(BlockModule):
+    """Convolution, maximum pooling, BatchNorm, activation."""
+
+    def __init__(self, *, size: int, inputs: int, outputs: int, kernel: int, stride: int, pool: int, activation: str) -> None:
+        super().__init__()
+        self.pool, self.activation = pool, ACTIVATIONS[activation]
+        self.conv1 = self.conv(inputs, outputs, kernel, stride=stride)
+        self.norm1 = self.norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        if self.pool > 1:
+            x = F.max_pool2d(x, self.pool)
+        return self.activation(self.norm1(x))
+
+
+class InvertedResidual(BlockModule):
+    """Expand, depthwise, squeeze-and-excitation, project; a residual where shapes allow (MobileNetV3)."""
+
+    def __init__(
+        self, *, size: int, inputs: int, hidden: int, outputs: int, kernel: int, stride: int, expand: bool, squeeze: bool, activation: str
+    ) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.residual = stride == 1 and inputs == outputs
+        self.expand = self.conv(inputs, hidden) if expand else None
+        self.expand_norm = self.norm(hidden) if expand else None
+        self.depthwise = self.conv(hidden, hidden, kernel, stride=stride, groups=hidden)
+        self.depthwise_norm = self.norm(hidden)
+        narrow = round_channels(hidden / 4)
+        self.squeeze_reduce = self.conv(hidden, narrow, bias=True) if squeeze else None
+        self.squeeze_expand = self.conv(narrow, hidden, bias=True) if squeeze else None
+        self.project = self.conv(hidden, outputs)
+        self.project_norm = self.norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        if self.expand is not None and self.expand_norm is not None:
+            y = self.activation(self.expand_norm(self.expand(y)))
+        y = self.activation(self.depthwise_norm(self.depthwise(y)))
+        if self.squeeze_reduce is not None and self.squeeze_expand is not None:
+            y = y * F.hardsigmoid(self.squeeze_expand(F.relu(self.squeeze_reduce(y.mean((2, 3), keepdim=True)))))
+        y = self.project_norm(self.project(y))
+        return x + y if self.residual else y
+
+
+class BasicResidual(BlockModule):
+    """x + act(BN(conv(act(BN(conv(x))))))."""
+
+    def __init__(self, *, size: int, channels: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.conv1 = self.conv(channels, hidden, 3)
+        self.norm1 = self.norm(hidden)
+        self.conv2 = self.conv(hidden, channels, 3)
+        self.norm2 = self.norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation(self.norm1(self.conv1(x)))
+        return x + self.activation(self.norm2(self.conv2(y)))
+
+
+class Bottleneck(BlockModule):
+    """act(BN(conv1x1) after BN(conv3x3) after BN(conv1x1) + shortcut); the shortcut pools and projects (ResNet-D)."""
+
+    def __init__(self, *, size: int, inputs: int, hidden: int, outputs: int, stride: int, project: bool, activation: str) -> None:
+        super().__init__()
+        self.stride, self.activation = stride, ACTIVATIONS[activation]
+        self.conv1 = self.conv(inputs, hidden)
+        self.norm1 = self.norm(hidden)
+        self.conv2 = self.conv(hidden, hidden, 3, stride=stride)
+        self.norm2 = self.norm(hidden)
+        self.conv3 = self.conv(hidden, outputs)
+        self.norm3 = self.norm(outputs)
+        self.shortcut = self.conv(inputs, outputs) if project else None
+        self.shortcut_norm = self.norm(outputs) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation(self.norm1(self.conv1(x)))
+        y = self.activation(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        if self.shortcut is not None and self.shortcut_norm is not None:
+            if self.stride > 1:
+                x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+            x = self.shortcut_norm(self.shortcut(x))
+        return self.activation(y + x)
+
+
+class Head(BlockModule):
+    """Optional 1x1 convolution, global average pooling, optional hidden layer, classifier: (N, classes) logits."""
+
+    def __init__(self, *, size: int, inputs: int, classes: int, expand: int, hidden: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.activation, self.dropout = ACTIVATIONS[activation], dropout
+        self.expand = self.conv(inputs, expand) if expand else None
+        self.expand_norm = self.norm(expand) if expand else None
+        width = expand or inputs
+        self.hidden = self.linear_type(width, hidden) if hidden else None
+        self.classifier = self.linear_type(hidden or width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.expand is not None and self.expand_norm is not None:
+            x = self.activation(self.expand_norm(self.expand(x)))
+        x = x.mean((2, 3))
+        if self.hidden is not None:
+            x = self.activation(self.hidden(x))
+        return self.classifier(F.dropout(x, self.dropout, self.training))
+
+
+BLOCKS: Mapping[str, type[BlockModule]] = {
+    block.__name__: block for block in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Head)
+}
+
+
+class Network(nn.Module):
+    """The blocks of a description, one after the other: (N, channels, size, size) pixels from 0 to 1 to (N, classes) logits."""
+
+    def __init__(self, description: Description) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({slot: BLOCKS[name](**sizes) for slot, name, sizes in description})
+
+    def forward(self, images: Tensor) -> Tensor:
+        for block in self.blocks.values():
+            images = block(images)
+        return images
