@@ -113,7 +113,7 @@ class InvertedResidual(BlockModule):
 
 
 class BasicResidual(BlockModule):
-    """x + act(BN(conv(act(BN(conv(x))))))."""
+    """act(x + BN(conv(act(BN(conv(x))))))."""
 
     def __init__(self, *, size: int, channels: int, hidden: int, activation: str) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class BasicResidual(BlockModule):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.activation(self.norm1(self.conv1(x)))
-        return x + self.activation(self.norm2(self.conv2(y)))
+        return self.activation(x + self.norm2(self.conv2(y)))
 
 
 class Bottleneck(BlockModule):

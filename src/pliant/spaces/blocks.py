@@ -167,7 +167,7 @@ class InvertedResidual(Block):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BasicResidual(Block):
-    """x + act(BN(conv3x3(act(BN(conv3x3(x)))))): plain convolutions, which CPUs run fastest."""
+    """act(x + BN(conv3x3(act(BN(conv3x3(x)))))): plain convolutions, which CPUs run fastest."""
 
     channels: int
     hidden: int

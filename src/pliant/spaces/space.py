@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -20,10 +21,13 @@ from pliant.errors import EncodingError, nearest
 from pliant.metrics import Cost
 from pliant.spaces.architecture import Architecture, Option
 from pliant.spaces.blocks import Block
-from pliant.workload import Workload
+from pliant.workload import NETWORK_INPUT, Layer, Workload
 
 BLOCK_CACHE_ENTRIES = 100_000
 """Architectures whose blocks are kept; a search of 20,000 candidates asks for the same ones many times."""
+
+
+Dimension = Literal["resolution", "kernel", "depth", "width", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Choice:
 
     name: str
     options: tuple[Option, ...]
+    dimension: Dimension = "other"
+    """What the choice sizes; progressive shrinking frees one dimension after the other."""
     needs: tuple[str, Option] | None = None
     """Active only where an earlier choice, the parent, is at least this option: block 3 needs a depth of 3."""
 
@@ -260,9 +266,7 @@ class Space(ABC):
 
     def lower(self, architecture: Architecture) -> Workload:
         """The workload of a network for one image, by arithmetic."""
-        from pliant.workload import NETWORK_INPUT
-
-        layers = []
+        layers: list[Layer] = []
         reads = NETWORK_INPUT
         for block in self.blocks(architecture):
             layers += block.layers(reads)

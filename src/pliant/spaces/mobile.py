@@ -1,0 +1,138 @@
+"""MobileNetV3-style space: stages of inverted residuals with elastic kernel, depth, expansion and resolution.
+
+The space is a table with a row a stage, as in the paper's own tables (Howard et al. 2019, MobileNetV3; Cai et al. 2020,
+Once-for-All, whose space is the preset `ofa-mobilenetv3`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pliant.errors import EncodingError
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.blocks import Activation, Block, ConvBlock, Head, InvertedResidual, Preprocess, halved, round_channels
+from pliant.spaces.space import Choice, Space
+
+
+@dataclass(frozen=True, slots=True)
+class MobileStage:
+    """One row of the table; the options of each choice smallest first."""
+
+    width: int
+    """Channels of all blocks of the stage."""
+    depths: tuple[int, ...]
+    """Numbers of blocks; the smallest is at least 1, since the first block changes size and channels."""
+    kernels: tuple[int, ...] = (3, 5, 7)
+    expansions: tuple[float, ...] = (3, 4, 6)
+    """Hidden channels over input channels, of each block on its own."""
+    stride: int = 2
+    activation: Activation = "relu"
+    squeeze: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MobileFrame:
+    """What surrounds the elastic stages and is the same in every network."""
+
+    stem: int = 16
+    """Channels of the first convolution."""
+    stem_stride: int = 2
+    first_block: bool = False
+    """A fixed 3x3 block without expansion after the stem, as in MobileNetV3."""
+    expand: int = 960
+    """Channels of the last 1x1 convolution."""
+    hidden: int = 1280
+    """Width of the linear layer before the classifier; 0 for none."""
+    dropout: float = 0.0
+
+
+class MobileSpace(Space):
+    """Inverted residual stages behind a stem and before a head.
+
+    Args:
+        stages: the table.
+        resolutions: input sizes of the network, smallest first; images are resized inside it.
+        frame: stem and head.
+
+    Raises:
+        EncodingError: a stage may have no block, or the smallest resolution does not survive the strides.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stages: Sequence[MobileStage],
+        resolutions: Sequence[int],
+        frame: MobileFrame,
+        *,
+        channels: int,
+        image_size: int,
+        classes: int,
+    ) -> None:
+        super().__init__(name, channels=channels, image_size=image_size, classes=classes)
+        self.stages = tuple(stages)
+        self.resolutions = tuple(resolutions)
+        self.frame = frame
+        if any(min(stage.depths) < 1 for stage in self.stages):
+            raise EncodingError("every stage keeps at least one block, since its first one changes the channels: use depths from 1 up.")
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """Resolution; then by stage its depth, and by block a kernel and an expansion."""
+        found = [Choice("r", self.resolutions, "resolution")]
+        for number, stage in enumerate(self.stages, 1):
+            found.append(Choice(f"{number}d", stage.depths, "depth"))
+            for block in range(1, max(stage.depths) + 1):
+                needs = (f"{number}d", block)
+                found.append(Choice(f"{number}.{block}k", stage.kernels, "kernel", needs))
+                found.append(Choice(f"{number}.{block}e", stage.expansions, "width", needs))
+        return tuple(found)
+
+    def layout(self, architecture: Architecture) -> tuple[Block, ...]:
+        """Preprocess, stem, stages, head."""
+        chosen, frame = architecture.mapping, self.frame
+        size = int(chosen["r"])
+        blocks: list[Block] = [
+            Preprocess(slot="preprocess", size=self.image_size, channels=self.channels, resolution=size),
+            ConvBlock(
+                slot="stem", size=size, inputs=self.channels, outputs=frame.stem, kernel=3, stride=frame.stem_stride, activation="hswish"
+            ),
+        ]
+        size = halved(size, frame.stem_stride)
+        if frame.first_block:
+            blocks.append(
+                InvertedResidual(slot="first", size=size, inputs=frame.stem, hidden=frame.stem, outputs=frame.stem, kernel=3, expand=False)
+            )
+        width = frame.stem
+        for number, stage in enumerate(self.stages, 1):
+            for block in range(1, int(chosen[f"{number}d"]) + 1):
+                stride = stage.stride if block == 1 else 1
+                blocks.append(
+                    InvertedResidual(
+                        slot=f"stage{number}_block{block}",
+                        size=size,
+                        inputs=width,
+                        hidden=round_channels(round(width * float(chosen[f"{number}.{block}e"]))),
+                        outputs=stage.width,
+                        kernel=int(chosen[f"{number}.{block}k"]),
+                        stride=stride,
+                        squeeze=stage.squeeze,
+                        activation=stage.activation,
+                    )
+                )
+                size, width = halved(size, stride), stage.width
+        return (
+            *blocks,
+            Head(
+                slot="head",
+                size=size,
+                inputs=width,
+                classes=self.classes,
+                expand=frame.expand,
+                hidden=frame.hidden,
+                activation="hswish",
+                dropout=frame.dropout,
+            ),
+        )

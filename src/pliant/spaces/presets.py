@@ -1,0 +1,108 @@
+"""The spaces that ship, by name: what each is for stands in `PRESETS`, its table in the function of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pliant.errors import EncodingError, RecipeError, nearest
+from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
+from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
+from pliant.spaces.space import Space
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One shipped space: for which images it is made, and its constructor."""
+
+    smallest_image: int
+    """Least height and width of an image, in pixels."""
+    purpose: str
+    build: Callable[[int, int, int], Space]
+    """From channels, image size and classes."""
+
+
+def _resolutions(image_size: int, factors: tuple[float, ...], multiple: int, least: int) -> tuple[int, ...]:
+    """The image size times each factor, rounded to a multiple, no smaller than the least; ascending, without repeats."""
+    return tuple(sorted({max(least, round(image_size * factor / multiple) * multiple) for factor in factors}))
+
+
+def digits(channels: int, image_size: int, classes: int) -> Space:
+    """For images of about 8 pixels: two small stages, inverted residuals."""
+    stages = (
+        MobileStage(16, (1, 2), (3, 5), (2, 3, 4), stride=1),
+        MobileStage(32, (1, 2, 3), (3, 5), (2, 3, 4), stride=2, activation="hswish", squeeze=True),
+    )
+    frame = MobileFrame(stem=16, stem_stride=1, expand=64, hidden=0)
+    resolutions = _resolutions(image_size, (0.75, 1.0), 2, 6)
+    return MobileSpace("digits", stages, resolutions, frame, channels=channels, image_size=image_size, classes=classes)
+
+
+def mobile_32(channels: int, image_size: int, classes: int) -> Space:
+    """For images of 28 to 32 pixels on small processors: inverted residuals, the least MACs for an accuracy."""
+    stages = (
+        MobileStage(24, (1, 2), (3, 5, 7), (2, 3, 4), stride=2),
+        MobileStage(48, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze=True),
+        MobileStage(96, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze=True),
+    )
+    frame = MobileFrame(stem=16, stem_stride=1, expand=288, hidden=0)
+    resolutions = _resolutions(image_size, (0.75, 0.875, 1.0), 4, 16)
+    return MobileSpace("mobile-32", stages, resolutions, frame, channels=channels, image_size=image_size, classes=classes)
+
+
+def plain_32(channels: int, image_size: int, classes: int) -> Space:
+    """For images of 28 to 32 pixels on CPUs: plain convolutions that pool early, the most accuracy for a training hour."""
+    widths, ratios = (0.5, 0.625, 0.75, 0.875, 1.0), (0.5, 0.75, 1.0)
+    stages = (
+        ResidualStage(64, (0, 1), widths, ratios),
+        ResidualStage(192, (0, 1), widths, ratios),
+        ResidualStage(384, (0, 1), widths, ratios),
+    )
+    resolutions = _resolutions(image_size, (0.75, 1.0), 4, 16)
+    return PlainSpace("plain-32", stages, resolutions, stem=32, channels=channels, image_size=image_size, classes=classes)
+
+
+def ofa_mobilenetv3(channels: int, image_size: int, classes: int) -> Space:
+    """The MobileNetV3 space of Once-for-All: 7371^5 = 2.2e19 networks at each of 25 resolutions."""
+    rows = ((24, 2, "relu", False), (40, 2, "relu", True), (80, 2, "hswish", False), (112, 1, "hswish", True), (160, 2, "hswish", True))
+    stages = [MobileStage(width, (2, 3, 4), stride=stride, activation=act, squeeze=squeeze) for width, stride, act, squeeze in rows]  # type: ignore[arg-type]
+    frame = MobileFrame(stem=16, first_block=True, expand=960, hidden=1280, dropout=0.1)
+    resolutions = tuple(range(128, 225, 4))
+    return MobileSpace("ofa-mobilenetv3", stages, resolutions, frame, channels=channels, image_size=image_size, classes=classes)
+
+
+def ofa_resnet50(channels: int, image_size: int, classes: int) -> Space:
+    """The ResNet-50 space of Once-for-All: depth, width (0.65, 0.8, 1) and bottleneck ratio (0.2, 0.25, 0.35)."""
+    rows = ((256, (2, 3, 4), 1), (512, (2, 3, 4), 2), (1024, (4, 5, 6), 2), (2048, (2, 3, 4), 2))
+    stages = [ResidualStage(width, depths, (0.65, 0.8, 1.0), (0.2, 0.25, 0.35), stride) for width, depths, stride in rows]
+    resolutions = tuple(range(128, 225, 4))
+    return BottleneckSpace(
+        "ofa-resnet50", stages, resolutions, stem_widths=(0.65, 0.8, 1.0), channels=channels, image_size=image_size, classes=classes
+    )
+
+
+PRESETS = {
+    "digits": Preset(6, "images of about 8 pixels", digits),
+    "mobile-32": Preset(24, "images of 28 to 32 pixels, least MACs", mobile_32),
+    "plain-32": Preset(24, "images of 28 to 32 pixels, fastest training on CPUs", plain_32),
+    "ofa-mobilenetv3": Preset(128, "images of 224 pixels, Once-for-All's MobileNetV3", ofa_mobilenetv3),
+    "ofa-resnet50": Preset(128, "images of 224 pixels, Once-for-All's ResNet-50", ofa_resnet50),
+}
+
+
+def preset(name: str, *, channels: int, image_size: int, classes: int) -> Space:
+    """A shipped space for images of one shape.
+
+    Raises:
+        RecipeError: no space of this name.
+        EncodingError: the images are smaller than the space can handle.
+    """
+    if name not in PRESETS:
+        raise RecipeError(f"no space is called {name!r}. {nearest(name, PRESETS)}")
+    if image_size < PRESETS[name].smallest_image:
+        fitting = [other for other, row in PRESETS.items() if row.smallest_image <= image_size]
+        raise EncodingError(
+            f"space {name!r} needs images of at least {PRESETS[name].smallest_image} pixels, received {image_size}. "
+            + (f"Use --space {fitting[0]}, or larger images." if fitting else "Use larger images.")
+        )
+    return PRESETS[name].build(channels, image_size, classes)

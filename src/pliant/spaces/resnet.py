@@ -1,0 +1,165 @@
+"""Residual spaces: elastic depth, stage width and bottleneck ratio, and elastic resolution.
+
+`BottleneckSpace` is the ResNet-50 space of Once-for-All (1x1, 3x3, 1x1). `PlainSpace` is for small images on CPUs: plain 3x3
+convolutions that pool early and are wide, which train many times faster there than depthwise ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pliant.errors import EncodingError
+from pliant.spaces.architecture import Architecture, Option
+from pliant.spaces.blocks import Activation, BasicResidual, Block, Bottleneck, ConvBlock, Head, Preprocess, halved, round_channels
+from pliant.spaces.space import Choice, Space
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualStage:
+    """One row of the table; the options of each choice smallest first."""
+
+    width: int
+    """Channels of the stage at width 1."""
+    depths: tuple[int, ...]
+    """Numbers of residual blocks."""
+    widths: tuple[float, ...]
+    """Factors of `width`."""
+    ratios: tuple[float, ...]
+    """Hidden channels of a residual block over the channels of its stage, of each block on its own."""
+    stride: int = 2
+
+
+def _residual_choices(stages: Sequence[ResidualStage], resolutions: Sequence[int], stem_widths: Sequence[float] = ()) -> tuple[Choice, ...]:
+    found = [Choice("r", tuple(resolutions), "resolution")]
+    if stem_widths:
+        found.append(Choice("0w", tuple(stem_widths), "width"))
+    for number, stage in enumerate(stages, 1):
+        found += [Choice(f"{number}w", stage.widths, "width"), Choice(f"{number}d", stage.depths, "depth")]
+        found += [Choice(f"{number}.{block}e", stage.ratios, "width", (f"{number}d", block)) for block in range(1, max(stage.depths) + 1)]
+    return tuple(found)
+
+
+def _width(stage: ResidualStage, factor: Option) -> int:
+    return round_channels(stage.width * float(factor))
+
+
+class PlainSpace(Space):
+    """By stage one 3x3 convolution that pools by the stride, then residual blocks of two 3x3 convolutions.
+
+    Args:
+        stages: the table; depths may be 0.
+        resolutions: multiples of the product of all strides, smallest first.
+        stem: channels of the first convolution, which keeps the size.
+
+    Raises:
+        EncodingError: a resolution is not a multiple of the product of the strides.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stages: Sequence[ResidualStage],
+        resolutions: Sequence[int],
+        *,
+        stem: int,
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+        channels: int,
+        image_size: int,
+        classes: int,
+    ) -> None:
+        super().__init__(name, channels=channels, image_size=image_size, classes=classes)
+        self.stages, self.resolutions = tuple(stages), tuple(resolutions)
+        self.stem, self.activation, self.dropout = stem, activation, dropout
+        if min(self.resolutions) < 2 ** len(self.stages):
+            raise EncodingError(
+                f"{len(self.stages)} pooling stages need images of at least {2 ** len(self.stages)} pixels, received {min(self.resolutions)}."
+            )
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """Resolution; then by stage its width and depth, and by residual block a ratio."""
+        return _residual_choices(self.stages, self.resolutions)
+
+    def layout(self, architecture: Architecture) -> tuple[Block, ...]:
+        """Preprocess, stem, stages, head."""
+        chosen, act = architecture.mapping, self.activation
+        size, width = int(chosen["r"]), self.stem
+        blocks: list[Block] = [
+            Preprocess(slot="preprocess", size=self.image_size, channels=self.channels, resolution=size),
+            ConvBlock(slot="stem", size=size, inputs=self.channels, outputs=width, activation=act),
+        ]
+        for number, stage in enumerate(self.stages, 1):
+            outputs = _width(stage, chosen[f"{number}w"])
+            blocks.append(
+                ConvBlock(slot=f"stage{number}_pool", size=size, inputs=width, outputs=outputs, pool=stage.stride, activation=act)
+            )
+            size, width = size // stage.stride, outputs
+            for block in range(1, int(chosen[f"{number}d"]) + 1):
+                hidden = round_channels(width * float(chosen[f"{number}.{block}e"]))
+                blocks.append(
+                    BasicResidual(slot=f"stage{number}_block{block}", size=size, channels=width, hidden=hidden, activation=act)
+                )
+        return (*blocks, Head(slot="head", size=size, inputs=width, classes=self.classes, dropout=self.dropout))
+
+
+class BottleneckSpace(Space):
+    """The ResNet-50 space of Once-for-All: bottleneck blocks with elastic depth, width and ratio (ResNet-D shortcuts).
+
+    Args:
+        stages: the table; depths from 1 up, since the first block changes size and channels.
+        resolutions: smallest first.
+        stem_widths: factors of the stem's 64 channels.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stages: Sequence[ResidualStage],
+        resolutions: Sequence[int],
+        *,
+        stem: int = 64,
+        stem_widths: Sequence[float],
+        channels: int,
+        image_size: int,
+        classes: int,
+    ) -> None:
+        super().__init__(name, channels=channels, image_size=image_size, classes=classes)
+        self.stages, self.resolutions = tuple(stages), tuple(resolutions)
+        self.stem, self.stem_widths = stem, tuple(stem_widths)
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """Resolution and stem width; then by stage its width and depth, and by block a ratio."""
+        return _residual_choices(self.stages, self.resolutions, self.stem_widths)
+
+    def layout(self, architecture: Architecture) -> tuple[Block, ...]:
+        """Preprocess, two stem convolutions that halve the size twice, stages, head."""
+        chosen = architecture.mapping
+        resolution, width = int(chosen["r"]), round_channels(self.stem * float(chosen["0w"]))
+        narrow = round_channels(width / 2)
+        blocks: list[Block] = [
+            Preprocess(slot="preprocess", size=self.image_size, channels=self.channels, resolution=resolution),
+            ConvBlock(slot="stem1", size=resolution, inputs=self.channels, outputs=narrow, stride=2),
+            ConvBlock(slot="stem2", size=halved(resolution, 2), inputs=narrow, outputs=width, pool=2),
+        ]
+        size = halved(resolution, 2) // 2
+        for number, stage in enumerate(self.stages, 1):
+            outputs = _width(stage, chosen[f"{number}w"])
+            for block in range(1, int(chosen[f"{number}d"]) + 1):
+                first = block == 1
+                blocks.append(
+                    Bottleneck(
+                        slot=f"stage{number}_block{block}",
+                        size=size,
+                        inputs=width,
+                        hidden=round_channels(outputs * float(chosen[f"{number}.{block}e"])),
+                        outputs=outputs,
+                        stride=stage.stride if first else 1,
+                        project=first,
+                    )
+                )
+                size, width = halved(size, stage.stride) if first else size, outputs
+        return (*blocks, Head(slot="head", size=size, inputs=width, classes=self.classes))
