@@ -1,0 +1,65 @@
+"""Elastic layers: the plain PyTorch layers, run with the first channels and the inner kernel only.
+
+Each subclasses its plain layer and keeps the names and shapes of its parameters, so plain weights load as they are.
+The active sizes are arguments of `forward`, never state: weights are sliced as views, nothing is masked or copied,
+and two sub-networks can run side by side. Input channels are read from the tensor.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ElasticConv2d(nn.Conv2d):
+    """A convolution with fewer channels, and for depthwise ones a smaller kernel.
+
+    A smaller kernel is the centre of the next larger one times a learned matrix, a chain 7 to 5 to 3 (Cai et al. 2020,
+    Once-for-All, section 3.3). One matrix a layer and step, shared by all channels, the identity at the start.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, *, groups: int, bias: bool) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
+        self.depthwise = groups > 1
+        if self.depthwise and kernel > 3:
+            matrices = {f"to{smaller}": nn.Parameter(torch.eye(smaller**2)) for smaller in range(kernel - 2, 2, -2)}
+            self.kernel_matrices = nn.ParameterDict(matrices)
+
+    def active_weight(self, outputs: int, inputs: int, kernel: int) -> Tensor:
+        """The weight of the active convolution, (outputs, inputs a group, kernel, kernel): a view where the kernel is the largest."""
+        weight = self.weight[:outputs] if self.depthwise else self.weight[:outputs, :inputs]
+        for smaller in range(self.kernel_size[0] - 2, kernel - 1, -2):
+            centre = weight[..., 1:-1, 1:-1].flatten(-2)
+            weight = F.linear(centre, self.kernel_matrices[f"to{smaller}"]).unflatten(-1, (smaller, smaller))
+        return weight
+
+    def forward(self, x: Tensor, outputs: int, kernel: int = 1) -> Tensor:
+        """Convolve (N, inputs, H, W) with the first `outputs` filters at kernel size `kernel`."""
+        weight = self.active_weight(outputs, x.shape[1], kernel)
+        bias = None if self.bias is None else self.bias[:outputs]
+        return F.conv2d(x, weight, bias, self.stride, kernel // 2, 1, outputs if self.depthwise else 1)
+
+
+class ElasticBatchNorm2d(nn.BatchNorm2d):
+    """A BatchNorm over the channels it receives, by batch statistics only.
+
+    Statistics of one sub-network are wrong for every other, so none are kept: a sub-network gets its own when it is
+    extracted and calibrated.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, channels, H, W)."""
+        channels = x.shape[1]
+        return F.batch_norm(x, None, None, self.weight[:channels], self.bias[:channels], True, 0.0, self.eps)
+
+
+class ElasticLinear(nn.Linear):
+    """A linear layer over the features it receives."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, features) to (N, outputs)."""
+        return F.linear(x, self.weight[:, : x.shape[1]], self.bias)

@@ -1,0 +1,226 @@
+"""The plain blocks with elastic layers: each takes the active block with its input and slices itself to it.
+
+Beside `forward`, a block says which of its parameters share channels (`inputs`, `outputs`, `groups`), which is all that
+sorting by importance needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pliant.networks import plain
+from pliant.networks.elastic import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
+from pliant.spaces import blocks
+
+Axis = tuple[nn.Parameter, int]
+"""A parameter and its dimension that runs over the channels of a group."""
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that must keep the same order in several parameters."""
+
+    size_field: str
+    """The field of the block that says how many are active."""
+    readers: tuple[Axis, ...]
+    """Weights that read the channels: their L1 norm is the importance (Once-for-All's rule)."""
+    writers: tuple[Axis, ...]
+    """Everything else that is indexed by the channels."""
+
+
+def _of(norm: nn.BatchNorm2d | None) -> tuple[Axis, ...]:
+    return () if norm is None else ((norm.weight, 0), (norm.bias, 0))
+
+
+class ElasticBlock(plain.BlockModule):
+    """A block whose forward takes the active block's sizes."""
+
+    conv_type = ElasticConv2d
+    norm_type = ElasticBatchNorm2d
+    linear_type = ElasticLinear
+
+    keeps_channels = False
+    """Whether output channels are the input channels (a residual ties them)."""
+
+    @property
+    def inputs(self) -> tuple[Axis, ...]:
+        """What reads the block's input channels."""
+        return ()
+
+    @property
+    def carried(self) -> tuple[Axis, ...]:
+        """What else is indexed by the block's input channels."""
+        return ()
+
+    @property
+    def outputs(self) -> tuple[Axis, ...]:
+        """What writes the block's output channels."""
+        return ()
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """The channel groups inside the block, in the order in which they may be sorted."""
+        return ()
+
+
+class Preprocess(ElasticBlock, plain.Preprocess):
+    def forward(self, images: Tensor, active: blocks.Preprocess) -> Tensor:
+        """Normalise and resize to the active resolution."""
+        return plain.resize((images - self.mean[:, None, None]) / self.std[:, None, None], active.resolution)
+
+
+class ConvBlock(ElasticBlock, plain.ConvBlock):
+    def forward(self, x: Tensor, active: blocks.ConvBlock) -> Tensor:
+        """Convolve into the active output channels."""
+        x = self.conv1(x, active.outputs, active.kernel)
+        if self.pool > 1:
+            x = F.max_pool2d(x, self.pool)
+        return self.activation(self.norm1(x))
+
+    @property
+    def inputs(self) -> tuple[Axis, ...]:
+        return ((self.conv1.weight, 1),)
+
+    @property
+    def outputs(self) -> tuple[Axis, ...]:
+        return ((self.conv1.weight, 0), *_of(self.norm1))
+
+
+class InvertedResidual(ElasticBlock, plain.InvertedResidual):
+    def forward(self, x: Tensor, active: blocks.InvertedResidual) -> Tensor:
+        """Run with the active hidden channels and kernel."""
+        y = x
+        if self.expand is not None and self.expand_norm is not None:
+            y = self.activation(self.expand_norm(self.expand(y, active.hidden)))
+        y = self.activation(self.depthwise_norm(self.depthwise(y, active.hidden, active.kernel)))
+        if self.squeeze_reduce is not None and self.squeeze_expand is not None:
+            narrow = self.squeeze_reduce(y.mean((2, 3), keepdim=True), blocks.round_channels(active.hidden / 4))
+            y = y * F.hardsigmoid(self.squeeze_expand(F.relu(narrow), active.hidden))
+        y = self.project_norm(self.project(y, active.outputs))
+        return x + y if self.residual else y
+
+    @property
+    def keeps_channels(self) -> bool:  # type: ignore[override]
+        return self.residual
+
+    @property
+    def inputs(self) -> tuple[Axis, ...]:
+        return ((self.expand.weight, 1),) if self.expand is not None else ((self.project.weight, 1),)
+
+    @property
+    def carried(self) -> tuple[Axis, ...]:
+        """Without an expansion the depthwise convolution runs over the input channels themselves."""
+        return () if self.expand is not None else ((self.depthwise.weight, 0), *_of(self.depthwise_norm))
+
+    @property
+    def outputs(self) -> tuple[Axis, ...]:
+        return ((self.project.weight, 0), *_of(self.project_norm))
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """The hidden channels, then the channels inside the squeeze."""
+        if self.expand is None:
+            return ()
+        writers = ((self.expand.weight, 0), *_of(self.expand_norm), (self.depthwise.weight, 0), *_of(self.depthwise_norm))
+        found = []
+        if self.squeeze_reduce is not None and self.squeeze_expand is not None:
+            reduce, expand = self.squeeze_reduce, self.squeeze_expand
+            writers += ((expand.weight, 0), (expand.bias, 0), (reduce.weight, 1))
+            found.append(ChannelGroup("narrow", ((expand.weight, 1),), ((reduce.weight, 0), (reduce.bias, 0))))
+        return (ChannelGroup("hidden", ((self.project.weight, 1),), writers), *found)
+
+
+class BasicResidual(ElasticBlock, plain.BasicResidual):
+    keeps_channels = True
+
+    def forward(self, x: Tensor, active: blocks.BasicResidual) -> Tensor:
+        """Run with the active hidden channels; the outer width is the input's."""
+        y = self.activation(self.norm1(self.conv1(x, active.hidden, 3)))
+        return self.activation(x + self.norm2(self.conv2(y, active.channels, 3)))
+
+    @property
+    def inputs(self) -> tuple[Axis, ...]:
+        return ((self.conv1.weight, 1),)
+
+    @property
+    def outputs(self) -> tuple[Axis, ...]:
+        return ((self.conv2.weight, 0), *_of(self.norm2))
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        return (ChannelGroup("hidden", ((self.conv2.weight, 1),), ((self.conv1.weight, 0), *_of(self.norm1))),)
+
+
+class Bottleneck(ElasticBlock, plain.Bottleneck):
+    def forward(self, x: Tensor, active: blocks.Bottleneck) -> Tensor:
+        """Run with the active hidden and output channels."""
+        y = self.activation(self.norm1(self.conv1(x, active.hidden)))
+        y = self.activation(self.norm2(self.conv2(y, active.hidden, 3)))
+        y = self.norm3(self.conv3(y, active.outputs))
+        if self.shortcut is not None and self.shortcut_norm is not None:
+            if self.stride > 1:
+                x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+            x = self.shortcut_norm(self.shortcut(x, active.outputs))
+        return self.activation(y + x)
+
+    @property
+    def keeps_channels(self) -> bool:  # type: ignore[override]
+        return self.shortcut is None
+
+    @property
+    def inputs(self) -> tuple[Axis, ...]:
+        return ((self.conv1.weight, 1), *(((self.shortcut.weight, 1),) if self.shortcut is not None else ()))
+
+    @property
+    def outputs(self) -> tuple[Axis, ...]:
+        shortcut = ((self.shortcut.weight, 0), *_of(self.shortcut_norm)) if self.shortcut is not None else ()
+        return ((self.conv3.weight, 0), *_of(self.norm3), *shortcut)
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """What the last convolution reads, then what the middle one reads."""
+        second = ChannelGroup("hidden", ((self.conv3.weight, 1),), ((self.conv2.weight, 0), *_of(self.norm2)))
+        first = ChannelGroup("hidden", ((self.conv2.weight, 1),), ((self.conv1.weight, 0), *_of(self.norm1)))
+        return (second, first)
+
+
+class Head(ElasticBlock, plain.Head):
+    def forward(self, x: Tensor, active: blocks.Head, dropout: bool = True) -> Tensor:
+        """Logits; dropout only while training and where asked for."""
+        if self.expand is not None and self.expand_norm is not None:
+            x = self.activation(self.expand_norm(self.expand(x, active.expand)))
+        x = x.mean((2, 3))
+        if self.hidden is not None:
+            x = self.activation(self.hidden(x))
+        return self.classifier(F.dropout(x, self.dropout, self.training and dropout))
+
+    @property
+    def inputs(self) -> tuple[Axis, ...]:
+        first = self.expand or self.hidden or self.classifier
+        return ((first.weight, 1),)
+
+
+ELASTIC_BLOCKS: Mapping[str, type[ElasticBlock]] = {
+    block.__name__: block for block in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Head)
+}
+
+
+def copy_active(elastic: ElasticBlock, target: plain.BlockModule) -> None:
+    """Fill a plain block with the weights that the elastic one uses at the plain one's sizes.
+
+    Every tensor is the leading part of the elastic one in each dimension, but for kernels that pass through the matrices.
+    """
+    with torch.no_grad():
+        state = dict(elastic.state_dict())
+        for name, module in target.named_modules():
+            layer = elastic.get_submodule(name)
+            if isinstance(module, nn.Conv2d) and isinstance(layer, ElasticConv2d):
+                state[f"{name}.weight"] = layer.active_weight(module.out_channels, module.in_channels, module.kernel_size[0])
+        for name, tensor in target.state_dict().items():
+            if name in state:  # running statistics stay unknown
+                tensor.copy_(state[name][tuple(slice(size) for size in tensor.shape)])

@@ -1,0 +1,140 @@
+"""A supernet: one set of weights that holds every network of a space.
+
+It has an elastic block for each slot of the space's largest network. Running an architecture runs the blocks of its
+slots, sliced to its sizes; extracting it copies the same slices into a plain network. Training the shared weights is
+`pliant.accuracy.training`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pliant.networks import plain
+from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Axis, ElasticBlock, Head, copy_active
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.blocks import Block, round_channels
+from pliant.spaces.space import Space
+
+
+def describe(blocks: Iterable[Block]) -> plain.Description:
+    """The blocks of an architecture in the form from which `plain.Network` is built."""
+    return [(block.slot, type(block).__name__, block.sizes) for block in blocks]
+
+
+def build(space: Space, architecture: Architecture, *, mean: Sequence[float], std: Sequence[float]) -> plain.Network:
+    """A plain network with fresh weights, trained alone by the same recipe as the supernet."""
+    network = plain.Network(describe(space.blocks(architecture)))
+    initialise(network)
+    _normalise_images(network, mean, std)
+    return network
+
+
+def initialise(network: nn.Module) -> None:
+    """He initialisation; the last BatchNorm of every residual branch starts at 0, so that deep networks start as shallow ones."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out" if module.groups == 1 else "fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, plain.InvertedResidual) and module.residual:
+            nn.init.zeros_(module.project_norm.weight)
+        elif isinstance(module, plain.BasicResidual):
+            nn.init.zeros_(module.norm2.weight)
+        elif isinstance(module, plain.Bottleneck):
+            nn.init.zeros_(module.norm3.weight)
+
+
+def _normalise_images(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    for module in network.modules():
+        if isinstance(module, plain.Preprocess):
+            module.mean.copy_(torch.tensor(mean))
+            module.std.copy_(torch.tensor(std))
+
+
+class Supernet(nn.Module):
+    """Shared weights of all networks of a space.
+
+    Args:
+        space: whose largest architecture gives the shapes.
+        mean, std: of the training images by channel, pixels from 0 to 1.
+    """
+
+    def __init__(self, space: Space, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.space = space
+        self.blocks = nn.ModuleDict({slot: ELASTIC_BLOCKS[name](**sizes) for slot, name, sizes in describe(space.blocks(space.largest()))})
+        initialise(self)
+        _normalise_images(self, mean, std)
+
+    def forward(self, images: Tensor, architecture: Architecture, *, dropout: bool = False) -> Tensor:
+        """Logits of a sub-network by batch statistics: (N, channels, size, size) pixels from 0 to 1 to (N, classes)."""
+        for block in self.space.blocks(architecture):
+            module = self.blocks[block.slot]
+            images = module(images, block, dropout) if isinstance(module, Head) else module(images, block)
+        return images
+
+    def extract(self, architecture: Architecture) -> plain.Network:
+        """The sub-network as a plain network of its own; its BatchNorm statistics are unknown until it is calibrated."""
+        blocks = self.space.blocks(architecture)
+        network = plain.Network(describe(blocks))
+        for block in blocks:
+            copy_active(self.blocks[block.slot], network.blocks[block.slot])  # type: ignore[arg-type]
+        return network.to(next(self.parameters()).device)
+
+    @torch.no_grad()
+    def sort_channels(self, trained: Sequence[Architecture] = ()) -> None:
+        """Put the important channels first in every group whose width can shrink; the largest network computes the same.
+
+        Args:
+            trained: architectures whose widths were already trained as leading channels. Channels never cross the
+                border of such a width, so what those networks compute stays the same too.
+        """
+        largest = self.space.blocks(self.space.largest())
+        for block in largest:
+            for group in self.blocks[block.slot].groups:  # type: ignore[union-attr]
+                kept = {_active_size(other, group.size_field) for other in self._blocks_at(block.slot, trained)}
+                _sort(group.readers, group.writers, kept)
+        self._sort_stages(largest, trained)
+
+    def _blocks_at(self, slot: str, architectures: Sequence[Architecture]) -> list[Block]:
+        return [block for architecture in architectures for block in self.space.blocks(architecture) if block.slot == slot]
+
+    def _sort_stages(self, largest: Sequence[Block], trained: Sequence[Architecture]) -> None:
+        """Sort what blocks hand on: a group runs from the block that makes the channels through all that only add to them."""
+        writers: list[Axis] = []
+        readers: list[Axis] = []
+        kept: set[int] = set()
+        for block in largest:
+            module: ElasticBlock = self.blocks[block.slot]  # type: ignore[assignment]
+            readers += module.inputs
+            writers += module.carried
+            kept |= {other.in_channels for other in self._blocks_at(block.slot, trained)}
+            if module.keeps_channels:
+                writers += module.outputs
+                continue
+            if writers and readers:
+                _sort(readers, writers, kept)
+            writers, readers, kept = list(module.outputs), [], set()
+
+
+def _active_size(block: Block, field: str) -> int:
+    return round_channels(block.hidden / 4) if field == "narrow" else int(getattr(block, field))  # type: ignore[attr-defined]
+
+
+def _sort(readers: Sequence[Axis], writers: Sequence[Axis], kept: Iterable[int]) -> None:
+    """Order channels by falling L1 norm of the weights that read them, inside each tier between two kept widths."""
+    importance = functools.reduce(torch.add, (weight.abs().transpose(0, dim).flatten(1).sum(1) for weight, dim in readers))
+    channels = len(importance)
+    borders = sorted({0, channels, *(width for width in kept if width < channels)})
+    order = torch.cat(
+        [start + importance[start:end].argsort(descending=True, stable=True) for start, end in zip(borders, borders[1:], strict=False)]
+    )
+    for parameter, dim in (*readers, *writers):
+        parameter.copy_(parameter.index_select(dim, order))
