@@ -1,0 +1,58 @@
+"""Accuracy of a supernet's sub-networks with inherited weights: extract, calibrate, evaluate. No training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pliant.accuracy.calibration import CALIBRATION_IMAGES, calibrate
+from pliant.accuracy.evaluation import pixels, top1
+from pliant.data.splits import Split
+from pliant.metrics import Accuracy, Failed
+from pliant.networks.plain import Network
+from pliant.networks.supernet import Supernet
+from pliant.spaces.architecture import Architecture
+
+
+class SupernetEstimator:
+    """The accuracy estimator, and the only way to a usable sub-network.
+
+    Args:
+        supernet: trained weights.
+        train: whose images calibrate; a fixed, seeded subset.
+        validation: whose images are counted. The test split never comes here.
+        images: of the validation split used for one estimate; all of them where it has fewer.
+    """
+
+    def __init__(self, supernet: Supernet, train: Split, validation: Split, *, images: int = 2500, seed: int = 0) -> None:
+        self.supernet = supernet.eval()
+        rng = np.random.default_rng(seed)
+        subset = np.sort(rng.permutation(len(train))[:CALIBRATION_IMAGES])
+        self._calibration = pixels(train.batch(subset)[0]).to(next(supernet.parameters()).device)
+        self.validation = validation
+        self._quick = validation.subset(np.sort(rng.permutation(len(validation))[:images]))
+        self._known: dict[Architecture, Accuracy] = {}
+
+    def network(self, architecture: Architecture) -> Network:
+        """The sub-network as a plain network, calibrated: ready to evaluate and export."""
+        network = self.supernet.extract(architecture).to(memory_format=torch.channels_last)
+        calibrate(network, self._calibration)
+        return network
+
+    def __call__(self, architectures: Sequence[Architecture]) -> list[Accuracy | Failed]:
+        """Top-1 on the validation subset, each architecture evaluated once ever."""
+        return [self._estimate(architecture) for architecture in architectures]
+
+    def _estimate(self, architecture: Architecture) -> Accuracy | Failed:
+        if architecture not in self._known:
+            found = top1(self.network(architecture), self._quick)
+            if not np.isfinite(found.top1):
+                return Failed("the network's outputs are not finite")
+            self._known[architecture] = found
+        return self._known[architecture]
+
+    def validate(self, architecture: Architecture) -> Accuracy:
+        """Top-1 on the whole validation split."""
+        return top1(self.network(architecture), self.validation)
