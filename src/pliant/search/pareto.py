@@ -1,0 +1,159 @@
+"""Accuracy against cost by evolution: NSGA-II (Deb et al. 2002) of pymoo over the integer encoding of a space.
+
+Limits are kept by constraint domination: a network within them beats any that is not, and of two that are not the
+one with the smaller total violation wins. No weights, no penalties. Genes of choices that are not active are carried
+along and come into play when their parent choice grows; two genotypes with the same active genes are one network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.core.duplicate import DuplicateElimination
+from pymoo.core.evaluator import Evaluator
+from pymoo.core.mutation import Mutation
+from pymoo.core.population import Population
+from pymoo.core.problem import Problem
+from pymoo.core.termination import NoTermination
+from pymoo.operators.crossover.ux import UniformCrossover
+from pymoo.problems.static import StaticProblem
+
+from pliant.metrics import Accuracy, Cost
+from pliant.objective import Candidate, Limit, objectives, pareto_front, violation
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.space import Space
+
+
+class ParetoSearch:
+    """NSGA-II that maximises top-1 and minimises costs within limits.
+
+    Args:
+        limits: what must hold.
+        minimise: fields of `Cost`.
+        population: networks that survive a generation, and most that one `ask` gives.
+        crossover: chance that a child takes its genes from two parents, each gene from either with equal chance.
+        mutation: chance that a gene is redrawn; None for one gene in a network on average. At least one is redrawn.
+        start: architectures to begin with beside the smallest, the largest and random ones.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        limits: Sequence[Limit] = (),
+        *,
+        minimise: Sequence[str] = ("latency_ms",),
+        population: int = 200,
+        crossover: float = 0.9,
+        mutation: float | None = None,
+        start: Sequence[Architecture] = (),
+        seed: int = 0,
+    ) -> None:
+        self.space = space
+        self.limits = tuple(limits)
+        self.minimise = tuple(minimise)
+        self._unseen = _Unseen(space)
+        self._told: list[Candidate] = []
+        self._asked: Population | None = None
+        self._spent = False
+        highest = np.array([len(choice.options) - 1 for choice in space.choices])
+        self._problem = Problem(n_var=len(highest), n_obj=1 + len(self.minimise), n_ieq_constr=1, xl=0, xu=highest, vtype=int)
+        self._algorithm = NSGA2(
+            pop_size=population,
+            sampling=_first_genotypes(space, start, highest, population, seed),
+            crossover=UniformCrossover(prob=crossover),
+            mutation=_Redraw(1 / len(highest) if mutation is None else mutation),
+            eliminate_duplicates=self._unseen,
+        )
+        self._algorithm.mating.n_max_iterations = MATINGS_AN_ASK
+        self._algorithm.setup(self._problem, termination=NoTermination(), seed=seed)
+
+    def ask(self, most: int) -> list[Architecture]:
+        """The next generation; none after one in which mating found hardly anything new."""
+        infill = None if self._spent else self._algorithm.ask()
+        self._spent = infill is None or len(infill) < SPENT_BELOW * self._algorithm.pop_size
+        self._asked = None if infill is None else infill[:most]
+        architectures = [] if self._asked is None else [one.data["architecture"] for one in self._asked]
+        self._unseen.seen.update(architectures)
+        return architectures
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        """What the last generation is worth; failed candidates have no descendants.
+
+        Raises:
+            ValueError: an architecture that was asked for is missing.
+        """
+        told = {candidate.architecture: candidate for candidate in candidates}
+        individuals = [] if self._asked is None else list(self._asked)
+        if missing := [one.data["architecture"] for one in individuals if one.data["architecture"] not in told]:
+            raise ValueError(
+                f"tell takes one candidate for each architecture of the last ask, {len(missing)} are missing: {missing[0]} ..."
+            )
+        self._told += candidates
+        worth = [told[one.data["architecture"]] for one in individuals]
+        sound = [row for row, one in enumerate(worth) if isinstance(one.accuracy, Accuracy) and isinstance(one.cost, Cost)]
+        if sound:
+            assert self._asked is not None
+            survivors = self._asked[sound]
+            values = np.array([objectives(worth[row], self.minimise) for row in sound])
+            excess = np.array([[violation(self.limits, worth[row].cost)] for row in sound])  # type: ignore[arg-type]
+            Evaluator().eval(StaticProblem(self._problem, F=values, G=excess), survivors)
+            self._algorithm.tell(infills=survivors)
+        self._asked = None
+
+    def front(self) -> list[Candidate]:
+        """Of all that was told, what holds the limits and is beaten by nothing, cheapest first."""
+        return pareto_front(self._told, self.minimise, self.limits)
+
+
+MATINGS_AN_ASK = 5
+"""Rounds of mating in which one `ask` looks for networks never asked for before."""
+SPENT_BELOW = 0.1
+"""Share of the population below which the new networks of a generation make it the last: around the front all is known."""
+
+
+def _first_genotypes(space: Space, start: Sequence[Architecture], highest: np.ndarray, population: int, seed: int) -> np.ndarray:
+    """Both ends of the space, what the caller knows, and random genotypes; shape (population or more, choices)."""
+    known = [space.encode(architecture) for architecture in (space.smallest(), space.largest(), *start)]
+    # A stream of its own: pymoo draws everything else from `seed` itself.
+    rng = np.random.default_rng([seed, 1])
+    return np.vstack([*known, rng.integers(0, highest + 1, size=(max(0, population - len(known)), len(highest)))])
+
+
+class _Redraw(Mutation):
+    """Each gene is drawn again with a probability, at least one in every genotype."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self._probability = probability
+
+    def _do(self, problem: Problem, genotypes: np.ndarray, *_: Any, random_state: np.random.Generator, **__: Any) -> np.ndarray:
+        rows, genes = genotypes.shape
+        again = random_state.random(genotypes.shape) < self._probability
+        again[np.arange(rows), random_state.integers(genes, size=rows)] = True
+        drawn = random_state.integers(0, np.asarray(problem.xu) + 1, size=genotypes.shape)
+        return np.where(again, drawn, genotypes)
+
+
+class _Unseen(DuplicateElimination):
+    """Keeps genotypes whose network was never asked for and stands once; decodes each and keeps the architecture with it."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.seen: set[Architecture] = set()
+        self._space = space
+
+    def do(self, pop: Population, *others: Population, **_: Any) -> Population:
+        """The individuals of `pop` that are new, also among those already accepted in this round."""
+        accepted = {one.data.get("architecture") for one in others[-1]} if others else set()
+        fresh = []
+        for row, individual in enumerate(pop):
+            architecture = self._space.decode(individual.X)
+            if architecture not in self.seen and architecture not in accepted:
+                individual.data["architecture"] = architecture
+                accepted.add(architecture)
+                fresh.append(row)
+        return pop[fresh]
