@@ -1,0 +1,133 @@
+"""Limits as users write them, and the Pareto front against brute force."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from pliant.errors import RecipeError
+from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed
+from pliant.objective import Candidate, Limit, holds, hypervolume_2d, non_dominated, objectives, pareto_front, violation
+from pliant.spaces.architecture import Architecture
+
+COST = Cost(latency_ms=2.0, parameters=100, macs=1000)
+
+
+def candidate(top1: float, latency_ms: float, name: int = 0) -> Candidate:
+    return Candidate(Architecture((("r", name),)), Accuracy(top1, 100), Cost(latency_ms=latency_ms))
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "at_most"),
+    [
+        ("latency_ms=0.1", "latency_ms", 0.1),
+        ("latency=2ms", "latency_ms", 2.0),
+        ("latency=250us", "latency_ms", 0.25),
+        (" latency = 1.5 s ", "latency_ms", 1500.0),
+        ("latency_ms=2s", "latency_ms", 2000.0),
+        ("parameters=300k", "parameters", 300_000),
+        ("parameters=300_000", "parameters", 300_000),
+        ("macs=50M", "macs", 50e6),
+        ("macs=1.2e6", "macs", 1.2e6),
+        ("peak_memory=256kB", "peak_memory_bytes", 256_000),
+        ("peak_memory=256KiB", "peak_memory_bytes", 262_144),
+        ("peak_memory=1.5MiB", "peak_memory_bytes", 1_572_864),
+        ("peak_memory_bytes=1000", "peak_memory_bytes", 1000),
+        ("energy=3mJ", "energy_mj", 3.0),
+        ("area=.5cm2", "area_mm2", 50.0),
+    ],
+)
+def test_limits_that_are_understood(text: str, metric: str, at_most: float) -> None:
+    limit = Limit.parse(text)
+    assert (limit.metric, limit.at_most, str(limit)) == (metric, pytest.approx(at_most, rel=1e-12), text.strip())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("latency", "reads metric=value"),
+        ("latency=", "reads metric=value"),
+        ("=3", "reads metric=value"),
+        ("latenci=2ms", "Did you mean 'latency'"),
+        ("speed=2ms", "Known: area, area_mm2, energy"),
+        ("latency=2", "one of us, µs, ms, s, received no unit"),
+        ("peak_memory=256", "received no unit"),
+        ("latency=2kB", "received unit 'kB'"),
+        ("macs=5 million", "received unit 'million'"),
+        ("energy=3MJ", "received unit 'MJ'"),
+        ("parameters=-3k", "finite number above 0, received 'parameters=-3k'"),
+        ("parameters=0", "finite number above 0"),
+        ("latency_ms=nan", "finite number above 0, with or without a unit, received 'nan'"),
+        ("latency_ms=inf", "finite number above 0"),
+        ("latency_ms=1e999", "finite number above 0"),
+        ("latency_ms=fast", "received 'fast'"),
+    ],
+)
+def test_limits_that_are_not(text: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        Limit.parse(text)
+
+
+@pytest.mark.parametrize(("metric", "at_most"), [("top1", 0.5), ("macs", math.nan), ("macs", math.inf), ("macs", 0), ("macs", -1)])
+def test_limits_that_cannot_be_made(metric: str, at_most: float) -> None:
+    with pytest.raises(RecipeError):
+        Limit(metric, at_most)
+
+
+@given(metric=st.sampled_from(COST_METRICS), at_most=st.floats(1e-6, 1e12))
+def test_a_limit_reads_its_own_text(metric: str, at_most: float) -> None:
+    assert Limit.parse(f"{metric}={at_most!r}").at_most == at_most
+
+
+def test_violation_adds_relative_excess() -> None:
+    assert violation([Limit("latency_ms", 1.0), Limit("parameters", 80), Limit("macs", 1000)], COST) == pytest.approx(1.0 + 0.25)
+    assert violation([], COST) == violation([Limit("latency_ms", 2.0)], COST) == 0
+    assert holds([Limit("latency_ms", 2.0), Limit("macs", 1e6)], COST)
+    assert not holds([Limit("latency_ms", 2.0), Limit("macs", 999)], COST)
+
+
+def test_a_metric_that_the_target_cannot_tell() -> None:
+    with pytest.raises(RecipeError, match="gives no energy_mj, only latency_ms, parameters, macs"):
+        violation([Limit("energy_mj", 1.0)], COST)
+    with pytest.raises(RecipeError, match="gives no energy_mj"):
+        pareto_front([candidate(0.5, 1.0)], ["energy_mj"])
+
+
+@given(arrays.arrays(float, st.tuples(st.integers(0, 12), st.integers(1, 3)), elements=st.integers(0, 4).map(float)))
+def test_non_dominated_by_brute_force(values: np.ndarray) -> None:
+    def beaten(row: int) -> bool:
+        return any((other <= values[row]).all() and (other < values[row]).any() for other in values)
+
+    assert non_dominated(values).tolist() == [not beaten(row) for row in range(len(values))]
+
+
+def test_the_front_leaves_out_failures_and_what_breaks_limits() -> None:
+    good, cheap, worse, slow = (candidate(*worth, name) for name, worth in enumerate([(0.9, 2.0), (0.7, 1.0), (0.6, 1.5), (0.99, 5.0)]))
+    broken = [
+        Candidate(good.architecture, Failed("out of memory"), Cost(latency_ms=0.1)),
+        Candidate(good.architecture, Accuracy(1, 1), Failed("no device")),
+    ]
+    assert [one.failure for one in broken] == ["out of memory", "no device"]
+    assert good.failure is None
+    assert pareto_front([good, *broken, worse, slow, cheap], limits=[Limit("latency_ms", 3.0)]) == [cheap, good]
+    assert pareto_front([good, worse, slow, cheap]) == [cheap, good, slow]
+    assert pareto_front(broken) == []
+    assert objectives(good, ["latency_ms"]) == (-0.9, 2.0)
+
+
+def test_equal_candidates_stay_together() -> None:
+    twins = [candidate(0.5, 1.0, 1), candidate(0.5, 1.0, 2)]
+    assert pareto_front(twins) == twins
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=8))
+def test_hypervolume_by_counting_cells(points: list[tuple[int, int]]) -> None:
+    cells = itertools.product(range(5), range(5))
+    dominated = sum(any(a <= x and b <= y for a, b in points) for x, y in cells)
+    assert hypervolume_2d(np.array(points, dtype=float), (5, 5)) == dominated

@@ -1,0 +1,201 @@
+"""The record keeps what it was told: through kills, damage, full disks, other recipes and other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pliant.errors import DamagedFileError, PliantError, RunConflictError
+from pliant.metrics import Accuracy, Cost, Failed
+from pliant.record import SCHEMA_VERSION, Record
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "record.sqlite"
+
+
+def opened(path: Path, digest: str = "abc") -> Record:
+    return Record.open(path, recipe_digest=digest)
+
+
+def test_everything_comes_back(path: Path) -> None:
+    cost = Cost(latency_ms=1.25, parameters=7)
+    with opened(path) as record:
+        record.set_fact("seed", 3)
+        record.set_fact("seed", {"search": 4})
+        stored = record.add_evaluation("measured", "r8", context="cpu", split="search", accuracy=Accuracy(0.5, 200), cost=cost, seconds=0.5)
+        record.add_evaluation("measured", "r4", accuracy=Failed("out of memory"), cost=Cost(macs=5))
+        record.add_evaluation("test", "r8", cost=Failed("no device"), accuracy=Failed("no device"))
+        record.log_step(20, 0.2, {"loss": float("nan")})
+        record.log_step(10, 0.1, {"loss": 1.5, "lr": 0.1})
+        record.log_step(10, 0.1, {"loss": 1.25, "top1": 0.5})
+        record.log_step(10, 0.1, {"loss": 9.0}, phase="r8")
+        record.event("test split opened", purpose="final score")
+    with Record.read(path) as record:
+        assert record.facts() == {"recipe_digest": "abc", "seed": {"search": 4}}
+        assert record.fact("nothing") is None
+        assert record.evaluation("measured", "r8", "cpu") == stored
+        assert (stored.accuracy, stored.cost, stored.failure, stored.split) == (Accuracy(0.5, 200), cost, None, "search")
+        assert record.evaluation("measured", "r8") is None
+        assert [row.architecture for row in record.evaluations("measured")] == ["r8", "r4"]
+        half, failed = record.evaluations()[1:]
+        assert (half.accuracy, half.cost, half.failure) == (None, Cost(macs=5), Failed("out of memory"))
+        assert failed.failure == Failed("no device")
+        assert [(step.step, step.values) for step in record.steps()] == [(10, {"loss": 1.25, "lr": 0.1, "top1": 0.5}), (20, {"loss": None})]
+        assert [step.values for step in record.steps("r8")] == [{"loss": 9.0}]
+        assert [event.details for event in record.events("test split opened")] == [{"purpose": "final score"}]
+        assert record.events("other") == []
+
+
+def test_a_result_stands_and_a_failure_may_be_mended(path: Path) -> None:
+    with opened(path) as record:
+        first = record.add_evaluation("measured", "r8", accuracy=Failed("killed"))
+        mended = record.add_evaluation("measured", "r8", accuracy=Accuracy(0.5, 10))
+        again = record.add_evaluation("measured", "r8", accuracy=Accuracy(0.9, 10))
+        assert mended.id == first.id
+        assert (mended.accuracy, mended.failure) == (Accuracy(0.5, 10), None)
+        assert again == mended
+        assert len(record.evaluations()) == 1
+
+
+def test_one_writer_many_readers(path: Path) -> None:
+    with opened(path) as record:
+        with pytest.raises(RunConflictError, match=f"held by process {os.getpid()} on .* since"):
+            opened(path)
+        record.set_fact("a", 1)
+        with Record.read(path) as reader:
+            assert reader.fact("a") == 1
+            record.set_fact("a", 2)
+            assert reader.fact("a") == 2
+            with pytest.raises(PliantError, match="read only"):
+                reader.set_fact("a", 3)
+    opened(path).close()
+
+
+def test_another_recipe_is_refused_and_the_lock_given_back(path: Path) -> None:
+    opened(path).close()
+    with pytest.raises(RunConflictError, match="has digest abc, received xyz"):
+        opened(path, "xyz")
+    opened(path).close()
+
+
+WRITER = """
+import sys
+from pliant.metrics import Accuracy
+from pliant.record import Record
+with Record.open(sys.argv[1], recipe_digest="abc") as record:
+    for number in range(int(sys.argv[2]), 100_000):
+        record.add_evaluation("measured", f"r{number}", accuracy=Accuracy(number / 1e5, 10))
+        print(number, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_nothing_that_was_committed(path: Path) -> None:
+    for life in range(3):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(1000 * life)], stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            told = [int(writer.stdout.readline()) for _ in range(20 + life)]
+            writer.send_signal(signal.SIGKILL)
+            told += [int(line) for line in writer.stdout if line.endswith("\n")]
+        with Record.read(path) as reader:
+            numbers = [row.architecture for row in reader.evaluations()]
+        assert set(numbers) >= {f"r{number}" for number in told}
+        with opened(path) as record:
+            assert len(record.evaluations()) == len(numbers)
+
+
+FORKING = """
+import os, sys, time
+from pliant.record import Record
+record = Record.open(sys.argv[1], recipe_digest="abc")
+if os.fork() == 0:
+    print("the worker runs", flush=True)
+time.sleep(30)
+"""
+
+
+def test_a_forked_worker_that_outlives_a_killed_writer_holds_nothing(path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", FORKING, str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        with pytest.raises(RunConflictError, match=f"process {writer.pid}"):
+            opened(path)
+        writer.kill()
+        writer.wait()
+        try:
+            opened(path).close()
+        finally:
+            os.killpg(writer.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("damage", ["scrambled", "cut", "text", "foreign", "page"])
+def test_a_damaged_file_is_named_and_left_in_place(path: Path, damage: str) -> None:
+    with opened(path) as record:
+        for number in range(400):
+            record.add_evaluation("measured", f"r{number}", context="x" * 50)
+    whole = path.read_bytes()
+    if damage == "foreign":
+        path.unlink()
+        with sqlite3.connect(path) as other:
+            other.execute("CREATE TABLE facts (a)")
+        other.close()
+    else:
+        middle = len(whole) // 2
+        kinds = {
+            "scrambled": os.urandom(4096),
+            "cut": whole[:middle],
+            "text": b"hello",
+            "page": whole[:8192] + bytes(8192) + whole[16384:],
+        }
+        path.write_bytes(kinds[damage])
+    before = path.read_bytes()
+    for attempt in (lambda: opened(path), lambda: Record.read(path)):
+        with pytest.raises(DamagedFileError, match=r"record\.sqlite"):
+            attempt()
+    assert path.read_bytes() == before
+
+
+def test_no_file_to_read(path: Path) -> None:
+    with pytest.raises(DamagedFileError, match="found no file"):
+        Record.read(path)
+
+
+def test_an_empty_file_is_a_record_not_yet_begun(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    with opened(path) as record:
+        assert record.fact("recipe_digest") == "abc"
+
+
+def test_a_newer_version_is_not_touched(path: Path) -> None:
+    opened(path).close()
+    with sqlite3.connect(path) as other:
+        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    other.close()
+    with pytest.raises(PliantError, match=f"record version {SCHEMA_VERSION + 1}, .* up to {SCHEMA_VERSION}. Upgrade Pliant"):
+        opened(path)
+
+
+def test_a_full_disk_keeps_what_was_recorded(path: Path) -> None:
+    with opened(path) as record:
+        record.set_fact("small", 1)
+        pages = record._connection.execute("PRAGMA page_count").fetchone()[0]
+        record._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(PliantError, match=r"disk that holds .* is full"):
+            record.set_fact("large", "x" * 100_000)
+        assert record.facts() == {"recipe_digest": "abc", "small": 1}
+
+
+def test_reading_from_a_medium_that_cannot_be_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(path).close()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Record.read(path) as record:
+        assert record.fact("recipe_digest") == "abc"
+    assert sorted(found.name for found in path.parent.iterdir()) == ["record.sqlite", "record.sqlite.lock"]
