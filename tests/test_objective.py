@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from pliant.errors import RecipeError
 from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed
-from pliant.objective import Candidate, Limit, holds, hypervolume_2d, non_dominated, objectives, pareto_front, violation
+from pliant.objective import Candidate, Limit, holds, hypervolume_2d, non_dominated, objectives, pareto_front, spelled, violation
 from pliant.spaces.architecture import Architecture
 
 COST = Cost(latency_ms=2.0, parameters=100, macs=1000)
@@ -83,6 +83,17 @@ def test_limits_that_cannot_be_made(metric: str, at_most: float) -> None:
 @given(metric=st.sampled_from(COST_METRICS), at_most=st.floats(1e-6, 1e12))
 def test_a_limit_reads_its_own_text(metric: str, at_most: float) -> None:
     assert Limit.parse(f"{metric}={at_most!r}").at_most == at_most
+
+
+@given(metric=st.sampled_from(COST_METRICS), value=st.one_of(st.integers(1, 10**12), st.floats(1e-7, 1e9)))
+def test_a_cost_holds_the_limit_that_it_spells(metric: str, value: float) -> None:
+    at_most = Limit.parse(f"{metric}={spelled(metric, value)}").at_most
+    assert value <= at_most <= 1.002 * value
+
+
+def test_spelled() -> None:
+    assert [spelled("macs", 41_476_224), spelled("peak_memory_bytes", 256_000), spelled("latency_ms", 0.25)] == ["41.48M", "256kB", "250us"]
+    assert [spelled("parameters", 7), spelled("energy_mj", 1.0), spelled("area_mm2", 1e-9)] == ["7", "1mJ", "0.001um2"]
 
 
 def test_violation_adds_relative_excess() -> None:

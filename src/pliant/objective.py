@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Protocol
 
 import numpy as np
@@ -120,10 +121,21 @@ class Limit:
         else:
             known = ", ".join(known for known in units if known)
             raise RecipeError(f"{name} is given in one of {known}, received {f'unit {unit!r}' if unit else 'no unit'} in {text!r}. {_HOW}")
-        return cls(metric, float(number["digits"]) * factor, text.strip())
+        # In decimals, so that 41.48M is 41480000 and not the float below it.
+        return cls(metric, float(Decimal(number["digits"]) * Decimal(str(factor))), text.strip())
 
     def __str__(self) -> str:
         return self.text or f"{self.metric}={self.at_most:g}"
+
+
+def spelled(metric: str, value: float) -> str:
+    """A positive cost with its unit, rounded up to four digits: what to write as a limit that this cost holds."""
+    units = {unit: factor for unit, factor in _UNITS[metric].items() if "i" not in unit}
+    unit = max(
+        (unit for unit in units if units[unit] <= value), key=lambda unit: units[unit], default=min(units, key=lambda unit: units[unit])
+    )
+    digits = Context(prec=4, rounding=ROUND_CEILING).plus(Decimal(str(value)) / Decimal(str(units[unit])))
+    return f"{digits.normalize():f}{unit}"
 
 
 def metric_value(cost: Cost, metric: str) -> float:

@@ -111,6 +111,8 @@ def _fit_svr(features: np.ndarray, truth: np.ndarray, cost: float) -> _Fitted:
     svr = SVR(C=cost, epsilon=SVR_TUBE, gamma=gamma).fit(scaled, (truth - mean) / deviation)
 
     def predict(rows: np.ndarray) -> np.ndarray:
+        if not len(svr.support_):  # A constant truth lies within the tube.
+            return np.full(len(rows), mean + deviation * float(svr.intercept_[0]))
         # As svr.predict, by one matrix product instead of a loop over the rows.
         kernel = rbf_kernel(scaler.transform(rows), scaled[svr.support_], gamma=gamma)
         return mean + deviation * (kernel @ svr.dual_coef_[0] + svr.intercept_)

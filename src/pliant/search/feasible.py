@@ -9,7 +9,7 @@ import numpy as np
 
 from pliant.errors import InfeasibleError, MeasurementError
 from pliant.metrics import Cost, Failed
-from pliant.objective import CostModel, Limit, metric_value, violation
+from pliant.objective import CostModel, Limit, metric_value, spelled, violation
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
@@ -84,12 +84,12 @@ def _why(
     costs: Mapping[Architecture, Cost],
     best: Architecture,
 ) -> str:
-    reached = "; ".join(f"{metric} reaches {low:.6g} to {high:.6g}" for metric, (low, high) in ranges.items())
+    reached = "; ".join(f"{metric} reaches {spelled(metric, low)} to {spelled(metric, high)}" for metric, (low, high) in ranges.items())
     asked = " and ".join(str(limit) for limit in limits)
     start = f"no network of space {space.name!r} was found within {asked}, of {len(costs)} looked at: {reached}. "
     beyond = [limit for limit in limits if limit.at_most < ranges[limit.metric][0]]
     if beyond:
-        raises = " and ".join(f"{limit.metric} to at least {ranges[limit.metric][0]:.6g}" for limit in beyond)
+        raises = " and ".join(f"{limit.metric} to at least {spelled(limit.metric, ranges[limit.metric][0])}" for limit in beyond)
         return f"{start}Raise {raises}, or choose a space with smaller networks."
-    values = ", ".join(f"{metric}={metric_value(costs[best], metric):.6g}" for metric in ranges)
+    values = ", ".join(f"{metric}={spelled(metric, metric_value(costs[best], metric))}" for metric in ranges)
     return f"{start}Each limit can be met alone but not all together; the closest is {best} with {values}. Raise one of them to that."

@@ -17,6 +17,7 @@ from pymoo.core.evaluator import Evaluator
 from pymoo.core.mutation import Mutation
 from pymoo.core.population import Population
 from pymoo.core.problem import Problem
+from pymoo.core.sampling import Sampling
 from pymoo.core.termination import NoTermination
 from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.problems.static import StaticProblem
@@ -63,7 +64,7 @@ class ParetoSearch:
         self._problem = Problem(n_var=len(highest), n_obj=1 + len(self.minimise), n_ieq_constr=1, xl=0, xu=highest, vtype=int)
         self._algorithm = NSGA2(
             pop_size=population,
-            sampling=_first_genotypes(space, start, highest, population, seed),
+            sampling=_Beginning(space, start),
             crossover=UniformCrossover(prob=crossover),
             mutation=_Redraw(1 / len(highest) if mutation is None else mutation),
             eliminate_duplicates=self._unseen,
@@ -115,12 +116,16 @@ SPENT_BELOW = 0.1
 """Share of the population below which the new networks of a generation make it the last: around the front all is known."""
 
 
-def _first_genotypes(space: Space, start: Sequence[Architecture], highest: np.ndarray, population: int, seed: int) -> np.ndarray:
-    """Both ends of the space, what the caller knows, and random genotypes; shape (population or more, choices)."""
-    known = [space.encode(architecture) for architecture in (space.smallest(), space.largest(), *start)]
-    # A stream of its own: pymoo draws everything else from `seed` itself.
-    rng = np.random.default_rng([seed, 1])
-    return np.vstack([*known, rng.integers(0, highest + 1, size=(max(0, population - len(known)), len(highest)))])
+class _Beginning(Sampling):
+    """Both ends of the space, what the caller knows, and random genotypes."""
+
+    def __init__(self, space: Space, start: Sequence[Architecture]) -> None:
+        super().__init__()
+        self._known = np.array([space.encode(architecture) for architecture in (space.smallest(), space.largest(), *start)])
+
+    def _do(self, problem: Problem, n_samples: int, *_: Any, random_state: np.random.Generator, **__: Any) -> np.ndarray:
+        drawn = random_state.integers(0, np.asarray(problem.xu) + 1, size=(max(0, n_samples - len(self._known)), problem.n_var))
+        return np.vstack([self._known, drawn])
 
 
 class _Redraw(Mutation):
