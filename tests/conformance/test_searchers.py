@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
+from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.metrics import Accuracy, Cost
-from pliant.objective import Candidate, Limit, holds, pareto_front
+from pliant.objective import AccuracyEstimator, Candidate, Limit, holds, pareto_front
 from pliant.search.explore import Searcher, explore
+from pliant.search.linas import LinasSearch
 from pliant.search.pareto import ParetoSearch
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
@@ -30,7 +33,16 @@ def random_within(space: Space, seed: int) -> Searcher:
     return RandomSearch(space, LIMITS, minimise=["macs"], batch=16, seed=seed, cost_model=lambda found: [space.cost(one) for one in found])
 
 
-@pytest.fixture(params=[guided, random, random_within])
+def predicted(space: Space, seed: int) -> Searcher:
+    def fit(architectures: Sequence[Architecture], top1: np.ndarray) -> AccuracyEstimator:
+        return AccuracyPredictor(space, architectures, top1)
+
+    return LinasSearch(
+        space, fit, lambda found: [space.cost(one) for one in found], LIMITS, minimise=["macs"], batch=16, candidates=100, seed=seed
+    )
+
+
+@pytest.fixture(params=[guided, random, random_within, predicted])
 def make(request: pytest.FixtureRequest) -> Make:
     return request.param  # type: ignore[no-any-return]
 
