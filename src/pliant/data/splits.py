@@ -1,0 +1,172 @@
+"""Which images belong to training, to validation and to the test, and in which order are they read?
+
+A split is a list of rows of an image store and their labels; splits of one source share the store, so cutting one copies no
+image. The test split is locked: its images can only be had by opening it with a purpose, and every opening is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pliant.errors import DataError
+
+Rows = NDArray[np.int64]
+
+
+class ImageStore(Protocol):
+    """Images of one size, by row number."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def take(self, rows: Rows) -> Tensor:
+        """The images of these rows, uint8 (N, channels, size, size), as a tensor of the caller's own."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImagesInMemory:
+    """All images decoded, side by side."""
+
+    pixels: Tensor
+    """uint8 (N, channels, size, size)."""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, rows: Rows) -> Tensor:
+        """The images of these rows."""
+        return self.pixels.index_select(0, torch.from_numpy(rows))
+
+
+class Split:
+    """Labelled images for one use.
+
+    Args:
+        store: where the images are.
+        labels: class index of each image of the split.
+        rows: the split's rows of the store; all of them where None.
+    """
+
+    def __init__(self, store: ImageStore, labels: NDArray[np.integer], rows: Rows | None = None) -> None:
+        self._store = store
+        self._rows = np.arange(len(store)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.labels: NDArray[np.int64] = np.array(labels, dtype=np.int64)
+        self.labels.flags.writeable = False
+        if len(self._rows) != len(self.labels):
+            raise DataError(f"every image has one label; received {len(self._rows)} images and {len(self.labels)} labels.")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
+        """Images, uint8 (N, channels, size, size), and labels, int64 (N,), in the order of the indices.
+
+        Raises:
+            DataError: an image of a split that streams cannot be decoded.
+        """
+        return self._store.take(self._rows[indices]), torch.from_numpy(self.labels[indices])
+
+    def subset(self, indices: NDArray[np.integer]) -> Split:
+        """A split of these images only, sharing the store."""
+        return Split(self._store, self.labels[indices], self._rows[indices])
+
+
+class TestSplit:
+    """The test images under lock: chosen by nobody, seen at the end.
+
+    Set `on_open` to a function that writes the purpose down; it runs before any image is handed out, so an opening that
+    could not be written down is not an opening.
+    """
+
+    __test__ = False  # not a class of tests, whatever pytest thinks of its name
+
+    def __init__(self, split: Split, on_open: Callable[[str], object] | None = None) -> None:
+        self._split = split
+        self.on_open = on_open
+        self._purposes: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    @property
+    def openings(self) -> int:
+        """How often the images were handed out."""
+        return len(self._purposes)
+
+    @property
+    def purposes(self) -> tuple[str, ...]:
+        """What for, in order."""
+        return tuple(self._purposes)
+
+    def open(self, purpose: str) -> Split:
+        """Hand out the test images.
+
+        Args:
+            purpose: what the images decide, for the record: "final score of the chosen network".
+
+        Raises:
+            DataError: no purpose given.
+        """
+        if not purpose.strip():
+            raise DataError("the test split is opened for a purpose that is written down; received none. Say what it is for.")
+        if self.on_open is not None:
+            self.on_open(purpose)
+        self._purposes.append(purpose)
+        return self._split
+
+
+def stratified_cut(labels: NDArray[np.integer], share: float, seed: int, *, part: str, classes: tuple[str, ...]) -> tuple[Rows, Rows]:
+    """Cut a share of every class off, at least one image of each.
+
+    Args:
+        share: of each class, between 0 and 1.
+        part: what is cut off, for the error.
+
+    Returns:
+        The indices that stay and those that are cut off, both ascending.
+
+    Raises:
+        DataError: a class has fewer than two images, so nothing would be left of it.
+    """
+    rng = np.random.default_rng(seed)
+    cut = np.zeros(len(labels), dtype=bool)
+    for label, name in enumerate(classes):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        if len(members) < 2:
+            raise DataError(
+                f"a {part} split is cut off the training images, so every class needs an image for each; "
+                f"class {name!r} has only {len(members)} left. Add images of it or remove the class."
+            )
+        cut[members[: min(len(members) - 1, max(1, round(share * len(members))))]] = True
+    return np.flatnonzero(~cut), np.flatnonzero(cut)
+
+
+@lru_cache(maxsize=4)
+def _permutation(count: int, epoch: int, seed: int) -> Rows:
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    order.flags.writeable = False
+    return order
+
+
+def epoch_order(count: int, epoch: int, seed: int, *, rank: int = 0, world_size: int = 1) -> Rows:
+    """The order in which an epoch reads its images; it follows from the arguments alone, so a run can resume in the middle.
+
+    Args:
+        rank: of this process among those that share the epoch.
+        world_size: number of these processes. Each reads equally many images; the `count % world_size` last of the order
+            are read by none.
+
+    Returns:
+        A read-only permutation of range(count), or this process's share of it.
+    """
+    return _permutation(count, epoch, seed)[rank : count - count % world_size : world_size]
