@@ -6,7 +6,6 @@ in its header. Nothing random is stored: it follows from seed and step.
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pliant.errors import DamagedFileError
+from pliant.files import replace_atomically
 
 
 class Checkpoints:
@@ -77,15 +77,8 @@ class Checkpoints:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file beside its place and move it there, so that the place never holds half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial{os.getpid()}")
-    try:
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, partial, metadata)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    replace_atomically(path, lambda partial: save_file(whole, partial, metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

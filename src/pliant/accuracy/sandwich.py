@@ -1,7 +1,9 @@
-"""The sandwich rule with in-place distillation (Yu et al. 2020, BigNAS): one phase, four sub-networks a step.
+"""The sandwich rule with in-place distillation (Yu et al. 2020, BigNAS): one phase, three sub-networks a step.
 
-Every step trains the largest network on the labels, and two random ones and the smallest on the largest's outputs. Gradients
-are summed. With both ends trained on every batch, what lies between follows; no sorting and no phases are needed.
+Every step trains the largest network on the labels, and a random one and the smallest on the labels and on the largest's
+outputs. Gradients are summed. With both ends trained on every batch, what lies between follows; no sorting and no phases
+are needed. BigNAS trains the others on the largest's outputs alone, for hundreds of epochs; in tens of epochs the largest
+has little to teach at first, so half of the loss is the labels' (measured: 51 % against 36 % after 70 steps).
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ class Sandwich:
 
     Args:
         space: to draw from; every choice on its own.
-        randoms: random sub-networks a step.
+        randoms: random sub-networks a step; BigNAS takes two.
+        label_share: weight of the labels in the loss of all but the largest; the rest is distillation. BigNAS: 0.
         label_smoothing: for the largest network's loss.
     """
 
     space: Space
-    randoms: int = 2
+    randoms: int = 1
+    label_share: float = 0.5
     label_smoothing: float = 0.1
 
     def phases(self, epochs: int) -> tuple[Phase, ...]:
@@ -51,4 +55,6 @@ class Sandwich:
         yield F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         target = logits.detach().softmax(-1)
         for architecture in (*(self.space.sample_choices(rng) for _ in range(self.randoms)), self.space.smallest()):
-            yield F.cross_entropy(model(images, architecture), target)
+            answer = model(images, architecture)
+            hard = F.cross_entropy(answer, labels, label_smoothing=self.label_smoothing)
+            yield self.label_share * hard + (1 - self.label_share) * F.cross_entropy(answer, target)

@@ -30,7 +30,7 @@ class SupernetEstimator:
         self.supernet = supernet.eval()
         rng = np.random.default_rng(seed)
         subset = np.sort(rng.permutation(len(train))[:CALIBRATION_IMAGES])
-        self._calibration = pixels(train.batch(subset)[0]).to(next(supernet.parameters()).device)
+        self.calibration_images = pixels(train.batch(subset)[0]).to(next(supernet.parameters()).device)
         self.validation = validation
         self._quick = validation.subset(np.sort(rng.permutation(len(validation))[:images]))
         self._known: dict[Architecture, Accuracy] = {}
@@ -38,7 +38,7 @@ class SupernetEstimator:
     def network(self, architecture: Architecture) -> Network:
         """The sub-network as a plain network, calibrated: ready to evaluate and export."""
         network = self.supernet.extract(architecture).to(memory_format=torch.channels_last)
-        calibrate(network, self._calibration)
+        calibrate(network, self.calibration_images)
         return network
 
     def __call__(self, architectures: Sequence[Architecture]) -> list[Accuracy | Failed]:

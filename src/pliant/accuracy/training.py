@@ -31,7 +31,7 @@ class TrainingRecipe:
 
     epochs: int
     batch_size: int = 512
-    learning_rate: float = 0.2
+    learning_rate: float = 0.15
     """Peak rate for a batch of 256 images; grows in proportion to the batch."""
     momentum: float = 0.9
     weight_decay: float = 5e-4

@@ -45,7 +45,7 @@ class Augmentation:
         Args:
             images: (N, channels, height, width), uint8, or float from 0 to 1.
             generator: source of the draws, on the CPU.
-            mirrored: bool (N,), which images to mirror, instead of a draw; see `alternating_flips`. Needs `flip`.
+            mirrored: bool (N,), which images to mirror, instead of a draw; see `alternating_flips`.
 
         Returns:
             float32 of the same shape, 0 to 1. Without any variation exactly the images, uint8 ones divided by 255.
@@ -56,7 +56,7 @@ class Augmentation:
         count, _, height, width = images.shape
         if self.pad >= min(height, width):
             raise DataError(f"images can be shifted by less than their size; received pad {self.pad} and {height}x{width} images.")
-        if self.pad or self.flip:
+        if self.pad or self.flip or mirrored is not None:
             images = self._moved(images, generator, mirrored)
         pixels = images.float().div_(255) if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
         if self.cutout:
@@ -69,9 +69,9 @@ class Augmentation:
         """Shift and mirror by gathering: the source pixel of each pixel is a row offset plus a column offset."""
         count, channels, height, width = images.shape
         rows, columns = torch.arange(height).expand(count, -1), torch.arange(width).expand(count, -1)
-        if self.flip:
-            if mirrored is None:
-                mirrored = torch.rand(count, generator=generator) < 0.5
+        if self.flip and mirrored is None:
+            mirrored = torch.rand(count, generator=generator) < 0.5
+        if mirrored is not None:
             columns = torch.where(mirrored.cpu()[:, None], columns.flip(1), columns)
         if self.pad:
             shifts = torch.randint(-self.pad, self.pad + 1, (2, count, 1), generator=generator)

@@ -33,7 +33,7 @@ GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _CANNOT_READ = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 """What Pillow raises on damaged files."""
 
-_CHUNK, _GROUP = 4096, 64
+_CHUNK, _GROUP = 4096, 16
 """Pictures held encoded at a time, and pictures that a thread takes at a time."""
 
 
@@ -139,12 +139,18 @@ class TablePictures:
         for start in range(0, len(rows), _CHUNK):
             wanted = rows[start : start + _CHUNK]
             encoded = self.table[wanted][self.column].to_pylist()
-            groups = [slice(first, first + _GROUP) for first in range(0, len(wanted), _GROUP)]
-            # Pillow warns of odd metadata; what matters is an error. Set once here, as threads share the filters.
-            with warnings.catch_warnings(), ThreadPoolExecutor(min(len(groups), os.cpu_count() or 1)) as threads:
-                warnings.simplefilter("ignore")
-                results = threads.map(lambda group: [self._read(*one, read) for one in zip(wanted[group], encoded[group])], groups)  # noqa: B023, B905
-                yield [result for group in results for result in group]
+            yield self._read_all(wanted, encoded, read)
+
+    def _read_all(self, rows: Rows, encoded: list[dict[str, Any]], read: Callable[[Image.Image], T]) -> list[T]:
+        def read_group(first: int) -> list[T]:
+            group = slice(first, first + _GROUP)
+            return [self._read(row, one, read) for row, one in zip(rows[group].tolist(), encoded[group], strict=True)]
+
+        firsts = range(0, len(rows), _GROUP)
+        # Pillow warns of odd metadata, which does no harm. Filters are set here, once, as threads share them.
+        with warnings.catch_warnings(), ThreadPoolExecutor(min(len(firsts), os.cpu_count() or 1)) as threads:
+            warnings.simplefilter("ignore")
+            return [result for group in threads.map(read_group, firsts) for result in group]
 
     def _read(self, row: int, encoded: dict[str, Any], read: Callable[[Image.Image], T]) -> T:
         try:

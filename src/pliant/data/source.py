@@ -48,6 +48,8 @@ def make_source(
     Raises:
         DataError: fewer than two classes, a class without training images, or labels that do not match images or classes.
     """
+    if not len(pictures["train"]):
+        raise DataError(f"a data set has training images; {name} has none.")
     for split, raw in labels.items():
         if raw.ndim != 1 or raw.dtype.kind not in "iuU":
             raise DataError(

@@ -1,0 +1,135 @@
+"""Train a supernet by a recipe and score five of its sub-networks on the test split: accuracy against MACs.
+
+    python benchmarks/supernet.py cifar10 --data ../shared/data/cifar10
+    python benchmarks/supernet.py fashion-mnist --alone      # beside them, the same architectures trained alone
+
+The five are the largest, the smallest, and by validation accuracy the best of 16 random ones near three quarters, a half and a
+quarter of the largest's MACs. Training resumes where it was stopped; the test split is opened once, after everything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pliant.accuracy.calibration import calibrate
+from pliant.accuracy.checkpoint import Checkpoints
+from pliant.accuracy.evaluation import top1
+from pliant.accuracy.standalone import Standalone
+from pliant.accuracy.supernet import SupernetEstimator
+from pliant.accuracy.training import keep_freed_memory, make_accelerator, train
+from pliant.networks.supernet import build
+from pliant.pipeline.run import Run, machine
+from pliant.pipeline.train import augmentation, train_supernet, training_recipe
+
+SHARES = (0.75, 0.5, 0.25)
+CANDIDATES = 16
+
+
+def chosen_architectures(run, estimator):
+    """Label to architecture, the largest first."""
+    space, rng = run.space, run.rng(7)
+    largest = space.cost(space.largest()).macs
+    found = {"largest": space.largest()}
+    for share in SHARES:
+        near = []
+        for _ in range(20_000):
+            architecture = space.sample_choices(rng)
+            if abs(space.cost(architecture).macs / largest - share) < 0.02 * share + 0.005 and architecture not in near:
+                near.append(architecture)
+            if len(near) == CANDIDATES:
+                break
+        scores = [result.top1 for result in estimator(near)]
+        found[f"{share:.0%} of its MACs"] = near[int(np.argmax(scores))]
+    return found | {"smallest": space.smallest()}
+
+
+def train_alone(run, architecture, folder, precision):
+    """The same architecture from scratch by the same recipe: same epochs, same batches."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.recipe.seed)
+        network = build(run.space, architecture, mean=run.data.mean, std=run.data.std)
+    recipe = training_recipe(run, precision)
+    train(network, run.data.train, augmentation(run), recipe, Standalone(recipe.label_smoothing), accelerator=make_accelerator(precision, "cpu"), checkpoints=Checkpoints(folder))
+    return network
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--data")
+    parser.add_argument("--space")
+    parser.add_argument("--schedule")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--alone", action="store_true", help="train the five alone as well")
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    changes = {"data__source": arguments.data, "space": arguments.space, "train__schedule": arguments.schedule, "train__epochs": arguments.epochs}
+    name = "-".join(str(part) for part in (arguments.recipe, arguments.space, arguments.schedule, arguments.epochs) if part)
+    console = Console()
+    with Run.create(arguments.recipe, folder=arguments.work / name, **changes) as run:
+        cpu_before = run.record.fact("cpu_seconds") or 0.0
+
+        def progress(step, done, total, note):
+            run.record.set_fact("cpu_seconds", cpu_before + time.process_time())
+            if done % 50 == 0:
+                console.print(f"{step} {done}/{total} {note}")
+
+        supernet = train_supernet(run, device="cpu", progress=progress)
+        estimator = SupernetEstimator(supernet, run.data.train, run.data.validation, images=5000)
+        networks = {label: (a, estimator.network(a)) for label, a in chosen_architectures(run, estimator).items()}
+        validated = {label: estimator.validate(a).top1 for label, (a, _) in networks.items()}
+        alone = {}
+        if arguments.alone:
+            images = estimator.calibration_images
+            for label, (architecture, _) in networks.items():
+                network = train_alone(run, architecture, run.folder / "alone" / label.replace(" ", "-"), run.record.fact("precision"))
+                alone[label] = calibrate(network, images)
+                console.print(f"trained alone: {label}")
+        test = run.data.test.open("benchmark: five sub-networks")
+        rows = []
+        for label, (architecture, network) in networks.items():
+            cost = run.space.cost(architecture)
+            row = {"network": label, "architecture": str(architecture), "macs": cost.macs, "parameters": cost.parameters}
+            row |= {"validation_top1": validated[label], "test_top1": top1(network, test).top1}
+            if alone:
+                row["alone_test_top1"] = top1(alone[label], test).top1
+                row["gap_points"] = 100 * (row["alone_test_top1"] - row["test_top1"])
+            rows.append(row)
+        result = {
+            "benchmark": name,
+            "date": date.today().isoformat(),
+            "machine": machine(),
+            "recipe": run.recipe.model_dump(mode="json"),
+            "precision": run.record.fact("precision"),
+            "training_wall_minutes": run.record.fact("training_seconds") / 60,
+            "training_cpu_minutes": run.record.fact("cpu_seconds") / 60,
+            "networks": rows,
+            "test_openings": [dataclasses.asdict(event) for event in run.record.events("test split opened")],
+        }
+    table = Table(title=f"{name}: {result['training_wall_minutes']:.1f} min wall, {result['training_cpu_minutes']:.1f} CPU min")
+    for column in ("network", "MACs", "parameters", "validation", "test", "alone", "gap"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(
+            row["network"], f"{row['macs'] / 1e6:.1f} M", f"{row['parameters'] / 1e6:.2f} M", f"{row['validation_top1']:.2%}",
+            f"{row['test_top1']:.2%}", f"{row['alone_test_top1']:.2%}" if alone else "-", f"{row['gap_points']:+.2f}" if alone else "-",
+        )
+    console.print(table)
+    out = Path("benchmarks/results") / f"supernet-{name}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What a delivered network is on disk: model.onnx, model.safetensors, model.py, card.md.
+
+`model.py` is the source of the plain blocks with the network's description behind it. It needs PyTorch and safetensors,
+not Pliant, so the network can be read, changed and trained on anywhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pprint
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from pliant.accuracy.calibration import require_calibrated
+from pliant.accuracy.checkpoint import save_tensors
+from pliant.files import write_atomically
+from pliant.networks import plain
+from pliant.networks.onnx import network_model
+from pliant.networks.supernet import describe
+from pliant.spaces.blocks import Block
+
+_LOADER = '''
+
+DESCRIPTION = {description}
+
+CLASSES = {classes}
+
+
+def load(weights: str | None = None) -> Network:
+    """The network with its weights, in eval mode: (N, {channels}, {size}, {size}) pixels from 0 to 1 in, (N, {count}) logits out."""
+    from pathlib import Path
+
+    from safetensors.torch import load_file
+
+    network = Network(DESCRIPTION)
+    network.load_state_dict(load_file(weights or Path(__file__).with_name("model.safetensors")))
+    return network.eval()
+'''
+
+
+def write_model(
+    folder: Path, network: plain.Network, blocks: Sequence[Block], *, classes: Sequence[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write model.onnx, model.safetensors and model.py of a calibrated network; each file is replaced atomically.
+
+    Args:
+        blocks: of the network, in running order.
+        classes: names of the labels, in the order of the logits.
+        metadata: text that the ONNX file carries.
+
+    Raises:
+        UncalibratedError: a BatchNorm has no statistics.
+    """
+    require_calibrated(network)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_tensors(folder / "model.safetensors", state)
+    model = onnx_bytes(network, blocks, metadata=dict(metadata or {}) | {"classes": "\n".join(classes)})
+    write_atomically(folder / "model.onnx", model)
+    write_atomically(folder / "model.py", model_source(blocks, classes))
+
+
+def onnx_bytes(network: plain.Network, blocks: Sequence[Block], *, metadata: Mapping[str, str] | None = None, batch: int | None = None) -> bytes:
+    """The network as an ONNX model, BatchNorm folded into the convolutions.
+
+    Args:
+        batch: images a run; any number where None.
+    """
+    state: dict[str, np.ndarray] = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+    model = network_model(blocks, state, batch=batch, metadata=dict(metadata or {}))
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def model_source(blocks: Sequence[Block], classes: Sequence[str]) -> str:
+    """The text of model.py."""
+    first = blocks[0]
+    loader = _LOADER.format(
+        description=pprint.pformat(describe(blocks), width=120, sort_dicts=False),
+        classes=pprint.pformat(list(classes), width=120),
+        channels=first.in_channels,
+        size=first.size,
+        count=len(classes),
+    )
+    return inspect.getsource(plain).rstrip() + "\n" + loader
+

@@ -1,0 +1,148 @@
+"""Proof that a delivered folder holds the network that was searched: equal outputs, equal accuracy, measured latency.
+
+Four programs must agree: the supernet running the architecture, the extracted network, `model.py` in a fresh process without
+Pliant, and `model.onnx` in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from pliant.accuracy.evaluation import pixels, top1
+from pliant.data.splits import Split
+from pliant.errors import VerificationError
+from pliant.networks.plain import Network
+from pliant.networks.supernet import Supernet
+from pliant.spaces.architecture import Architecture
+
+SUPERNET_TOLERANCE = 1e-5
+"""Largest difference of logits, relative to the largest logit: the extracted network against the supernet."""
+ONNX_TOLERANCE = 1e-4
+"""The same for ONNX Runtime against PyTorch; it folds BatchNorm and orders sums in another way."""
+
+_RUN_ALONE = """
+import importlib.util, sys
+import torch
+from safetensors.torch import load_file, save_file
+folder, source, target = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("model", folder + "/model.py")
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+assert "pliant" not in sys.modules
+with torch.no_grad():
+    save_file({"logits": module.load()(load_file(source)["images"])}, target)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Largest relative differences of logits between the four programs."""
+
+    supernet: float
+    model_py: float
+    onnx: float
+
+
+def relative_difference(one: Tensor, other: Tensor) -> float:
+    """Largest absolute difference over the largest absolute value."""
+    return float((one - other).abs().max() / one.abs().max().clamp_min(1e-12))
+
+
+@torch.no_grad()
+def verify_outputs(folder: Path, supernet: Supernet, network: Network, architecture: Architecture, images: Tensor) -> Agreement:
+    """Compare the four programs on the same images.
+
+    Args:
+        folder: with model.onnx, model.safetensors and model.py.
+        network: extracted and calibrated.
+        images: (N, channels, size, size) pixels from 0 to 1, at least 2.
+
+    Raises:
+        VerificationError: two programs differ by more than the tolerance.
+    """
+    images = images.cpu()
+    expected = network.cpu().eval()(images)
+    by_batch = copy.deepcopy(network)
+    for module in by_batch.modules():
+        module.training = isinstance(module, torch.nn.BatchNorm2d)  # batch statistics, as the supernet uses them
+    device = next(supernet.parameters()).device
+    shared = supernet.eval()(images.to(device), architecture).cpu()
+    found = Agreement(
+        supernet=relative_difference(by_batch(images), shared),
+        model_py=relative_difference(expected, run_model_py(folder, images)),
+        onnx=relative_difference(expected, torch.from_numpy(run_onnx(folder / "model.onnx", images.numpy()))),
+    )
+    for name, value, tolerance in (
+        ("the supernet", found.supernet, SUPERNET_TOLERANCE),
+        ("model.py", found.model_py, SUPERNET_TOLERANCE),
+        ("ONNX Runtime", found.onnx, ONNX_TOLERANCE),
+    ):
+        if not value <= tolerance:
+            raise VerificationError(
+                f"a delivered network gives the supernet's outputs to {tolerance:g}; {name} differs by {value:.2e} in {folder}. "
+                "Deliver it again; if it stays so, please report it."
+            )
+    return found
+
+
+def run_onnx(path: Path, images: np.ndarray, *, threads: int = 1, batch_size: int = 500) -> np.ndarray:
+    """Logits of an ONNX model for images of any number."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    parts = [session.run(None, {name: images[start : start + batch_size]})[0] for start in range(0, len(images), batch_size)]
+    return np.concatenate(parts)
+
+
+def run_model_py(folder: Path, images: Tensor) -> Tensor:
+    """Logits of model.py in a fresh Python process that does not import Pliant.
+
+    Raises:
+        VerificationError: the process ends with an error.
+    """
+    import tempfile
+
+    from safetensors.torch import load_file, save_file
+
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch) / "images.safetensors", Path(scratch) / "logits.safetensors"
+        save_file({"images": images.contiguous()}, source)
+        command = [sys.executable, "-c", _RUN_ALONE, str(folder), str(source), str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise VerificationError(f"model.py in {folder} runs on its own; it ended with: {done.stderr.strip().splitlines()[-1:]}")
+        return load_file(target)["logits"]
+
+
+def onnx_top1(path: Path, split: Split, *, batch_size: int = 1000) -> float:
+    """Share of a split's images that the ONNX model labels right."""
+    right = 0
+    for start in range(0, len(split), batch_size):
+        images, labels = split.batch(np.arange(start, min(start + batch_size, len(split))))
+        logits = run_onnx(path, np.ascontiguousarray(pixels(images).numpy()))
+        right += int((logits.argmax(1) == labels.numpy()).sum())
+    return right / len(split)
+
+
+def verify_accuracy(folder: Path, network: Network, split: Split) -> tuple[float, float]:
+    """Top-1 of the network in PyTorch and of its ONNX file on the same images.
+
+    Raises:
+        VerificationError: they differ by more than two images in a thousand, which no rounding explains.
+    """
+    ours, theirs = top1(network.cpu(), split).top1, onnx_top1(folder / "model.onnx", split)
+    if abs(ours - theirs) > 2e-3:
+        raise VerificationError(f"the exported network is as accurate as its source; ONNX Runtime gives {theirs:.4f}, PyTorch {ours:.4f} in {folder}.")
+    return ours, theirs
+
+

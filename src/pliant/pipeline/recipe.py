@@ -1,0 +1,191 @@
+"""The recipe of a run: everything that decides its result, as a TOML file with a key for each decision.
+
+A recipe is named (`digits`, `fashion-mnist`, `cifar10` ship with Pliant) or a path. Options of the command line replace single
+keys. The resolved recipe is written into the run directory; its digest says whether a directory belongs to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pliant.errors import RecipeError, nearest
+from pliant.objective import Limit
+from pliant.spaces.presets import PRESETS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataTable(_Table):
+    """Where the labelled images come from."""
+
+    source: str
+    """`digits`, `fashion-mnist`, a folder, a parquet or .npz file, or `hf:NAME`."""
+    image_size: int | None = Field(None, ge=4)
+    """Height and width to which images are brought, in pixels; their own where unset."""
+    memory_budget_mb: int = Field(2000, ge=1)
+    """Decoded images up to this size are kept in memory; larger data streams."""
+    pad: int = Field(2, ge=0)
+    """Pixels by which training images are shifted at most, in each direction."""
+    flip: bool = False
+    """Whether a mirrored image shows the same thing."""
+    cutout: int = Field(0, ge=0)
+    """Side of the square that is blanked in a training image, in pixels."""
+
+
+class TrainTable(_Table):
+    """How the supernet is trained."""
+
+    schedule: Literal["sandwich", "progressive-shrinking"] = "sandwich"
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(512, ge=2)
+    learning_rate: float = Field(0.15, gt=0)
+    """Peak, for a batch of 256."""
+    weight_decay: float = Field(5e-4, ge=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` times one step of each and takes the faster."""
+
+
+class DeviceTable(_Table):
+    """Where the network will run."""
+
+    profile: str | None = None
+    """A device profile made before; unset, this machine is measured."""
+    threads: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1)
+    optimisation: Literal["basic", "extended", "all"] = "all"
+    """Graph optimisation level of ONNX Runtime."""
+
+
+class SearchTable(_Table):
+    """How the front is found."""
+
+    estimates: int = Field(200, ge=20)
+    """Sub-networks evaluated with supernet weights, in rounds between which the predictor is refitted."""
+    rounds: int = Field(4, ge=1)
+    candidates: int = Field(20_000, ge=100)
+    """Architectures searched by predictor and table in each round."""
+    front: int = Field(8, ge=2)
+    """Networks of the front that are validated on all images and measured on the device."""
+    images: int = Field(2500, ge=50)
+    """Validation images behind one estimate."""
+
+
+class Recipe(_Table):
+    """All decisions of a run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0)
+    space: str
+    limits: tuple[str, ...] = Field(default=(), strict=False)
+    """As `latency_ms=2`, `parameters=300k`, `peak_memory=256kB`."""
+    data: DataTable
+    train: TrainTable
+    device: DeviceTable = DeviceTable()
+    search: SearchTable = SearchTable()
+
+    @property
+    def parsed_limits(self) -> tuple[Limit, ...]:
+        """The limits as values."""
+        return tuple(Limit.parse(text) for text in self.limits)
+
+    @property
+    def digest(self) -> str:
+        """What two runs share exactly when they share all that decides the trained weights: limits and search may differ."""
+        deciding = self.model_dump(include={"seed", "space", "data", "train"})
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_toml(self) -> str:
+        """The recipe as a file; keys that are unset are left out."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def builtin_recipes() -> dict[str, str]:
+    """Name to text of the recipes that ship."""
+    folder = resources.files("pliant") / "recipes"
+    return {entry.name.removesuffix(".toml"): entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".toml")}
+
+
+def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name or path, with single keys replaced.
+
+    Args:
+        changes: dotted keys to values, as `{"data.source": "photos/"}`; None values are passed over.
+
+    Raises:
+        RecipeError: no such recipe, a file that is not TOML, an unknown key, or a value that its key does not take.
+    """
+    known = builtin_recipes()
+    if name in known:
+        text, origin = known[name], f"recipe {name!r}"
+    elif name.endswith(".toml") or Path(name).is_file():
+        origin = name
+        try:
+            text = Path(name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"a recipe is a TOML file, {name} cannot be read: {error}.") from error
+    else:
+        raise RecipeError(f"a recipe is one of {', '.join(sorted(known))} or a path that ends in .toml, received {name!r}. {nearest(name, known)}")
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"a recipe is a TOML file, {origin} is not: {error}.") from error
+    tree.setdefault("name", Path(name).stem)
+    for key, value in (changes or {}).items():
+        if value is not None:
+            _replace(tree, key, value)
+    return parse_recipe(tree, origin)
+
+
+def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
+    """A recipe from its tables.
+
+    Raises:
+        RecipeError: naming the key, what it takes and what was received.
+    """
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(fault, origin) for fault in error.errors())) from None
+    if recipe.space not in PRESETS:
+        raise RecipeError(f"{origin}: no space is called {recipe.space!r}. {nearest(recipe.space, PRESETS)}")
+    if len({limit.metric for limit in recipe.parsed_limits}) != len(recipe.limits):
+        raise RecipeError(f"{origin}: every metric takes one limit, received {', '.join(recipe.limits)}. Keep the lower one.")
+    return recipe
+
+
+def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    for table in tables:
+        tree = tree.setdefault(table, {})
+    tree[last] = value
+
+
+def _explain(fault: Any, origin: str) -> str:
+    """One fault of a recipe in words: the key, the rule, what was received."""
+    place = [str(part) for part in fault["loc"]]
+    key = ".".join(place)
+    if fault["type"] == "extra_forbidden":
+        table: Any = Recipe
+        for part in place[:-1]:
+            table = table.model_fields[part].annotation
+        return f"{origin}: unknown key {key!r}. {nearest(place[-1], table.model_fields)}"
+    if fault["type"] == "missing":
+        return f"{origin}: key {key!r} is missing; every recipe states it."
+    return f"{origin}: key {key!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}, received {fault['input']!r}."
