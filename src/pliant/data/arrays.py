@@ -68,19 +68,7 @@ def read_npz(path: Path) -> Source:
     Raises:
         DataError: other names, shapes, types or values; a file that is no .npz, or holds Python objects.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"an .npz file holds named arrays; {path} holds a single one. Save it with numpy.savez(path, x=..., y=...)."
-                )
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, EOFError, zipfile.BadZipFile) as fault:
-        raise DataError(f"an .npz file is written by numpy.savez; {path} cannot be read: {fault}.") from fault
-    except ValueError as fault:
-        if isinstance(fault, DataError):
-            raise
-        raise DataError(f"arrays hold numbers or text, not Python objects, which could run code; {path}: {fault}.") from fault
+    arrays = _named_arrays(path)
     pairs = {split: pair for split, ends in _NPZ_KEYS.items() if (pair := _find_pair(arrays, ends, path)) is not None}
     if "train" not in pairs:
         raise DataError(
@@ -90,6 +78,20 @@ def read_npz(path: Path) -> Source:
     pictures = {split: ArrayPictures(_pixels(x, f"{path}, {split}")) for split, (x, _) in pairs.items()}
     labels = {split: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for split, (_, y) in pairs.items()}
     return make_source(path.stem, pictures, labels, None)
+
+
+def _named_arrays(path: Path) -> dict[str, NDArray]:
+    try:
+        with path.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            arrays = {name: file[name] for name in file.files} if isinstance(file, np.lib.npyio.NpzFile) else None
+    except (OSError, EOFError, zipfile.BadZipFile) as fault:
+        raise DataError(f"an .npz file is written by numpy.savez; {path} cannot be read: {fault}. Write it anew.") from fault
+    except ValueError as fault:
+        raise DataError(f"arrays hold numbers or text, not Python objects, which could run code; {path}: {fault}.") from fault
+    if arrays is None:
+        raise DataError(f"an .npz file holds named arrays; {path} holds one without. Use numpy.savez(path, x=..., y=...).")
+    return arrays
 
 
 def _find_pair(arrays: Mapping[str, NDArray], ends: tuple[str, ...], path: Path) -> tuple[NDArray, NDArray] | None:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -150,4 +151,4 @@ def _default_size(headers: list[Header]) -> int:
     if len(sides) == 1 and width == height <= LARGEST_DEFAULT_SIZE:
         return width
     median = float(np.median([min(header.width, header.height) for header in headers]))
-    return int(np.clip(round(median / 8) * 8, 8, LARGEST_DEFAULT_SIZE))
+    return int(np.clip(math.floor(median / 8 + 0.5) * 8, 8, LARGEST_DEFAULT_SIZE))

@@ -30,18 +30,26 @@ _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "y")
 
 @contextmanager
 def _quiet() -> Iterator[Any]:
-    """`datasets` without progress bars and messages, which are the command line's to write; hands out the library."""
+    """`datasets` and the hub's client without progress bars and messages, as only the command line writes; hands out the library."""
     import datasets
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
 
-    bars, verbosity = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    bars, hub_bars = not datasets.are_progress_bars_disabled(), not are_progress_bars_disabled()
+    verbosity, hub_verbosity = datasets.logging.get_verbosity(), hub_logging.get_verbosity()
     datasets.disable_progress_bars()
+    disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     try:
         yield datasets
     finally:
         datasets.logging.set_verbosity(verbosity)
-        if not bars:
+        hub_logging.set_verbosity(hub_verbosity)
+        if bars:
             datasets.enable_progress_bars()
+        if hub_bars:
+            enable_progress_bars()
 
 
 def read_folder(folder: Path) -> Source:
@@ -159,7 +167,9 @@ def read_hub(name: str) -> Source:
         try:
             loaded = datasets.load_dataset(repository, configuration or None)
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as fault:
-            raise DataError(f"hf:{name} names a data set of the Hugging Face hub; it cannot be had: {fault}") from fault
+            raise DataError(
+                f"hf:{name} names a data set of the Hugging Face hub; it cannot be had. Check the name and the connection. {fault}"
+            ) from fault
     found = {split: loaded[word] for split, words in SPLIT_WORDS.items() for word in words if word in loaded}
     if "train" not in found:
         raise DataError(f"a data set has a split called train; hf:{name} has {', '.join(loaded)}. Download it and rename the split.")

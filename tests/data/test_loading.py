@@ -1,0 +1,232 @@
+"""From the user's word for a data set to three splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from pliant.data import DataSet, Split, load
+from pliant.data.arrays import FASHION_MNIST_FOLDER
+
+CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
+
+
+def everything(split: Split) -> torch.Tensor:
+    return split.batch(np.arange(len(split)))[0]
+
+
+def all_splits(data: DataSet) -> dict[str, Split]:
+    return {"train": data.train, "validation": data.validation, "test": data.test.open("a test of Pliant")}
+
+
+def write_images(
+    folder: Path, count: int, *, seed: int = 0, size: tuple[int, int] = (12, 10), mode: str = "RGB", kind: str = "png"
+) -> None:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(folder / f"{index}.{kind}")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """20 cats and 10 dogs of 12x10 pixels."""
+    write_images(tmp_path / "photos" / "cat", 20, seed=1)
+    write_images(tmp_path / "photos" / "dog", 10, seed=2)
+    return tmp_path / "photos"
+
+
+def write_parquet(path: Path, labels: list[Any], *, features: datasets.Features | None = None, seed: int = 0) -> None:
+    """Noise of 8x8 pixels as PNG."""
+    import io
+
+    rng, structs = np.random.default_rng(seed), []
+    for index in range(len(labels)):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(buffer, "PNG")
+        structs.append({"bytes": buffer.getvalue(), "path": f"{index}.png"})
+    table = pa.table({"image": structs, "label": labels})
+    if features is not None:
+        table = table.replace_schema_metadata(features.arrow_schema.metadata)
+    pq.write_table(table, path)
+
+
+def test_digits() -> None:
+    data = load("digits", seed=0)
+    assert (data.name, len(data.classes), data.channels, data.image_size) == ("digits", 10, 1, 8)
+    splits = all_splits(data)
+    assert sum(map(len, splits.values())) == 1797
+    assert abs(len(data.validation) - 180) <= 5
+    assert abs(len(data.test) - 180) <= 5
+    assert everything(data.train).max() == 255
+    pixels = everything(data.train).double() / 255
+    assert data.mean == pytest.approx([pixels.mean().item()])
+    assert data.std == pytest.approx([pixels.std(correction=0).item()])
+
+
+def test_the_seed_moves_validation_but_never_the_test_images() -> None:
+    first, again, other = (all_splits(load("digits", seed=seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(everything(first[name]), everything(again[name])) for name in first)
+    assert torch.equal(everything(first["test"]), everything(other["test"]))
+    assert not torch.equal(everything(first["validation"]), everything(other["validation"]))
+    assert load("digits", seed=0).fingerprint == load("digits", seed=0).fingerprint != load("digits", seed=1).fingerprint
+
+
+@pytest.mark.skipif(not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion_mnist_has_its_published_statistics() -> None:
+    data = load("fashion-mnist", seed=0)
+    assert (len(data.train), len(data.validation), len(data.test)) == (54_000, 6_000, 10_000)
+    assert np.bincount(data.validation.labels).tolist() == [600] * 10
+    assert (data.channels, data.image_size) == (1, 28)
+    assert data.mean == pytest.approx([0.2860], abs=5e-4)
+    assert data.std == pytest.approx([0.3530], abs=5e-4)
+
+
+@pytest.mark.skipif(not CIFAR.is_dir(), reason="no shared/data/cifar10 beside the repository")
+def test_cifar_10_parquet(tmp_path: Path) -> None:
+    first = pq.ParquetFile(CIFAR / "test.parquet").iter_batches(1000)
+    pq.write_table(pa.Table.from_batches([next(first)]), tmp_path / "train.parquet")
+    pq.write_table(pa.Table.from_batches([next(first)]), tmp_path / "test.parquet")
+    data = load(tmp_path, seed=0)
+    assert data.classes[:3] == ("airplane", "automobile", "bird")
+    assert (data.channels, data.image_size) == (3, 32)
+    assert (len(data.train) + len(data.validation), len(data.test)) == (1000, 1000)
+    assert data.mean == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.02)
+
+
+def test_a_folder_of_class_folders(photos: Path) -> None:
+    (photos / "cat" / "notes.txt").write_text("not an image")
+    (photos / ".cache").mkdir()
+    data = load(photos, seed=0)
+    assert (data.name, data.classes, data.channels, data.image_size) == ("photos", ("cat", "dog"), 3, 8)
+    assert [np.bincount(split.labels).tolist() for split in all_splits(data).values()] == [[16, 8], [2, 1], [2, 1]]
+    rows = [tuple(image.flatten().tolist()) for split in all_splits(data).values() for image in everything(split)]
+    assert len(set(rows)) == 30
+
+
+def test_a_folder_that_is_split_already_stays_so(tmp_path: Path) -> None:
+    for place, (split, count) in enumerate({"train": 6, "val": 3, "test": 4}.items()):
+        write_images(tmp_path / split / "a", count, seed=place, size=(8, 8))
+        write_images(tmp_path / split / "b", count, seed=place + 9, size=(8, 8))
+    data = load(str(tmp_path), seed=0)
+    assert [len(split) for split in all_splits(data).values()] == [12, 6, 8]
+    with Image.open(tmp_path / "test" / "b" / "2.png") as picture:
+        expected = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    assert torch.equal(everything(data.test.open("compare"))[6], expected)
+
+
+def test_pictures_become_upright_squares_of_the_asked_size(tmp_path: Path) -> None:
+    """The left half is white; lying on its side by EXIF, that is the upper half of the upright picture."""
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png", exif=exif)
+    assert load(tmp_path, seed=0).image_size == 24  # the shorter side, 20, to the next multiple of 8
+    image = everything(load(tmp_path, seed=0, image_size=10).train)[0]
+    assert image.shape == (3, 10, 10)
+    assert image[:, :4].min() > 200
+    assert image[:, 6:].max() < 50
+
+
+@pytest.mark.parametrize(("modes", "channels"), [(("L", "L"), 1), (("L", "RGB"), 3), (("1", "I;16"), 1), (("P", "RGBA"), 3)])
+def test_one_channel_only_where_all_images_are_gray(tmp_path: Path, modes: tuple[str, str], channels: int) -> None:
+    for name, mode in zip("ab", modes, strict=True):
+        if mode == "I;16":
+            (tmp_path / name).mkdir()
+            for index in range(3):
+                Image.fromarray(np.full((8, 8), 128 << 8, np.uint16)).save(tmp_path / name / f"{index}.png")
+        else:
+            write_images(tmp_path / name, 3, mode=mode, size=(8, 8))
+    data = load(tmp_path, seed=0)
+    assert data.channels == channels
+    if "I;16" in modes:
+        assert everything(data.train)[-1].unique().tolist() == [128]
+
+
+@pytest.mark.parametrize("form", ["folder", "parquet", "npz"])
+def test_streaming_equals_memory(form: str, photos: Path, tmp_path: Path) -> None:
+    source = photos
+    if form == "parquet":
+        source = tmp_path / "tables"
+        source.mkdir()
+        write_parquet(source / "train-00000-of-00002.parquet", [0, 1] * 20, seed=1)
+        write_parquet(source / "train-00001-of-00002.parquet", [1, 0] * 20, seed=2)
+        write_parquet(source / "validation.parquet", [1, 0] * 5, seed=3)
+    elif form == "npz":
+        source = tmp_path / "x.npz"
+        rng = np.random.default_rng(0)
+        np.savez(source, x=rng.integers(0, 256, (40, 9, 7, 3), dtype=np.uint8), y=np.arange(40) % 2)
+    memory, stream = load(source, seed=3, image_size=8), load(source, seed=3, image_size=8, memory_budget_bytes=100)
+    assert "Streamed" in repr(stream.train._store)
+    assert "Streamed" not in repr(memory.train._store)
+    for one, other in zip(all_splits(memory).values(), all_splits(stream).values(), strict=True):
+        indices = np.random.default_rng(1).permutation(len(one))
+        for mine, yours in zip(one.batch(indices), other.batch(indices), strict=True):
+            assert torch.equal(mine, yours)
+    assert (memory.mean, memory.std, memory.fingerprint) == (stream.mean, stream.std, stream.fingerprint)
+
+
+def test_a_temporary_folder_goes_with_its_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    write_parquet(tmp_path / "one.parquet", [0, 1] * 6)
+    data = load(tmp_path / "one.parquet", seed=0, memory_budget_bytes=100)
+    assert len(list((tmp_path / "scratch").iterdir())) == 1
+    del data
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_names_of_classes_in_a_table(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "text.parquet", ["wolf", "bear"] * 6)
+    write_parquet(tmp_path / "numbers.parquet", [7, 3] * 6)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["no", "yes"])})
+    write_parquet(tmp_path / "named.parquet", [0, 1] * 6, features=features)
+    classes = {name: load(tmp_path / f"{name}.parquet", seed=0).classes for name in ("text", "numbers", "named")}
+    assert classes == {"text": ("bear", "wolf"), "numbers": ("3", "7"), "named": ("no", "yes")}
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.arange(12 * 64, dtype=np.int64).reshape(12, 8, 8) % 256,
+        (np.arange(12 * 64) % 256).reshape(12, 1, 8, 8).astype(np.uint8),
+        (np.arange(12 * 64) % 256).reshape(12, 8, 8, 1) / 255,
+    ],
+    ids=["whole numbers", "channels first", "fractions"],
+)
+def test_arrays_of_any_common_form(x: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=np.arange(12)[:, None] % 2, x_test=x, y_test=np.arange(12) % 2)
+    data = load(tmp_path / "a.npz", seed=0)
+    assert (data.name, data.classes, data.channels) == ("a", ("0", "1"), 1)
+    assert torch.equal(everything(data.test.open("compare")).flatten(), (torch.arange(12 * 64) % 256).byte())
+
+
+def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's download is replaced; what is asked of it, and what is made of the answer, is not."""
+    write_parquet(tmp_path / "t.parquet", [0, 1] * 10)
+    whole = datasets.Dataset(pq.read_table(tmp_path / "t.parquet"))
+    secret = whole.select(range(4)).map(lambda row: {"label": -1})
+    asked = []
+
+    def load_dataset(*names: str | None) -> datasets.DatasetDict:
+        asked.append(names)
+        return datasets.DatasetDict({"train": whole, "valid": whole.select(range(6)), "test": secret})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = load("hf:someone/pictures:small", seed=0)
+    load("hf:someone/pictures", seed=0)
+    assert asked == [("someone/pictures", "small"), ("someone/pictures", None)]
+    assert [len(data.train), len(data.validation), len(data.test)] == [18, 6, 2]  # test labels of -1 are secret: cut off train
