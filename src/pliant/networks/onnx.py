@@ -1,0 +1,277 @@
+"""Networks and single blocks as ONNX models, written from their blocks; every BatchNorm is folded into its convolution.
+
+The same emitters write what is delivered and what a latency table measures, so the table times the very nodes that will run.
+No PyTorch: weights come as arrays, named as in `pliant.networks.plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pliant.errors import EncodingError
+from pliant.spaces.blocks import (
+    BasicResidual,
+    Block,
+    Bottleneck,
+    ConvBlock,
+    Head,
+    InvertedResidual,
+    Preprocess,
+    round_channels,
+)
+
+OPSET = 20
+"""The first with Gelu; Resize with antialiasing is there since 18."""
+IR_VERSION = 9
+NORM_EPSILON = 1e-5
+"""PyTorch's BatchNorm default, which the plain blocks keep."""
+
+Weights = Mapping[str, np.ndarray]
+
+
+class Graph:
+    """The nodes and constants of a model while it grows; values are referred to by name."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        """Add a constant and return its name."""
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Add a node with one output of the node's name and return that."""
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], name, **attributes))
+        return name
+
+
+class _Writer:
+    """Writes the nodes of one block; `weights` are its own, without the slot in their names."""
+
+    def __init__(self, graph: Graph, slot: str, weights: Weights) -> None:
+        self.graph, self.slot, self.weights = graph, slot, weights
+
+    def name(self, part: str) -> str:
+        return f"{self.slot}.{part}"
+
+    def constant(self, part: str, value: np.ndarray) -> str:
+        return self.graph.constant(self.name(part), value)
+
+    def node(self, operator: str, part: str, *inputs: str, **attributes: Any) -> str:
+        return self.graph.node(operator, inputs, self.name(part), **attributes)
+
+    def conv(self, x: str, part: str, *, norm: str | None, stride: int = 1, groups: int = 1) -> str:
+        """A convolution with its BatchNorm folded in, or with its own bias."""
+        weight = self.weights[f"{part}.weight"].astype(np.float64)
+        if norm is None:
+            bias = self.weights[f"{part}.bias"].astype(np.float64)
+        else:
+            scale = self.weights[f"{norm}.weight"] / np.sqrt(self.weights[f"{norm}.running_var"].astype(np.float64) + NORM_EPSILON)
+            bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
+            weight = weight * scale[:, None, None, None]
+        kernel = weight.shape[-1]
+        inputs = (x, self.constant(f"{part}.weight", weight.astype(np.float32)), self.constant(f"{part}.bias", bias.astype(np.float32)))
+        return self.node(
+            "Conv", part, *inputs, kernel_shape=[kernel, kernel], strides=[stride, stride], pads=[kernel // 2] * 4, group=groups
+        )
+
+    def linear(self, x: str, part: str) -> str:
+        weight, bias = (self.constant(f"{part}.{end}", self.weights[f"{part}.{end}"]) for end in ("weight", "bias"))
+        return self.node("Gemm", part, x, weight, bias, transB=1)
+
+    def activation(self, x: str, part: str, kind: str) -> str:
+        return self.node({"relu": "Relu", "hswish": "HardSwish", "gelu": "Gelu"}[kind], f"{part}.{kind}", x)
+
+
+def _preprocess(writer: _Writer, block: Preprocess, x: str) -> str:
+    shape = (1, block.channels, 1, 1)
+    std = writer.weights["std"].astype(np.float64)
+    x = writer.node("Mul", "scaled", x, writer.constant("scale", (1 / std).astype(np.float32).reshape(shape)))
+    x = writer.node("Add", "normalised", x, writer.constant("shift", (-writer.weights["mean"] / std).astype(np.float32).reshape(shape)))
+    if block.resolution == block.size:
+        return x
+    sizes = writer.constant("sizes", np.array([block.resolution, block.resolution], dtype=np.int64))
+    # exclude_outside drops the filter's taps beyond the border and rescales the others, as PyTorch does.
+    options = {"mode": "linear", "antialias": 1, "axes": [2, 3], "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
+    return writer.node("Resize", "resize", x, "", "", sizes, **options)
+
+
+def _conv_block(writer: _Writer, block: ConvBlock, x: str) -> str:
+    if block.pool == 1:
+        x = writer.conv(x, "conv1", norm="norm1", stride=block.stride)
+        return writer.activation(x, "conv1", block.activation)
+    # Pooling comes before the BatchNorm, and they may not swap where a scale is negative: nothing is folded over the pooling.
+    weight = writer.constant("conv1.weight", writer.weights["conv1.weight"])
+    pad = block.kernel // 2
+    x = writer.node("Conv", "conv1", x, weight, kernel_shape=[block.kernel] * 2, strides=[block.stride] * 2, pads=[pad] * 4)
+    x = writer.node("MaxPool", "pool", x, kernel_shape=[block.pool] * 2, strides=[block.pool] * 2)
+    names = ("weight", "bias", "running_mean", "running_var")
+    x = writer.node("BatchNormalization", "norm1", x, *(writer.constant(f"norm1.{n}", writer.weights[f"norm1.{n}"]) for n in names), epsilon=NORM_EPSILON)
+    return writer.activation(x, "norm1", block.activation)
+
+
+def _inverted_residual(writer: _Writer, block: InvertedResidual, x: str) -> str:
+    y = x
+    if block.expand:
+        y = writer.activation(writer.conv(y, "expand", norm="expand_norm"), "expand", block.activation)
+    y = writer.conv(y, "depthwise", norm="depthwise_norm", stride=block.stride, groups=block.hidden)
+    y = writer.activation(y, "depthwise", block.activation)
+    if block.squeeze:
+        narrow = writer.node("GlobalAveragePool", "squeeze_pool", y)
+        narrow = writer.activation(writer.conv(narrow, "squeeze_reduce", norm=None), "squeeze_reduce", "relu")
+        gate = writer.node("HardSigmoid", "squeeze_gate", writer.conv(narrow, "squeeze_expand", norm=None), alpha=1 / 6, beta=0.5)
+        y = writer.node("Mul", "squeeze_scale", y, gate)
+    y = writer.conv(y, "project", norm="project_norm")
+    return writer.node("Add", "add", x, y) if block.residual else y
+
+
+def _basic_residual(writer: _Writer, block: BasicResidual, x: str) -> str:
+    y = writer.activation(writer.conv(x, "conv1", norm="norm1"), "conv1", block.activation)
+    y = writer.conv(y, "conv2", norm="norm2")
+    return writer.activation(writer.node("Add", "add", x, y), "add", block.activation)
+
+
+def _bottleneck(writer: _Writer, block: Bottleneck, x: str) -> str:
+    y = writer.activation(writer.conv(x, "conv1", norm="norm1"), "conv1", block.activation)
+    y = writer.activation(writer.conv(y, "conv2", norm="norm2", stride=block.stride), "conv2", block.activation)
+    y = writer.conv(y, "conv3", norm="norm3")
+    if block.project:
+        if block.stride > 1:
+            x = writer.node("AveragePool", "shortcut_pool", x, kernel_shape=[block.stride] * 2, strides=[block.stride] * 2, ceil_mode=1)
+        x = writer.conv(x, "shortcut", norm="shortcut_norm")
+    return writer.activation(writer.node("Add", "add", y, x), "add", block.activation)
+
+
+def _head(writer: _Writer, block: Head, x: str) -> str:
+    if block.expand:
+        x = writer.activation(writer.conv(x, "expand", norm="expand_norm"), "expand", block.activation)
+    x = writer.node("Flatten", "flatten", writer.node("GlobalAveragePool", "pool", x), axis=1)
+    if block.hidden:
+        x = writer.activation(writer.linear(x, "hidden"), "hidden", block.activation)
+    return writer.linear(x, "classifier")
+
+
+_EMITTERS: Mapping[str, Callable[[_Writer, Any, str], str]] = {
+    "Preprocess": _preprocess,
+    "ConvBlock": _conv_block,
+    "InvertedResidual": _inverted_residual,
+    "BasicResidual": _basic_residual,
+    "Bottleneck": _bottleneck,
+    "Head": _head,
+}
+
+
+def network_model(
+    blocks: Sequence[Block], state: Weights, *, batch: int | None = None, metadata: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
+    """A calibrated network as a model from `image`, (N, channels, size, size) pixels from 0 to 1, to `logits`.
+
+    Args:
+        blocks: in running order.
+        state: arrays named as in the plain network's state: `blocks.<slot>.<layer>.<parameter>`.
+        batch: images a run; any number where None.
+        metadata: text that the file carries.
+
+    Raises:
+        EncodingError: a block of a type that no emitter knows.
+    """
+    graph = Graph()
+    value = "image"
+    for block in blocks:
+        prefix = f"blocks.{block.slot}."
+        weights = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+        value = _emit(graph, block, weights, value)
+    graph.nodes[-1].output[0] = "logits"
+    first = blocks[0]
+    size: list[int | str] = [batch or "N", first.in_channels, first.size, first.size]
+    classes = blocks[-1].classes if isinstance(blocks[-1], Head) else None
+    shape = [batch or "N", classes] if classes else None
+    return _model(graph, "image", size, "logits", shape, metadata)
+
+
+def block_model(block: Block, rng: np.random.Generator) -> onnx.ModelProto:
+    """One block with random weights as a model for one image: what a latency table measures."""
+    graph = Graph()
+    value = _emit(graph, block, random_weights(block, rng), "image")
+    graph.nodes[-1].output[0] = "features"
+    assert value
+    return _model(graph, "image", [1, block.in_channels, block.size, block.size], "features", None, None)
+
+
+def _emit(graph: Graph, block: Block, weights: Weights, value: str) -> str:
+    kind = type(block).__name__
+    if kind not in _EMITTERS:
+        raise EncodingError(f"networks are exported from blocks of the types {', '.join(_EMITTERS)}, received {kind}.")
+    return _EMITTERS[kind](_Writer(graph, block.slot, weights), block, value)
+
+
+def _model(
+    graph: Graph, source: str, shape: Sequence[int | str], target: str, out: Sequence[int | str] | None, metadata: Mapping[str, str] | None
+) -> onnx.ModelProto:
+    made = helper.make_graph(
+        graph.nodes,
+        "pliant",
+        [helper.make_tensor_value_info(source, TensorProto.FLOAT, list(shape))],
+        [helper.make_tensor_value_info(target, TensorProto.FLOAT, None if out is None else list(out))],
+        graph.constants,
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="pliant")
+    for key, text in (metadata or {}).items():
+        model.metadata_props.add(key=key, value=text)
+    return model
+
+
+def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Weights of a block's shapes with outputs of moderate size; only their shapes matter to a latency."""
+    found: dict[str, np.ndarray] = {}
+
+    def conv(name: str, into: int, out: int, kernel: int = 1, *, norm: str | None) -> None:
+        found[f"{name}.weight"] = (rng.standard_normal((out, into, kernel, kernel)) / np.sqrt(into * kernel**2)).astype(np.float32)
+        if norm is None:
+            found[f"{name}.bias"] = np.zeros(out, np.float32)
+            return
+        for end, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+            found[f"{norm}.{end}"] = np.full(out, value, np.float32)
+
+    def linear(name: str, into: int, out: int) -> None:
+        found[f"{name}.weight"] = (rng.standard_normal((out, into)) / np.sqrt(into)).astype(np.float32)
+        found[f"{name}.bias"] = np.zeros(out, np.float32)
+
+    match block:
+        case Preprocess():
+            found |= {"mean": np.zeros(block.channels, np.float32), "std": np.ones(block.channels, np.float32)}
+        case ConvBlock():
+            conv("conv1", block.inputs, block.outputs, block.kernel, norm="norm1")
+        case InvertedResidual():
+            if block.expand:
+                conv("expand", block.inputs, block.hidden, norm="expand_norm")
+            conv("depthwise", 1, block.hidden, block.kernel, norm="depthwise_norm")
+            if block.squeeze:
+                narrow = round_channels(block.hidden / 4)
+                conv("squeeze_reduce", block.hidden, narrow, norm=None)
+                conv("squeeze_expand", narrow, block.hidden, norm=None)
+            conv("project", block.hidden, block.outputs, norm="project_norm")
+        case BasicResidual():
+            conv("conv1", block.channels, block.hidden, 3, norm="norm1")
+            conv("conv2", block.hidden, block.channels, 3, norm="norm2")
+        case Bottleneck():
+            conv("conv1", block.inputs, block.hidden, norm="norm1")
+            conv("conv2", block.hidden, block.hidden, 3, norm="norm2")
+            conv("conv3", block.hidden, block.outputs, norm="norm3")
+            if block.project:
+                conv("shortcut", block.inputs, block.outputs, norm="shortcut_norm")
+        case Head():
+            if block.expand:
+                conv("expand", block.inputs, block.expand, norm="expand_norm")
+            width = block.expand or block.inputs
+            if block.hidden:
+                linear("hidden", width, block.hidden)
+            linear("classifier", block.hidden or width, block.classes)
+    return found
