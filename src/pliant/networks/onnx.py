@@ -196,13 +196,12 @@ def network_model(
     return _model(graph, "image", size, "logits", shape, metadata)
 
 
-def block_model(block: Block, rng: np.random.Generator) -> onnx.ModelProto:
-    """One block with random weights as a model for one image: what a latency table measures."""
+def block_model(block: Block, rng: np.random.Generator, *, batch: int = 1) -> onnx.ModelProto:
+    """One block with random weights as a model for a batch of images: what a latency table measures."""
     graph = Graph()
-    value = _emit(graph, block, random_weights(block, rng), "image")
+    _emit(graph, block, random_weights(block, rng), "image")
     graph.nodes[-1].output[0] = "features"
-    assert value
-    return _model(graph, "image", [1, block.in_channels, block.size, block.size], "features", None, None)
+    return _model(graph, "image", [batch, block.in_channels, block.size, block.size], "features", None, None)
 
 
 def _emit(graph: Graph, block: Block, weights: Weights, value: str) -> str:

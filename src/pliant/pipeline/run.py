@@ -22,6 +22,7 @@ import numpy as np
 
 from pliant.data import load
 from pliant.data.dataset import DataSet
+from pliant.devices.profile import machine_name
 from pliant.errors import RunConflictError
 from pliant.files import write_atomically
 from pliant.pipeline.recipe import Recipe, load_recipe, parse_recipe, tomllib
@@ -178,7 +179,7 @@ def machine() -> dict[str, str | int]:
     import torch
 
     return {
-        "cpu": cpu_name(),
+        "cpu": machine_name(),
         "cores": os.cpu_count() or 1,
         "os": platform.platform(),
         "python": sys.version.split()[0],
@@ -186,12 +187,3 @@ def machine() -> dict[str, str | int]:
         "onnxruntime": onnxruntime.__version__,
     }
 
-
-def cpu_name() -> str:
-    """The processor as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
