@@ -1,0 +1,1 @@
+"""What a run has to show, as one HTML page that works offline."""

@@ -1,0 +1,71 @@
+"""How do the charts look alike, and how do they get into the page?
+
+A figure names its colours as the page's style does, `var(--search)`; the page's script puts in the colours of the light
+or the dark scheme before Plotly draws.
+"""
+
+from __future__ import annotations
+
+import html
+
+import plotly.graph_objects as go
+
+from pliant.report.markup import Markup, tag
+
+INK, FAINT, LINE, CARD = "var(--ink)", "var(--faint)", "var(--line)", "var(--card)"
+SEARCH, RANDOM, CHOSEN, LIMIT = "var(--search)", "var(--random)", "var(--chosen)", "var(--limit)"
+SERIES = (SEARCH, RANDOM, "var(--third)", "var(--fourth)", "var(--fifth)")
+CLEAR = "rgba(0,0,0,0)"
+_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+
+def look(figure: go.Figure, height: int, **layout: object) -> go.Figure:
+    """Give a figure the page's type, grid and hover box.
+
+    Args:
+        height: in pixels; the width follows the page.
+        layout: further keys of Plotly's layout.
+    """
+    figure.update_layout(
+        template=go.layout.Template(),
+        height=height,
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        font={"family": _FONT, "size": 13, "color": FAINT},
+        margin={"l": 8, "r": 12, "t": 8, "b": 8},
+        hoverlabel={"bgcolor": CARD, "bordercolor": LINE, "font": {"family": _FONT, "size": 13, "color": INK}, "align": "left"},
+        hovermode="closest",
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"color": INK}, "itemsizing": "constant"},
+        dragmode=False,
+    )
+    axis = {"gridcolor": LINE, "zeroline": False, "linecolor": LINE, "automargin": True, "title": {"standoff": 10}}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure.update_layout(**layout)
+
+
+def hover(*lines: str) -> str:
+    """Lines of a hover box; what Plotly would read as its own HTML is escaped, and long words are broken at underscores."""
+    return "<br>".join(html.escape(row, quote=False) for line in lines for row in wrapped(line))
+
+
+def wrapped(line: str, width: int = 44) -> list[str]:
+    """A line in rows of about `width` characters, broken behind underscores only."""
+    rows = [""]
+    for word in line.replace("_", "_\0").split("\0"):
+        if rows[-1] and len(rows[-1]) + len(word) > width and len(line) > width:
+            rows.append("")
+        rows[-1] += word
+    return rows
+
+
+def chart(name: str, figure: go.Figure, says: str) -> Markup:
+    """The place of a chart in the page, and its data behind it.
+
+    Args:
+        name: by which style and script know the chart.
+        says: the chart in words, for those who cannot see it.
+    """
+    data = Markup(str(figure.to_json()).replace("<", "\\u003c"))
+    place = tag("div", id=f"chart-{name}", class_="chart", role="img", aria_label=says, style=f"min-height:{figure.layout.height}px")
+    return Markup(place + tag("script", data, type="application/json", data_chart=f"chart-{name}"))

@@ -1,0 +1,78 @@
+"use strict";
+
+// Charts. Their colours are names of the style, "var(--search)"; Plotly needs the values of the scheme that is shown.
+
+function coloured(value, style) {
+  if (Array.isArray(value)) return value.map((item) => coloured(item, style));
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, style)]));
+  }
+  const name = typeof value === "string" && /^var\((--[a-z]+)\)$/.exec(value);
+  return name ? style.getPropertyValue(name[1]).trim() : value;
+}
+
+function draw() {
+  const style = getComputedStyle(document.documentElement);
+  const pointer = matchMedia("(hover: hover)").matches;
+  for (const source of document.querySelectorAll("script[data-chart]")) {
+    const figure = coloured(JSON.parse(source.textContent), style);
+    // A finger scrolls the page; only a pointer that hovers drags out a part of the chart.
+    figure.layout.dragmode = pointer ? "zoom" : false;
+    const place = document.getElementById(source.dataset.chart);
+    Plotly.react(place, figure.data, figure.layout, { displayModeBar: false, responsive: true });
+  }
+}
+
+draw();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+
+// The network picked in the chart or in a table.
+
+function show(key) {
+  for (const panel of document.querySelectorAll(".panel > article")) panel.hidden = panel.id !== key;
+  for (const button of document.querySelectorAll("[data-show]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.show === key));
+    button.closest("tr").classList.toggle("picked", button.dataset.show === key);
+  }
+}
+
+const shown = document.querySelector(".panel > article:not([hidden])");
+if (shown) show(shown.id);
+
+const chart = document.getElementById("chart-front");
+if (chart) {
+  chart.on("plotly_click", (event) => {
+    const key = event.points.map((point) => point.customdata).find((value) => typeof value === "string");
+    if (key) show(key);
+  });
+}
+
+// Copying. The clipboard is refused on some pages opened from disk; there the old way works.
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  }
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.show) {
+    show(button.dataset.show);
+    document.querySelector(".panel").scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+  if (button.dataset.copy !== undefined) {
+    button.textContent = (await copy(button.dataset.copy)) ? "Copied" : "Not copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  }
+});
