@@ -8,12 +8,15 @@ machine hardly touch; with more it is wall time. A spread that is too wide is an
 from __future__ import annotations
 
 import gc
+import json
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -244,3 +247,16 @@ def pinned(cpu: int | None) -> Iterator[bool]:
         yield True
     finally:
         os.sched_setaffinity(0, before)
+
+
+def _measure_file(path: str, settings: str) -> str:
+    """One model, measured here; for a process of its own, started as `python -m pliant.devices.measure MODEL SETTINGS`."""
+    given = Settings(**json.loads(settings))
+    cpu = max(os.sched_getaffinity(0)) if given.threads == 1 and hasattr(os, "sched_getaffinity") else None
+    with pinned(cpu):
+        [found] = measure({"model": Path(path).read_bytes()}, given, seed=0).values()
+    return json.dumps(asdict(found))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(_measure_file(*sys.argv[1:]))

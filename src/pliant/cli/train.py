@@ -1,0 +1,26 @@
+"""`pliant train`: train a run's supernet."""
+
+from __future__ import annotations
+
+from pliant.cli.app import Data, Epochs, Into, RecipeArgument, Schedule, Seed, SpaceName, TrainOn, app, bars, opened, say
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    data: Data = None,
+    space: SpaceName = None,
+    schedule: Schedule = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    train_on: TrainOn = None,
+    into: Into = None,
+) -> None:
+    """Train the supernet, from its last checkpoint where there is one; under torchrun, in parallel."""
+    from pliant.pipeline.train import train_supernet
+
+    changes = {"data__source": data, "space": space, "train__schedule": schedule, "train__epochs": epochs, "seed": seed}
+    with opened(recipe, into, **changes) as run:
+        with bars() as progress:
+            train_supernet(run, device=train_on, progress=progress)
+        say(f"[bold]{run.weights}[/]: {run.space.size:,} networks of space {run.space.name}")

@@ -1,0 +1,119 @@
+"""Deliver a network of a run: write it, prove that it is what was searched, and say so on its card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pliant.accuracy.evaluation import pixels, top1
+from pliant.accuracy.supernet import SupernetEstimator
+from pliant.deploy.card import Card, write_card
+from pliant.deploy.package import write_model
+from pliant.deploy.verify import Agreement, measure_in_fresh_process, verify_accuracy, verify_outputs
+from pliant.devices.profile import DeviceProfile
+from pliant.metrics import Cost
+from pliant.networks.supernet import Supernet
+from pliant.objective import Limit
+from pliant.pipeline.profile import settings
+from pliant.pipeline.run import Progress, Run, silent
+from pliant.pipeline.search import Finalist, Found, is_here, make_estimator
+from pliant.spaces.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A folder with a network, and what was proven about it."""
+
+    folder: Path
+    architecture: Architecture
+    agreement: Agreement
+    test_top1: float
+    onnx_test_top1: float
+    test_images: int
+    fresh_latency_ms: float | None
+    """Measured in a process of its own; None where the device is elsewhere."""
+    front_test_top1: dict[str, float]
+    """Test accuracy of the other networks of the front, taken in the same opening of the test split."""
+
+
+def deliver(
+    run: Run,
+    supernet: Supernet,
+    profile: DeviceProfile,
+    finalist: Finalist,
+    *,
+    folder: Path,
+    others: Sequence[Finalist] = (),
+    limits: Sequence[Limit] = (),
+    progress: Progress = silent,
+) -> Delivered:
+    """Write model.onnx, model.safetensors, model.py and card.md of one network, verified.
+
+    Args:
+        others: networks whose test accuracy is taken in the same opening of the test split, for the report.
+        limits: for the card.
+
+    Raises:
+        VerificationError: the delivered files do not do what the supernet does; the folder keeps them for inspection.
+    """
+    estimator = make_estimator(run, supernet)
+    architecture = finalist.architecture
+    network = estimator.network(architecture)
+    blocks = run.space.blocks(architecture)
+    write_model(folder, network, blocks, classes=run.data.classes, metadata={"architecture": str(architecture), "run": run.recipe.name})
+    progress("deliver", 1, 4, "written")
+    images = pixels(run.data.validation.batch(np.arange(min(64, len(run.data.validation))))[0]).contiguous()
+    agreement = verify_outputs(folder, supernet, network, architecture, images)
+    progress("deliver", 2, 4, "outputs agree")
+    test = run.data.test.open(f"accuracy of {architecture} and of the front, in {folder.name}")
+    ours, theirs = verify_accuracy(folder, network, test)
+    front = {str(one.architecture): top1(estimator.network(one.architecture), test).top1 for one in others}
+    progress("deliver", 3, 4, "tested")
+    fresh_ms = measure_in_fresh_process(folder / "model.onnx", settings(run)) if is_here(profile) else None
+    delivered = Delivered(folder, architecture, agreement, ours, theirs, len(test), fresh_ms, front | {str(architecture): ours})
+    write_card(folder / "card.md", _card(run, profile, finalist, delivered, limits))
+    progress("deliver", 4, 4, "measured in a fresh process")
+    return delivered
+
+
+def deliver_found(
+    run: Run, supernet: Supernet, profile: DeviceProfile, found: Found, *, limits: Sequence[Limit], progress: Progress = silent
+) -> Delivered:
+    """Deliver the chosen network into `best/` and test the front beside it."""
+    others = [one for one in (*found.finalists, *found.random_finalists) if one.architecture != found.chosen.architecture]
+    return deliver(run, supernet, profile, found.chosen, folder=run.best, others=others, limits=limits, progress=progress)
+
+
+def single_finalist(run: Run, estimator: SupernetEstimator, profile: DeviceProfile, architecture: Architecture) -> Finalist:
+    """A network that the user names, with its predicted cost and validated accuracy."""
+    [cost] = profile.table(run.space)([architecture])
+    accuracy = estimator.validate(architecture)
+    return Finalist(architecture, accuracy, cost, accuracy, None, None)
+
+
+def _card(run: Run, profile: DeviceProfile, finalist: Finalist, delivered: Delivered, limits: Sequence[Limit]) -> Card:
+    cost: Cost = run.space.cost(finalist.architecture)
+    measured_ms = delivered.fresh_latency_ms
+    return Card(
+        name=run.recipe.name,
+        architecture=str(finalist.architecture),
+        space=run.space.name,
+        image=(run.space.channels, run.space.image_size, run.space.image_size),
+        classes=run.data.classes,
+        data=run.data.name,
+        parameters=cost.parameters or 0,
+        macs=cost.macs or 0,
+        peak_memory_bytes=cost.peak_memory_bytes or 0,
+        limits=tuple(str(limit) for limit in limits),
+        validation_top1=finalist.validated.top1,
+        test_top1=delivered.test_top1,
+        test_images=delivered.test_images,
+        test_openings=len(run.record.events("test split opened")),
+        predicted_ms=finalist.predicted.latency_ms,
+        measured_ms=measured_ms,
+        device=f"{profile.machine}, {profile.runtime} {profile.runtime_version}, {profile.threads} thread(s), batch {profile.batch}",
+        agreement=delivered.agreement,
+    )
