@@ -59,7 +59,15 @@ def train_alone(run, architecture, folder, precision):
         torch.manual_seed(run.recipe.seed)
         network = build(run.space, architecture, mean=run.data.mean, std=run.data.std)
     recipe = training_recipe(run, precision)
-    train(network, run.data.train, augmentation(run), recipe, Standalone(recipe.label_smoothing), accelerator=make_accelerator(precision, "cpu"), checkpoints=Checkpoints(folder))
+    train(
+        network,
+        run.data.train,
+        augmentation(run),
+        recipe,
+        Standalone(recipe.label_smoothing),
+        accelerator=make_accelerator(precision, "cpu"),
+        checkpoints=Checkpoints(folder),
+    )
     return network
 
 
@@ -74,7 +82,12 @@ def main():
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
     arguments = parser.parse_args()
     keep_freed_memory()
-    changes = {"data__source": arguments.data, "space": arguments.space, "train__schedule": arguments.schedule, "train__epochs": arguments.epochs}
+    changes = {
+        "data__source": arguments.data,
+        "space": arguments.space,
+        "train__schedule": arguments.schedule,
+        "train__epochs": arguments.epochs,
+    }
     name = "-".join(str(part) for part in (arguments.recipe, arguments.space, arguments.schedule, arguments.epochs) if part)
     console = Console()
     with Run.create(arguments.recipe, folder=arguments.work / name, **changes) as run:
@@ -122,8 +135,13 @@ def main():
         table.add_column(column)
     for row in rows:
         table.add_row(
-            row["network"], f"{row['macs'] / 1e6:.1f} M", f"{row['parameters'] / 1e6:.2f} M", f"{row['validation_top1']:.2%}",
-            f"{row['test_top1']:.2%}", f"{row['alone_test_top1']:.2%}" if alone else "-", f"{row['gap_points']:+.2f}" if alone else "-",
+            row["network"],
+            f"{row['macs'] / 1e6:.1f} M",
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['validation_top1']:.2%}",
+            f"{row['test_top1']:.2%}",
+            f"{row['alone_test_top1']:.2%}" if alone else "-",
+            f"{row['gap_points']:+.2f}" if alone else "-",
         )
     console.print(table)
     out = Path("benchmarks/results") / f"supernet-{name}.json"

@@ -39,7 +39,7 @@ _HOW = "Write for example latency=2ms, latency_ms=0.5, peak_memory=256kB, parame
 class AccuracyEstimator(Protocol):
     """Architectures in, accuracies out: a supernet, a predictor, training from scratch."""
 
-    def __call__(self, architectures: Sequence[Architecture]) -> list[Accuracy | Failed]:
+    def __call__(self, architectures: Sequence[Architecture]) -> Sequence[Accuracy | Failed]:
         """One result an architecture, in order; what broke is `Failed`, never a number."""
         ...
 
@@ -47,7 +47,7 @@ class AccuracyEstimator(Protocol):
 class CostModel(Protocol):
     """Architectures in, costs out: a measured device, a lookup table, arithmetic."""
 
-    def __call__(self, architectures: Sequence[Architecture]) -> list[Cost | Failed]:
+    def __call__(self, architectures: Sequence[Architecture]) -> Sequence[Cost | Failed]:
         """One result an architecture, in order; what broke is `Failed`, never a number."""
         ...
 

@@ -154,5 +154,3 @@ def peak_activation_bytes(layers: Sequence[Layer], input_bytes: int) -> int:
         peak = max(peak, sum(alive.values()))
         alive = {name: size for name, size in alive.items() if last_reader.get(name, -1) > step or name == layer.name}
     return peak
-
-

@@ -1,0 +1,1 @@
+"""How accurate is an architecture? Training, supernets, calibration, predictors."""

@@ -48,5 +48,5 @@ def require_calibrated(network: nn.Module) -> None:
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d) and (module.running_var is None or not bool(module.running_var.isfinite().all())):
             raise UncalibratedError(
-                f"a network is evaluated and exported with BatchNorm statistics of its own; layer {name!r} has none. Call calibrate() first."
+                f"a network is evaluated and exported with BatchNorm statistics of its own; layer {name!r} has none. Calibrate it first."
             )

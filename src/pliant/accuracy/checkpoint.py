@@ -92,5 +92,5 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DamagedFileError(
-            f"{path} cannot be read ({error}). The other files of the run are whole: remove this one, and the run goes on from what is left."
+            f"{path} cannot be read ({error}). The run's other files are whole: remove this one, and the run goes on from them."
         ) from error

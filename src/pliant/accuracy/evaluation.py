@@ -25,7 +25,7 @@ def top1(network: nn.Module, split: Split, *, batch_size: int = 1000) -> Accurac
     """
     require_calibrated(network)
     device = next(network.parameters()).device
-    network.eval().to(memory_format=torch.channels_last)
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     right = 0
     for start in range(0, len(split), batch_size):
         images, labels = split.batch(np.arange(start, min(start + batch_size, len(split))))

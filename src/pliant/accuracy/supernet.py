@@ -37,7 +37,7 @@ class SupernetEstimator:
 
     def network(self, architecture: Architecture) -> Network:
         """The sub-network as a plain network, calibrated: ready to evaluate and export."""
-        network = self.supernet.extract(architecture).to(memory_format=torch.channels_last)
+        network = self.supernet.extract(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         calibrate(network, self.calibration_images)
         return network
 

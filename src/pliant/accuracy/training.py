@@ -158,7 +158,7 @@ def train(
     Raises:
         DamagedFileError: the last checkpoint cannot be read.
     """
-    model.to(accelerator.device, memory_format=torch.channels_last).train()
+    model.to(accelerator.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     ranks = accelerator.num_processes
     steps_per_epoch = max(1, len(split) // recipe.batch_size)
     timetable = Timetable(schedule.phases(recipe.epochs), steps_per_epoch)
@@ -203,9 +203,7 @@ def train(
     accelerator.wait_for_everyone()
 
 
-def _restore(
-    model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, timetable: Timetable, checkpoints: Checkpoints
-) -> int:
+def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, timetable: Timetable, checkpoints: Checkpoints) -> int:
     step, teacher = checkpoints.load(model, optimizer)
     if step:
         schedule.resume(model, teacher)

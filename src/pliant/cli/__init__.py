@@ -27,5 +27,5 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        complain(f"a run needs a disk that it can write to; {error.filename or 'the disk'}: {error.strerror}. Make room, then start the same command again.")
+        complain(f"a run must be able to write; {error.filename or 'the disk'}: {error.strerror}. Then start the same command again.")
         sys.exit(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,15 +26,15 @@ screen = Console()
 _errors = Console(stderr=True, soft_wrap=True)
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe by name (digits, fashion-mnist, cifar10) or path, or a run directory.")]
-Data = Annotated[Optional[str], typer.Option(help="Images: a folder, a parquet or .npz file, hf:NAME, or a name.")]
-Limits = Annotated[Optional[list[str]], typer.Option("--limit", help="As latency_ms=2, parameters=300k, peak_memory=256kB. Repeatable.")]
-SpaceName = Annotated[Optional[str], typer.Option("--space", help="Search space: digits, mobile-32, plain-32, ofa-mobilenetv3, ofa-resnet50.")]
-Schedule = Annotated[Optional[str], typer.Option(help="sandwich or progressive-shrinking.")]
-Epochs = Annotated[Optional[int], typer.Option(min=1, help="Passes over the training images.")]
-Seed = Annotated[Optional[int], typer.Option(min=0, help="Of everything random.")]
-Into = Annotated[Optional[Path], typer.Option(help="The run directory; runs/NAME if not given.")]
-TrainOn = Annotated[Optional[str], typer.Option("--train-on", help="Where to train, as PyTorch names it: cpu, cuda.")]
-ProfileFile = Annotated[Optional[Path], typer.Option("--device", help="A device profile made before, instead of measuring this machine.")]
+Data = Annotated[str | None, typer.Option(help="Images: a folder, a parquet or .npz file, hf:NAME, or a name.")]
+Limits = Annotated[list[str] | None, typer.Option("--limit", help="As latency_ms=2, parameters=300k, peak_memory=256kB. Repeatable.")]
+SpaceName = Annotated[str | None, typer.Option("--space", help="Search space: digits, mobile-32, plain-32, ofa-mobilenetv3, ofa-resnet50.")]
+Schedule = Annotated[str | None, typer.Option(help="sandwich or progressive-shrinking.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
+Into = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]
+TrainOn = Annotated[str | None, typer.Option("--train-on", help="Where to train, as PyTorch names it: cpu, cuda.")]
+ProfileFile = Annotated[Path | None, typer.Option("--device", help="A device profile made before, instead of measuring this machine.")]
 
 
 def complain(message: str) -> None:
@@ -61,18 +61,21 @@ def opened(recipe: str, into: Path | None = None, **changes: Any) -> Iterator[Ru
 
     keep_freed_memory()
     given = {key: value for key, value in changes.items() if value not in (None, [], ())}
-    if (Path(recipe) / "recipe.toml").is_file():
-        run = Run.reopen(recipe, **given)
-    else:
-        run = Run.create(recipe, folder=into, **given)
-    with run:
-        yield run
+    known = (Path(recipe) / "recipe.toml").is_file()
+    with Run.reopen(recipe, **given) if known else Run.create(recipe, folder=into, **given) as found:
+        yield found
 
 
 @contextmanager
 def bars() -> Iterator[Any]:
     """A progress bar for each step, as a function of step, done, total and note."""
-    columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description:<8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=screen) as progress:
         tasks: dict[str, TaskID] = {}
 

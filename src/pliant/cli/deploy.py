@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -15,8 +15,8 @@ def deploy(
     recipe: RecipeArgument,
     limit: Limits = None,
     device: ProfileFile = None,
-    architecture: Annotated[Optional[str], typer.Option(help="A network by its text form, as the report shows it.")] = None,
-    into: Annotated[Optional[Path], typer.Option(help="Folder for the network; best/ or front/NAME of the run if not given.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="A network by its text form, as the report shows it.")] = None,
+    into: Annotated[Path | None, typer.Option(help="Folder for the network; best/ or front/NAME of the run if not given.")] = None,
 ) -> None:
     """Write a network as ONNX, safetensors and plain PyTorch, and prove it. With --limit or --device, choose another one: no training."""
     from pliant.objective import Limit
@@ -47,6 +47,8 @@ def deploy(
                 finalist = another_network(run, supernet, profile, limits, progress=progress)
             folder = into or run.folder / "front" / str(finalist.architecture)[:120]
             delivered = deliver(run, supernet, profile, finalist, folder=folder, limits=limits, progress=progress)
-    latency = f"{delivered.fresh_latency_ms:.4g} ms measured" if delivered.fresh_latency_ms else "latency predicted only: the device is elsewhere"
+    latency = (
+        f"{delivered.fresh_latency_ms:.4g} ms measured" if delivered.fresh_latency_ms else "latency predicted only: the device is elsewhere"
+    )
     say(f"[bold]{delivered.folder}[/]: {delivered.architecture}")
     say(f"{latency}; {delivered.test_top1:.2%} of {delivered.test_images} test images")

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from pliant.cli.app import Data, Epochs, Into, Limits, ProfileFile, RecipeArgument, Schedule, Seed, SpaceName, TrainOn, app, bars, opened, say
+from pliant.cli.app import (
+    Data,
+    Epochs,
+    Into,
+    Limits,
+    ProfileFile,
+    RecipeArgument,
+    Schedule,
+    Seed,
+    SpaceName,
+    TrainOn,
+    app,
+    bars,
+    opened,
+    say,
+)
 
 
 @app.command()

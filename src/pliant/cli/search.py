@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from pliant.cli.app import Limits, RecipeArgument, app, bars, opened, screen, say
+from pliant.cli.app import Limits, RecipeArgument, app, bars, opened, say, screen
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""From a sub-network to files that run anywhere, with the proof that they do."""

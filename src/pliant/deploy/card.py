@@ -35,12 +35,12 @@ class Card:
 
 _TEXT = """# {name}
 
-A classifier of {channels}x{size}x{size} images into {count} classes, found by Pliant: `{architecture}` of space `{space}`, trained on {data}
-as part of one supernet and taken from it without further training.
+A classifier of {channels}x{size}x{size} images into {count} classes, found by Pliant: `{architecture}` of space `{space}`,
+trained on {data} as part of one supernet and taken from it without further training.
 
 | what | value | how |
 |---|---|---|
-| test accuracy | {test_top1:.2%} | {test_images} images that training and search never saw; the test split was opened {openings} in this run |
+| test accuracy | {test_top1:.2%} | {test_images} images that training and search never saw; opened {openings} in this run |
 | validation accuracy | {validation_top1:.2%} | the split that the search chose by |
 | latency, measured | {measured} | ONNX Runtime in a fresh process; {device} |
 | latency, predicted | {predicted} | from the device's table, before any measurement |

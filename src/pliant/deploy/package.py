@@ -63,7 +63,9 @@ def write_model(
     write_atomically(folder / "model.py", model_source(blocks, classes))
 
 
-def onnx_bytes(network: plain.Network, blocks: Sequence[Block], *, metadata: Mapping[str, str] | None = None, batch: int | None = None) -> bytes:
+def onnx_bytes(
+    network: plain.Network, blocks: Sequence[Block], *, metadata: Mapping[str, str] | None = None, batch: int | None = None
+) -> bytes:
     """The network as an ONNX model, BatchNorm folded into the convolutions.
 
     Args:
@@ -86,4 +88,3 @@ def model_source(blocks: Sequence[Block], classes: Sequence[str]) -> str:
         count=len(classes),
     )
     return inspect.getsource(plain).rstrip() + "\n" + loader
-

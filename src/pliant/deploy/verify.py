@@ -144,7 +144,9 @@ def verify_accuracy(folder: Path, network: Network, split: Split) -> tuple[float
     """
     ours, theirs = top1(network.cpu(), split).top1, onnx_top1(folder / "model.onnx", split)
     if abs(ours - theirs) > 2e-3:
-        raise VerificationError(f"the exported network is as accurate as its source; ONNX Runtime gives {theirs:.4f}, PyTorch {ours:.4f} in {folder}.")
+        raise VerificationError(
+            f"the exported network is as accurate as its source; ONNX Runtime gives {theirs:.4f}, PyTorch {ours:.4f} in {folder}."
+        )
     return ours, theirs
 
 
@@ -157,5 +159,7 @@ def measure_in_fresh_process(path: Path, settings: Settings) -> float:
     command = [sys.executable, "-m", "pliant.devices.measure", str(path), json.dumps(asdict(settings))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise VerificationError(f"{path} is measured in a process of its own; it ended with: {' '.join(done.stderr.strip().splitlines()[-1:])}")
+        raise VerificationError(
+            f"{path} is measured in a process of its own; it ended with: {' '.join(done.stderr.strip().splitlines()[-1:])}"
+        )
     return float(json.loads(done.stdout)["latency_ms"])

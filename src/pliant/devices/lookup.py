@@ -215,5 +215,3 @@ def spread_networks(space: Space, count: int, rng: np.random.Generator, pool: in
     drawn.sort(key=lambda one: (space.cost(one).macs, str(one)))
     picks = np.unique(np.linspace(0, len(drawn) - 1, min(count, len(drawn))).round().astype(int))
     return [drawn[pick] for pick in rng.permutation(picks)]
-
-

@@ -86,7 +86,7 @@ class DeviceProfile(_Table):
         ours = _space_key(space)
         if ours != self.space:
             raise ProfileMismatchError(
-                f"a latency table holds the blocks of one space; this profile was made for {_words(self.space)}, the run needs {_words(ours)}. "
+                f"a latency table holds the blocks of one space; this profile is for {_words(self.space)}, the run needs {_words(ours)}. "
                 "Profile the device for this run: pliant profile RUN."
             )
         latency_us = {_block(row): row.latency_us for row in self.blocks}
@@ -140,7 +140,9 @@ def load_profile(path: Path) -> DeviceProfile:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
         hint = f" {nearest(str(fault['loc'][-1]), DeviceProfile.model_fields)}" if fault["type"] == "extra_forbidden" else ""
-        raise DamagedFileError(f"{path} is not a device profile: {key or 'file'}: {fault['msg']}.{hint} Make it again with pliant profile.") from None
+        raise DamagedFileError(
+            f"{path} is not a device profile: {key or 'file'}: {fault['msg']}.{hint} Make it again with pliant profile."
+        ) from None
 
 
 def profile_device(

@@ -1,0 +1,1 @@
+"""Networks: plain and elastic blocks, supernets, and their ONNX form."""

@@ -17,7 +17,7 @@ from pliant.networks import plain
 from pliant.networks.elastic import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
 from pliant.spaces import blocks
 
-Axis = tuple[nn.Parameter, int]
+Axis = tuple[Tensor, int]
 """A parameter and its dimension that runs over the channels of a group."""
 
 
@@ -35,6 +35,10 @@ class ChannelGroup:
 
 def _of(norm: nn.BatchNorm2d | None) -> tuple[Axis, ...]:
     return () if norm is None else ((norm.weight, 0), (norm.bias, 0))
+
+
+def _bias(conv: nn.Conv2d) -> tuple[Axis, ...]:
+    return () if conv.bias is None else ((conv.bias, 0),)
 
 
 class ElasticBlock(plain.BlockModule):
@@ -69,12 +73,16 @@ class ElasticBlock(plain.BlockModule):
 
 
 class Preprocess(ElasticBlock, plain.Preprocess):
+    """Elastic resolution."""
+
     def forward(self, images: Tensor, active: blocks.Preprocess) -> Tensor:
         """Normalise and resize to the active resolution."""
         return plain.resize((images - self.mean[:, None, None]) / self.std[:, None, None], active.resolution)
 
 
 class ConvBlock(ElasticBlock, plain.ConvBlock):
+    """Elastic output channels."""
+
     def forward(self, x: Tensor, active: blocks.ConvBlock) -> Tensor:
         """Convolve into the active output channels."""
         x = self.conv1(x, active.outputs, active.kernel)
@@ -92,6 +100,8 @@ class ConvBlock(ElasticBlock, plain.ConvBlock):
 
 
 class InvertedResidual(ElasticBlock, plain.InvertedResidual):
+    """Elastic hidden channels and kernel."""
+
     def forward(self, x: Tensor, active: blocks.InvertedResidual) -> Tensor:
         """Run with the active hidden channels and kernel."""
         y = x
@@ -105,7 +115,7 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
         return x + y if self.residual else y
 
     @property
-    def keeps_channels(self) -> bool:  # type: ignore[override]
+    def keeps_channels(self) -> bool:
         return self.residual
 
     @property
@@ -130,12 +140,14 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
         found = []
         if self.squeeze_reduce is not None and self.squeeze_expand is not None:
             reduce, expand = self.squeeze_reduce, self.squeeze_expand
-            writers += ((expand.weight, 0), (expand.bias, 0), (reduce.weight, 1))
-            found.append(ChannelGroup("narrow", ((expand.weight, 1),), ((reduce.weight, 0), (reduce.bias, 0))))
+            writers += (*_bias(expand), (expand.weight, 0), (reduce.weight, 1))
+            found.append(ChannelGroup("narrow", ((expand.weight, 1),), ((reduce.weight, 0), *_bias(reduce))))
         return (ChannelGroup("hidden", ((self.project.weight, 1),), writers), *found)
 
 
 class BasicResidual(ElasticBlock, plain.BasicResidual):
+    """Elastic hidden channels."""
+
     keeps_channels = True
 
     def forward(self, x: Tensor, active: blocks.BasicResidual) -> Tensor:
@@ -157,6 +169,8 @@ class BasicResidual(ElasticBlock, plain.BasicResidual):
 
 
 class Bottleneck(ElasticBlock, plain.Bottleneck):
+    """Elastic hidden and output channels."""
+
     def forward(self, x: Tensor, active: blocks.Bottleneck) -> Tensor:
         """Run with the active hidden and output channels."""
         y = self.activation(self.norm1(self.conv1(x, active.hidden)))
@@ -169,7 +183,7 @@ class Bottleneck(ElasticBlock, plain.Bottleneck):
         return self.activation(y + x)
 
     @property
-    def keeps_channels(self) -> bool:  # type: ignore[override]
+    def keeps_channels(self) -> bool:
         return self.shortcut is None
 
     @property
@@ -190,6 +204,8 @@ class Bottleneck(ElasticBlock, plain.Bottleneck):
 
 
 class Head(ElasticBlock, plain.Head):
+    """Reads as many channels as there are."""
+
     def forward(self, x: Tensor, active: blocks.Head, dropout: bool = True) -> Tensor:
         """Logits; dropout only while training and where asked for."""
         if self.expand is not None and self.expand_norm is not None:

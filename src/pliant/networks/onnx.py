@@ -113,7 +113,13 @@ def _conv_block(writer: _Writer, block: ConvBlock, x: str) -> str:
     x = writer.node("Conv", "conv1", x, weight, kernel_shape=[block.kernel] * 2, strides=[block.stride] * 2, pads=[pad] * 4)
     x = writer.node("MaxPool", "pool", x, kernel_shape=[block.pool] * 2, strides=[block.pool] * 2)
     names = ("weight", "bias", "running_mean", "running_var")
-    x = writer.node("BatchNormalization", "norm1", x, *(writer.constant(f"norm1.{n}", writer.weights[f"norm1.{n}"]) for n in names), epsilon=NORM_EPSILON)
+    x = writer.node(
+        "BatchNormalization",
+        "norm1",
+        x,
+        *(writer.constant(f"norm1.{n}", writer.weights[f"norm1.{n}"]) for n in names),
+        epsilon=NORM_EPSILON,
+    )
     return writer.activation(x, "norm1", block.activation)
 
 

@@ -7,7 +7,7 @@ purpose: a network that was never calibrated cannot give a plausible answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 Description = Sequence[tuple[str, str, Mapping[str, Any]]]
 """A network as (slot, block name, sizes), in running order."""
 
-ACTIVATIONS = {"relu": F.relu, "hswish": F.hardswish, "gelu": F.gelu}
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "hswish": F.hardswish, "gelu": F.gelu}
 
 
 def round_channels(channels: float, multiple: int = 8) -> int:
@@ -32,6 +32,7 @@ class BlockModule(nn.Module):
     conv_type: type[nn.Conv2d] = nn.Conv2d
     norm_type: type[nn.BatchNorm2d] = nn.BatchNorm2d
     linear_type: type[nn.Linear] = nn.Linear
+    activation: Callable[[Tensor], Tensor]
 
     def conv(self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
         """A convolution that keeps the size at stride 1."""
@@ -48,6 +49,9 @@ class BlockModule(nn.Module):
 
 class Preprocess(BlockModule):
     """Pixels from 0 to 1 in: normalised by the training images, resized to the resolution (antialiased bilinear)."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, *, size: int, channels: int, resolution: int) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ slots, sliced to its sizes; extracting it copies the same slices into a plain ne
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -133,8 +134,6 @@ def _sort(readers: Sequence[Axis], writers: Sequence[Axis], kept: Iterable[int])
     importance = functools.reduce(torch.add, (weight.abs().transpose(0, dim).flatten(1).sum(1) for weight, dim in readers))
     channels = len(importance)
     borders = sorted({0, channels, *(width for width in kept if width < channels)})
-    order = torch.cat(
-        [start + importance[start:end].argsort(descending=True, stable=True) for start, end in zip(borders, borders[1:], strict=False)]
-    )
+    order = torch.cat([start + importance[start:end].argsort(descending=True, stable=True) for start, end in itertools.pairwise(borders)])
     for parameter, dim in (*readers, *writers):
         parameter.copy_(parameter.index_select(dim, order))

@@ -53,10 +53,14 @@ def _known(front: Sequence[Candidate]) -> list[Candidate]:
 
 def _predictor(run: Run) -> AccuracyPredictor:
     weights = weights_digest(run)
-    rows = [row for row in run.record.evaluations("estimate") if isinstance(row.accuracy, Accuracy) and json.loads(row.context)["weights"] == weights]
+    rows = [
+        row
+        for row in run.record.evaluations("estimate")
+        if isinstance(row.accuracy, Accuracy) and json.loads(row.context)["weights"] == weights
+    ]
     if len(rows) < 20:
         raise RunConflictError(
-            f"another network is chosen by what a search found out; {run.folder} holds {len(rows)} evaluations. Run pliant search on it first."
+            f"another network is chosen by what a search found; {run.folder} holds {len(rows)} evaluations. Run pliant search on it first."
         )
     top1 = np.array([row.accuracy.top1 for row in rows if row.accuracy])
     return AccuracyPredictor(run.space, [run.space.parse(row.architecture) for row in rows], top1, seed=run.recipe.seed)

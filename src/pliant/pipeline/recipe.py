@@ -141,7 +141,9 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"a recipe is a TOML file, {name} cannot be read: {error}.") from error
     else:
-        raise RecipeError(f"a recipe is one of {', '.join(sorted(known))} or a path that ends in .toml, received {name!r}. {nearest(name, known)}")
+        raise RecipeError(
+            f"a recipe is one of {', '.join(sorted(known))} or a path that ends in .toml, received {name!r}. {nearest(name, known)}"
+        )
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,14 +1,14 @@
 """A run: its directory, recipe, record, data and space, opened together and checked against each other.
 
-    runs/<name>/
-      recipe.toml       the recipe as resolved
-      record.sqlite     every evaluation
-      supernet/         weights.safetensors, checkpoints, TensorBoard logs
-      device.json       the device profile
-      best/             model.onnx, model.safetensors, model.py, card.md
-      front/            the same for other networks that were asked for
-      summary.json      the result, for programs
-      report.html       the result, for people
+runs/<name>/
+  recipe.toml       the recipe as resolved
+  record.sqlite     every evaluation
+  supernet/         weights.safetensors, checkpoints, TensorBoard logs
+  device.json       the device profile
+  best/             model.onnx, model.safetensors, model.py, card.md
+  front/            the same for other networks that were asked for
+  summary.json      the result, for programs
+  report.html       the result, for people
 """
 
 from __future__ import annotations
@@ -186,4 +186,3 @@ def machine() -> dict[str, str | int]:
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
-

@@ -85,7 +85,9 @@ def search_front(
     started = time.perf_counter()
     history = explore(_searcher(run, table, limits), evaluate, run.recipe.search.estimates)
     random_history = explore(
-        RandomSearch(run.space, limits, minimise=MINIMISE, cost_model=table, seed=run.recipe.seed + 1), evaluate, run.recipe.search.estimates
+        RandomSearch(run.space, limits, minimise=MINIMISE, cost_model=table, seed=run.recipe.seed + 1),
+        evaluate,
+        run.recipe.search.estimates,
     )
     run.record.set_fact("search_seconds", (run.record.fact("search_seconds") or 0.0) + time.perf_counter() - started)
     final = finals(run, estimator, profile, progress)
@@ -165,7 +167,9 @@ class Finals:
             tried = self.evaluate(_promising(history, tightened, wanted)) or tried
             within = [one for one in tried if holds(limits, one.cost)]
             if within:
-                return sorted(tried, key=lambda one: one.cost.latency_ms or 0.0), max(within, key=lambda one: (one.validated.top1, -(one.cost.latency_ms or 0.0)))
+                return sorted(tried, key=lambda one: one.cost.latency_ms or 0.0), max(
+                    within, key=lambda one: (one.validated.top1, -(one.cost.latency_ms or 0.0))
+                )
             tightened = tuple(_tighter(limit, tried) for limit in tightened)
         reached = min((one.cost.latency_ms or 0.0 for one in tried), default=0.0)
         raise InfeasibleError(

@@ -41,7 +41,9 @@ def write_page(run: Run) -> None:
     try:
         summary = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise DamagedFileError(f"a report is written from {path}, which cannot be read: {error}. Run pliant search and pliant deploy first.") from error
+        raise DamagedFileError(
+            f"a report is written from {path}, which cannot be read: {error}. Run pliant search and pliant deploy first."
+        ) from error
     write_report(summary, run.folder / "report.html")
 
 
@@ -51,7 +53,9 @@ def summarise(run: Run, profile: DeviceProfile, found: Found, delivered: Deliver
     table = profile.table(run.space)
     blocks = run.space.blocks(found.chosen.architecture)
     sound = [one for one in found.history if isinstance(one.accuracy, Accuracy)]
-    predictor = AccuracyPredictor(run.space, [one.architecture for one in sound], np.array([one.top1 for one in sound]), seed=run.recipe.seed)
+    predictor = AccuracyPredictor(
+        run.space, [one.architecture for one in sound], np.array([one.top1 for one in sound]), seed=run.recipe.seed
+    )
     return {
         "pliant": pliant.__version__,
         "name": run.recipe.name,
@@ -88,7 +92,9 @@ def summarise(run: Run, profile: DeviceProfile, found: Found, delivered: Deliver
         },
         "search": _search(run, found, limits),
         "training": _training(run),
-        "test_openings": [{"purpose": event.details["purpose"], "created": event.created} for event in run.record.events("test split opened")],
+        "test_openings": [
+            {"purpose": event.details["purpose"], "created": event.created} for event in run.record.events("test split opened")
+        ],
     }
 
 
@@ -168,9 +174,7 @@ def _training(run: Run) -> dict[str, Any]:
     }
 
 
-def evidence(
-    run: Run, profile: DeviceProfile, found: Found, delivered: Delivered | None, limits: Sequence[Limit]
-) -> list[dict[str, Any]]:
+def evidence(run: Run, profile: DeviceProfile, found: Found, delivered: Delivered | None, limits: Sequence[Limit]) -> list[dict[str, Any]]:
     """Claims with their value, their bound, whether it holds, and how it was found out."""
     rows: list[dict[str, Any]] = []
 

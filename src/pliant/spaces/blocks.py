@@ -48,7 +48,7 @@ class Block(ABC):
         return _cost(self)
 
     @property
-    def sizes(self) -> dict[str, int | str | bool]:
+    def sizes(self) -> dict[str, int | float | bool | str]:
         """What the module of the same name is built from: all fields but the slot."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "slot"}
 
@@ -56,8 +56,10 @@ class Block(ABC):
         self, name: str, reads: str, *, into: int, out: int, size: int, kernel: int = 1, stride: int = 1, depthwise: bool = False
     ) -> Layer:
         """A convolution named within the block; `size` is its output's height and width."""
-        shape = {"G": out} if depthwise else {"K": out, "C": into}
-        return Layer(f"{self.slot}.{name}", "conv", (reads,), P=size, Q=size, R=kernel, S=kernel, stride=stride, **shape)
+        groups, outputs, inputs = (out, 1, 1) if depthwise else (1, out, into)
+        return Layer(
+            f"{self.slot}.{name}", "conv", (reads,), G=groups, K=outputs, C=inputs, P=size, Q=size, R=kernel, S=kernel, stride=stride
+        )
 
     def _elementwise(self, name: str, *reads: str, channels: int, size: int) -> Layer:
         return Layer(f"{self.slot}.{name}", "elementwise", reads, G=channels, P=size, Q=size)
@@ -67,7 +69,9 @@ class Block(ABC):
 def _cost(block: Block) -> BlockCost:
     layers = block.layers()
     input_bytes = 4 * block.in_channels * block.size**2
-    return BlockCost(sum(layer.macs for layer in layers), sum(layer.parameters for layer in layers), peak_activation_bytes(layers, input_bytes))
+    return BlockCost(
+        sum(layer.macs for layer in layers), sum(layer.parameters for layer in layers), peak_activation_bytes(layers, input_bytes)
+    )
 
 
 def halved(size: int, stride: int) -> int:
@@ -117,7 +121,9 @@ class ConvBlock(Block):
         if self.pool == 1:
             return (conv,)
         after = size // self.pool
-        pool = Layer(f"{self.slot}.pool", "pool", (conv.name,), G=self.outputs, P=after, Q=after, R=self.pool, S=self.pool, stride=self.pool)
+        pool = Layer(
+            f"{self.slot}.pool", "pool", (conv.name,), G=self.outputs, P=after, Q=after, R=self.pool, S=self.pool, stride=self.pool
+        )
         return (conv, pool)
 
 
@@ -150,7 +156,9 @@ class InvertedResidual(Block):
         if self.expand:
             layers.append(self._conv("expand", reads, into=self.inputs, out=hidden, size=self.size))
         inner = layers[-1].name if layers else reads
-        layers.append(self._conv("depthwise", inner, into=hidden, out=hidden, size=size, kernel=self.kernel, stride=self.stride, depthwise=True))
+        layers.append(
+            self._conv("depthwise", inner, into=hidden, out=hidden, size=size, kernel=self.kernel, stride=self.stride, depthwise=True)
+        )
         if self.squeeze:
             narrow, wide = round_channels(hidden / 4), layers[-1].name
             layers += [
@@ -209,7 +217,9 @@ class Bottleneck(Block):
         if self.project:
             if self.stride > 1:
                 shortcut = f"{self.slot}.shortcut.pool"
-                layers.append(Layer(shortcut, "pool", (reads,), G=self.inputs, P=size, Q=size, R=self.stride, S=self.stride, stride=self.stride))
+                layers.append(
+                    Layer(shortcut, "pool", (reads,), G=self.inputs, P=size, Q=size, R=self.stride, S=self.stride, stride=self.stride)
+                )
             layers.append(self._conv("shortcut", shortcut, into=self.inputs, out=self.outputs, size=size))
             shortcut = layers[-1].name
         layers.append(self._elementwise("add", f"{self.slot}.conv3", shortcut, channels=self.outputs, size=size))

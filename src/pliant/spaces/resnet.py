@@ -75,7 +75,7 @@ class PlainSpace(Space):
         self.stem, self.activation, self.dropout = stem, activation, dropout
         if min(self.resolutions) < 2 ** len(self.stages):
             raise EncodingError(
-                f"{len(self.stages)} pooling stages need images of at least {2 ** len(self.stages)} pixels, received {min(self.resolutions)}."
+                f"{len(self.stages)} pooling stages need at least {2 ** len(self.stages)} pixels, received {min(self.resolutions)}."
             )
 
     @cached_property
@@ -99,9 +99,7 @@ class PlainSpace(Space):
             size, width = size // stage.stride, outputs
             for block in range(1, int(chosen[f"{number}d"]) + 1):
                 hidden = round_channels(width * float(chosen[f"{number}.{block}e"]))
-                blocks.append(
-                    BasicResidual(slot=f"stage{number}_block{block}", size=size, channels=width, hidden=hidden, activation=act)
-                )
+                blocks.append(BasicResidual(slot=f"stage{number}_block{block}", size=size, channels=width, hidden=hidden, activation=act))
         return (*blocks, Head(slot="head", size=size, inputs=width, classes=self.classes, dropout=self.dropout))
 
 

@@ -206,7 +206,7 @@ class Space(ABC):
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator, probability: float = 0.1) -> Architecture:
         """Redraw each choice with a probability; what becomes active is drawn as well. At least one choice is redrawn."""
-        options = dict(self.sample_choices(rng).options) | architecture.mapping
+        options = dict(self.sample_choices(rng).options) | dict(architecture.options)
         options = {choice.name: options.get(choice.name, choice.options[int(rng.integers(len(choice.options)))]) for choice in self.choices}
         redrawn = rng.random(len(self.choices)) < probability
         if not redrawn.any():
@@ -229,7 +229,9 @@ class Space(ABC):
     def encode(self, architecture: Architecture) -> np.ndarray:
         """Positions of the options, one int a choice, 0 where inactive; shape (choices,)."""
         chosen = architecture.mapping
-        return np.array([choice.options.index(chosen[choice.name]) if choice.name in chosen else 0 for choice in self.choices], dtype=np.int64)
+        return np.array(
+            [choice.options.index(chosen[choice.name]) if choice.name in chosen else 0 for choice in self.choices], dtype=np.int64
+        )
 
     def decode(self, positions: Iterable[int]) -> Architecture:
         """The architecture of positions; whatever stands at inactive choices is ignored.
