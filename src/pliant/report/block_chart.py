@@ -34,7 +34,7 @@ def block_chart(blocks: Sequence[Mapping[str, Any]]) -> go.Figure | None:
     for name, measure, symbol, colour in (("MACs", "macs", "diamond", RANDOM), ("parameters", "parameters", "circle-open", INK)):
         mark = {"symbol": symbol, "color": colour, "size": 10, "line": {"width": 2, "color": colour}}
         figure.add_scatter(name=name, mode="markers", x=shares[measure], marker=mark, cliponaxis=False, **common)
-    look(figure, _ROW * len(blocks) + _AROUND, xaxis_title="Share of the network", xaxis_tickformat=".0%", bargap=0.35)
+    look(figure, _ROW * len(blocks) + _AROUND, xaxis_title_text="Share of the network", xaxis_tickformat=".0%", bargap=0.35)
     labels = [
         f"{hover(name)}<br>{hover(quantity('latency_ms', block.get('latency_ms')))}" for name, block in zip(names, blocks, strict=True)
     ]

@@ -77,7 +77,7 @@ def _words(block: Block) -> tuple[str, str]:
     """What a block is, and its channels and extras."""
     match block:
         case Preprocess():
-            return "normalise, resize", f"{block.channels} channels at {square(block.resolution)}"
+            return "normalise, resize", f"{block.channels} channel{'' if block.channels == 1 else 's'} at {square(block.resolution)}"
         case ConvBlock():
             extras = (*_stride(block.stride), f"pool {block.pool}" if block.pool > 1 else "")
             return f"{square(block.kernel)} convolution", _listed(_flow(block.inputs, block.outputs), *extras)

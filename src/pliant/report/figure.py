@@ -38,7 +38,7 @@ def look(figure: go.Figure, height: int, **layout: object) -> go.Figure:
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"color": INK}, "itemsizing": "constant"},
         dragmode=False,
     )
-    axis = {"gridcolor": LINE, "zeroline": False, "linecolor": LINE, "automargin": True, "title": {"standoff": 10}}
+    axis = {"gridcolor": LINE, "zeroline": False, "linecolor": LINE, "automargin": True, "title": {"standoff": 10, "font": {"size": 13}}}
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure.update_layout(**layout)

@@ -10,7 +10,7 @@ from pliant.report.figure import chart
 from pliant.report.front_chart import MOST_POINTS, front_chart
 from pliant.report.markup import Markup, joined, tag
 from pliant.report.pieces import breakable, command, copy_button, facts, note, section, table
-from pliant.report.quantities import NOT_MEASURED, percent, quantity, significant, words
+from pliant.report.quantities import GAP, percent, quantity, significant, with_unit, words
 
 _SAYS = "Accuracy of networks against their {label}. The table below has the same numbers."
 
@@ -72,9 +72,10 @@ def _costs(network: Candidate, metric: str) -> Iterator[tuple[str, str]]:
 
 
 def _measured(network: Candidate, metric: str) -> str:
-    spread = f" ± {significant(network.spread_ms, 2)}" if metric == "latency_ms" and network.spread_ms is not None else ""
     value = network.measured(metric)
-    return NOT_MEASURED if value is None else f"{significant(value)}{spread} {words(metric).unit}".rstrip()
+    if metric != "latency_ms" or value is None or network.spread_ms is None:
+        return quantity(metric, value)
+    return with_unit(f"{significant(value)}{GAP}±{GAP}{significant(network.spread_ms, 2)}", metric)
 
 
 def _tables(networks: Sequence[Candidate], metric: str) -> Iterator[Markup]:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from pliant.report.candidates import Candidate, candidates, minimised
 from pliant.report.figure import CARD, CHOSEN, LIMIT, RANDOM, SEARCH, hover, look
-from pliant.report.quantities import percent, quantity, words
+from pliant.report.quantities import percent, quantity, significant, with_unit, words
 
 MOST_POINTS = 3000
 """Estimates drawn of each search; a browser stays quick with so many."""
@@ -31,13 +31,19 @@ def front_chart(summary: Mapping[str, Any]) -> go.Figure | None:
     figure = go.Figure([*estimates, *fronts, *_chosen(networks, metric)])
     called = words(metric)
     cost = called.title + (f" ({called.unit})" if called.unit else "")
-    look(figure, _HEIGHT, xaxis_title=cost, yaxis_title="Accuracy", yaxis_tickformat=".1%")
+    look(figure, _HEIGHT, xaxis_title_text=cost, yaxis_title_text="Accuracy", yaxis_tickformat=".1%")
     for limit in summary.get("limits") or []:
         if limit.get("metric") == metric:
             figure.add_vline(
                 limit["at_most"],
                 line={"color": LIMIT, "width": 1.5, "dash": "dash"},
-                annotation={"text": f"limit {quantity(metric, limit['at_most'])}", "font": {"color": LIMIT}, "yanchor": "bottom", "y": 0},
+                annotation={
+                    "text": f"limit {quantity(metric, limit['at_most'])}",
+                    "font": {"color": LIMIT},
+                    "yanchor": "bottom",
+                    "y": 0,
+                    "xshift": 4,
+                },
                 annotation_position="bottom right",
             )
     return figure
@@ -71,7 +77,8 @@ def _says_estimate(point: Mapping[str, Any], by: str, cost: str) -> str:
 
 
 def _cost(metric: str, value: object, spread: object = None) -> str:
-    return f"{words(metric).label} {quantity(metric, value)}" + (f" ± {quantity(metric, spread)}" if spread is not None else "")
+    around = "" if spread is None else f" ± {with_unit(significant(spread, 2), metric)}"
+    return f"{words(metric).label} {quantity(metric, value)}{around}"
 
 
 def _front(networks: Sequence[Candidate], by: str, metric: str) -> Iterable[go.Scatter]:

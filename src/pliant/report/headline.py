@@ -9,7 +9,7 @@ from typing import Any
 from pliant.report.candidates import Candidate, candidates, minimised
 from pliant.report.markup import Markup, joined, tag
 from pliant.report.pieces import note
-from pliant.report.quantities import NOT_MEASURED, percent, quantity, significant, words
+from pliant.report.quantities import GAP, NOT_MEASURED, networks, percent, quantity, significant, with_unit, words
 
 
 def headline(summary: Mapping[str, Any]) -> Markup:
@@ -23,7 +23,7 @@ def headline(summary: Mapping[str, Any]) -> Markup:
 def _sentence(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[object]:
     metric = minimised(summary)
     size = (summary.get("space") or {}).get("size")
-    yield f"Of {significant(size)} networks, " if size is not None else "Of the networks searched, "
+    yield f"Of {networks(size)} networks, " if size is not None else "Of the networks searched, "
     value = chosen.measured(metric)
     device = (summary.get("machine") or {}).get("cpu")
     if value is None:
@@ -63,7 +63,7 @@ def _accuracy_tile(accuracy: float | None, images: int | None) -> Markup:
     if not images:
         return _tile("Test accuracy", percent(accuracy), "")
     error = math.sqrt(accuracy * (1 - accuracy) / images)
-    return _tile("Test accuracy", percent(accuracy), f"± {percent(error)} standard error, {significant(images)} images")
+    return _tile("Test accuracy", percent(accuracy), f"±{GAP}{percent(error)} standard error, {significant(images)} images")
 
 
 def _cost_tile(metric: str, chosen: Candidate, limit: float | None) -> Markup:
@@ -72,7 +72,7 @@ def _cost_tile(metric: str, chosen: Candidate, limit: float | None) -> Markup:
     title = words(metric).title
     if value is None:
         return _tile(title, "—", f"{NOT_MEASURED}; predicted {quantity(metric, chosen.predicted(metric))}")
-    around = f"± {significant(spread, 2)} {words(metric).unit}" if spread is not None else ""
+    around = "" if spread is None else f"±{GAP}{with_unit(significant(spread, 2), metric)}"
     if limit is None:
         return _tile(title, quantity(metric, value), around)
     held = value <= limit

@@ -36,6 +36,11 @@ function show(key) {
   }
 }
 
+function pick(key) {
+  show(key);
+  document.querySelector(".panel").scrollIntoView({ block: "nearest" });
+}
+
 const shown = document.querySelector(".panel > article:not([hidden])");
 if (shown) show(shown.id);
 
@@ -43,7 +48,7 @@ const chart = document.getElementById("chart-front");
 if (chart) {
   chart.on("plotly_click", (event) => {
     const key = event.points.map((point) => point.customdata).find((value) => typeof value === "string");
-    if (key) show(key);
+    if (key) pick(key);
   });
 }
 
@@ -67,10 +72,7 @@ async function copy(text) {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  if (button.dataset.show) {
-    show(button.dataset.show);
-    document.querySelector(".panel").scrollIntoView({ block: "nearest", behavior: "smooth" });
-  }
+  if (button.dataset.show) pick(button.dataset.show);
   if (button.dataset.copy !== undefined) {
     button.textContent = (await copy(button.dataset.copy)) ? "Copied" : "Not copied";
     setTimeout(() => { button.textContent = "Copy"; }, 1500);

@@ -24,7 +24,7 @@ from pliant.report.markup import Markup, joined, tag, text
 from pliant.report.pieces import facts, note, section
 from pliant.report.quantities import duration, moment, significant
 from pliant.report.repeat import repeat
-from pliant.report.training_chart import training_chart
+from pliant.report.training_chart import MOST_POINTS, training_chart
 
 
 def write_report(summary: Mapping[str, Any], path: Path) -> None:
@@ -98,7 +98,8 @@ def _training(summary: Mapping[str, Any]) -> Markup:
     training = summary.get("training")
     if not training:
         return Markup()
-    figure = training_chart(training.get("curve") or [])
+    curve = training.get("curve") or []
+    figure = training_chart(curve)
     rows = [
         ("Schedule", training.get("schedule")),
         ("Epochs", significant(training["epochs"]) if training.get("epochs") is not None else None),
@@ -108,4 +109,5 @@ def _training(summary: Mapping[str, Any]) -> Markup:
     if figure is None:
         return section("training", "The training", facts(rows), note("No losses were logged."))
     picture = chart("training", figure, "Losses of the sub-networks and learning rate over the training.")
-    return section("training", "The training", facts(rows), picture)
+    means = note("Every point is the mean of several logged steps.") if len(curve) > MOST_POINTS else None
+    return section("training", "The training", facts(rows), picture, means)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pliant.report.markup import Markup, joined, tag
+from pliant.report.quantities import NOT_MEASURED
+
+_LONG_WORD = 24
+"""Characters; shorter words of a command stay on one line, though they may hold hyphens."""
 
 
 def section(name: str, title: str, *contents: object) -> Markup:
@@ -35,7 +39,7 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]], 
     for row in rows:
         first = tag("th", row[0], scope="row")
         cells = list(zip(heads, kinds, row, strict=True))[1:]
-        body.append(tag("tr", first, *(tag("td", tag("span", cell), data_label=name, class_=kind) for name, kind, cell in cells)))
+        body.append(tag("tr", first, *(tag("td", _cell(cell), data_label=name, class_=kind) for name, kind, cell in cells)))
     return tag("table", tag("caption", caption), head, tag("tbody", *body), class_=class_ or None)
 
 
@@ -46,7 +50,9 @@ def copy_button(what: str, copied: str) -> Markup:
 
 def command(text: str, what: str) -> Markup:
     """A command line, and its button."""
-    return tag("div", tag("code", text), copy_button(what, text), class_="command")
+    words = [breakable(word) if len(word) > _LONG_WORD else tag("span", word) for word in text.split(" ")]
+    spaced = joined(words[0], *(joined(" ", word) for word in words[1:]))
+    return tag("div", tag("code", spaced), copy_button(what, text), class_="command")
 
 
 def card(title: str, *contents: object) -> Markup:
@@ -60,6 +66,10 @@ def cards(contents: Iterable[object]) -> Markup:
 
 
 def breakable(architecture: str) -> Markup:
-    """An architecture's text form that may be broken behind its underscores."""
+    """A long word, as an architecture's text form, that may be broken behind its underscores."""
     words = architecture.split("_")
     return tag("code", joined(*(joined(word, "_", tag("wbr")) for word in words[:-1]), words[-1]), class_="architecture")
+
+
+def _cell(content: object) -> Markup:
+    return tag("span", content, class_="open" if content == NOT_MEASURED else None)

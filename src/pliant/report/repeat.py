@@ -7,7 +7,7 @@ from typing import Any
 
 from pliant.report.markup import Markup, tag
 from pliant.report.pieces import command, copy_button, facts, section
-from pliant.report.quantities import moment, significant, square
+from pliant.report.quantities import moment, networks, significant, square
 
 _NAMES = {"cpu": "Processor", "cores": "Cores", "os": "System", "python": "Python", "torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 
@@ -24,7 +24,7 @@ def repeat(summary: Mapping[str, Any]) -> Markup:
         ("Images", _images(data)),
         ("Space", space.get("name")),
         ("Input", _input(space)),
-        ("Networks in the space", significant(space["size"]) if space.get("size") is not None else None),
+        ("Networks in the space", networks(space["size"]) if space.get("size") is not None else None),
         *((_NAMES.get(key, str(key).replace("_", " ").capitalize()), value) for key, value in machine.items()),
     ]
     recipe = summary.get("recipe_toml")

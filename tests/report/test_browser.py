@@ -1,0 +1,158 @@
+"""The page in a browser: pointing, clicking, copying, and nothing asked of the network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pliant.report.page import write_report
+
+pytestmark = pytest.mark.browser
+
+_ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+# The page's own coordinates of a mark: middle of the mark of one network in one series of the front's chart.
+_MARK = """
+const place = document.getElementById("chart-front");
+const trace = place.data.findIndex((one) => one.name === arguments[0]);
+const mark = place.querySelectorAll(".scatterlayer .trace")[place.calcdata.findIndex((one) => one[0].trace.index === trace)]
+  .querySelectorAll(".points path")[arguments[1]];
+mark.scrollIntoView({block: "center", behavior: "instant"});
+const box = mark.getBoundingClientRect();
+return [box.x + box.width / 2, box.y + box.height / 2];
+"""
+_SHOWN = """return [...document.querySelectorAll(".panel > article:not([hidden])")].map((one) => one.innerText)"""
+
+_OUTSIDE = """
+return [...document.querySelectorAll("section *, .tile *")]
+  .filter((one) => !one.closest(".chart, thead, svg, pre"))
+  .filter((one) => one.getBoundingClientRect().right > window.innerWidth)
+  .map((one) => one.outerHTML.slice(0, 200));
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium (pip install -e .[dev])")
+    from selenium.webdriver.chrome.service import Service
+
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    drives = shutil.which("chromedriver")
+    if browser is None or drives is None:
+        pytest.skip("the browser tests need Chromium and chromedriver on the PATH")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in (*_ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=Service(drives))
+    yield started
+    started.quit()
+
+
+def _open(driver: Any, page: Path, width: int = 1280, *, scheme: str = "light") -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    driver.get(page.as_uri())
+    # Charts are drawn before the script goes on; one frame later their marks are laid out.
+    driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
+@pytest.fixture
+def page(tmp_path: Path, summary: dict[str, Any]) -> Path:
+    write_report(summary, tmp_path / "report.html")
+    return tmp_path / "report.html"
+
+
+def _point_at(driver: Any, series: str, number: int) -> Any:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+    x, y = driver.execute_script(_MARK, series, number)
+    builder = ActionBuilder(driver)
+    builder.pointer_action.move_to_location(round(x) + 2, round(y))
+    builder.pointer_action.move_to_location(round(x), round(y))
+    builder.perform()
+    return ActionChains(driver)
+
+
+def _eventually(driver: Any, script: str) -> Any:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    return WebDriverWait(driver, 10).until(lambda one: one.execute_script(script))
+
+
+def test_pointing_and_clicking_at_the_front(driver: Any, page: Path, summary: dict[str, Any]) -> None:
+    _open(driver, page)
+    for number in (0, len(summary["front"]) - 1):
+        network = summary["front"][number]
+        click = _point_at(driver, "front of the search, measured", number)
+        says = _eventually(driver, """return document.querySelector("#chart-front .hoverlayer .hovertext")?.textContent""")
+        assert network["architecture"] in says
+        assert f"{network['top1_validation']:.2%}".replace("%", "\N{NO-BREAK SPACE}%") in says
+        click.click().perform()
+        (shown,) = driver.execute_script(_SHOWN)
+        assert network["command"] in re.sub(r"\s+", " ", shown)
+        picked = driver.execute_script("return document.querySelector('tr.picked').innerText")
+        assert network["architecture"] in re.sub(r"\s", "", picked)
+
+
+def test_the_table_works_by_keyboard(driver: Any, page: Path, summary: dict[str, Any]) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    _open(driver, page)
+    network = summary["front"][1]
+    button = driver.find_element(By.CSS_SELECTOR, f'button[aria-label="Show {network["architecture"]}"]')
+    button.send_keys(Keys.ENTER)
+    assert button.get_attribute("aria-pressed") == "true"
+    (shown,) = driver.execute_script(_SHOWN)
+    assert network["architecture"] in shown.replace("\n", "")
+    driver.execute_script("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    driver.find_element(By.CSS_SELECTOR, f'#front table [aria-label="Copy the command for {network["architecture"]}"]').send_keys(
+        Keys.ENTER
+    )
+    assert _eventually(driver, "return window.copied") == network["command"]
+
+
+@pytest.mark.parametrize("width", [390, 760, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut_off_or_asked_for(driver: Any, page: Path, width: int, scheme: str) -> None:
+    driver.get_log("browser")
+    _open(driver, page, width, scheme=scheme)
+    assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert driver.execute_script(_OUTSIDE) == []
+    assert driver.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)") == []
+    assert driver.execute_script("return document.querySelectorAll('.chart .main-svg').length >= 3")
+    assert driver.get_log("browser") == []
+    # Colours of the scheme have reached the charts.
+    line = driver.execute_script("return document.getElementById('chart-front').layout.shapes[0].line.color")
+    assert line == {"light": "#a3005c", "dark": "#ff8ac4"}[scheme]
+
+
+def test_hostile_names_do_nothing(driver: Any, tmp_path: Path, summary: dict[str, Any]) -> None:
+    hostile = "</script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'>"
+    summary["space"]["classes"] = summary["machine"]["cpu"] = summary["name"] = hostile
+    for number, network in enumerate(summary["front"]):
+        network["architecture"] = f"{number}{hostile}"
+    write_report(summary, tmp_path / "report.html")
+    _open(driver, tmp_path / "report.html")
+    _point_at(driver, "front of the search, measured", 0)
+    says = _eventually(driver, """return document.querySelector("#chart-front .hoverlayer .hovertext")?.textContent""")
+    assert "<img src=x" in says
+    assert driver.execute_script("return window.taken") is None

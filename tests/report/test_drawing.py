@@ -1,0 +1,64 @@
+"""The drawing shows every layer of every kind of block, in proportion."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pliant.report.drawing import drawing
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.blocks import Block
+from pliant.spaces.presets import PRESETS, preset
+from pliant.spaces.space import Space
+
+
+def _facts(block: Block) -> dict[str, Any]:
+    return {
+        "slot": block.slot,
+        "type": type(block).__name__,
+        "sizes": block.sizes,
+        "macs": block.cost.macs,
+        "parameters": block.cost.parameters,
+    }
+
+
+def _drawn(space: Space, architecture: Architecture) -> str:
+    return drawing([_facts(block) for block in space.blocks(architecture)])
+
+
+def test_every_layer_with_weights_is_a_box() -> None:
+    for name in PRESETS:
+        space = preset(name, channels=3, image_size=224, classes=10)
+        for architecture in (space.smallest(), space.largest()):
+            svg = _drawn(space, architecture)
+            layers = [layer for layer in space.lower(architecture).layers if layer.weighted]
+            widths = [float(width) for width in re.findall(r'<rect x="14" y="\d+" width="([\d.]+)"', svg)]
+            assert len(widths) == len(layers)
+            widest = max(layer.G * layer.K for layer in layers)
+            assert max(widths) == 286
+            for width, layer in zip(widths, layers, strict=True):
+                assert abs(width - max(2, 286 * layer.G * layer.K / widest)) < 0.051
+
+
+def test_stages_stand_between_input_and_output(toy_space: Space) -> None:
+    mobile = preset("mobile-32", channels=1, image_size=28, classes=10)
+    captions = re.findall("<figcaption>(.*?)</figcaption>", _drawn(mobile, mobile.largest()))
+    assert captions == ["Input", "Stage 1", "Stage 2", "Stage 3", "Output"]
+    assert re.findall("<figcaption>(.*?)</figcaption>", _drawn(toy_space, toy_space.largest())) == ["Network"]
+
+
+def test_a_shortcut_is_a_bracket() -> None:
+    plain = preset("plain-32", channels=1, image_size=28, classes=10)
+    assert _drawn(plain, plain.largest()).count('class="shortcut"') == 3
+    assert _drawn(plain, plain.smallest()).count('class="shortcut"') == 0
+
+
+def test_an_unknown_block_is_named_and_nothing_else() -> None:
+    svg = drawing(
+        [{"slot": "<i>", "type": "Attention", "sizes": {"heads": 4}}, {"slot": "stem", "type": "ConvBlock", "sizes": {"wrong": 1}}]
+    )
+    assert "Attention" in svg
+    assert "heads 4" in svg
+    assert "&lt;i&gt;" in svg
+    assert "not measured" in svg
+    assert drawing([]) == ""
