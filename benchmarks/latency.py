@@ -1,0 +1,59 @@
+"""Predicted against measured latency on 40 random networks that no coefficient was fitted on.
+
+python benchmarks/latency.py [--preset mobile-32]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from result import publish
+from scipy.stats import spearmanr
+
+from pliant.devices.lookup import mape_percent
+from pliant.devices.measure import Settings
+from pliant.devices.profile import measure_networks, profile_device, random_network_model
+from pliant.spaces.presets import preset
+
+IMAGES = {"digits": (1, 8), "mobile-32": (3, 32), "plain-32": (3, 32), "ofa-mobilenetv3": (3, 224), "ofa-resnet50": (3, 224)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=IMAGES, action="append")
+    parser.add_argument("--networks", type=int, default=40)
+    arguments = parser.parse_args()
+    settings, rows = Settings(), []
+    for name in arguments.preset or ("digits", "mobile-32", "plain-32"):
+        channels, size = IMAGES[name]
+        space = preset(name, channels=channels, image_size=size, classes=10)
+        profile = profile_device(space, settings, seed=0)
+        rng = np.random.default_rng(99)
+        unseen = list({space.sample_choices(rng) for _ in range(arguments.networks)})
+        models = {str(one): random_network_model(space.blocks(one), rng) for one in unseen}
+        found = measure_networks(models, settings, seed=1)
+        measured = np.array([found[str(one)].latency_ms for one in unseen])
+        predicted = np.array([cost.latency_ms for cost in profile.table(space)(unseen)])
+        off = np.abs(predicted / measured - 1)
+        rows.append(
+            {
+                "preset": name,
+                "networks": len(unseen),
+                "blocks": len(profile.blocks),
+                "correction": profile.correction,
+                "mape_percent": mape_percent(predicted, measured),
+                "spearman": float(spearmanr(predicted, measured).statistic),
+                "within_5_percent": float((off <= 0.05).mean()),
+                "within_10_percent": float((off <= 0.10).mean()),
+                "macs_line_mape_percent": profile.fit_macs_mape_percent,
+                "macs_spearman": float(spearmanr([space.cost(one).macs for one in unseen], measured).statistic),
+                "split_half_error": float(np.median([one.split_half_error for one in found.values()])),
+                "preempted_share": float(np.mean([one.preempted_share for one in found.values()])),
+            }
+        )
+    publish("latency", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""20,000 candidates searched with predictor and latency table, on one core: CPU seconds.
+
+OMP_NUM_THREADS=1 python benchmarks/search_speed.py
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from result import publish
+
+from pliant.accuracy.predictor import AccuracyPredictor
+from pliant.devices.measure import Settings
+from pliant.devices.profile import profile_device
+from pliant.objective import Limit
+from pliant.search.explore import explore, joined
+from pliant.search.pareto import ParetoSearch
+from pliant.spaces.presets import preset
+
+CANDIDATES = 20_000
+FITTED = 300
+
+
+def main():
+    rows = []
+    for name, channels, size in (("mobile-32", 3, 32), ("plain-32", 3, 32)):
+        space = preset(name, channels=channels, image_size=size, classes=10)
+        profile = profile_device(space, Settings(rounds=3), seed=0)
+        rng = np.random.default_rng(0)
+        seen = [space.sample_choices(rng) for _ in range(FITTED)]
+        # Made-up accuracies: only the time of the search is measured here.
+        top1 = np.array([np.log(space.cost(one).macs) / 25 for one in seen]) + rng.normal(0, 0.005, FITTED)
+        latencies = [cost.latency_ms for cost in profile.table(space)(seen)]
+        limit = Limit("latency_ms", float(np.median(latencies)))
+        fresh = preset(name, channels=channels, image_size=size, classes=10)  # nothing remembered
+        started = time.process_time()
+        predictor = AccuracyPredictor(fresh, seen, top1, seed=0)
+        fitted = time.process_time()
+        searcher = ParetoSearch(fresh, [limit], minimise=("latency_ms",), seed=0)
+        history = explore(searcher, joined(predictor, profile.table(fresh)), CANDIDATES)
+        rows.append(
+            {
+                "preset": name,
+                "candidates": len(history),
+                "fit_cpu_s": fitted - started,
+                "search_cpu_s": time.process_time() - fitted,
+                "front": len(searcher.front()),
+            }
+        )
+    publish("search_speed", rows)
+
+
+if __name__ == "__main__":
+    main()
