@@ -229,9 +229,9 @@ def test_a_long_training_is_drawn_by_its_means(summary: dict[str, Any]) -> None:
     summary["training"]["curve"] = rows
     reader = Reader(page(summary))
     loss = next(trace for trace in reader.charts()["chart-training"]["data"] if trace.get("name") == "largest")
-    assert len(loss["x"]) == 334  # 167 means of up to 3 rows in each phase
-    assert loss["x"][:2] == [0.01, 0.04]
-    assert loss["y"][:2] == pytest.approx([1 / 3, 2 / 3])
+    assert len(loss["x"]) == 144  # 72 means of up to 7 rows in each phase
+    assert loss["x"][:2] == pytest.approx([0.03, 0.10])
+    assert loss["y"][:2] == pytest.approx([3 / 7, 4 / 7])
     assert "Every point is the mean of several logged steps." in reader.text
 
 

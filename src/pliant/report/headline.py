@@ -54,7 +54,8 @@ def _tiles(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[Markup]:
         yield _tile("Parameters", quantity("parameters", chosen.facts.get("parameters")), "weights and offsets, normalisation folded in")
     if "macs" not in limits:
         memory = quantity("peak_memory_bytes", chosen.facts.get("peak_memory_bytes"))
-        yield _tile("Work per image", f"{quantity('macs', chosen.facts.get('macs'))} MACs", f"peak memory {memory}")
+        below = "multiply-accumulates" if "peak_memory_bytes" in limits else f"peak memory {memory}"
+        yield _tile("MACs per image", quantity("macs", chosen.facts.get("macs")), below)
 
 
 def _accuracy_tile(accuracy: float | None, images: int | None) -> Markup:

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from pliant.report.figure import FAINT, LINE, SERIES, hover, look
 from pliant.report.quantities import is_number, significant
 
-MOST_POINTS = 400
+MOST_POINTS = 150
 """Drawn of each loss; single steps are noisy, and what counts is where the curve goes."""
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
