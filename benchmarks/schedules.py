@@ -1,0 +1,97 @@
+"""Both schedules on both 32-pixel spaces, Fashion-MNIST, at equal training time: accuracy of the largest, a middle and the smallest.
+
+    python benchmarks/schedules.py [--minutes 15]
+
+The epochs of each combination follow from the time of its steps, measured first, and are kept beside the run, so that a benchmark
+that was stopped goes on. Accuracy is on the validation split: the comparison chooses the default, and a choice is not made on the
+test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from result import publish, screen
+
+from pliant.accuracy.supernet import SupernetEstimator
+from pliant.accuracy.training import keep_freed_memory
+from pliant.files import write_atomically
+from pliant.pipeline.run import Run
+from pliant.pipeline.train import faster_precision, new_supernet, schedule, train_supernet
+
+SPACES = ("plain-32", "mobile-32")
+SCHEDULES = ("sandwich", "progressive-shrinking")
+TIMED_STEPS = 4
+
+
+def seconds_per_epoch(run):
+    """Mean over the phases, each weighed by its share of the epochs."""
+    supernet, method = new_supernet(run).train(), schedule(run)
+    precision = faster_precision(supernet, 256)
+    batch = run.recipe.train.batch_size
+    images = torch.rand(batch, run.space.channels, run.space.image_size, run.space.image_size).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(batch) % run.space.classes
+    total, rng = 0.0, np.random.default_rng(0)
+    for phase in method.phases(100):
+        method.enter(phase.name, supernet)
+        times = []
+        for _ in range(TIMED_STEPS):
+            started = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                for loss in method.losses(phase.name, supernet, images, labels, rng):
+                    loss.backward()
+            times.append(time.perf_counter() - started)
+        total += statistics.median(times[1:]) * phase.epochs / 100
+    return total * (len(run.data.train) // batch)
+
+
+def epochs_for(folder, space, name, minutes):
+    """Whole epochs that fit the minutes, measured once."""
+    path = folder.with_suffix(".json")
+    if not path.is_file():
+        with Run.create("fashion-mnist", folder=folder.with_name(folder.name + "-timing"), space=space, train__schedule=name) as run:
+            write_atomically(path, json.dumps({"epochs": max(1, round(minutes * 60 / seconds_per_epoch(run)))}))
+    return json.loads(path.read_text("utf-8"))["epochs"]
+
+
+def middle(space):
+    """A network near half of the largest's MACs."""
+    rng = np.random.default_rng(3)
+    half = space.cost(space.largest()).macs / 2
+    return min((space.sample_choices(rng) for _ in range(500)), key=lambda one: abs(space.cost(one).macs - half))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    rows = []
+    for space in SPACES:
+        for name in SCHEDULES:
+            folder = arguments.work / f"schedules-{space}-{name}-{arguments.minutes:g}"
+            epochs = epochs_for(folder, space, name, arguments.minutes)
+            with Run.create("fashion-mnist", folder=folder, space=space, train__schedule=name, train__epochs=epochs) as run:
+                supernet = train_supernet(
+                    run,
+                    device="cpu",
+                    progress=lambda step, done, total, note: None if done % 100 else screen.print(step, done, total, note),
+                )
+                estimator = SupernetEstimator(supernet, run.data.train, run.data.validation)
+                row = {"space": space, "schedule": name, "epochs": epochs, "minutes": run.record.fact("training_seconds") / 60}
+                for label, one in (("largest", run.space.largest()), ("middle", middle(run.space)), ("smallest", run.space.smallest())):
+                    row[f"{label}_macs_m"] = run.space.cost(one).macs / 1e6
+                    row[f"{label}_top1"] = estimator.validate(one).top1
+                rows.append(row)
+    publish("schedules", rows, minutes=arguments.minutes, split="validation, 6,000 images: standard error about 0.3 points", seed=0)
+
+
+if __name__ == "__main__":
+    main()
