@@ -1,20 +1,24 @@
 """The latency of any network of a space, from a table of its blocks measured once.
 
-Blocks timed alone carry what a whole network does not pay at every joint: the cost of a call, and the reordering of tensors
-at the borders. So the sum over blocks is corrected by a few coefficients fitted on whole networks, and the form of the
+Blocks timed alone carry what a whole network does not pay at every joint: the reordering of tensors at the borders, and weights
+that stay in the caches. So the sum over blocks is corrected by a few coefficients fitted on whole networks, and the form of the
 correction is chosen by leave-one-out error; a model of MACs, bytes and layers without any table competes, since it
 sometimes wins. The error that is reported is of networks that nothing was fitted on.
+
+A table is bounded: of many resolutions a few are measured. A block between them is interpolated over its pixels; one of a shape
+that was never measured is estimated by a fit of MACs and numbers moved over the table's blocks of its type.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
 from pliant.errors import MeasurementError
@@ -26,9 +30,13 @@ from pliant.spaces.space import Space
 
 Correction = Literal["scaled", "joints", "borders", "static"]
 """What the prediction is a linear combination of; see `_terms`."""
+CORRECTIONS: Mapping[Correction, int] = {"scaled": 1, "joints": 2, "borders": 3, "static": 3}
+"""Number of coefficients of each; of two that do equally well the earlier one is kept."""
 
 MOST_RESOLUTIONS = 4
 """Resolutions whose blocks are measured; between them a block's latency is interpolated over its pixels."""
+LEAST_MS = 1e-6
+"""No prediction is below a nanosecond, whatever a correction subtracts."""
 FRUITLESS_DRAWS = 2000
 MOST_DRAWS = 50_000
 
@@ -77,39 +85,47 @@ class LookupTable:
 
     space: Space
     latency_us: Mapping[Block, float]
-    """By block without slot, timed alone."""
+    """By block without slot, timed alone, without the cost of a call."""
     correction: Correction
     coefficients: tuple[float, ...]
     fit: Fit | None = None
 
     def __call__(self, architectures: Sequence[Architecture]) -> list[Cost]:
-        """The cost of each architecture, for one batch of the device's size.
+        """The cost of each architecture; the latency is that of one batch of the device's size.
 
         Raises:
-            MeasurementError: a block that the table does not hold and cannot interpolate.
+            MeasurementError: a block of a type that the table does not hold.
         """
-        terms = np.array([_terms(self.correction, self, self.space.blocks(one)) for one in architectures]).reshape(len(architectures), -1)
-        latencies = np.maximum(terms @ np.array(self.coefficients), 1e-6)
-        return [
-            dataclasses.replace(self.space.cost(architecture), latency_ms=float(latency))
-            for architecture, latency in zip(architectures, latencies, strict=True)
-        ]
+        return [dataclasses.replace(self.space.cost(one), latency_ms=self._latency_ms(one)) for one in architectures]
+
+    def _latency_ms(self, architecture: Architecture) -> float:
+        return max(sum(self.block_ms(self.space.blocks(architecture))), LEAST_MS)
 
     def block_ms(self, blocks: Sequence[Block]) -> list[float]:
         """What each block adds to its network's predicted latency, so that the parts add up to it."""
-        parts = [np.dot(_terms(self.correction, self, [block]), self.coefficients) for block in blocks]
-        return [float(part) for part in parts]
+        known = self._parts_ms
+        for block in blocks:
+            if block not in known:
+                known[block] = float(np.dot(_terms(self.correction, self, block), self.coefficients))
+        return [known[block] for block in blocks]
 
     def block_us(self, block: Block) -> float:
-        """One block timed alone; between measured sizes by a straight line over pixels."""
-        known = self._seen.get(block)
-        if known is None:
-            key = block_key(block)
-            known = self._seen[block] = self.latency_us[key] if key in self.latency_us else self._between(key)
-        return known
+        """One block timed alone, measured or estimated as this module says.
+
+        Raises:
+            MeasurementError: a block of a type that the table does not hold.
+        """
+        key = block_key(block)
+        if key in self.latency_us:
+            return self.latency_us[key]
+        points = self._by_shape.get(_any_size(key), [])
+        if len(points) > 1:
+            pixels, times = zip(*points, strict=True)
+            return float(np.interp(_pixels(key), pixels, times))
+        return self._of_type(key)
 
     @cached_property
-    def _seen(self) -> dict[Block, float]:
+    def _parts_ms(self) -> dict[Block, float]:
         return {}
 
     @cached_property
@@ -119,12 +135,16 @@ class LookupTable:
             shapes.setdefault(_any_size(block), []).append((_pixels(block), microseconds))
         return {shape: sorted(points) for shape, points in shapes.items()}
 
-    def _between(self, key: Block) -> float:
-        points = self._by_shape.get(_any_size(key), [])
-        if len(points) < 2:
-            raise MeasurementError(f"the latency table has no block like {key}. Profile the device again for space {self.space.name!r}.")
-        pixels, times = zip(*points, strict=True)
-        return float(np.interp(_pixels(key), pixels, times))
+    def _of_type(self, key: Block) -> float:
+        alike = [(block, microseconds) for block, microseconds in self.latency_us.items() if type(block) is type(key)]
+        if not alike:
+            raise MeasurementError(
+                f"a latency table holds every type of block of its space; it has no {type(key).__name__}. "
+                f"Profile the device again for space {self.space.name!r}."
+            )
+        terms = np.array([_static_terms(block) for block, _ in alike])
+        coefficients = _positive_fit(terms, np.array([microseconds for _, microseconds in alike]))
+        return float(np.dot(_static_terms(key), coefficients))
 
 
 def _any_size(block: Block) -> Block:
@@ -139,23 +159,33 @@ def _pixels(block: Block) -> int:
     return block.resolution**2 if isinstance(block, block_types.Preprocess) else block.size**2
 
 
-def _terms(correction: Correction, table: LookupTable, blocks: Sequence[Block]) -> list[float]:
-    """What the prediction of a network combines linearly: each term is a sum over blocks, in units near 1.
+def _terms(correction: Correction, table: LookupTable, block: Block) -> list[float]:
+    """What one block adds to each term that the prediction of a network combines linearly, in units near 1.
 
     scaled: milliseconds timed alone. joints: also the number of blocks. borders: also the numbers that blocks hand on.
     static: no table, but MACs, numbers moved and layers.
     """
     if correction == "static":
-        costs = [block.cost for block in blocks]
-        layers = [layer for block in blocks for layer in block.layers()]
-        moved = sum(layer.output_elements + layer.parameters for layer in layers)
-        return [sum(cost.macs for cost in costs) / 1e6, moved / 1e5, len(layers) / 10]
-    alone_ms = sum(table.block_us(block) for block in blocks) / 1e3
-    if correction == "scaled":
-        return [alone_ms]
-    if correction == "joints":
-        return [alone_ms, len(blocks) / 100]
-    return [alone_ms, len(blocks) / 100, sum(block.in_channels * block.size**2 for block in blocks) / 1e6]
+        return _static_terms(block)
+    terms = [table.block_us(block) / 1e3, 1 / 100, block.in_channels * block.size**2 / 1e6]
+    return terms[: CORRECTIONS[correction]]
+
+
+def _static_terms(block: Block) -> list[float]:
+    layers = block.layers()
+    moved = sum(layer.output_elements + layer.parameters for layer in layers)
+    return [block.cost.macs / 1e6, moved / 1e5, len(layers) / 10]
+
+
+def _network_terms(correction: Correction, table: LookupTable, networks: Sequence[Architecture]) -> np.ndarray:
+    """Shape (networks, coefficients)."""
+    known: dict[Block, np.ndarray] = {}
+    rows = []
+    for network in networks:
+        blocks = table.space.blocks(network)
+        known |= {block: np.array(_terms(correction, table, block)) for block in blocks if block not in known}
+        rows.append(sum(known[block] for block in blocks))
+    return np.array(rows)
 
 
 def fit_table(
@@ -168,26 +198,32 @@ def fit_table(
     """
     fitted, measured = len(networks) - held_out, np.array(measured_ms)
     best: tuple[float, LookupTable] | None = None
-    corrections: tuple[Correction, ...] = ("scaled", "joints", "borders", "static")
-    for correction in corrections:
+    for correction, size in CORRECTIONS.items():
+        if size >= fitted > 1:
+            continue  # as many coefficients as networks say nothing
         bare = LookupTable(space, latency_us, correction, ())
-        terms = np.array([_terms(correction, bare, space.blocks(one)) for one in networks])
-        error = _leave_one_out(terms[:fitted], measured[:fitted])
+        terms = _network_terms(correction, bare, networks[:fitted])
+        fit = _positive_fit if correction == "static" else _free_fit
+        error = _leave_one_out(fit, terms, measured[:fitted])
         if best is None or error < best[0]:
-            coefficients = _relative_least_squares(terms[:fitted], measured[:fitted])
-            best = (error, LookupTable(space, latency_us, correction, tuple(float(c) for c in coefficients)))
+            best = (error, dataclasses.replace(bare, coefficients=tuple(map(float, fit(terms, measured[:fitted])))))
     assert best is not None
-    table = best[1]
-    predicted = np.array([cost.latency_ms for cost in table(networks)])
-    macs = np.array([[(space.cost(one).macs or 0) / 1e6, 1.0] for one in networks])
-    line = macs @ _relative_least_squares(macs[:fitted], measured[:fitted])
-    fit = Fit(
+    return dataclasses.replace(best[1], fit=_judge(best[1], networks, measured, held_out))
+
+
+def _judge(table: LookupTable, networks: Sequence[Architecture], measured: np.ndarray, held_out: int) -> Fit:
+    """The error on the last `held_out` networks; NaN where there are too few to say."""
+    fitted = len(networks) - held_out
+    costs = table(networks)
+    macs = np.array([[(cost.macs or 0) / 1e6, 1.0] for cost in costs])
+    line = macs @ _free_fit(macs[:fitted], measured[:fitted])
+    predicted = np.array([cost.latency_ms for cost in costs])
+    return Fit(
         networks=held_out,
-        mape_percent=mape_percent(predicted[fitted:], measured[fitted:]),
+        mape_percent=mape_percent(predicted[fitted:], measured[fitted:]) if held_out else float("nan"),
         spearman=float(spearmanr(predicted[fitted:], measured[fitted:]).statistic) if held_out > 2 else float("nan"),
-        macs_mape_percent=mape_percent(line[fitted:], measured[fitted:]),
+        macs_mape_percent=mape_percent(line[fitted:], measured[fitted:]) if held_out else float("nan"),
     )
-    return dataclasses.replace(table, fit=fit)
 
 
 def mape_percent(predicted: np.ndarray, measured: np.ndarray) -> float:
@@ -195,18 +231,24 @@ def mape_percent(predicted: np.ndarray, measured: np.ndarray) -> float:
     return float(100 * np.mean(np.abs(predicted / measured - 1)))
 
 
-def _relative_least_squares(terms: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def _free_fit(terms: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """Coefficients with the least squared relative error."""
     return np.linalg.lstsq(terms / measured[:, None], np.ones(len(measured)), rcond=None)[0]
 
 
-def _leave_one_out(terms: np.ndarray, measured: np.ndarray) -> float:
-    errors = []
-    for left_out in range(len(measured)):
+def _positive_fit(terms: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """The same with coefficients from 0 up: work that takes less than no time is noise."""
+    found: np.ndarray = nnls(terms / measured[:, None], np.ones(len(measured)))[0]
+    return found
+
+
+def _leave_one_out(fit: Callable[[np.ndarray, np.ndarray], np.ndarray], terms: np.ndarray, measured: np.ndarray) -> float:
+    """Mean relative error of each network under a fit of the others; 0 for a single one, which leaves nothing to fit."""
+    errors = [0.0]
+    for left_out in range(len(measured) if len(measured) > 1 else 0):
         kept = np.arange(len(measured)) != left_out
-        coefficients = _relative_least_squares(terms[kept], measured[kept])
-        errors.append(abs(terms[left_out] @ coefficients / measured[left_out] - 1))
-    return float(np.mean(errors))
+        errors.append(abs(terms[left_out] @ fit(terms[kept], measured[kept]) / measured[left_out] - 1))
+    return float(np.sum(errors) / len(measured))
 
 
 def spread_networks(space: Space, count: int, rng: np.random.Generator, pool: int = 400) -> list[Architecture]:

@@ -1,32 +1,49 @@
 """How long does an ONNX model take on this machine, and how sure are we?
 
 All models are timed in turn, in a new order every round, so that whatever disturbs the machine hits them alike; a fixed anchor
-network in each round takes slow drift out. With one thread the time is the thread's CPU time, which other programs on a busy
-machine hardly touch; with more it is wall time. A spread that is too wide is an error, not a number.
+network, timed several times a round, takes slow drift out. With one thread the time is the thread's CPU time, which other
+programs on a busy machine hardly touch; with more it is wall time. A model is done once its estimate has settled, and results
+that do not repeat are an error, not a number.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
+import importlib.util
 import json
 import os
-import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
+import onnx
 import onnxruntime
 
+from pliant.devices.timings import (
+    Measurement,
+    Row,
+    Settings,
+    Timings,
+    require_repeatable,
+    settled,
+    summarise,
+    timings_of,
+    usual_anchor,
+    without_drift,
+)
 from pliant.errors import MeasurementError
-from pliant.networks.onnx import block_model
+from pliant.networks.onnx import IR_VERSION, OPSET, block_model
 from pliant.spaces.blocks import ConvBlock
 
-Optimisation = Literal["basic", "extended", "all"]
+resource = importlib.import_module("resource") if importlib.util.find_spec("resource") else None
+"""Missing on Windows, which does not say when a program was interrupted."""
+
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -34,46 +51,11 @@ LEVELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How models are run and timed. The first three are part of what is measured, the others of how well."""
-
-    threads: int = 1
-    batch: int = 1
-    optimisation: Optimisation = "all"
-    rounds: int = 9
-    samples: int = 5
-    """Timings of a model in a round."""
-    sample_us: float = 1500.0
-    """A timing repeats the model until it takes about this long, so that short ones are timed as well as long ones."""
-    noise_limit: float = 0.05
-    """Largest split-half error of a result that is not refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """Latency of one model for one batch."""
-
-    latency_ms: float
-    spread_ms: float
-    """Half the range between the quartiles of the rounds."""
-    split_half_error: float
-    """Relative difference between the estimates of the even and of the odd rounds."""
-    runs: int
-    preempted_share: float
-    """Share of timings in which the system gave the processor to another program."""
-    source: Literal["cpu", "wall"]
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Raw times of one model, shape (rounds, samples), of one run each."""
-
-    cpu_us: np.ndarray
-    wall_us: np.ndarray
-    preempted: np.ndarray
-    repeats: int
-    """Runs behind each timing."""
+ANCHORS_PER_ROUND = 7
+"""One anchor a round would add its own noise to everything; the median of several does not."""
+ANCHOR_SAMPLES = 3
+MOST_BYTES_AT_ONCE = 256 * 2**20
+"""Models that are open at the same time; a session needs a few times its model's size."""
 
 
 class Session:
@@ -100,38 +82,103 @@ class Session:
         self._session.run_with_iobinding(self._binding)
 
 
-def time_session(session: Session, repeats: int) -> tuple[float, float, bool]:
-    """CPU and wall time of one run in microseconds, averaged over repeats, and whether another program came between."""
-    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+def time_session(session: Session, repeats: int) -> Row:
+    """One timing, averaged over repeats."""
+    before = _interruptions()
     cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
     for _ in range(repeats):
         session.run()
     cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
-    preempted = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw > before
-    return cpu / repeats / 1e3, wall / repeats / 1e3, preempted
+    return cpu / repeats / 1e3, wall / repeats / 1e3, _interruptions() > before
+
+
+def _interruptions() -> int:
+    if resource is None:
+        return 0
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nivcsw
 
 
 def collect(
     models: Mapping[str, bytes], settings: Settings, *, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Timings]:
-    """Time all models in interleaved rounds, with an anchor whose drift is divided out."""
-    anchor_name = "\0anchor"
-    sessions = {name: Session(model, settings) for name, model in models.items()}
-    sessions[anchor_name] = Session(anchor_model(), settings)
-    repeats = {name: _repeats(session, settings) for name, session in sessions.items()}
-    raw: dict[str, list[list[tuple[float, float, bool]]]] = {name: [] for name in sessions}
+    """Time all models in interleaved rounds; drift is divided out of what is returned.
+
+    Args:
+        models: serialised ONNX models by name.
+        progress: called with the rounds done and the most that there may be.
+
+    Raises:
+        MeasurementError: more threads than this process has processors.
+    """
+    processors = len(available_processors())
+    if settings.threads > processors:
+        raise MeasurementError(
+            f"each thread needs a processor; {settings.threads} threads were asked for, {processors} may be used. Set fewer threads."
+        )
     rng = np.random.default_rng(seed)
+    groups = _groups(models, rng)
+    total = len(groups) * settings.rounds
+    parts = []
     with _quiet():
-        for number in range(settings.rounds):
-            for index in rng.permutation(len(sessions)):
-                name = list(sessions)[index]
-                session = sessions[name]
-                session.run()  # the caches held another model
-                raw[name].append([time_session(session, repeats[name]) for _ in range(settings.samples)])
-            progress(number + 1, settings.rounds)
-    found = {name: _timings(rows, repeats[name]) for name, rows in raw.items()}
-    anchor = found.pop(anchor_name)
-    return {name: without_drift(timings, anchor) for name, timings in found.items()}
+        for index, group in enumerate(groups):
+            start = index * settings.rounds
+            parts.append(_interleave(group, settings, rng, partial(_advance, progress, start, total)))
+    usual = usual_anchor([anchor for _, anchor in parts]) if parts else (1.0, 1.0)
+    found = {name: without_drift(timings, anchor, usual) for part, anchor in parts for name, timings in part.items()}
+    return {name: found[name] for name in models}
+
+
+def _advance(progress: Callable[[int, int], None], start: int, total: int, done: int) -> None:
+    progress(start + done, total)
+
+
+def _groups(models: Mapping[str, bytes], rng: np.random.Generator) -> list[dict[str, bytes]]:
+    """Models in random order, in groups that fit into memory together."""
+    groups: list[dict[str, bytes]] = []
+    names = list(models)
+    size = MOST_BYTES_AT_ONCE
+    for index in rng.permutation(len(names)):
+        name = names[index]
+        size += len(models[name])
+        if size > MOST_BYTES_AT_ONCE:
+            groups.append({})
+            size = len(models[name])
+        groups[-1][name] = models[name]
+    return groups
+
+
+def _interleave(
+    models: Mapping[str, bytes], settings: Settings, rng: np.random.Generator, progress: Callable[[int], None]
+) -> tuple[dict[str, Timings], Timings]:
+    """Rounds over all models until each has settled, and the anchor's timings by round: shape (rounds, anchors a round)."""
+    sessions = {name: Session(model, settings) for name, model in models.items()}
+    anchor = Session(anchor_model(), settings)
+    repeats = {name: _repeats(session, settings) for name, session in sessions.items()}
+    anchor_repeats = _repeats(anchor, settings)
+    rows: dict[str, list[list[Row]]] = {name: [] for name in sessions}
+    anchor_rows: list[list[Row]] = []
+    for number in range(settings.rounds):
+        open_names = [name for name in sessions if number < settings.least_rounds or not settled(timings_of(rows[name]), settings)]
+        if not open_names:
+            break
+        anchor_rows.append([])
+        for part in np.array_split(rng.permutation(len(open_names)), ANCHORS_PER_ROUND):
+            anchor_rows[-1].append(_fastest(_sample(anchor, anchor_repeats, ANCHOR_SAMPLES)))
+            for index in part:
+                name = open_names[index]
+                rows[name].append(_sample(sessions[name], repeats[name], settings.samples))
+        progress(number + 1)
+    return {name: timings_of(rows[name], repeats[name]) for name in sessions}, timings_of(anchor_rows, anchor_repeats)
+
+
+def _fastest(rows: Sequence[Row]) -> Row:
+    cpu, wall, interrupted = zip(*rows, strict=True)
+    return min(cpu), min(wall), any(interrupted)
+
+
+def _sample(session: Session, repeats: int, samples: int) -> list[Row]:
+    session.run()  # the caches held another model
+    return [time_session(session, repeats) for _ in range(samples)]
 
 
 def measure(
@@ -149,53 +196,28 @@ def measure(
         refuse: raise where the result is too noisy; otherwise the figures say so themselves.
 
     Raises:
-        MeasurementError: the median split-half error of the models is above the limit.
+        MeasurementError: more than one model of ten has a split-half error above the limit.
     """
     found = {name: summarise(timings, settings) for name, timings in collect(models, settings, seed=seed, progress=progress).items()}
-    error = float(np.median([one.split_half_error for one in found.values()])) if found else 0.0
-    if refuse and error > settings.noise_limit:
-        preempted = float(np.mean([one.preempted_share for one in found.values()]))
-        raise MeasurementError(
-            f"two halves of a measurement agree to {settings.noise_limit:.0%}; these differ by {error:.1%} "
-            f"({preempted:.0%} of the timings were interrupted by other programs). Stop what else runs on this machine and try again."
-        )
+    if refuse:
+        require_repeatable(found, settings)
     return found
-
-
-def summarise(timings: Timings, settings: Settings) -> Measurement:
-    """The estimate of one model: the lower quartile of each round, then the median over rounds.
-
-    Interference only ever adds time, hence the lower quartile; it comes in bursts that spoil whole rounds, hence the median.
-    """
-    by_cpu = settings.threads == 1
-    rounds = np.quantile(timings.cpu_us if by_cpu else timings.wall_us, 0.25, axis=1) / 1e3
-    latency_ms = float(np.median(rounds))
-    halves = (float(np.median(rounds[0::2])), float(np.median(rounds[1::2]))) if len(rounds) > 1 else (latency_ms, latency_ms)
-    low, high = np.quantile(rounds, [0.25, 0.75])
-    return Measurement(
-        latency_ms=latency_ms,
-        spread_ms=float(high - low) / 2,
-        split_half_error=abs(halves[0] - halves[1]) / latency_ms,
-        runs=timings.cpu_us.size * timings.repeats,
-        preempted_share=float(timings.preempted.mean()),
-        source="cpu" if by_cpu else "wall",
-    )
-
-
-def without_drift(timings: Timings, anchor: Timings) -> Timings:
-    """Times divided by how much slower than usual the anchor was in the same round."""
-
-    def steady(times: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        by_round = np.median(reference, axis=1)
-        return times / (by_round / np.median(by_round))[:, None]
-
-    return Timings(steady(timings.cpu_us, anchor.cpu_us), steady(timings.wall_us, anchor.wall_us), timings.preempted, timings.repeats)
 
 
 def anchor_model() -> bytes:
     """A small fixed convolution that every measurement times along."""
     block = ConvBlock(slot="anchor", size=16, inputs=32, outputs=64, kernel=3)
     return block_model(block, np.random.default_rng(0)).SerializeToString()
+
+
+def call_model() -> bytes:
+    """A model that does nothing, so that its latency is the cost of calling the runtime once."""
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Identity", ["image"], ["same"])
+    source, target = (value(name, onnx.TensorProto.FLOAT, [1]) for name in ("image", "same"))
+    graph = onnx.helper.make_graph([node], "call", [source], [target])
+    opset = onnx.helper.make_opsetid("", OPSET)
+    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION).SerializeToString()
 
 
 def convolution_peak_gflops(settings: Settings) -> float:
@@ -213,11 +235,6 @@ def _repeats(session: Session, settings: Settings) -> int:
     return max(1, round(settings.sample_us / max(once, 1.0)))
 
 
-def _timings(rows: list[list[tuple[float, float, bool]]], repeats: int) -> Timings:
-    table = np.array(rows, dtype=np.float64)
-    return Timings(table[..., 0], table[..., 1], table[..., 2], repeats)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No garbage collection while the clock runs."""
@@ -229,6 +246,16 @@ def _quiet() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def available_processors() -> set[int]:
+    """Numbers of the processors that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def measuring_processor(settings: Settings) -> int | None:
+    """The processor to measure on: the last one, since the system puts its own work on the first; None with more threads."""
+    return max(available_processors()) if settings.threads == 1 else None
 
 
 @contextmanager
@@ -252,8 +279,7 @@ def pinned(cpu: int | None) -> Iterator[bool]:
 def _measure_file(path: str, settings: str) -> str:
     """One model, measured here; for a process of its own, started as `python -m pliant.devices.measure MODEL SETTINGS`."""
     given = Settings(**json.loads(settings))
-    cpu = max(os.sched_getaffinity(0)) if given.threads == 1 and hasattr(os, "sched_getaffinity") else None
-    with pinned(cpu):
+    with pinned(measuring_processor(given)):
         [found] = measure({"model": Path(path).read_bytes()}, given, seed=0).values()
     return json.dumps(asdict(found))
 

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,23 +16,30 @@ import numpy as np
 import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from pliant.devices.lookup import Correction, Fit, LookupTable, block_key, distinct_blocks, fit_table, spread_networks
-from pliant.devices.measure import Measurement, Optimisation, Settings, convolution_peak_gflops, measure, pinned
+from pliant.devices.lookup import CORRECTIONS, Correction, Fit, LookupTable, distinct_blocks, fit_table, spread_networks
+from pliant.devices.measure import anchor_model, call_model, collect, convolution_peak_gflops, measure, measuring_processor, pinned
+from pliant.devices.timings import Measurement, Optimisation, Settings, Timings, require_repeatable, summarise
 from pliant.errors import DamagedFileError, ProfileMismatchError, nearest
 from pliant.files import replace_atomically, write_atomically
 from pliant.networks.onnx import block_model, network_model, random_weights
-from pliant.spaces import blocks as block_types
-from pliant.spaces.blocks import Block
+from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, ConvBlock, Head, InvertedResidual, Preprocess
 from pliant.spaces.space import Space
 
 FITTED_NETWORKS = 16
 HELD_OUT_NETWORKS = 16
+LEAST_BLOCK_US = 0.01
+_ANCHOR, _CALL = "anchor", "call"
+
+
+_READERS: Mapping[str, TypeAdapter[Any]] = {
+    kind.__name__: TypeAdapter(kind) for kind in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Head)
+}
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class BlockLatency(_Table):
@@ -40,7 +47,21 @@ class BlockLatency(_Table):
 
     type: str
     sizes: dict[str, int | float | bool | str]
-    latency_us: float
+    latency_us: float = Field(gt=0, allow_inf_nan=False)
+
+    @cached_property
+    def block(self) -> Block:
+        """The block without its slot."""
+        block: Block = _READERS[self.type].validate_python({"slot": "", **self.sizes})
+        return block
+
+    @model_validator(mode="after")
+    def _is_a_block(self) -> BlockLatency:
+        if self.type not in _READERS:
+            raise ValueError(f"a block is one of {', '.join(_READERS)}, received {self.type!r}")
+        if unknown := set(self.sizes) - set(self.block.sizes):
+            raise ValueError(f"{self.type} has no size {min(unknown)!r}. {nearest(min(unknown), self.block.sizes)}")
+        return self
 
 
 class SpaceKey(_Table):
@@ -63,8 +84,13 @@ class DeviceProfile(_Table):
     threads: int
     batch: int
     optimisation: Optimisation
+    dtype: Literal["float32"] = "float32"
     pinned: bool
     convolution_peak_gflops: float
+    anchor_us: float
+    """Latency of the small fixed network of `measure.anchor_model`: how two measurements of one machine compare."""
+    call_us: float
+    """Cost of calling the runtime once, which is taken off each block's latency."""
     split_half_error: float
     """Median over all that was measured."""
     preempted_share: float
@@ -76,6 +102,14 @@ class DeviceProfile(_Table):
     fit_spearman: float
     fit_macs_mape_percent: float
     blocks: tuple[BlockLatency, ...]
+
+    @model_validator(mode="after")
+    def _has_its_coefficients(self) -> DeviceProfile:
+        if len(self.coefficients) != CORRECTIONS[self.correction]:
+            raise ValueError(
+                f"correction {self.correction!r} has {CORRECTIONS[self.correction]} coefficients, received {len(self.coefficients)}"
+            )
+        return self
 
     def table(self, space: Space) -> LookupTable:
         """The cost model for a space.
@@ -89,7 +123,7 @@ class DeviceProfile(_Table):
                 f"a latency table holds the blocks of one space; this profile is for {_words(self.space)}, the run needs {_words(ours)}. "
                 "Profile the device for this run: pliant profile RUN."
             )
-        latency_us = {_block(row): row.latency_us for row in self.blocks}
+        latency_us = {row.block: row.latency_us for row in self.blocks}
         fit = Fit(self.fit_networks, self.fit_mape_percent, self.fit_spearman, self.fit_macs_mape_percent)
         return LookupTable(space, latency_us, self.correction, self.coefficients, fit)
 
@@ -156,7 +190,7 @@ def profile_device(
     """Measure this machine: its convolution peak, all blocks of a space, and whole networks to correct and to test the table.
 
     Args:
-        measurements: where to write the figures behind the profile, as parquet.
+        measurements: where to write the timings behind the profile, as parquet; also where they are too noisy.
         progress: called with a note, what is done, and of how much.
 
     Raises:
@@ -165,16 +199,24 @@ def profile_device(
     rng = np.random.default_rng((seed, 4))
     keys = distinct_blocks(space, rng)
     networks = spread_networks(space, FITTED_NETWORKS + HELD_OUT_NETWORKS, rng)
-    models = {f"block {index}": block_model(key, rng, batch=settings.batch).SerializeToString() for index, key in enumerate(keys)}
-    models |= {str(one): random_network_model(space.blocks(one), rng) for one in networks}
-    with pinned(_processor(settings)) as is_pinned:
+    models = {_ANCHOR: anchor_model(), _CALL: call_model()}
+    models |= {f"block {index}": block_model(key, rng, batch=settings.batch).SerializeToString() for index, key in enumerate(keys)}
+    models |= {f"network {one}": random_network_model(space.blocks(one), rng) for one in networks}
+    with pinned(measuring_processor(settings)) as is_pinned:
         peak = convolution_peak_gflops(settings)
-        found = measure(models, settings, seed=seed, progress=lambda done, total: progress(f"{len(models)} models", done, total))
-    latency_us = {key: found[f"block {index}"].latency_ms * 1e3 for index, key in enumerate(keys)}
-    held_out = len(networks) // 2
-    table = fit_table(space, latency_us, networks, [found[str(one)].latency_ms for one in networks], held_out)
+        timings = collect(models, settings, seed=seed, progress=lambda done, total: progress(f"{len(models)} models", done, total))
+    found = {name: summarise(raw, settings) for name, raw in timings.items()}
     if measurements is not None:
-        _write_measurements(measurements, found, keys)
+        _write_measurements(measurements, timings, keys)
+    require_repeatable(found, settings)
+    call_us = found[_CALL].latency_ms * 1e3
+    # A block is never free: timings of the very smallest differ from the call by little more than noise.
+    latency_us = {key: max(found[f"block {index}"].latency_ms * 1e3 - call_us, LEAST_BLOCK_US) for index, key in enumerate(keys)}
+    table = fit_table(space, latency_us, networks, [found[f"network {one}"].latency_ms for one in networks], len(networks) // 2)
+    return _profile(settings, table, found, peak=peak, is_pinned=is_pinned)
+
+
+def _profile(settings: Settings, table: LookupTable, found: Mapping[str, Measurement], *, peak: float, is_pinned: bool) -> DeviceProfile:
     assert table.fit is not None
     return DeviceProfile(
         machine=machine_name(),
@@ -186,16 +228,18 @@ def profile_device(
         optimisation=settings.optimisation,
         pinned=is_pinned,
         convolution_peak_gflops=peak,
+        anchor_us=found[_ANCHOR].latency_ms * 1e3,
+        call_us=found[_CALL].latency_ms * 1e3,
         split_half_error=float(np.median([one.split_half_error for one in found.values()])),
         preempted_share=float(np.mean([one.preempted_share for one in found.values()])),
-        space=_space_key(space),
+        space=_space_key(table.space),
         correction=table.correction,
         coefficients=table.coefficients,
         fit_networks=table.fit.networks,
         fit_mape_percent=table.fit.mape_percent,
         fit_spearman=table.fit.spearman,
         fit_macs_mape_percent=table.fit.macs_mape_percent,
-        blocks=tuple(BlockLatency(type=type(key).__name__, sizes=key.sizes, latency_us=latency_us[key]) for key in keys),
+        blocks=tuple(BlockLatency(type=type(key).__name__, sizes=key.sizes, latency_us=value) for key, value in table.latency_us.items()),
     )
 
 
@@ -211,7 +255,7 @@ def measure_networks(models: Mapping[str, bytes], settings: Settings, *, seed: i
     Raises:
         MeasurementError: the machine is too busy.
     """
-    with pinned(_processor(settings)):
+    with pinned(measuring_processor(settings)):
         return measure(models, settings, seed=seed)
 
 
@@ -225,13 +269,6 @@ def machine_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def _processor(settings: Settings) -> int | None:
-    """The last processor that this process may use: the system puts its own work on the first ones."""
-    if settings.threads > 1 or not hasattr(os, "sched_getaffinity"):
-        return None
-    return max(os.sched_getaffinity(0))
-
-
 def _space_key(space: Space) -> SpaceKey:
     return SpaceKey(name=space.name, channels=space.channels, image_size=space.image_size, classes=space.classes)
 
@@ -240,14 +277,12 @@ def _words(key: SpaceKey) -> str:
     return f"space {key.name!r} with {key.channels}x{key.image_size}x{key.image_size} images and {key.classes} classes"
 
 
-def _block(row: BlockLatency) -> Block:
-    kind: Any = getattr(block_types, row.type)
-    return block_key(kind(slot="", **row.sizes))
-
-
-def _write_measurements(path: Path, found: Mapping[str, Measurement], keys: list[Block]) -> None:
-    rows = [{"model": name} | dataclasses.asdict(one) for name, one in found.items()]
-    for row in rows:
-        name = row["model"]
-        row["what"] = str(keys[int(name.removeprefix("block "))]) if name.startswith("block ") else f"network {name}"
+def _write_measurements(path: Path, timings: Mapping[str, Timings], keys: Sequence[Block]) -> None:
+    """One row a timing, with what was timed in words."""
+    rows = []
+    for name, raw in timings.items():
+        what = str(keys[int(name.removeprefix("block "))]) if name.startswith("block ") else name
+        for (number, sample), cpu_us in np.ndenumerate(raw.cpu_us):
+            row = {"what": what, "round": number, "sample": sample, "runs": raw.repeats, "cpu_us": float(cpu_us)}
+            rows.append(row | {"wall_us": float(raw.wall_us[number, sample]), "preempted": bool(raw.preempted[number, sample])})
     replace_atomically(path, lambda partial: pq.write_table(pa.Table.from_pylist(rows), partial))
