@@ -23,9 +23,8 @@ from scipy.stats import spearmanr
 
 from pliant.errors import MeasurementError
 from pliant.metrics import Cost
-from pliant.spaces import blocks as block_types
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import Block
+from pliant.spaces.blocks import Block, Preprocess
 from pliant.spaces.space import Space
 
 Correction = Literal["scaled", "joints", "borders", "static"]
@@ -57,6 +56,10 @@ def distinct_blocks(space: Space, rng: np.random.Generator) -> list[Block]:
     fruitless = 0
     for architecture in (space.largest(), space.smallest()):
         found.update(dict.fromkeys(map(block_key, space.blocks(architecture))))
+    for resolution in resolutions or ():
+        # All of these: the image's own size needs no resizing, and between the others its time jumps.
+        blocks = space.layout(space.sample_choices(rng, {"r": [resolution]}))
+        found.update(dict.fromkeys(block_key(block) for block in blocks if isinstance(block, Preprocess)))
     for _ in range(MOST_DRAWS):
         before = len(found)
         # `layout`, not `blocks`: these networks are not asked for again, so they are not worth remembering.
@@ -149,14 +152,14 @@ class LookupTable:
 
 def _any_size(block: Block) -> Block:
     changes: dict[str, Any] = {"size": 0}
-    if isinstance(block, block_types.Preprocess):
+    if isinstance(block, Preprocess):
         changes["resolution"] = 0
         changes["size"] = block.size
     return dataclasses.replace(block, **changes)
 
 
 def _pixels(block: Block) -> int:
-    return block.resolution**2 if isinstance(block, block_types.Preprocess) else block.size**2
+    return block.resolution**2 if isinstance(block, Preprocess) else block.size**2
 
 
 def _terms(correction: Correction, table: LookupTable, block: Block) -> list[float]:

@@ -194,20 +194,14 @@ def network_model(
         prefix = f"blocks.{block.slot}."
         weights = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
         value = _emit(graph, block, weights, value)
-    graph.nodes[-1].output[0] = "logits"
-    first = blocks[0]
-    size: list[int | str] = [batch or "N", first.in_channels, first.size, first.size]
-    classes = blocks[-1].classes if isinstance(blocks[-1], Head) else None
-    shape = [batch or "N", classes] if classes else None
-    return _model(graph, "image", size, "logits", shape, metadata)
+    return _model(graph, blocks, batch or "N", metadata)
 
 
 def block_model(block: Block, rng: np.random.Generator, *, batch: int = 1) -> onnx.ModelProto:
     """One block with random weights as a model for a batch of images: what a latency table measures."""
     graph = Graph()
     _emit(graph, block, random_weights(block, rng), "image")
-    graph.nodes[-1].output[0] = "features"
-    return _model(graph, "image", [batch, block.in_channels, block.size, block.size], "features", None, None)
+    return _model(graph, [block], batch, None)
 
 
 def _emit(graph: Graph, block: Block, weights: Weights, value: str) -> str:
@@ -217,14 +211,17 @@ def _emit(graph: Graph, block: Block, weights: Weights, value: str) -> str:
     return _EMITTERS[kind](_Writer(graph, block.slot, weights), block, value)
 
 
-def _model(
-    graph: Graph, source: str, shape: Sequence[int | str], target: str, out: Sequence[int | str] | None, metadata: Mapping[str, str] | None
-) -> onnx.ModelProto:
+def _model(graph: Graph, blocks: Sequence[Block], batch: int | str, metadata: Mapping[str, str] | None) -> onnx.ModelProto:
+    first, last = blocks[0], blocks[-1].layers()[-1]
+    target = "logits" if isinstance(blocks[-1], Head) else "features"
+    graph.nodes[-1].output[0] = target
+    pixels: list[int | str] = [batch, first.in_channels, first.size, first.size]
+    out: list[int | str] = [batch, last.G * last.K] if last.kind == "matmul" else [batch, last.G * last.K, last.P, last.Q]
     made = helper.make_graph(
         graph.nodes,
         "pliant",
-        [helper.make_tensor_value_info(source, TensorProto.FLOAT, list(shape))],
-        [helper.make_tensor_value_info(target, TensorProto.FLOAT, None if out is None else list(out))],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, pixels)],
+        [helper.make_tensor_value_info(target, TensorProto.FLOAT, out)],
         graph.constants,
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="pliant")

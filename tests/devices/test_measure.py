@@ -1,0 +1,117 @@
+"""Measuring real models: what must hold on any machine, however busy."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pliant.devices import measure as measuring
+from pliant.devices.measure import call_model, collect, convolution_peak_gflops, measure, measuring_processor, pinned
+from pliant.devices.timings import Settings
+from pliant.errors import MeasurementError
+from pliant.networks.onnx import block_model, network_model, random_weights
+from pliant.spaces.blocks import ConvBlock
+
+QUICK = Settings(least_rounds=3, rounds=4, samples=3, sample_us=300)
+
+
+def conv(width: int) -> bytes:
+    block = ConvBlock(slot="a", size=16, inputs=width, outputs=width)
+    return block_model(block, np.random.default_rng(0)).SerializeToString()
+
+
+def test_more_work_takes_longer_and_no_work_almost_nothing():
+    models = {"large": conv(128), "call": call_model(), "small": conv(32)}
+    found = measure(models, QUICK, seed=0, refuse=False)
+    assert list(found) == list(models), "the order is that of the models"
+    assert found["call"].latency_ms < found["small"].latency_ms / 3
+    assert found["small"].latency_ms < found["large"].latency_ms / 4, "16 times the MACs"
+    assert found["large"].source == "cpu"
+    assert found["large"].runs >= QUICK.least_rounds * QUICK.samples
+
+
+def test_repeating_a_short_model_measures_one_run():
+    """The same model timed in short and in long samples has one latency: repeats are divided out."""
+    [short] = measure({"a": conv(32)}, dataclasses.replace(QUICK, sample_us=1), seed=0, refuse=False).values()
+    [long] = measure({"a": conv(32)}, dataclasses.replace(QUICK, sample_us=3000), seed=0, refuse=False).values()
+    assert short.runs < long.runs
+    assert short.latency_ms == pytest.approx(long.latency_ms, rel=0.5)
+
+
+def test_models_that_settled_are_left_alone_and_the_others_go_on(monkeypatch):
+    """Two models, one of which never settles: it gets all rounds, the other the fewest."""
+    monkeypatch.setattr(measuring, "settled", lambda timings, settings: timings.cpu_us.shape[1] == 3 and timings.cpu_us[0, 0] < 1000)
+    monkeypatch.setattr(measuring, "_repeats", lambda session, settings: 1)
+    seen = []
+    slow = ConvBlock(slot="a", size=64, inputs=64, outputs=128)
+    models = {"slow": block_model(slow, np.random.default_rng(0)).SerializeToString(), "fast": conv(8)}
+    settings = dataclasses.replace(QUICK, rounds=5)
+    found = collect(models, settings, seed=0, progress=lambda done, total: seen.append((done, total)))
+    assert found["fast"].cpu_us.shape == (3, 3)
+    assert found["slow"].cpu_us.shape == (5, 3)
+    assert seen == [(number, 5) for number in range(1, 6)]
+
+
+def test_models_that_do_not_fit_together_are_measured_in_groups(monkeypatch):
+    models = {str(width): conv(width) for width in (8, 16, 24, 32, 40)}
+    monkeypatch.setattr(measuring, "MOST_BYTES_AT_ONCE", len(models["40"]) + len(models["24"]))
+    groups = measuring._groups(models, np.random.default_rng(0))
+    assert len(groups) > 1
+    assert {name: model for group in groups for name, model in group.items()} == models
+    assert all(sum(map(len, group.values())) <= measuring.MOST_BYTES_AT_ONCE for group in groups)
+    assert set(collect(models, QUICK, seed=0)) == set(models)
+
+
+def test_the_batch_is_bound_to_free_dimensions():
+    block = ConvBlock(slot="a", size=16, inputs=32, outputs=32)
+    state = {f"blocks.a.{name}": array for name, array in random_weights(block, np.random.default_rng(0)).items()}
+    model = network_model([block], state).SerializeToString()
+    [single] = measure({"a": model}, QUICK, seed=0, refuse=False).values()
+    [eight] = measure({"a": model}, dataclasses.replace(QUICK, batch=8), seed=0, refuse=False).values()
+    assert eight.latency_ms > 3 * single.latency_ms
+
+
+def test_more_threads_than_processors_are_refused():
+    with pytest.raises(MeasurementError, match="each thread needs a processor"):
+        measure({"a": conv(8)}, Settings(threads=4096), seed=0)
+
+
+def test_nothing_to_measure_is_nothing():
+    assert measure({}, QUICK, seed=0) == {}
+
+
+def test_the_machine_is_left_as_it_was():
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    with pinned(measuring_processor(Settings())) as done:
+        if before is not None:
+            assert done
+            assert os.sched_getaffinity(0) == {max(before)}
+        with pytest.raises(MeasurementError):
+            measure({"a": conv(8)}, dataclasses.replace(QUICK, noise_limit=-1.0), seed=0)
+    assert gc.isenabled()
+    if before is not None:
+        assert os.sched_getaffinity(0) == before
+    with pinned(None) as done:
+        assert not done
+    assert measuring_processor(Settings(threads=2)) is None
+
+
+def test_the_peak_is_a_rate_that_processors_have():
+    assert 0.1 < convolution_peak_gflops(dataclasses.replace(QUICK, rounds=3)) < 1e5
+
+
+def test_a_process_of_its_own_measures_a_file(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(conv(32))
+    settings = json.dumps(dataclasses.asdict(dataclasses.replace(QUICK, noise_limit=100.0)))
+    command = [sys.executable, "-W", "error", "-m", "pliant.devices.measure", str(path), settings]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["latency_ms"] > 0

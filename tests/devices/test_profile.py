@@ -1,0 +1,142 @@
+"""The profile of a device: made, kept, read back, and refused where it does not hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+
+from pliant.devices.lookup import distinct_blocks
+from pliant.devices.profile import DeviceProfile, load_profile, machine_name, measure_networks, profile_device, random_network_model
+from pliant.devices.timings import Settings
+from pliant.errors import DamagedFileError, MeasurementError, ProfileMismatchError
+from pliant.spaces.presets import preset
+
+QUICK = Settings(least_rounds=2, rounds=2, samples=2, sample_us=100, noise_limit=100.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("device")
+
+
+@pytest.fixture(scope="module")
+def profile(toy_space, folder) -> DeviceProfile:
+    made = profile_device(toy_space, QUICK, seed=0, measurements=folder / "measurements.parquet")
+    made.save(folder / "device.json")
+    return made
+
+
+def test_a_profile_is_read_back_as_it_was_and_predicts_the_same(profile, toy_space, folder):
+    again = load_profile(folder / "device.json")
+    assert again == profile
+    rng = np.random.default_rng(0)
+    architectures = [toy_space.sample_choices(rng) for _ in range(50)]
+    assert again.table(toy_space)(architectures) == profile.table(toy_space)(architectures)
+    assert not list(folder.glob(".*")), "nothing half-written is left"
+
+
+def test_a_profile_says_what_was_measured(profile, toy_space):
+    assert {row.block for row in profile.blocks} == set(distinct_blocks(toy_space, np.random.default_rng(5)))
+    assert (profile.machine, profile.runtime_version) == (machine_name(), onnxruntime.__version__)
+    assert 0 < profile.call_us < profile.anchor_us
+    assert profile.convolution_peak_gflops > 0
+    assert profile.fit_networks == 16
+
+
+def test_the_timings_behind_it_are_kept(profile, folder):
+    table = pq.read_table(folder / "measurements.parquet")
+    whats = table["what"].to_pylist()
+    assert len(set(whats)) == len(profile.blocks) + 32 + 2
+    assert table.num_rows == len(set(whats)) * QUICK.rounds * QUICK.samples
+    anchor = [time for what, time in zip(whats, table["cpu_us"].to_pylist(), strict=True) if what == "anchor"]
+    by_round = np.array(anchor).reshape(QUICK.rounds, QUICK.samples).min(axis=1)
+    assert np.median(by_round) == pytest.approx(profile.anchor_us)
+
+
+@pytest.mark.parametrize(("field", "value"), [("threads", 4), ("batch", 8), ("optimisation", "basic")])
+def test_another_way_of_running_is_refused(profile, field, value):
+    profile.require_settings(QUICK)
+    with pytest.raises(ProfileMismatchError, match=rf"{field}.*{getattr(QUICK, field)} there, {value} in this run"):
+        profile.require_settings(dataclasses.replace(QUICK, **{field: value}))
+
+
+@pytest.mark.parametrize(("field", "value"), [("machine", "abacus"), ("runtime_version", "0.1")])
+def test_another_machine_is_refused_for_measuring(profile, field, value):
+    profile.require_here()
+    with pytest.raises(ProfileMismatchError, match=rf"{field} is '{value}' there"):
+        profile.model_copy(update={field: value}).require_here()
+
+
+def test_another_space_is_refused(profile):
+    with pytest.raises(ProfileMismatchError, match="for space 'toy' with 3x8x8 images and 5 classes, the run needs space 'digits'"):
+        profile.table(preset("digits", channels=3, image_size=8, classes=5))
+
+
+def broken(name, profile):
+    """The text of a damaged profile, and what must be said about it."""
+    content = json.loads(profile.model_dump_json())
+    first = content["blocks"][0]
+    if name == "cut short":
+        return profile.model_dump_json()[:-100], "Invalid JSON"
+    if name == "misspelt":
+        content["treads"] = content.pop("threads")
+        return json.dumps(content), "threads: Field required"
+    if name == "more than is known":
+        content["optimization"] = "all"
+        return json.dumps(content), "Did you mean 'optimisation'?"
+    if name == "no such block":
+        first["type"] = "cache"
+        return json.dumps(content), "received 'cache'"
+    if name == "no such size":
+        first["sizes"]["sise"] = 3
+        return json.dumps(content), "Did you mean 'size'?"
+    if name == "words for sizes":
+        first["sizes"]["size"] = "large"
+        return json.dumps(content), "blocks.0"
+    if name == "no time at all":
+        first["latency_us"] = 0
+        return json.dumps(content), "greater than 0"
+    content["coefficients"] = [1.0, 2.0, 3.0, 4.0]
+    return json.dumps(content), "received 4"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cut short", "misspelt", "more than is known", "no such block", "no such size", "words for sizes", "no time at all", "coefficients"],
+)
+def test_a_damaged_profile_says_where(profile, tmp_path, name):
+    text, message = broken(name, profile)
+    path = tmp_path / "device.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DamagedFileError) as caught:
+        load_profile(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_profile_says_so(tmp_path):
+    with pytest.raises(DamagedFileError, match="cannot be read: No such file"):
+        load_profile(tmp_path / "device.json")
+
+
+def test_too_few_networks_to_judge_are_kept_as_not_a_number(profile, tmp_path):
+    profile.model_copy(update={"fit_spearman": float("nan")}).save(tmp_path / "device.json")
+    assert np.isnan(load_profile(tmp_path / "device.json").fit_spearman)
+
+
+def test_a_noisy_machine_is_refused_but_its_timings_are_kept(toy_space, tmp_path):
+    with pytest.raises(MeasurementError, match="Stop what else runs"):
+        profile_device(toy_space, dataclasses.replace(QUICK, noise_limit=-1.0), seed=0, measurements=tmp_path / "measurements.parquet")
+    assert pq.read_table(tmp_path / "measurements.parquet").num_rows > 0
+
+
+def test_whole_networks_are_measured_as_the_profile_was(toy_space):
+    blocks = toy_space.blocks(toy_space.largest())
+    model = random_network_model(blocks, np.random.default_rng(0))
+    [found] = measure_networks({"a": model}, QUICK, seed=0).values()
+    assert found.latency_ms > 0

@@ -1,0 +1,149 @@
+"""The ONNX model of every block gives what its PyTorch module gives, whatever its sizes and weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pliant.errors import EncodingError
+from pliant.networks.onnx import block_model, network_model, random_weights
+from pliant.networks.plain import BLOCKS, Network
+from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, ConvBlock, Head, InvertedResidual, Preprocess
+from pliant.spaces.presets import preset
+
+CHANNELS = st.integers(1, 20)
+SIZES = st.integers(3, 17)
+ACTIVATIONS = st.sampled_from(["relu", "hswish", "gelu"])
+
+
+@st.composite
+def any_block(draw) -> Block:
+    common = {"slot": "a", "size": draw(SIZES)}
+    inputs, hidden, outputs, activation = draw(CHANNELS), draw(CHANNELS), draw(CHANNELS), draw(ACTIVATIONS)
+    stride, kernel, flag = draw(st.integers(1, 2)), draw(st.sampled_from([1, 3, 5, 7])), draw(st.booleans())
+    kind = draw(st.sampled_from(sorted(BLOCKS)))
+    if kind == "Preprocess":
+        return Preprocess(**common, channels=draw(st.sampled_from([1, 3])), resolution=draw(SIZES))
+    if kind == "ConvBlock":
+        pool = 2 if flag and stride == 1 else 1
+        return ConvBlock(**common, inputs=inputs, outputs=outputs, kernel=kernel, stride=stride, pool=pool, activation=activation)
+    if kind == "InvertedResidual":
+        outputs = inputs if draw(st.booleans()) else outputs
+        more = {"kernel": kernel, "stride": stride, "expand": flag, "squeeze": draw(st.booleans()), "activation": activation}
+        return InvertedResidual(**common, inputs=inputs, hidden=hidden if flag else inputs, outputs=outputs, **more)
+    if kind == "BasicResidual":
+        return BasicResidual(**common, channels=inputs, hidden=hidden, activation=activation)
+    if kind == "Bottleneck":
+        project = flag or stride > 1
+        outputs = outputs if project else inputs
+        return Bottleneck(**common, inputs=inputs, hidden=hidden, outputs=outputs, stride=stride, project=project, activation=activation)
+    more = {"expand": draw(st.sampled_from([0, 6])), "hidden": draw(st.sampled_from([0, 9])), "dropout": draw(st.sampled_from([0.0, 0.2]))}
+    return Head(**common, inputs=inputs, classes=draw(st.integers(2, 7)), activation=activation, **more)
+
+
+def randomised(module: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Every parameter and statistic drawn, with BatchNorm scales of both signs."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if name.endswith(("running_var", "std")):
+                tensor.copy_(0.3 + torch.rand(tensor.shape, generator=generator))
+            elif tensor.is_floating_point():
+                scale = 1 / np.sqrt(max(1, tensor[0].numel())) if tensor.ndim > 1 else 0.7
+                tensor.copy_(scale * torch.randn(tensor.shape, generator=generator))
+    return module.eval()
+
+
+def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    onnx.checker.check_model(model, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": images})[0]
+
+
+def network_of(blocks: list[Block], seed: int) -> Network:
+    return randomised(Network([(block.slot, type(block).__name__, block.sizes) for block in blocks]), seed)
+
+
+def compare(blocks: list[Block], seed: int, images: int = 2) -> None:
+    network = network_of(blocks, seed)
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    pixels = torch.rand((images, blocks[0].in_channels, blocks[0].size, blocks[0].size), generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        expected = network(pixels).numpy()
+    found = run(network_model(blocks, state), pixels.numpy())
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * max(1.0, float(np.abs(expected).max())))
+
+
+@settings(max_examples=100, deadline=None)
+@given(any_block(), st.integers(0, 1000))
+def test_every_block_equals_its_module(block, seed):
+    compare([block], seed)
+
+
+@pytest.mark.parametrize(("size", "resolution"), [(32, 24), (32, 28), (28, 20), (8, 6), (24, 32), (9, 5), (5, 17)])
+def test_resizing_is_antialiased_as_in_pytorch(size, resolution):
+    compare([Preprocess(slot="a", size=size, channels=3, resolution=resolution)], seed=1)
+
+
+@pytest.mark.parametrize(("name", "size"), [("digits", 8), ("mobile-32", 32), ("plain-32", 32), ("ofa-resnet50", 128)])
+def test_networks_of_the_presets_equal_their_modules(name, size):
+    space = preset(name, channels=3, image_size=size, classes=10)
+    architecture = space.smallest() if size > 32 else space.sample_choices(np.random.default_rng(3))
+    compare(list(space.blocks(architecture)), seed=2, images=1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(any_block(), st.integers(1, 3))
+def test_a_block_to_be_timed_is_the_block_that_is_delivered(block, batch):
+    """The table's model has the nodes of the delivered one, with weights of the same shapes, and gives finite features."""
+    timed = block_model(block, np.random.default_rng(0), batch=batch)
+    state = {name: tensor.numpy() for name, tensor in network_of([block], 0).state_dict().items()}
+    delivered = network_model([block], state)
+    assert [node.op_type for node in timed.graph.node] == [node.op_type for node in delivered.graph.node]
+    assert [list(value.dims) for value in timed.graph.initializer] == [list(value.dims) for value in delivered.graph.initializer]
+    shapes = {f"blocks.a.{name}": array.shape for name, array in random_weights(block, np.random.default_rng(0)).items()}
+    assert shapes == {name: array.shape for name, array in state.items() if not name.endswith("num_batches_tracked")}
+    pixels = np.random.default_rng(1).random((batch, block.in_channels, block.size, block.size), dtype=np.float32)
+    assert np.isfinite(run(timed, pixels)).all()
+
+
+def test_the_nodes_count_what_the_block_counts():
+    """MACs of the model's convolutions and products, from their weights and inferred shapes, are the block's own."""
+    space = preset("mobile-32", channels=3, image_size=32, classes=10)
+    for block in space.blocks(space.largest()):
+        model = onnx.shape_inference.infer_shapes(block_model(block, np.random.default_rng(0)))
+        values = [*model.graph.value_info, *model.graph.output]
+        shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+        weights = {value.name: list(value.dims) for value in model.graph.initializer}
+        macs = 0
+        for node in model.graph.node:
+            if node.op_type in ("Conv", "Gemm"):
+                macs += int(np.prod(weights[node.input[1]])) * int(np.prod(shapes[node.output[0]][2:]))
+        assert macs == block.cost.macs, block
+
+
+def test_metadata_and_shapes_are_in_the_file():
+    block = Head(slot="head", size=4, inputs=3, classes=5)
+    state = {f"blocks.head.{name}": array for name, array in random_weights(block, np.random.default_rng(0)).items()}
+    model = network_model([block], state, metadata={"classes": "a\nb"})
+    assert {entry.key: entry.value for entry in model.metadata_props} == {"classes": "a\nb"}
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert (dims[0].dim_param, [dim.dim_value for dim in dims[1:]]) == ("N", [3, 4, 4])
+    fixed = network_model([block], state, batch=2).graph.output[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in fixed] == [2, 5]
+
+
+def test_an_unknown_block_is_refused():
+    class Attention(ConvBlock):
+        pass
+
+    with pytest.raises(EncodingError, match="received Attention"):
+        block_model(Attention(slot="a", size=4, inputs=1, outputs=1), np.random.default_rng(0))
