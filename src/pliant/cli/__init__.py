@@ -21,11 +21,11 @@ def main() -> None:
     except PliantError as error:
         complain(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        complain("stopped; the same command goes on from here.")
-        sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        complain(f"a run must be able to write; {error.filename or 'the disk'}: {error.strerror}. Then start the same command again.")
+        mend = "Allow writing there" if error.errno in (errno.EACCES, errno.EROFS) else "Free some space"
+        complain(
+            f"a run must be able to write; {error.filename or 'the disk'}: {error.strerror}. {mend}, then start the same command again."
+        )
         sys.exit(2)

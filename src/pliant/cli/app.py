@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 import pliant
+from pliant.errors import RecipeError
 
 if TYPE_CHECKING:
     from pliant.pipeline.run import Run
@@ -22,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From labelled images, a device and a limit to a measured, exported network.",
 )
-screen = Console()
+screen = Console(quiet=os.environ.get("RANK", "0") != "0")  # of the processes that torchrun starts, one speaks
 _errors = Console(stderr=True, soft_wrap=True)
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe by name (digits, fashion-mnist, cifar10) or path, or a run directory.")]
@@ -39,31 +43,45 @@ ProfileFile = Annotated[Path | None, typer.Option("--device", help="A device pro
 
 def complain(message: str) -> None:
     """Print an error."""
-    _errors.print(f"[bold red]error:[/] {_escaped(message)}", highlight=False)
+    _errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
 
 
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def say(message: str) -> None:
-    """Print a line of result."""
-    screen.print(message, highlight=False, soft_wrap=True)
+def say(message: str, *, about: Path | None = None) -> None:
+    """Print a line of result, after the file or folder that it is about."""
+    line = Text.assemble((f"{about}", "bold"), ": " if message else "", message) if about else Text(message)
+    screen.print(line, soft_wrap=True)
 
 
 @contextmanager
-def opened(recipe: str, into: Path | None = None, **changes: Any) -> Iterator[Run]:
-    """The run that the options of a command describe."""
+def opened(recipe: str, into: Path | None = None, *, parallel: bool = False, **changes: Any) -> Iterator[Run]:
+    """The run that the options of a command describe.
+
+    A command imports what needs PyTorch inside of this, so that a mistake in an option is answered at once.
+
+    Args:
+        parallel: whether torchrun may start the command several times.
+    """
+    from pliant.pipeline.recipe import load_recipe
+
+    if not parallel and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError("of all commands only pliant train runs under torchrun. Train with it, then start this one alone.")
+    given = {key.replace("__", "."): value for key, value in changes.items() if value not in (None, [], ())}
+    folder = Path(recipe)
+    begun = (folder / "recipe.toml").is_file()
+    if begun and into is not None:
+        raise RecipeError(f"{recipe} is the directory of a run and goes on there. To begin another: {folder / 'recipe.toml'} --into {into}")
+    resolved = load_recipe(str(folder / "recipe.toml") if begun else recipe, given)
+
     from pliant.accuracy.training import keep_freed_memory
     from pliant.pipeline.run import Run
 
     keep_freed_memory()
-    given = {key: value for key, value in changes.items() if value not in (None, [], ())}
-    known = (Path(recipe) / "recipe.toml").is_file()
-    with Run.reopen(recipe, **given) if known else Run.create(recipe, folder=into, **given) as found:
-        yield found
+    try:
+        with Run(folder if begun else into or Path("runs") / resolved.name, resolved) as run:
+            yield run
+    except KeyboardInterrupt:
+        complain("stopped; the same command goes on from here.")
+        raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pliant.cli.app import RecipeArgument, app, opened, say
 @app.command()
 def report(recipe: RecipeArgument) -> None:
     """Write report.html from summary.json."""
-    from pliant.pipeline.summary import write_page
-
     with opened(recipe) as run:
+        from pliant.pipeline.summary import write_page
+
         write_page(run)
-        say(f"[bold]{run.folder / 'report.html'}[/]")
+        say("", about=run.folder / "report.html")

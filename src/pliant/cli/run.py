@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pliant.cli.app import (
     Data,
     Epochs,
@@ -34,16 +36,23 @@ def run(
     into: Into = None,
 ) -> None:
     """Measure the device, train a supernet, search it, deliver the best network within the limits, and report."""
-    from pliant.pipeline.whole import run_all
-
-    changes = {"data__source": data, "limits": limit, "space": space, "train__schedule": schedule, "train__epochs": epochs, "seed": seed}
+    changes: dict[str, Any] = {
+        "data__source": data,
+        "limits": limit,
+        "space": space,
+        "train__schedule": schedule,
+        "train__epochs": epochs,
+        "seed": seed,
+    }
     with opened(recipe, into, **changes, device__profile=str(device) if device else None) as opened_run:
+        from pliant.pipeline.whole import run_all
+
         with bars() as progress:
             result = run_all(opened_run, device=train_on, progress=progress)
         delivered, chosen = result.delivered, result.found.chosen
         latency = delivered.fresh_latency_ms or chosen.cost.latency_ms
-        say(f"[bold]{delivered.folder}[/]: {chosen.architecture}")
+        say(str(chosen.architecture), about=delivered.folder)
         limits = ", ".join(opened_run.recipe.limits)
         say(f"{latency:.4g} ms {'measured' if delivered.fresh_latency_ms else 'predicted'}" + (f", limits {limits}" if limits else ""))
         say(f"{delivered.test_top1:.2%} of {delivered.test_images} test images")
-        say(f"Report: {opened_run.folder / 'report.html'}")
+        say("the report", about=opened_run.folder / "report.html")

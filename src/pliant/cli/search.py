@@ -10,25 +10,27 @@ from pliant.cli.app import Limits, RecipeArgument, app, bars, opened, say, scree
 @app.command()
 def search(recipe: RecipeArgument, limit: Limits = None) -> None:
     """Search the supernet under the limits, beside random search at equal cost; validate and measure the front."""
-    from pliant.pipeline.profile import device_profile
-    from pliant.pipeline.search import search_front
-    from pliant.pipeline.summary import write_summary
-    from pliant.pipeline.train import train_supernet
-
     with opened(recipe, limits=limit) as run:
+        from pliant.pipeline.profile import device_profile
+        from pliant.pipeline.search import require_feasible, search_front
+        from pliant.pipeline.summary import write_summary
+        from pliant.pipeline.train import train_supernet
+
         with bars() as progress:
             profile = device_profile(run, progress=progress)
+            require_feasible(run, profile, run.recipe.parsed_limits)
             found = search_front(run, train_supernet(run, progress=progress), profile, progress=progress)
         write_summary(run, profile, found, None, run.recipe.parsed_limits)
         table = Table("latency", "predicted", "validation", "parameters", "architecture")
         for one in found.finalists:
-            mark = "[bold]" if one is found.chosen else ""
+            style = "bold" if one.architecture == found.chosen.architecture else None
             table.add_row(
-                mark + (f"{one.measured.latency_ms:.4g} ms" if one.measured else "elsewhere"),
+                f"{one.measured.latency_ms:.4g} ms" if one.measured else "elsewhere",
                 f"{one.predicted.latency_ms:.4g} ms",
                 f"{one.validated.top1:.2%}",
                 f"{run.space.cost(one.architecture).parameters:,}",
                 str(one.architecture),
+                style=style,
             )
         screen.print(table)
-        say(f"Deliver the best with: pliant deploy {run.folder}")
+        say(f"deliver the best with: pliant deploy {run.folder}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pliant.cli.app import Data, Epochs, Into, RecipeArgument, Schedule, Seed, SpaceName, TrainOn, app, bars, opened, say
 
 
@@ -17,10 +19,10 @@ def train(
     into: Into = None,
 ) -> None:
     """Train the supernet, from its last checkpoint where there is one; under torchrun, in parallel."""
-    from pliant.pipeline.train import train_supernet
+    changes: dict[str, Any] = {"data__source": data, "space": space, "train__schedule": schedule, "train__epochs": epochs, "seed": seed}
+    with opened(recipe, into, parallel=True, **changes) as run:
+        from pliant.pipeline.train import train_supernet
 
-    changes = {"data__source": data, "space": space, "train__schedule": schedule, "train__epochs": epochs, "seed": seed}
-    with opened(recipe, into, **changes) as run:
         with bars() as progress:
             train_supernet(run, device=train_on, progress=progress)
-        say(f"[bold]{run.weights}[/]: {run.space.size:,} networks of space {run.space.name}")
+        say(f"{run.space.size:,} networks of space {run.space.name}", about=run.weights)

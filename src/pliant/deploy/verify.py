@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor
@@ -97,10 +98,19 @@ def verify_outputs(folder: Path, supernet: Supernet, network: Network, architect
 
 
 def run_onnx(path: Path, images: np.ndarray, *, threads: int = 1, batch_size: int = 500) -> np.ndarray:
-    """Logits of an ONNX model for images of any number."""
+    """Logits of an ONNX model for images of any number.
+
+    Raises:
+        VerificationError: the file is not an ONNX model.
+    """
+    model = path.read_bytes()
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise VerificationError(f"{path} is an ONNX model; it cannot be read as one: {error}. Deliver it again.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     parts = [session.run(None, {name: images[start : start + batch_size]})[0] for start in range(0, len(images), batch_size)]
     return np.concatenate(parts)

@@ -18,9 +18,8 @@ from pliant.metrics import Accuracy
 from pliant.networks.supernet import Supernet
 from pliant.objective import Candidate, Limit
 from pliant.pipeline.run import Progress, Run, silent
-from pliant.pipeline.search import MINIMISE, Finalist, finals, make_estimator, weights_digest
+from pliant.pipeline.search import MINIMISE, Finalist, finals, make_estimator, require_feasible, weights_digest
 from pliant.search.explore import explore, joined
-from pliant.search.feasible import check_feasible
 from pliant.search.pareto import ParetoSearch
 
 VALIDATED = 6
@@ -37,7 +36,7 @@ def another_network(
         RunConflictError: the run was not searched yet, so there is nothing to predict from.
     """
     table = profile.table(run.space)
-    check_feasible(run.space, table, limits, run.rng(1))
+    require_feasible(run, profile, limits)
     predictor = _predictor(run)
     searcher = ParetoSearch(run.space, limits, minimise=MINIMISE, seed=run.recipe.seed)
     explore(searcher, joined(predictor, table), run.recipe.search.candidates)

@@ -35,8 +35,10 @@ class Delivered:
     test_images: int
     fresh_latency_ms: float | None
     """Measured in a process of its own; None where the device is elsewhere."""
+    predicted_ms: float | None
+    """From the device's table."""
     front_test_top1: dict[str, float]
-    """Test accuracy of the other networks of the front, taken in the same opening of the test split."""
+    """Test accuracy of this network and of the others of the front, taken in the same opening of the test split."""
 
 
 def deliver(
@@ -70,10 +72,10 @@ def deliver(
     progress("deliver", 2, 4, "outputs agree")
     test = run.data.test.open(f"accuracy of {architecture} and of the front, in {folder.name}")
     ours, theirs = verify_accuracy(folder, network, test)
-    front = {str(one.architecture): top1(estimator.network(one.architecture), test).top1 for one in others}
+    front = {str(architecture): ours} | {str(one.architecture): top1(estimator.network(one.architecture), test).top1 for one in others}
     progress("deliver", 3, 4, "tested")
     fresh_ms = measure_in_fresh_process(folder / "model.onnx", settings(run)) if is_here(profile) else None
-    delivered = Delivered(folder, architecture, agreement, ours, theirs, len(test), fresh_ms, front | {str(architecture): ours})
+    delivered = Delivered(folder, architecture, agreement, ours, theirs, len(test), fresh_ms, finalist.predicted.latency_ms, front)
     write_card(folder / "card.md", _card(run, profile, finalist, delivered, limits))
     progress("deliver", 4, 4, "measured in a fresh process")
     return delivered

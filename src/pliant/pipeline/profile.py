@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pliant.devices.measure import Settings
 from pliant.devices.profile import DeviceProfile, load_profile, profile_device
+from pliant.errors import DamagedFileError, ProfileMismatchError
 from pliant.pipeline.run import Progress, Run, silent
 
 
@@ -36,9 +37,15 @@ def device_profile(run: Run, *, progress: Progress = silent, source: str | Path 
             progress=lambda note, done, total: progress("profile", done, total, note),
         )
         made.save(run.profile_path)
-    profile = load_profile(Path(source) if source else run.profile_path)
-    profile.require_settings(settings(run))
-    profile.table(run.space)
+    path = Path(source) if source else run.profile_path
+    try:
+        profile = load_profile(path)
+        profile.require_settings(settings(run))
+        profile.table(run.space)
+    except (DamagedFileError, ProfileMismatchError) as error:
+        if source:
+            raise
+        raise type(error)(f"{error} It stands in {path}: remove it to have this machine measured anew.") from None
     if source and Path(source) != run.profile_path and not run.profile_path.is_file():
         profile.save(run.profile_path)
     return profile

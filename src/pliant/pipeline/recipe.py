@@ -142,7 +142,8 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
             raise RecipeError(f"a recipe is a TOML file, {name} cannot be read: {error}.") from error
     else:
         raise RecipeError(
-            f"a recipe is one of {', '.join(sorted(known))} or a path that ends in .toml, received {name!r}. {nearest(name, known)}"
+            f"a recipe is one of {', '.join(sorted(known))}, a path that ends in .toml, or the directory of a run that was started; "
+            f"received {name!r}. {nearest(name, known)}"
         )
     try:
         tree = tomllib.loads(text)
@@ -174,9 +175,12 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
     *tables, last = key.split(".")
+    inner: Any = tree
     for table in tables:
-        tree = tree.setdefault(table, {})
-    tree[last] = value
+        inner = inner.setdefault(table, {})
+        if not isinstance(inner, dict):
+            return  # the file has a value where its table belongs, which checking the recipe will say
+    inner[last] = value
 
 
 def _explain(fault: Any, origin: str) -> str:

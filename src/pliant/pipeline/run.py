@@ -13,7 +13,9 @@ runs/<name>/
 
 from __future__ import annotations
 
+import os
 import platform
+import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +27,7 @@ from pliant.data.dataset import DataSet
 from pliant.devices.profile import machine_name
 from pliant.errors import RunConflictError
 from pliant.files import write_atomically
-from pliant.pipeline.recipe import Recipe, load_recipe, parse_recipe, tomllib
+from pliant.pipeline.recipe import Recipe, load_recipe
 from pliant.record import Record
 from pliant.spaces.presets import preset
 from pliant.spaces.space import Space
@@ -41,19 +43,29 @@ def silent(step: str, done: int, total: int, note: str) -> None:
 class Run:
     """One run directory, held by this process until closed. A context manager.
 
+    Of the processes that torchrun starts, the first holds the directory; the others read it and note what they do in a record
+    of their own that nobody keeps.
+
     Args:
-        folder: of the run; made where it does not exist.
+        folder: of the run; made where it does not exist, once the images and the space are known to make sense.
         recipe: what the run is.
 
     Raises:
         RunConflictError: the directory belongs to another recipe, or another process writes it.
-        DamagedFileError: the record cannot be read.
+        DamagedFileError: the record or the recipe cannot be read.
+        DataError: a new run's images cannot be used.
+        EncodingError: a new run's images are smaller than its space can handle.
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder = folder
         self.recipe = recipe
-        self._require_own()
+        if int(os.environ.get("RANK", "0")) > 0:
+            self._scratch = tempfile.TemporaryDirectory(prefix="pliant-")
+            self.record = Record.open(Path(self._scratch.name) / "record.sqlite", recipe_digest=recipe.digest)
+            return
+        if not self._is_begun():
+            _ = self.space  # a mistake in a new run leaves no directory behind that belongs to the mistake
         folder.mkdir(parents=True, exist_ok=True)
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
         write_atomically(folder / "recipe.toml", recipe.to_toml())
@@ -83,20 +95,26 @@ class Run:
         recipe = load_recipe(str(path), {"name": None} | {key.replace("__", "."): value for key, value in changes.items()})
         return cls(Path(folder), recipe)
 
-    def _require_own(self) -> None:
-        """Compare the recipes before anything is written."""
+    def _is_begun(self) -> bool:
+        """Whether the directory holds this run already; compared before anything is written."""
         path = self.folder / "recipe.toml"
         if not path.is_file():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise RunConflictError(f"a run begins in an empty directory, {self.folder} holds other files. Choose another with --into.")
-            return
-        known = parse_recipe(tomllib.loads(path.read_text("utf-8")), str(path))
+            # A start that was killed at once may have left its record, and half a recipe beside it.
+            foreign = [entry for entry in self.folder.glob("*") if not entry.name.startswith(("record.sqlite", ".recipe.partial"))]
+            if foreign:
+                raise RunConflictError(
+                    f"a run begins in an empty directory, {self.folder} holds other files, such as {foreign[0].name}. "
+                    "Choose another with --into."
+                )
+            return False
+        known = load_recipe(str(path))
         if known.digest != self.recipe.digest:
             differing = _differences(known, self.recipe)
             raise RunConflictError(
                 f"{self.folder} belongs to another recipe; it differs in {', '.join(differing)}. "
                 "Use --into NEW_DIRECTORY, or the same recipe to go on with that run."
             )
+        return True
 
     def close(self) -> None:
         """Let go of the record."""
@@ -116,15 +134,21 @@ class Run:
             DataError: the source cannot be used.
             RunConflictError: the images are not those with which the run began.
         """
-        table = self.recipe.data
-        data = load(table.source, seed=self.recipe.seed, image_size=table.image_size, memory_budget_bytes=table.memory_budget_mb * 10**6)
+        data = self._images
         known = self.record.fact("data_fingerprint")
         if known is None:
             self.record.set_fact("data_fingerprint", data.fingerprint)
         elif known != data.fingerprint:
-            raise RunConflictError(f"the images of {table.source} changed since {self.folder} was begun. Use --into NEW_DIRECTORY.")
+            raise RunConflictError(
+                f"the images of {self.recipe.data.source} changed since {self.folder} was begun. Use --into NEW_DIRECTORY."
+            )
         data.test.on_open = lambda purpose: self.record.event("test split opened", purpose=purpose)
         return data
+
+    @cached_property
+    def _images(self) -> DataSet:
+        table = self.recipe.data
+        return load(table.source, seed=self.recipe.seed, image_size=table.image_size, memory_budget_bytes=table.memory_budget_mb * 10**6)
 
     @cached_property
     def space(self) -> Space:
@@ -133,7 +157,9 @@ class Run:
         Raises:
             EncodingError: the images are smaller than the space can handle.
         """
-        return preset(self.recipe.space, channels=self.data.channels, image_size=self.data.image_size, classes=len(self.data.classes))
+        return preset(
+            self.recipe.space, channels=self._images.channels, image_size=self._images.image_size, classes=len(self._images.classes)
+        )
 
     def rng(self, *purpose: int) -> np.random.Generator:
         """A generator of the run's seed for one purpose, the same at every start."""
@@ -172,7 +198,6 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
 
 def machine() -> dict[str, str | int]:
     """What the figures of a run were taken on."""
-    import os
     import sys
 
     import onnxruntime

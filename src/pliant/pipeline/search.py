@@ -20,7 +20,7 @@ from pliant.objective import Candidate, Limit, holds, pareto_front
 from pliant.pipeline.profile import settings
 from pliant.pipeline.run import Progress, Run, silent
 from pliant.search.explore import Evaluate, explore, joined, remembered
-from pliant.search.feasible import check_feasible
+from pliant.search.feasible import Reach, check_feasible
 from pliant.search.linas import LinasSearch, best_spread
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
@@ -78,7 +78,7 @@ def search_front(
     """
     limits = tuple(run.recipe.parsed_limits if limits is None else limits)
     table = profile.table(run.space)
-    reach = check_feasible(run.space, table, limits, run.rng(1))
+    reach = require_feasible(run, profile, limits)
     estimator = make_estimator(run, supernet)
     weights = weights_digest(run)
     evaluate = _evaluation(run, estimator, table, weights, progress)
@@ -94,6 +94,15 @@ def search_front(
     finalists, chosen = final.choose(history, limits, run.recipe.search.front)
     random_finalists = final.evaluate(_promising(random_history, limits, max(2, run.recipe.search.front // 2)))
     return Found(tuple(finalists), chosen, tuple(random_finalists), tuple(history), tuple(random_history), reach.share)
+
+
+def require_feasible(run: Run, profile: DeviceProfile, limits: Sequence[Limit]) -> Reach:
+    """Ask whether any network holds the limits, in seconds and before anything is trained.
+
+    Raises:
+        InfeasibleError: none does; with the range that can be reached.
+    """
+    return check_feasible(run.space, profile.table(run.space), limits, run.rng(1))
 
 
 def make_estimator(run: Run, supernet: Supernet) -> SupernetEstimator:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
@@ -14,6 +18,7 @@ from pliant.accuracy.progressive import ProgressiveShrinking
 from pliant.accuracy.sandwich import Sandwich
 from pliant.accuracy.training import Precision, Schedule, StepLog, TrainingRecipe, make_accelerator, train
 from pliant.data.augment import Augmentation
+from pliant.errors import DamagedFileError, RecipeError, nearest
 from pliant.networks.supernet import Supernet
 from pliant.pipeline.run import Progress, Run, silent
 
@@ -23,18 +28,20 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
 
     Args:
         device: as PyTorch names it; the best one found where None.
+
+    Raises:
+        RecipeError: no such device here.
+        DamagedFileError: the weights or the last checkpoint cannot be read.
     """
+    _require_device(device)
     supernet = new_supernet(run)
     if run.weights.is_file():
-        supernet.load_state_dict(load_tensors(run.weights)[0])
-        return supernet.eval()
-    table = run.recipe.train
-    precision = run.record.fact("precision") or table.precision
-    if precision == "auto":
-        precision = faster_precision(supernet, min(table.batch_size, len(run.data.train)))
-    run.record.set_fact("precision", precision)
+        return _load(supernet, run.weights)
+    processes = PartialState(cpu=device == "cpu")
+    precision = _agreed_precision(run, supernet, processes)
+    AcceleratorState._reset_state()  # an earlier run in this program may have trained with another precision
     accelerator = make_accelerator(precision, device)
-    log = _Log(run, progress)
+    log = _Log(run, progress) if accelerator.is_main_process else None
     train(
         supernet,
         run.data.train,
@@ -43,12 +50,42 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
         schedule(run),
         accelerator=accelerator,
         checkpoints=Checkpoints(run.folder / "supernet"),
-        on_step=log if accelerator.is_main_process else lambda step: None,
+        on_step=log or (lambda step: None),
     )
-    if accelerator.is_main_process:
+    if log:
         log.close()
         save_tensors(run.weights, dict(supernet.state_dict()))
     return supernet.eval()
+
+
+def _load(supernet: Supernet, path: Path) -> Supernet:
+    try:
+        supernet.load_state_dict(load_tensors(path)[0])
+    except RuntimeError as error:
+        if isinstance(error, DamagedFileError):
+            raise
+        raise DamagedFileError(
+            f"{path} does not hold the weights of this run's supernet. "
+            "The run's other files are whole: remove this one, and the run goes on from its last checkpoint."
+        ) from error
+    return supernet.eval()
+
+
+def _require_device(name: str | None) -> None:
+    here = ["cpu"] + (["cuda"] if torch.cuda.is_available() else []) + (["mps"] if torch.backends.mps.is_available() else [])
+    if name is not None and name not in here:
+        raise RecipeError(f"training runs on a device of this machine, received {name!r}. {nearest(name, here)}")
+
+
+def _agreed_precision(run: Run, supernet: Supernet, processes: PartialState) -> Precision:
+    """What the record or the recipe says, or what is faster; under torchrun the first process decides for all."""
+    table = run.recipe.train
+    precision = run.record.fact("precision") or table.precision
+    if processes.is_main_process and precision == "auto":
+        precision = faster_precision(supernet, min(table.batch_size, len(run.data.train)))
+    [agreed] = broadcast_object_list([precision])
+    run.record.set_fact("precision", agreed)
+    return agreed
 
 
 def new_supernet(run: Run) -> Supernet:

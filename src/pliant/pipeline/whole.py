@@ -8,10 +8,9 @@ from typing import Any
 from pliant.pipeline.deliver import Delivered, deliver_found
 from pliant.pipeline.profile import device_profile
 from pliant.pipeline.run import Progress, Run, silent
-from pliant.pipeline.search import Found, search_front
+from pliant.pipeline.search import Found, require_feasible, search_front
 from pliant.pipeline.summary import write_page, write_summary
 from pliant.pipeline.train import train_supernet
-from pliant.search.feasible import check_feasible
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def run_all(run: Run, *, device: str | None = None, progress: Progress = silent)
     """
     limits = run.recipe.parsed_limits
     profile = device_profile(run, progress=progress)
-    check_feasible(run.space, profile.table(run.space), limits, run.rng(1))
+    require_feasible(run, profile, limits)
     supernet = train_supernet(run, device=device, progress=progress)
     found = search_front(run, supernet, profile, progress=progress)
     delivered = deliver_found(run, supernet, profile, found, limits=limits, progress=progress)
