@@ -8,6 +8,7 @@ Phases keep the paper's shares of the epochs (180, 125, 25, 125, 25, 125) and of
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -69,16 +70,24 @@ class ProgressiveShrinking:
         return found
 
     def trained_widths(self, phase: str) -> list[Architecture]:
-        """Architectures that show every width trained before a phase, each with all blocks."""
+        """Architectures that show every width trained before a phase, each with all blocks.
+
+        A width may follow from a stage's choice and a block's (`1w` and `1.2e`): choices of one letter shrink together, and the
+        letters in all combinations.
+        """
         before = list(SHARES)[list(SHARES).index(phase) - 1]
         allowed = self.options(before)
-        largest = self.space.largest().mapping
-        widths = {choice.name: allowed[choice.name] for choice in self.space.choices if choice.dimension == "width"}
-        longest = max((len(options) for options in widths.values()), default=0)
-        return [
-            self.space.architecture(dict(largest) | {name: options[-min(back, len(options))] for name, options in widths.items()})
-            for back in range(1, longest + 1)
-        ]
+        letters = {choice.name: choice.name.lstrip("0123456789.") for choice in self.space.choices if choice.dimension == "width"}
+        longest: dict[str, int] = {}
+        for name, letter in letters.items():
+            longest[letter] = max(longest.get(letter, 0), len(allowed[name]))
+        largest = dict(self.space.largest().options)
+        found = []
+        for steps in itertools.product(*(range(1, length + 1) for length in longest.values())):
+            back = dict(zip(longest, steps, strict=True))
+            widths = {name: allowed[name][-min(back[letter], len(allowed[name]))] for name, letter in letters.items()}
+            found.append(self.space.architecture(largest | widths))
+        return found
 
     def enter(self, phase: str, model: nn.Module) -> None:
         """Freeze the teacher after the first phase; sort channels before the width phases."""
