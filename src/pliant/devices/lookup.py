@@ -47,19 +47,19 @@ def block_key(block: Block) -> Block:
 
 def distinct_blocks(space: Space, rng: np.random.Generator) -> list[Block]:
     """The blocks of a space at up to four of its resolutions, found by drawing networks until no new one turns up."""
-    resolutions = next((choice.options for choice in space.choices if choice.name == "r"), None)
+    resolution = next((choice for choice in space.choices if choice.dimension == "resolution"), None)
     frozen = {}
-    if resolutions is not None and len(resolutions) > MOST_RESOLUTIONS:
-        picks = np.linspace(0, len(resolutions) - 1, MOST_RESOLUTIONS).round().astype(int)
-        frozen["r"] = [resolutions[pick] for pick in picks]
     found: dict[Block, None] = {}
     fruitless = 0
     for architecture in (space.largest(), space.smallest()):
         found.update(dict.fromkeys(map(block_key, space.blocks(architecture))))
-    for resolution in resolutions or ():
-        # All of these: the image's own size needs no resizing, and between the others its time jumps.
-        blocks = space.layout(space.sample_choices(rng, {"r": [resolution]}))
-        found.update(dict.fromkeys(block_key(block) for block in blocks if isinstance(block, Preprocess)))
+    if resolution is not None and len(resolution.options) > MOST_RESOLUTIONS:
+        picks = np.linspace(0, len(resolution.options) - 1, MOST_RESOLUTIONS).round().astype(int)
+        frozen[resolution.name] = [resolution.options[pick] for pick in picks]
+        for option in resolution.options:
+            # Resizing at all of them: the image's own size needs none, so between it and the next one the time jumps.
+            blocks = space.layout(space.sample_choices(rng, {resolution.name: [option]}))
+            found.update(dict.fromkeys(block_key(block) for block in blocks if isinstance(block, Preprocess)))
     for _ in range(MOST_DRAWS):
         before = len(found)
         # `layout`, not `blocks`: these networks are not asked for again, so they are not worth remembering.
