@@ -21,7 +21,7 @@ screen = Console(width=140)
 def publish(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
     """Print the rows, and write them with the facts to `results/<name>.json`."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(*columns, title=name)
+    table = Table(*(column.replace("_", " ") for column in columns), title=name)
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     screen.print(table)
