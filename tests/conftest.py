@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,3 +53,100 @@ class ToySpace(Space):
 @pytest.fixture(scope="session")
 def toy_space() -> Space:
     return ToySpace()
+
+
+TINY = """
+name = "tiny"
+space = "digits"
+limits = ["latency_ms=0.1", "parameters=20k"]
+
+[data]
+source = "digits"
+pad = 1
+
+[train]
+epochs = 3
+batch_size = 128
+precision = "fp32"
+
+[search]
+estimates = 20
+rounds = 2
+candidates = 300
+front = 3
+images = 100
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe whose whole job takes seconds."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits_profile(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """This machine, measured once for the digits space."""
+    from pliant import Run
+    from pliant.pipeline.profile import device_profile
+
+    with Run.create(str(tiny), folder=tmp_path_factory.mktemp("profile") / "run") as run:
+        device_profile(run)
+        return run.profile_path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A whole job, done."""
+
+    folder: Path
+    result: Any
+    openings: dict[str, int]
+    """How often the test split had been opened at each step's last report."""
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path, digits_profile: Path) -> Finished:
+    """The whole job in Python; tests that write into its folder take `copied`."""
+    from pliant import Run, run_all
+
+    openings: dict[str, int] = {}
+    with Run.create(str(tiny), folder=tmp_path_factory.mktemp("runs") / "tiny", device__profile=str(digits_profile)) as run:
+
+        def watch(step: str, done: int, total: int, note: str) -> None:
+            openings[f"{step} {done}" if step == "deliver" else step] = run.data.test.openings
+
+        return Finished(run.folder, run_all(run, progress=watch), openings)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, finished: Finished) -> Path:
+    """A copy of the finished run's folder."""
+    import shutil
+
+    return Path(shutil.copytree(finished.folder, tmp_path / "copied"))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`pliant ...` in this process: its exit code, and what it said on standard output and on standard error."""
+    import logging
+    import sys
+
+    from pliant.cli import main
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pliant", *map(str, words)])
+        monkeypatch.setattr(logging.getLogger(), "level", logging.getLogger().level)
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
