@@ -55,16 +55,20 @@ class Checkpoints:
         """Restore the newest one; its step and its teacher. 0 and nothing where there is none.
 
         Raises:
-            DamagedFileError: the newest file cannot be read or belongs to another network. No file is touched.
+            DamagedFileError: the newest file cannot be read, is no checkpoint, or belongs to another network. No file is touched.
         """
         files = self.files()
         if not files:
             return 0, {}
         tensors, metadata = load_tensors(files[-1])
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "teacher": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
+        try:
+            step = int(metadata["step"])
+            for name, tensor in tensors.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = tensor
+        except (KeyError, ValueError) as error:
+            raise DamagedFileError(f"{files[-1]} is not a checkpoint of a training run ({error}). Move it away.") from error
         try:
             model.load_state_dict(parts["model"])
         except RuntimeError as error:
@@ -72,7 +76,7 @@ class Checkpoints:
         for name, parameter in model.named_parameters():
             if name in parts["momentum"]:
                 optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].to(parameter.device)
-        return int(metadata["step"]), parts["teacher"]
+        return step, parts["teacher"]
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

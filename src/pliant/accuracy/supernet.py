@@ -47,10 +47,10 @@ class SupernetEstimator:
 
     def _estimate(self, architecture: Architecture) -> Accuracy | Failed:
         if architecture not in self._known:
-            found = top1(self.network(architecture), self._quick)
-            if not np.isfinite(found.top1):
-                return Failed("the network's outputs are not finite")
-            self._known[architecture] = found
+            network = self.network(architecture)
+            if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+                return Failed("the network's weights or BatchNorm statistics are not finite")
+            self._known[architecture] = top1(network, self._quick)
         return self._known[architecture]
 
     def validate(self, architecture: Architecture) -> Accuracy:

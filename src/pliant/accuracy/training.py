@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -174,8 +175,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, labels = _batch(split, augmentation, recipe, step, steps_per_epoch, accelerator)
-        losses = []
-        with clock.passes():
+        with clock.passes(), _own_randomness(_draw_seed(recipe, step, accelerator), accelerator):
+            losses = []
             for loss in schedule.losses(phase, _Autocast(model, accelerator), images, labels, np.random.default_rng((recipe.seed, step))):
                 accelerator.backward(loss)
                 losses.append(loss.detach())
@@ -219,9 +220,23 @@ def _batch(
     indices = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
     rank, ranks = accelerator.process_index, accelerator.num_processes
     images, labels = split.batch(indices[rank::ranks])
-    generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + step) * 64 + rank)
+    generator = torch.Generator().manual_seed(_draw_seed(recipe, step, accelerator))
     pixels = augmentation(images, generator)
     return pixels.to(accelerator.device, memory_format=torch.channels_last), labels.to(accelerator.device)
+
+
+def _draw_seed(recipe: TrainingRecipe, step: int, accelerator: Accelerator) -> int:
+    """A seed of its own for each step and process."""
+    return (recipe.seed * 1_000_003 + step) * 64 + accelerator.process_index
+
+
+@contextmanager
+def _own_randomness(seed: int, accelerator: Accelerator) -> Iterator[None]:
+    """Dropout draws from PyTorch's global generator: inside it follows from the seed, outside it is as if nothing was drawn."""
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
 
 
 class _Autocast(nn.Module):

@@ -1,0 +1,70 @@
+"""A file is the old one or the new one, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pliant.files import replace_atomically, write_atomically
+
+
+def test_text_and_bytes_are_written_with_their_folder(tmp_path):
+    path = tmp_path / "a" / "b" / "file.txt"
+    write_atomically(path, "gray \N{LATIN SMALL LETTER U WITH DIAERESIS}")
+    assert path.read_bytes() == b"gray \xc3\xbc"
+    write_atomically(path, b"\x00\r\n")
+    assert path.read_bytes() == b"\x00\r\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.bin"
+    write_atomically(path, b"old")
+
+    def broken(partial):
+        partial.write_bytes(b"half")
+        raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        replace_atomically(path, broken)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failing_first_write_leaves_nothing(tmp_path):
+    def broken(partial):
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        replace_atomically(tmp_path / "file.bin", broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_move_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file.bin"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError("input/output error")))
+    with pytest.raises(OSError, match="input/output"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_it_is_on_disk_before_it_takes_the_place(tmp_path, monkeypatch):
+    path, events = tmp_path / "file.bin", []
+    write_atomically(path, b"old")
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (events.append(path.read_bytes()), fsync(number)))
+    write_atomically(path, b"new")
+    assert events == [b"old"]
+    assert path.read_bytes() == b"new"
+
+
+def test_the_partial_file_has_the_type_of_the_whole(tmp_path):
+    """Writers such as NumPy's and ONNX's look at the suffix."""
+    seen = []
+    replace_atomically(tmp_path / "table.npz", lambda partial: (seen.append(partial), partial.write_bytes(b"x")))
+    assert seen[0].parent == tmp_path
+    assert seen[0].suffix == ".npz"
+    assert seen[0].name.startswith(".")
