@@ -75,7 +75,7 @@ def test_killed_run_ends_where_the_uninterrupted_one_does(tmp_path, tiny, digits
         assert record.evaluations("estimate")[:13] == kept
         assert len(record.events("test split opened")) == 2
     assert "opened 2 times" in (folder / "best" / "card.md").read_text()
-    assert not [path for path in folder.rglob(".*partial*")]
+    assert not list(folder.rglob(".*partial*"))
 
 
 def test_run_killed_before_its_recipe_was_written_can_be_started_again(tmp_path, tiny):

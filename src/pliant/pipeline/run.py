@@ -68,7 +68,11 @@ class Run:
             _ = self.space  # a mistake in a new run leaves no directory behind that belongs to the mistake
         folder.mkdir(parents=True, exist_ok=True)
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
-        write_atomically(folder / "recipe.toml", recipe.to_toml())
+        try:
+            write_atomically(folder / "recipe.toml", recipe.to_toml())
+        except OSError:
+            self.record.close()
+            raise
 
     @classmethod
     def create(cls, recipe: str, *, folder: str | Path | None = None, **changes: object) -> Run:

@@ -1,0 +1,92 @@
+"""Another network from a trained supernet: no training, for a named network, another limit, another device."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pliant import Record, Run
+from pliant.devices.profile import load_profile
+from pliant.objective import Limit
+from pliant.pipeline import train
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a supernet is trained once")
+
+    monkeypatch.setattr(train, "train", refuse)
+
+
+def _files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_named_network(command, copied):
+    with Run.reopen(copied) as run:
+        architecture = str(run.space.sample(np.random.default_rng(3)))
+    code, said, error = command("deploy", copied, "--architecture", architecture)
+    assert (code, error) == (0, "")
+    folder = copied / "front" / architecture
+    assert _files(folder) == {"model.onnx", "model.safetensors", "model.py", "card.md"}
+    card = (folder / "card.md").read_text()
+    assert f"`{architecture}`" in card
+    assert "opened 2 times in this run" in card
+    assert "| limits | none | |" in card
+    assert "ms measured" in said
+    with Record.read(copied / "record.sqlite") as record:
+        assert architecture in record.events("test split opened")[-1].details["purpose"]
+
+
+def test_another_limit(command, copied, finished):
+    fastest = min(one.cost.latency_ms for one in finished.result.found.history)
+    limit = Limit.parse(f"latency_ms={fastest * 1.2:.6f}")
+    code, said, error = command("deploy", copied, "--limit", limit, "--into", copied / "fast")
+    assert (code, error) == (0, "")
+    card = (copied / "fast" / "card.md").read_text()
+    assert f"| limits | {limit} | |" in card
+    assert (copied / "best" / "card.md").read_bytes() == (finished.folder / "best" / "card.md").read_bytes()
+    assert "ms measured" in said
+
+
+def test_another_device(command, tmp_path, copied, digits_profile):
+    profile = json.loads(digits_profile.read_text())
+    profile["machine"] = "a phone"
+    for block in profile["blocks"]:
+        block["latency_us"] *= 2
+    (tmp_path / "phone.json").write_text(json.dumps(profile))
+    code, said, error = command("deploy", copied, "--device", tmp_path / "phone.json", "--into", tmp_path / "phone")
+    assert (code, error) == (0, "")
+    card = (tmp_path / "phone" / "card.md").read_text()
+    with Run.reopen(copied) as run:
+        [cost] = load_profile(tmp_path / "phone.json").table(run.space)([run.space.parse(card.split("`")[1])])
+        [here] = load_profile(digits_profile).table(run.space)([run.space.parse(card.split("`")[1])])
+    assert cost.latency_ms > 1.3 * here.latency_ms
+    assert f"{cost.latency_ms:.4g} ms, predicted only: the device is elsewhere" in said
+    assert f"| latency, predicted | {cost.latency_ms:.4g} ms |" in card
+    assert "a phone" in card
+    assert "not measured: the device is elsewhere" in card
+    assert (copied / "device.json").read_bytes() == digits_profile.read_bytes()
+
+
+def test_runtime_of_another_version_is_another_device(command, tmp_path, copied, digits_profile):
+    (tmp_path / "old.json").write_text(json.dumps(json.loads(digits_profile.read_text()) | {"runtime_version": "1.2.3"}))
+    code, said, _ = command("deploy", copied, "--device", tmp_path / "old.json", "--into", tmp_path / "old")
+    assert code == 0
+    assert "predicted only: the device is elsewhere" in said
+
+
+def test_whole_job_for_a_device_that_is_elsewhere(tmp_path, copied, digits_profile):
+    from pliant import run_all
+
+    (tmp_path / "phone.json").write_text(json.dumps(json.loads(digits_profile.read_text()) | {"machine": "a phone"}))
+    with Run.reopen(copied, device__profile=str(tmp_path / "phone.json")) as run:
+        result = run_all(run)
+    assert all(one.measured is None for one in result.found.finalists)
+    [row] = [row for row in result.summary["evidence"] if row["claim"] == "Limit latency_ms=0.1"]
+    assert row["how"] == "predicted only: the device is elsewhere"
+    assert row["holds"]
+    assert result.summary["chosen"]["measured"] is None
