@@ -57,7 +57,7 @@ class MobileSpace(Space):
         frame: stem and head.
 
     Raises:
-        EncodingError: a stage may have no block, or the smallest resolution does not survive the strides.
+        EncodingError: a stage may have no block.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ convolutions that pool early and are wide, which train many times faster there t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,11 +51,11 @@ class PlainSpace(Space):
 
     Args:
         stages: the table; depths may be 0.
-        resolutions: multiples of the product of all strides, smallest first.
+        resolutions: smallest first; pooling drops rows and columns beyond a multiple of its stride.
         stem: channels of the first convolution, which keeps the size.
 
     Raises:
-        EncodingError: a resolution is not a multiple of the product of the strides.
+        EncodingError: a resolution is below the product of all strides, so nothing would be left of the image.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class PlainSpace(Space):
         super().__init__(name, channels=channels, image_size=image_size, classes=classes)
         self.stages, self.resolutions = tuple(stages), tuple(resolutions)
         self.stem, self.activation, self.dropout = stem, activation, dropout
-        if min(self.resolutions) < 2 ** len(self.stages):
+        least = math.prod(stage.stride for stage in self.stages)
+        if min(self.resolutions) < least:
             raise EncodingError(
-                f"{len(self.stages)} pooling stages need at least {2 ** len(self.stages)} pixels, received {min(self.resolutions)}."
+                f"stages that pool by {least} in all need resolutions of at least {least} pixels, received {min(self.resolutions)}. "
+                "Use larger images or fewer stages."
             )
 
     @cached_property
@@ -110,6 +113,9 @@ class BottleneckSpace(Space):
         stages: the table; depths from 1 up, since the first block changes size and channels.
         resolutions: smallest first.
         stem_widths: factors of the stem's 64 channels.
+
+    Raises:
+        EncodingError: a stage may have no block.
     """
 
     def __init__(
@@ -127,6 +133,8 @@ class BottleneckSpace(Space):
         super().__init__(name, channels=channels, image_size=image_size, classes=classes)
         self.stages, self.resolutions = tuple(stages), tuple(resolutions)
         self.stem, self.stem_widths = stem, tuple(stem_widths)
+        if any(min(stage.depths) < 1 for stage in self.stages):
+            raise EncodingError("every stage keeps at least one block, since its first one changes the channels: use depths from 1 up.")
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
