@@ -33,7 +33,7 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
         RecipeError: no such device here.
         DamagedFileError: the weights or the last checkpoint cannot be read.
     """
-    _require_device(device)
+    device = _device(device)
     supernet = new_supernet(run)
     if run.weights.is_file():
         return _load(supernet, run.weights)
@@ -71,10 +71,12 @@ def _load(supernet: Supernet, path: Path) -> Supernet:
     return supernet.eval()
 
 
-def _require_device(name: str | None) -> None:
-    here = ["cpu"] + (["cuda"] if torch.cuda.is_available() else []) + (["mps"] if torch.backends.mps.is_available() else [])
+def _device(name: str | None) -> str:
+    """The device that trains, named in any case: left to itself, accelerate joins processes on GPUs only."""
+    here = [*(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
     if name is not None and name not in here:
         raise RecipeError(f"training runs on a device of this machine, received {name!r}. {nearest(name, here)}")
+    return name or here[0]
 
 
 def _agreed_precision(run: Run, supernet: Supernet, processes: PartialState) -> Precision:
