@@ -101,3 +101,9 @@ def test_text_names_every_choice():
 def test_a_stage_without_blocks_is_refused():
     with pytest.raises(EncodingError, match="use depths from 1 up"):
         MobileSpace("none", [MobileStage(8, (0, 1))], (8,), MobileFrame(), channels=1, image_size=8, classes=2)
+
+
+@pytest.mark.parametrize("kernels", [(1, 3), (4,), (3, 6)])
+def test_kernels_without_a_centre_are_refused(kernels):
+    with pytest.raises(EncodingError, match="odd numbers from 3 up"):
+        MobileSpace("odd", [MobileStage(8, (1,), kernels)], (8,), MobileFrame(), channels=1, image_size=8, classes=2)

@@ -57,7 +57,7 @@ class MobileSpace(Space):
         frame: stem and head.
 
     Raises:
-        EncodingError: a stage may have no block.
+        EncodingError: a stage may have no block, or a kernel that has no centre or no neighbours.
     """
 
     def __init__(
@@ -77,6 +77,8 @@ class MobileSpace(Space):
         self.frame = frame
         if any(min(stage.depths) < 1 for stage in self.stages):
             raise EncodingError("every stage keeps at least one block, since its first one changes the channels: use depths from 1 up.")
+        if wrong := [kernel for stage in self.stages for kernel in stage.kernels if kernel < 3 or kernel % 2 == 0]:
+            raise EncodingError(f"depthwise kernels are odd numbers from 3 up, received {wrong[0]}.")
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
