@@ -106,7 +106,7 @@ def run_onnx(path: Path, images: np.ndarray, *, threads: int = 1, batch_size: in
     model = path.read_bytes()
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (ValueError, onnx.checker.ValidationError) as error:
         raise VerificationError(f"{path} is an ONNX model; it cannot be read as one: {error}. Deliver it again.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,0 +1,67 @@
+"""What the README shows works: its Python is run, its commands are understood."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from pliant.cli.app import app
+from pliant.pipeline.recipe import parse_recipe, tomllib
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def _commands(first: str) -> list[str]:
+    """The lines that start a program, in shell blocks and in the text."""
+    lines = [line.strip() for block in _blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
+    lines += [re.sub(r"^torchrun .*? -m ", "", quoted) for quoted in re.findall(r"`((?:torchrun|pliant|make) [^`\n]+)`", README)]
+    return [line for line in lines if line.split()[:1] == [first]]
+
+
+@pytest.mark.parametrize("command", _commands("pliant"))
+def test_command_is_understood(command):
+    program, *words = shlex.split(command, comments=True)
+    group = typer.main.get_command(app)
+    name, chosen, rest = group.resolve_command(group.make_context(program, words, resilient_parsing=True), words)
+    assert chosen is not None, name
+    chosen.make_context(f"{program} {name}", rest)
+
+
+@pytest.mark.parametrize("command", _commands("make"))
+def test_make_target_exists(command):
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in shlex.split(command, comments=True)[1:]:
+        assert re.search(rf"^{re.escape(target)}:", makefile, flags=re.MULTILINE), target
+
+
+def test_readme_shows_commands():
+    assert _commands("pliant")
+    assert _commands("make")
+
+
+@pytest.mark.parametrize("block", _blocks("python"))
+def test_python_runs(block, tmp_path, monkeypatch, tiny, digits_profile):
+    """As it stands there, with a recipe that takes seconds in place of those that take minutes."""
+    from pliant.pipeline import recipe, run
+
+    def quick(name, changes=None):
+        given = {key: value for key, value in (changes or {}).items() if value is not None}
+        return recipe.load_recipe(str(tiny), {"device.profile": str(digits_profile), **given})
+
+    monkeypatch.setattr(run, "load_recipe", quick)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("block", _blocks("toml"))
+def test_recipe_is_one(block):
+    assert parse_recipe({"name": "readme", **tomllib.loads(block)}, "README.md").parsed_limits
