@@ -98,7 +98,7 @@ def new_supernet(run: Run) -> Supernet:
 
 
 def training_recipe(run: Run, precision: Precision) -> TrainingRecipe:
-    """The recipe's training table as the loop takes it; small data sets get batches of at most a twentieth of them."""
+    """The recipe's training table as the loop takes it; a batch is at most the whole training split."""
     table = run.recipe.train
     return TrainingRecipe(
         epochs=table.epochs,
