@@ -17,7 +17,7 @@ from pliant.accuracy.progressive import ProgressiveShrinking
 from pliant.accuracy.standalone import Standalone
 from pliant.accuracy.training import TrainingRecipe, train
 from pliant.data import Augmentation, Split
-from pliant.data.splits import ImagesInMemory
+from pliant.data.splits import ImagesInMemory, epoch_order
 from pliant.spaces.presets import preset
 
 SCRIPT = '''
@@ -43,6 +43,7 @@ model, schedule = supernet(), Spy(space())
 train(model, images(), AUGMENTATION, RECIPE, schedule, accelerator=accelerator, checkpoints=Checkpoints(folder / "run", seconds=0))
 save_tensors(folder / f"supernet{rank}.safetensors", dict(model.state_dict()))
 (folder / f"asked{rank}.json").write_text(json.dumps(schedule.asked))
+(folder / f"labels{rank}.json").write_text(json.dumps(schedule.labels))
 model = linear()
 train(model, images(), AUGMENTATION, RECIPE, Standalone(), accelerator=accelerator)
 save_tensors(folder / f"linear{rank}.safetensors", dict(model.state_dict()))
@@ -78,13 +79,15 @@ def linear():
 
 
 class Spy(ProgressiveShrinking):
-    """Writes down which networks are trained."""
+    """Writes down which networks are trained, on what."""
 
     def __init__(self, space):
         super().__init__(space)
-        self.asked = []
+        self.asked, self.labels = [], []
 
     def losses(self, phase, model, images, labels, rng):
+        self.labels.append(labels.tolist())
+
         def remembered(batch, architecture, **options):
             self.asked.append(str(architecture))
             return model(batch, architecture, **options)
@@ -121,6 +124,15 @@ def test_both_processes_train_the_same_networks(done):
     one, other = (json.loads((done / f"asked{rank}.json").read_text()) for rank in range(2))
     assert one == other
     assert len(set(one)) > 3
+
+
+def test_each_process_takes_its_half_of_a_batch(done):
+    one, other = (json.loads((done / f"labels{rank}.json").read_text()) for rank in range(2))
+    assert len(one) == len(other) == 6
+    for step, halves in enumerate(zip(one, other, strict=True)):
+        batch = epoch_order(64, step // 2, RECIPE.seed)[32 * (step % 2) :][:32]
+        labels = images().labels[batch].tolist()
+        assert halves == (labels[0::2], labels[1::2])
 
 
 def test_only_the_first_process_writes_checkpoints(done):

@@ -164,6 +164,20 @@ def test_a_step_by_hand(clip, gradient, digits, cpu):
     torch.testing.assert_close(model.weight.detach(), start - rate * 1.9 * gradient)
 
 
+class TwoPhases(TwoLosses):
+    def phases(self, epochs):
+        return (Phase("one", epochs / 2), Phase("two", epochs / 2))
+
+
+def test_momentum_does_not_cross_into_the_next_phase(digits, cpu):
+    """One step a phase: both are first steps, 1.9 gradients long. With the momentum kept the second one would be of 2.71."""
+    model = Bare()
+    start = model.weight.detach().clone()
+    recipe = TrainingRecipe(epochs=2, batch_size=64, learning_rate=0.4, warmup=0.0, clip_norm=0.0)
+    train(model, digits.train.subset(np.arange(64)), Augmentation(), recipe, TwoPhases(), accelerator=cpu)
+    torch.testing.assert_close(model.weight.detach(), start - 2 * 0.4 * 64 / 256 * 0.5 * 1.9 * 4)
+
+
 def test_what_a_step_reports(tiny_space, digits, fresh, cpu):
     logs = []
     recipe = TrainingRecipe(epochs=2, batch_size=100, learning_rate=0.1)
