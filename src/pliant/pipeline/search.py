@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.deploy.package import onnx_bytes
+from pliant.deploy.verify import measure_in_fresh_process
 from pliant.devices.lookup import LookupTable
 from pliant.devices.profile import DeviceProfile, measure_networks
 from pliant.errors import InfeasibleError, ProfileMismatchError
@@ -43,6 +46,8 @@ class Finalist:
     measured: Cost | None
     """With the latency measured here; None where the device is elsewhere."""
     spread_ms: float | None
+    fresh_ms: float | None = None
+    """Latency in a process of its own, where a limit had it measured."""
 
     @property
     def cost(self) -> Cost:
@@ -57,7 +62,7 @@ class Found:
     finalists: tuple[Finalist, ...]
     """Cheapest first."""
     chosen: Finalist
-    """The most accurate one on validation images that holds all limits."""
+    """The most accurate one on validation images that holds all limits, also when measured in a fresh process."""
     random_finalists: tuple[Finalist, ...]
     history: tuple[Candidate, ...]
     random_history: tuple[Candidate, ...]
@@ -171,16 +176,18 @@ class Finals:
     def choose(self, history: Sequence[Candidate], limits: Sequence[Limit], wanted: int) -> tuple[list[Finalist], Finalist]:
         """The front and its most accurate network within the limits as measured."""
         tried: list[Finalist] = []
+        afresh_ms: list[float] = []
         tightened = tuple(limits)
         for _ in range(TIGHTENINGS + 1):
             tried = self.evaluate(_promising(history, tightened, wanted)) or tried
             within = [one for one in tried if holds(limits, one.cost)]
-            if within:
-                return sorted(tried, key=lambda one: one.cost.latency_ms or 0.0), max(
-                    within, key=lambda one: (one.validated.top1, -(one.cost.latency_ms or 0.0))
-                )
+            within.sort(key=lambda one: (-one.validated.top1, one.cost.latency_ms or 0.0))
+            for chosen in map(self._afresh, within) if _limits_latency(limits) else within:
+                if chosen.fresh_ms is None or holds(limits, replace(chosen.cost, latency_ms=chosen.fresh_ms)):
+                    return sorted(tried, key=lambda one: one.cost.latency_ms or 0.0), chosen
+                afresh_ms.append(chosen.fresh_ms)
             tightened = tuple(_tighter(limit, tried) for limit in tightened)
-        reached = min((one.cost.latency_ms or 0.0 for one in tried), default=0.0)
+        reached = min(afresh_ms or [one.cost.latency_ms or 0.0 for one in tried] or [0.0])
         raise InfeasibleError(
             f"a delivered network holds its limits as measured; of the networks of the front none does "
             f"({', '.join(str(limit) for limit in limits)}): the fastest took {reached:.3g} ms. Raise the limit to at least that."
@@ -199,6 +206,22 @@ class Finals:
             self.run.record.set_fact(f"spread_ms {name} {self.context}", spread_ms)
             self.progress("front", number, len(fresh), "validated on all images and measured")
         return [self._finalist(one) for one in candidates]
+
+    def _afresh(self, finalist: Finalist) -> Finalist:
+        """Measured once more, in a process of its own as it will be delivered: near a limit, another measurement may miss it."""
+        if not self.here:
+            return finalist
+        name, record = str(finalist.architecture), self.run.record
+        row = record.evaluation("fresh", name, self.context)
+        if row is None:
+            model = onnx_bytes(self.estimator.network(finalist.architecture), self.run.space.blocks(finalist.architecture))
+            with tempfile.TemporaryDirectory(prefix="pliant-") as scratch:
+                path = Path(scratch) / "model.onnx"
+                path.write_bytes(model)
+                cost = replace(finalist.cost, latency_ms=measure_in_fresh_process(path, settings(self.run)))
+            row = record.add_evaluation("fresh", name, context=self.context, cost=cost)
+        assert row.cost is not None
+        return replace(finalist, fresh_ms=row.cost.latency_ms)
 
     def _measure(self, candidates: Sequence[Candidate]) -> dict[str, tuple[Cost, float]]:
         if not (self.here and candidates):
@@ -228,6 +251,10 @@ class Finals:
 def finals(run: Run, estimator: SupernetEstimator, profile: DeviceProfile, progress: Progress = silent) -> Finals:
     """The real evaluation of a front's networks, remembered in the record."""
     return Finals(run, estimator, profile, weights_digest(run), progress)
+
+
+def _limits_latency(limits: Sequence[Limit]) -> bool:
+    return any(limit.metric == "latency_ms" for limit in limits)
 
 
 def _tighter(limit: Limit, tried: Sequence[Finalist]) -> Limit:
