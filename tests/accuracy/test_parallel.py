@@ -20,7 +20,7 @@ from pliant.data import Augmentation, Split
 from pliant.data.splits import ImagesInMemory, epoch_order
 from pliant.spaces.presets import preset
 
-SCRIPT = '''
+SCRIPT = """
 import json
 import sys
 from pathlib import Path
@@ -48,7 +48,7 @@ model = linear()
 train(model, images(), AUGMENTATION, RECIPE, Standalone(), accelerator=accelerator)
 save_tensors(folder / f"linear{rank}.safetensors", dict(model.state_dict()))
 torch.distributed.destroy_process_group()
-'''
+"""
 
 RECIPE = TrainingRecipe(epochs=3, batch_size=32, learning_rate=0.2)
 AUGMENTATION = Augmentation()
@@ -102,8 +102,13 @@ def done(tmp_path_factory) -> Path:
     script.write_text(SCRIPT)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), __file__, str(folder)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, said = process.communicate(timeout=300)  # seconds on a machine that is free
+        except subprocess.TimeoutExpired:
+            process.terminate()  # and not kill, so that it can end its workers
+            raise
+    assert process.returncode == 0, said
     return folder
 
 
@@ -111,7 +116,6 @@ def of_rank(folder: Path, name: str) -> list[dict[str, torch.Tensor]]:
     return [load_tensors(folder / f"{name}{rank}.safetensors")[0] for rank in range(2)]
 
 
-@pytest.mark.timeout(120)
 def test_both_processes_end_with_the_same_bits(done):
     one, other = of_rank(done, "supernet")
     start = supernet().state_dict()
