@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from result import publish, screen
 
+from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.supernet import SupernetEstimator
-from pliant.accuracy.training import keep_freed_memory
 from pliant.files import write_atomically
 from pliant.pipeline.run import Run
 from pliant.pipeline.train import faster_precision, new_supernet, schedule, train_supernet

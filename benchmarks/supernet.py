@@ -21,12 +21,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.calibration import calibrate
 from pliant.accuracy.checkpoint import Checkpoints
 from pliant.accuracy.evaluation import top1
 from pliant.accuracy.standalone import Standalone
 from pliant.accuracy.supernet import SupernetEstimator
-from pliant.accuracy.training import keep_freed_memory, make_accelerator, train
+from pliant.accuracy.training import make_accelerator, train
 from pliant.networks.supernet import build
 from pliant.pipeline.run import Run, machine
 from pliant.pipeline.train import augmentation, train_supernet, training_recipe

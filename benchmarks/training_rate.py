@@ -19,8 +19,9 @@ import torch
 from result import publish
 from torch.nn import functional as F
 
+from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.sandwich import Sandwich
-from pliant.accuracy.training import TrainingRecipe, keep_freed_memory, make_accelerator, train
+from pliant.accuracy.training import TrainingRecipe, make_accelerator, train
 from pliant.data.augment import Augmentation
 from pliant.data.splits import ImagesInMemory, Split
 from pliant.networks.supernet import Supernet

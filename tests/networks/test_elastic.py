@@ -47,9 +47,7 @@ def test_a_convolution_uses_its_leading_channels(most, fewer, kernel, stride, si
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    most=st.integers(2, 9), channels=SMALL, largest=st.sampled_from([1, 3, 5, 7]), smaller=st.integers(0, 3), stride=st.integers(1, 2)
-)
+@given(most=st.integers(2, 9), channels=SMALL, largest=st.sampled_from([1, 3, 5, 7]), smaller=st.integers(0, 3), stride=st.integers(1, 2))
 def test_a_depthwise_convolution_uses_its_leading_channels_and_its_kernel(most, channels, largest, smaller, stride):
     channels, kernel = min(most, channels), max(min(largest, 3), largest - 2 * smaller)
     elastic = drawn(ElasticConv2d(most, most, largest, stride, largest // 2, groups=most, bias=False), 2)

@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from pliant.accuracy.allocator import trim_freed_memory
 from pliant.accuracy.checkpoint import Checkpoints
 from pliant.data.augment import Augmentation
 from pliant.data.splits import Split, epoch_order
@@ -186,6 +187,7 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if (step + 1) % report_every == 0 or step + 1 == timetable.borders[-1]:
+            trim_freed_memory()
             seconds, steps, overhead = clock.lap()
             on_step(
                 StepLog(
@@ -288,22 +290,3 @@ class _Clock:
         overhead = 1 - self.inside / seconds
         self.started, self.inside, self.steps = time.perf_counter(), 0.0, 0
         return seconds, steps, overhead
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep freed memory instead of handing it back after every batch.
-
-    Activations of a batch are large; returned to the system and mapped again they cost a page fault for every 4 KiB, which is
-    13 to 30 % of a training step. Only for programs that Pliant starts: a library does not change its host's allocator.
-    """
-    import ctypes
-    import sys
-
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
-    if mallopt is not None:
-        trim_threshold, top_pad, mmap_max = -1, -2, -4
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(top_pad, 64 << 20)

@@ -72,7 +72,7 @@ def opened(recipe: str, into: Path | None = None, *, parallel: bool = False, **c
         raise RecipeError(f"{recipe} is the directory of a run and goes on there. To begin another: {folder / 'recipe.toml'} --into {into}")
     resolved = load_recipe(str(folder / "recipe.toml") if begun else recipe, given)
 
-    from pliant.accuracy.training import keep_freed_memory
+    from pliant.accuracy.allocator import keep_freed_memory
     from pliant.pipeline.run import Run
 
     keep_freed_memory()
