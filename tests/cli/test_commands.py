@@ -81,16 +81,16 @@ def test_names_that_look_like_markup_are_printed_as_they_are(command, tmp_path, 
 def test_interrupted_command_says_that_it_goes_on(tmp_path):
     words = [sys.executable, "-m", "pliant", "train", "digits", "--epochs", "500", "--into", str(tmp_path / "run")]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list((tmp_path / "run").glob("supernet/tensorboard/*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert error == "error: stopped; the same command goes on from here.\n"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 def test_torchrun_trains_once_and_writes_once(tmp_path):
     words = ["--nproc-per-node", "2", "--standalone", "-m", "pliant", "train", "digits", "--epochs", "2", "--into", str(tmp_path / "run")]
     command = [sys.executable, "-m", "torch.distributed.run", *words]
