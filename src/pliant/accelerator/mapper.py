@@ -153,7 +153,7 @@ class _Search:
     def split_bounds(self) -> NDArray[np.float64]:
         """Least value that any mapping of each split could have."""
         splits = self.splits
-        return self._kernel.split_bounds(self.code, self.vector, splits.elements, splits.rounds, self.powers) * (1 - _ROUNDING)  # type: ignore[no-any-return]
+        return self._kernel.split_bounds(self.code, self.vector, splits.elements, splits.rounds, self.powers) * (1 - _ROUNDING)
 
     def improve(self, split: int, best: float) -> float:
         """Value of the best mapping so far after one more split."""

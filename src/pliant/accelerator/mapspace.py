@@ -62,21 +62,30 @@ def spatial_splits(layer: Layer, chip: Chip) -> SpatialSplits:
     """The spatial part of the space, rows with equal elements kept once."""
     sizes = layer_sizes(layer)
     per_axis = [_axis_splits(axis, sizes, [other for other in chip.axes if other is not axis]) for axis in chip.axes]
-    found: dict[tuple[int, ...], tuple[tuple[int, ...], ...]] = {}
-    for axes in itertools.product(*per_axis):
-        elements = tuple(map(math.prod, zip(*axes, strict=True)))
-        if elements not in found and all(_smallest_for_its_rounds(s, d) for s, d in zip(elements, sizes, strict=True)):
-            found[elements] = axes
-    elements = np.array(list(found), dtype=np.int64)
-    rounds = -(-np.array(sizes, dtype=np.int64) // elements)
+    # All combinations axis by axis, rows that are too long or wasteful dropped as soon as they are seen.
+    good = [np.array([0 < s <= size and _smallest_for_its_rounds(s, size) for s in range(chip.elements + 1)]) for size in sizes]
+    table = np.ones((1, 8), dtype=np.int64)
+    chosen = np.zeros((1, 0), dtype=np.int64)
+    for splits in per_axis:
+        own = np.array(splits, dtype=np.int64)
+        table = (table[:, None, :] * own[None, :, :]).reshape(-1, 8)
+        index = np.tile(np.arange(len(own)), len(chosen))
+        chosen = np.hstack([np.repeat(chosen, len(own), axis=0), index[:, None]])
+        kept = (table <= np.array(sizes)).all(axis=1)
+        table, chosen = table[kept], chosen[kept]
+    kept = np.logical_and.reduce([good[d][table[:, d]] for d in range(8)])
+    table, first = np.unique(table[kept], axis=0, return_index=True)
+    chosen = chosen[kept][first]
+    axes = tuple(tuple(per_axis[a][index] for a, index in enumerate(row)) for row in chosen)
+    rounds = -(-np.array(sizes, dtype=np.int64) // table)
     counts = {int(m): factorisations(int(m), 3) for m in np.unique(rounds)}
     mappings = tuple(ORDERS_AND_BYPASSES * math.prod(counts[int(m)] for m in row) for row in rounds)
-    return SpatialSplits(elements, rounds, tuple(found.values()), mappings)
+    return SpatialSplits(table, rounds, axes, mappings)
 
 
 def _axis_splits(axis: Axis, sizes: tuple[int, ...], others: list[Axis]) -> list[tuple[int, ...]]:
     """Factors by loop that one axis can take."""
-    splits = {(1,) * 8}
+    splits: set[tuple[int, ...]] = {(1,) * 8}
     loops = [d for d, dim in enumerate(DIMS) if dim in axis.loops and sizes[d] > 1]
     for count in range(1, min(axis.max_loops, len(loops)) + 1):
         for chosen in itertools.combinations(loops, count):
