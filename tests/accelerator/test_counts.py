@@ -10,8 +10,9 @@ import pytest
 from pliant.accelerator.chip import Axis, Chip, Memory
 from pliant.accelerator.cost import evaluate, evaluate_many
 from pliant.accelerator.energy import TABLES
-from pliant.accelerator.mapping import Mapping, trivial_mapping
+from pliant.accelerator.mapping import Mapping, stationary_order, trivial_mapping
 from pliant.accelerator.nests import random_mapping, random_nest
+from pliant.accelerator.orders import evaluate_orders
 from pliant.accelerator.reference import reference_counts
 from pliant.accelerator.simulate import walk, walk_stall
 from pliant.errors import InfeasibleError
@@ -119,3 +120,20 @@ def test_counts_above_2_to_the_53_are_refused() -> None:
         evaluate(layer, chip, trivial_mapping(layer, chip))
     with pytest.raises(InfeasibleError, match=r"2\^53"):
         evaluate_many(layer, chip, trivial_mapping(layer, chip).encode()[None])
+
+
+def test_nine_orders_and_eight_bypasses_at_once_cost_what_each_costs_alone() -> None:
+    generator = np.random.default_rng(5)
+    for _ in range(6):
+        layer, mapping = random_nest(generator)
+        chip = wide_chip(generator, multicast=bool(generator.integers(2)))
+        together = evaluate_orders(layer, chip, mapping.encode()[None])
+        for inner, keep_inner in enumerate("WIO"):
+            for outer, keep_outer in enumerate("WIO"):
+                orders = (stationary_order(keep_inner), stationary_order(keep_outer))
+                for bits in range(8):
+                    bypass = "".join(tensor for bit, tensor in enumerate("WIO") if bits >> bit & 1)
+                    alone = evaluate(layer, chip, Mapping(mapping.register, mapping.spatial, mapping.buffer, mapping.dram, *orders, bypass))
+                    assert together.energy[0, inner, outer, bits] == pytest.approx(alone.energy, rel=1e-12)
+                    assert together.cycles[0, inner, outer, bits] == pytest.approx(alone.cycles, rel=1e-12)
+                    assert together.fits[0, inner, outer, bits]

@@ -218,17 +218,24 @@ def refetches(tensor: int, s: Any, code: Any) -> tuple[float, float]:
 
 
 @kernel
+def mark_special(tensor: int, s: Any) -> int:
+    """Bits of the loops whose last buffer tile holds one array tile only; sets every loop's bound, all parts together."""
+    special = 0
+    for d in range(8):
+        s[BOUND, d], s[PART, d] = s[INNER, d], ALL
+        if _MASK[tensor] >> d & 1 and s[LAST_INNER, d] == 1.0 and s[INNER, d] > 1.0 and s[OUTER, d] > 1.0:
+            special |= 1 << d
+    return special
+
+
+@kernel
 def array_traffic(tensor: int, s: Any, stride: float, dilation: float, code: Any) -> tuple[float, float]:
     """(10) Words into (or, for outputs, out of) the array, and the same counted at every element.
 
     A loop whose last buffer tile holds one array tile only is looked at in two parts, because the tensor may rest in
     one and move in the other; 2^n parts for n such loops, nearly always one.
     """
-    special = 0
-    for d in range(8):
-        s[BOUND, d], s[PART, d] = s[INNER, d], ALL
-        if _MASK[tensor] >> d & 1 and s[LAST_INNER, d] == 1.0 and s[INNER, d] > 1.0 and s[OUTER, d] > 1.0:
-            special |= 1 << d
+    special = mark_special(tensor, s)
     words, sent, subset = 0.0, 0.0, special
     while True:
         if special:
