@@ -16,7 +16,9 @@ class _Builder:
         self.last = name
         return name
 
-    def conv(self, name: str, out: int, kernel: int, stride: int = 1, groups: int = 1, size: int | None = None, source: str | None = None) -> str:
+    def conv(
+        self, name: str, out: int, kernel: int, stride: int = 1, groups: int = 1, size: int | None = None, source: str | None = None
+    ) -> str:
         self.size = size or -(-self.size // stride)
         shape = {"G": groups, "K": out // groups, "C": self.channels // groups, "P": self.size, "Q": self.size, "R": kernel, "S": kernel}
         self.channels = out
@@ -93,7 +95,15 @@ def mobilenet_v2(batch: int = 1) -> Workload:
     net = _Builder(batch, 3, 224)
     net.conv("stem", 32, 3, 2)
     index = 0
-    for expand, width, depth, first in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
+    for expand, width, depth, first in (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ):
         for block in range(depth):
             index += 1
             source, channels, stride = net.last, net.channels, first if block == 0 else 1

@@ -40,6 +40,17 @@ def test_every_count_equals_the_walk_and_the_slow_version() -> None:
         assert reference_counts(layer, mapping, multicast=multicast) == walked
 
 
+def test_the_halo_option_equals_the_walk() -> None:
+    generator = np.random.default_rng(4)
+    credited = 0
+    for _ in range(150):
+        layer, mapping = random_nest(generator, most_steps=120)
+        counts = evaluate(layer, wide_chip(), mapping, halo=True).counts
+        assert counts == walk(layer, mapping, halo=True), f"{layer}\n{mapping}"
+        credited += counts["array_input_reads"] < evaluate(layer, wide_chip(), mapping).counts["array_input_reads"]
+    assert credited > 5
+
+
 def test_stall_exact_latency_equals_the_walk_and_is_never_below_the_roofline() -> None:
     generator = np.random.default_rng(1)
     for _ in range(250):

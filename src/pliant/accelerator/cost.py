@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pliant.accelerator import equations as eq
 from pliant.accelerator import price
 from pliant.accelerator.chip import Chip
+from pliant.accelerator.halo import halo_credit
 from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping, check_mapping, layer_sizes
 from pliant.accelerator.stall import stall_exact_cycles
 from pliant.errors import InfeasibleError
@@ -74,7 +75,15 @@ def layer_code(layer: Layer) -> NDArray[np.int64]:
     return eq.layer_vector(layer_sizes(layer), layer.stride, layer.dilation, layer.weighted, inputs)
 
 
-def evaluate(layer: Layer, chip: Chip, mapping: Mapping, *, latency: LatencyMode = "roofline", check_capacity: bool = True) -> MappingCost:
+def evaluate(
+    layer: Layer,
+    chip: Chip,
+    mapping: Mapping,
+    *,
+    latency: LatencyMode = "roofline",
+    check_capacity: bool = True,
+    halo: bool = False,
+) -> MappingCost:
     """Counts, cycles and energy of one mapping.
 
     Args:
@@ -83,6 +92,8 @@ def evaluate(layer: Layer, chip: Chip, mapping: Mapping, *, latency: LatencyMode
         mapping: covers the layer.
         latency: `roofline` overlaps everything perfectly (a lower bound); `stall_exact` walks lock-step double buffering.
         check_capacity: whether tiles that do not fit are an error.
+        halo: whether a buffer keeps the overlap of neighbouring input windows where the innermost loop above it slides them;
+            stall-exact latency takes no notice of it.
 
     Raises:
         InfeasibleError: the mapping does not cover the layer, has idle iterations, exceeds a memory (which, and by how
@@ -95,6 +106,8 @@ def evaluate(layer: Layer, chip: Chip, mapping: Mapping, *, latency: LatencyMode
     bits = int(encoded[eq.BYPASS])
     eq.count(code, encoded, chip.multicast, counts, work)
     _refuse_inexact(layer, float(counts.max()))
+    if halo:
+        _credit_halo(layer, chip, mapping, counts)
     if check_capacity:
         _refuse_over_capacity(layer, chip, code, vector, work, bits)
     seconds, parts = np.zeros(4), np.zeros(6)
@@ -154,6 +167,16 @@ def evaluate_rows(layer: Any, chip: Any, multicast: bool, rows: Any, energy: Any
             fits[row] = over == 0.0
             energy[row], cycles[row] = price.total_energy_and_cycles(counts, layer, bypass, chip, parts)
     return int(wrong.max()) if len(wrong) else -1
+
+
+def _credit_halo(layer: Layer, chip: Chip, mapping: Mapping, counts: NDArray[np.float64]) -> None:
+    credit = halo_credit(layer, mapping)
+    counts[eq.SENT_I] -= credit["elements"]
+    counts[eq.ARRAY_I] -= credit["array" if chip.multicast else "elements"]
+    if "I" in mapping.bypass:
+        counts[eq.DRAM_I] = counts[eq.ARRAY_I]
+    else:
+        counts[eq.DRAM_I] -= credit["buffer"]
 
 
 def _refuse_inexact(layer: Layer, largest: float) -> None:

@@ -7,6 +7,7 @@ changes it collects the coordinates of the new tile and counts them. Only for sm
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 
@@ -20,13 +21,14 @@ Ranges = dict[str, range]
 Words = set[tuple[int, ...]]
 
 
-def walk(layer: Layer, mapping: Mapping, *, multicast: bool = True) -> dict[str, int]:
+def walk(layer: Layer, mapping: Mapping, *, multicast: bool = True, halo: bool = False) -> dict[str, int]:
     """What the nest moves, by the names of `equations.COUNTS`.
 
     Args:
         layer: small: every step of the nest is taken.
         mapping: covers the layer.
         multicast: False where every element reads for itself.
+        halo: whether a tile that follows another along the innermost loop, if that slides the window, brings its new words only.
     """
     total = dict.fromkeys(COUNTS, 0)
     held: dict[str, tuple[int, ...]] = {}
@@ -35,6 +37,7 @@ def walk(layer: Layer, mapping: Mapping, *, multicast: bool = True) -> dict[str,
     resident: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     copies = {"W": int(layer.weighted), "I": len(layer.inputs) if layer.kind == "elementwise" else 1}
     block_volume: dict[str, int] = {}
+    old = _Previous({}, {}, set(), set(), {})
     for outer, block, inner, tile in _steps(layer, mapping):
         elements = list(_elements(mapping, tile))
         total["operations"] += sum(prod(len(part[dim]) for dim in DIMS) for _, part in elements)
@@ -43,19 +46,52 @@ def walk(layer: Layer, mapping: Mapping, *, multicast: bool = True) -> dict[str,
             key = _name(tensor, outer)
             if tensor not in mapping.bypass and blocks.get(tensor) != key:
                 blocks[tensor] = key
-                total[f"dram_{name}_reads"] += copies[tensor] * len(_words(tensor, block, layer))
+                kept = old.block if halo and tensor == "I" and _slid(mapping, old.outer, outer, None, None) else set()
+                words = _words(tensor, block, layer)
+                total[f"dram_{name}_reads"] += copies[tensor] * len(words - kept)
             key = _name(tensor, outer) + _name(tensor, inner)
             if held.get(tensor) != key:
                 held[tensor] = key
-                sent = sum(len(_words(tensor, part, layer)) for _, part in elements)
-                read = len(_words(tensor, tile, layer)) if multicast else sent
+                slid = halo and tensor == "I" and _slid(mapping, old.outer, outer, old.inner, inner)
+                parts = {where: _words(tensor, part, layer) for where, part in elements}
+                sent = sum(len(words - (old.parts.get(where, set()) if slid else set())) for where, words in parts.items())
+                read = len(_words(tensor, tile, layer) - (old.tile if slid else set())) if multicast else sent
                 total[f"delivered_{name}s"] += copies[tensor] * sent
                 total[f"array_{name}_reads"] += copies[tensor] * read
                 total[f"dram_{name}_reads"] += copies[tensor] * read * (tensor in mapping.bypass)
+        if halo:
+            inputs = {where: _words("I", part, layer) for where, part in elements}
+            old = _Previous(outer, inner, _words("I", block, layer), _words("I", tile, layer), inputs)
         _outputs(layer, mapping, (outer, block, inner, tile), elements, total, held, blocks, seen, resident, block_volume)
     _drain_array(mapping, total, resident)
     total["dram_output_writes"] += block_volume.pop("O", 0)
     return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Previous:
+    """The inputs of the step before."""
+
+    outer: dict[str, int]
+    inner: dict[str, int]
+    block: Words
+    tile: Words
+    parts: dict[tuple[int, ...], Words]
+
+
+def _slid(
+    mapping: Mapping, old_outer: dict[str, int], outer: dict[str, int], old_inner: dict[str, int] | None, inner: dict[str, int] | None
+) -> bool:
+    """Whether this step differs from the last in one index only, that of the innermost loop, and that loop slides the window."""
+    loops = [(dim, "outer") for dim in mapping.dram_order if mapping.dram[DIMS.index(dim)] > 1]
+    if inner is not None:
+        loops += [(dim, "inner") for dim in mapping.buffer_order if mapping.buffer[DIMS.index(dim)] > 1]
+    if not loops or loops[-1][0] not in "PQRS" or not old_outer:
+        return False
+    differing = [(dim, "outer") for dim in DIMS if old_outer[dim] != outer[dim]]
+    if inner is not None and old_inner is not None:
+        differing += [(dim, "inner") for dim in DIMS if old_inner[dim] != inner[dim]]
+    return differing == [loops[-1]]
 
 
 def _outputs(layer, mapping, step, elements, total, held, blocks, seen, resident, block_volume) -> None:  # type: ignore[no-untyped-def]
