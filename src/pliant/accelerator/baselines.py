@@ -40,16 +40,16 @@ DATAFLOWS: Final = {
     "weight-stationary": (Restriction("W", "W", bypass=False), None),
     "output-stationary": (Restriction("O", "O", bypass=False), None),
     "input-stationary": (Restriction("I", "I", bypass=False), None),
-    "row-stationary": (Restriction("W", "I", bypass=False), ("RCG", "PNG")),
+    "row-stationary": (Restriction(bypass=False, spread="R"), ("RPCKG", "PNG")),
 }
-"""The tensor that loops over array tiles and over buffer tiles keep in place, and the loops spread over the first two axes."""
+"""What loops over array tiles and over buffer tiles keep in place, and the loops spread over the first two axes."""
 
 
 def fixed_dataflow(layer: Layer, chip: Chip, name: str, objective: Goal = "edp") -> BestMapping:
     """The best tiles that one dataflow allows, nothing bypassing the buffer.
 
-    Row-stationary keeps a kernel row of weights in each element, kernel rows down the first axis and output rows along
-    the second, as Eyeriss does; its passes are simplified to this package's nests.
+    Row-stationary spreads all kernel rows down the first axis and output rows along the second, as Eyeriss does; what
+    is left of the first axis takes more output rows, channels or filters. Loop orders are free: Eyeriss varies its passes too.
 
     Raises:
         RecipeError: an unknown dataflow.

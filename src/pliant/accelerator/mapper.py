@@ -30,11 +30,14 @@ _ROUNDING: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """A part of the space: the tensors that inner and outer loops may keep in place, and what may bypass the buffer."""
+    """A part of the space: what inner and outer loops may keep in place, whether tensors may bypass the buffer, and loops
+    that must be spread over the array whole.
+    """
 
     keep_inner: str = TENSORS
     keep_outer: str = TENSORS
     bypass: bool = True
+    spread: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,9 @@ def optimal_mapping(
     """
     started = time.perf_counter()
     powers = _powers(objective)
-    splits = spatial_splits(layer, chip)
-    search = _Search(layer, chip, powers, restriction or Restriction(), splits)
+    allowed = restriction or Restriction()
+    splits = spatial_splits(layer, chip).only_spread(allowed.spread)
+    search = _Search(layer, chip, powers, allowed, splits)
     bounds = search.split_bounds()
     order = np.argsort(bounds, kind="stable")
     best, done, gap = np.inf, 0, 0.0

@@ -39,6 +39,12 @@ class SpatialSplits:
     mappings: tuple[int, ...]
     """How many mappings each row holds, with the nine orders and eight bypasses."""
 
+    def only_spread(self, loops: str) -> SpatialSplits:
+        """The rows in which these loops are spread whole, so that one round covers them."""
+        kept = np.flatnonzero((self.rounds[:, [DIMS.index(dim) for dim in loops]] == 1).all(axis=1)) if loops else np.arange(len(self.axes))
+        axes, mappings = tuple(self.axes[row] for row in kept), tuple(self.mappings[row] for row in kept)
+        return SpatialSplits(self.elements[kept], self.rounds[kept], axes, mappings)
+
 
 def divisors(number: int) -> list[int]:
     """All divisors, ascending."""
