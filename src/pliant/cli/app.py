@@ -112,4 +112,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-from pliant.cli import deploy, profile, report, run, search, train  # noqa: E402, F401 - each registers its command
+from pliant.cli import accelerator, deploy, profile, report, run, search, train  # noqa: E402, F401 - each registers its command
+
+app.add_typer(accelerator.app, name="accelerator")

@@ -1,0 +1,111 @@
+"""Does the model agree with Eyeriss? AlexNet and VGG-16 against the published bars and the measured chip.
+
+python benchmarks/accelerator_eyeriss.py ../shared/data/accelerator_reference.json --json eyeriss.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerator_networks import alexnet, vgg16
+
+from pliant.accelerator.baselines import fixed_dataflow
+from pliant.accelerator.chip import Axis, Chip, Memory, Words, load_chip
+from pliant.accelerator.energy import TABLES
+from pliant.accelerator.mapper import BestMapping, optimal_mapping
+from pliant.workload import Layer
+
+
+def isca_chip() -> Chip:
+    """The machine of the ISCA 2016 paper's analysis: 16 x 16 elements, 512 B each, 128 KiB buffer."""
+    axes = (Axis("rows", 16, "RCKG"), Axis("columns", 16, "PKCNG"))
+    words = Words(16, 16, 16, 16)
+    return Chip("eyeriss-isca16", axes, Memory(512.0), Memory(131072.0), TABLES["eyeriss"], 200.0, words=words)
+
+
+def measured_chip() -> Chip:
+    """The chip of the JSSC paper with the picojoule table of nn_dataflow and its 30 mW of idling."""
+    table = replace(TABLES["nn-dataflow"], idle_per_cycle=30e-3 / 200e6 * 1e12)
+    return replace(load_chip("eyeriss"), energy=table)
+
+
+def bars(reference: dict[str, Any]) -> list[dict[str, Any]]:
+    """Energy of each AlexNet layer at batch 16 in ALU, DRAM and register file, 1e9 MAC energies."""
+    rows = []
+    for layer in alexnet(16).layers:
+        if layer.name not in reference["alexnet"]:
+            continue
+        best = optimal_mapping(layer, isca_chip(), "energy")
+        row_stationary = fixed_dataflow(layer, isca_chip(), "row-stationary", "energy")
+        parts = best.cost.energy_parts
+        fixed = row_stationary.cost.energy_parts
+        for name, key in (("ALU", "mac"), ("DRAM", "dram"), ("RF", "register")):
+            published = reference["alexnet"][layer.name][name]
+            row = {"layer": layer.name, "part": name, "published": published, "optimal": parts[key] / 1e9, "row": fixed[key] / 1e9}
+            # The published bars count the four accesses of a multiply-accumulate; ours add what fills the registers.
+            counts = row_stationary.cost.counts
+            row["macs_only"] = (4 * counts["operations"] - counts["started_sums"]) / 1e9 if name == "RF" else row["row"]
+            rows.append(row)
+    return rows
+
+
+def whole(layers: list[BestMapping]) -> dict[str, float]:
+    """Latency, and power of the chip itself, without DRAM."""
+    milliseconds = sum(layer.cost.latency_ms for layer in layers)
+    on_chip = sum(layer.cost.energy - layer.cost.energy_parts["dram"] for layer in layers)
+    return {"latency_ms": milliseconds, "power_mw": on_chip * 1e-9 / milliseconds * 1e3}
+
+
+def chip_rows(layers: tuple[Layer, ...], published: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Latency and power of every convolution beside the measured chip's."""
+    chip, rows, mapped = measured_chip(), [], []
+    convolutions = [layer for layer in layers if layer.kind == "conv"]
+    for layer, row in zip([*convolutions, None], published, strict=True):
+        if layer is None:
+            ours = whole(mapped)
+        else:
+            best = fixed_dataflow(layer, chip, "row-stationary", "energy")
+            mapped.append(best)
+            ours = whole([best])
+
+        rows.append(
+            {
+                "layer": row["layer"],
+                "latency_ms": ours["latency_ms"],
+                "chip_ms": row["processing_latency_ms"],
+                "latency_ratio": ours["latency_ms"] / row["processing_latency_ms"],
+                "power_mw": ours["power_mw"],
+                "chip_mw": row["power_mW"],
+                "power_ratio": ours["power_mw"] / row["power_mW"],
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    reference = json.loads(options.reference.read_text(encoding="utf-8"))
+    result: dict[str, Any] = {"bars": bars(reference["eyeriss_isca16_energy"])}
+    print("| layer | part | published | certified optimum | row-stationary | without register fills |\n|---|---|---|---|---|---|")
+    for row in result["bars"]:
+        ours = f"{row['optimal']:.2f} | {row['row']:.2f} | {row['macs_only']:.2f}"
+        print(f"| {row['layer']} | {row['part']} | {row['published']:.2f} | {ours} |")
+    for name, layers in (("alexnet", alexnet(4).layers), ("vgg16", vgg16(3).layers)):
+        result[name] = chip_rows(layers, reference["eyeriss_chip"][name])
+        print(f"\n{name}\n| layer | ms | chip ms | ratio | mW | chip mW | ratio |\n|---|---|---|---|---|---|---|")
+        for row in result[name]:
+            time = f"{row['latency_ms']:.1f} | {row['chip_ms']:.1f} | {row['latency_ratio']:.2f}"
+            print(f"| {row['layer']} | {time} | {row['power_mw']:.0f} | {row['chip_mw']:.0f} | {row['power_ratio']:.2f} |")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""What does a mapping cost? Exact counts, energy, cycles and capacity, of one mapping or of millions.
+
+cost = evaluate(layer, chip, mapping)            # everything about one
+costs = evaluate_many(layer, chip, codes)        # arrays: energy, cycles, whether it fits
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from pliant.accelerator import equations as eq
+from pliant.accelerator import price
+from pliant.accelerator.chip import Chip
+from pliant.accelerator.halo import halo_credit
+from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping, check_mapping, layer_sizes
+from pliant.accelerator.stall import stall_exact_cycles
+from pliant.errors import InfeasibleError
+from pliant.workload import Layer
+
+LatencyMode = Literal["roofline", "stall_exact"]
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class MappingCost:
+    """What one mapping of one layer costs."""
+
+    counts: dict[str, int]
+    """Words moved, by the names of `equations.COUNTS`."""
+    cycles: float
+    time_cycles: dict[str, float]
+    """Cycles of compute, DRAM, buffer port and network, each as if alone."""
+    latency_ms: float
+    energy: float
+    """In the unit of the chip's energy table."""
+    energy_unit: str
+    energy_parts: dict[str, float]
+    utilisation: float
+    """Operations done over operations that the array could have done in this time, 0 to 1."""
+
+    @property
+    def edp(self) -> float:
+        """Energy times cycles."""
+        return self.energy * self.cycles
+
+    @property
+    def energy_mj(self) -> float | None:
+        """Millijoule; None where the energy table knows ratios only."""
+        return self.energy * 1e-9 if self.energy_unit == "picojoule" else None
+
+    @property
+    def bound_by(self) -> str:
+        """What is slowest: compute, dram, buffer or noc."""
+        return max(self.time_cycles, key=self.time_cycles.__getitem__)
+
+
+@dataclass(frozen=True, slots=True)
+class MappingCosts:
+    """What many mappings of one layer cost; arrays of one length."""
+
+    energy: NDArray[np.float64]
+    cycles: NDArray[np.float64]
+    fits: NDArray[np.bool_]
+    """Whether registers and buffer hold the tiles; the other two hold what it would cost if they did."""
+
+
+def layer_code(layer: Layer) -> NDArray[np.int64]:
+    """The twelve integers of a layer; element-wise layers read every one of their inputs."""
+    inputs = max(len(layer.inputs), 1) if layer.kind == "elementwise" else 1
+    return eq.layer_vector(layer_sizes(layer), layer.stride, layer.dilation, layer.weighted, inputs)
+
+
+def evaluate(
+    layer: Layer,
+    chip: Chip,
+    mapping: Mapping,
+    *,
+    latency: LatencyMode = "roofline",
+    check_capacity: bool = True,
+    halo: bool = False,
+) -> MappingCost:
+    """Counts, cycles and energy of one mapping.
+
+    Args:
+        layer: the loops; a word is as wide as the chip says, not as the layer.
+        chip: the hardware.
+        mapping: covers the layer.
+        latency: `roofline` overlaps everything perfectly (a lower bound); `stall_exact` walks lock-step double buffering.
+        check_capacity: whether tiles that do not fit are an error.
+        halo: whether a buffer keeps the overlap of neighbouring input windows where the innermost loop above it slides them;
+            stall-exact latency takes no notice of it.
+
+    Raises:
+        InfeasibleError: the mapping does not cover the layer, has idle iterations, exceeds a memory (which, and by how
+            much), or has counts above 2^53.
+    """
+    check_mapping(layer, chip, mapping)
+    code, vector = layer_code(layer), price.chip_vector(chip)
+    counts, work = np.zeros(len(eq.COUNTS)), np.zeros(eq.SCRATCH)
+    encoded = mapping.encode()
+    bits = int(encoded[eq.BYPASS])
+    eq.count(code, encoded, chip.multicast, counts, work)
+    _refuse_inexact(layer, float(counts.max()))
+    if halo:
+        _credit_halo(layer, chip, mapping, counts)
+    if check_capacity:
+        _refuse_over_capacity(layer, chip, code, vector, work, bits)
+    seconds, parts = np.zeros(4), np.zeros(6)
+    price.times(counts, bits, vector, seconds)
+    cycles = float(seconds.max()) if latency == "roofline" else stall_exact_cycles(layer, chip, mapping)
+    price.energies(counts, code, bits, cycles, vector, parts)
+    energy, busy = float(parts.sum()), cycles * chip.elements * chip.macs_per_element_per_cycle
+    return MappingCost(
+        counts={name: int(value) for name, value in zip(eq.COUNTS, counts, strict=True)},
+        cycles=cycles,
+        time_cycles=dict(zip(price.TIME_PARTS, seconds.tolist(), strict=True)),
+        latency_ms=cycles / chip.clock_mhz * 1e-3,
+        energy=energy,
+        energy_unit=chip.energy.unit,
+        energy_parts=dict(zip(price.ENERGY_PARTS, parts.tolist(), strict=True)),
+        utilisation=float(counts[0]) / busy,
+    )
+
+
+def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts:
+    """Energy, roofline cycles and capacity of many mappings.
+
+    Args:
+        layer: the loops.
+        chip: the hardware.
+        codes: shape (mappings, ENCODED_LENGTH), any integer type: rows of `Mapping.encode`. Rows must cover the layer
+            without idle iterations; this is checked, axes and their loops are not.
+
+    Raises:
+        InfeasibleError: a row does not cover the layer, or counts above 2^53.
+    """
+    rows = np.ascontiguousarray(codes)
+    if rows.ndim != 2 or rows.shape[1] != ENCODED_LENGTH or not np.issubdtype(rows.dtype, np.integer):
+        raise InfeasibleError(f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), received {rows.dtype} of shape {rows.shape}.")
+    energy, cycles, fits = np.empty(len(rows)), np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
+    wrong = evaluate_rows(layer_code(layer), price.chip_vector(chip), chip.multicast, rows, energy, cycles, fits)
+    if wrong >= 0:
+        raise InfeasibleError(f"layer {layer.name!r}: mapping {wrong} does not cover the layer exactly, or its counts exceed 2^53.")
+    return MappingCosts(energy, cycles, fits)
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def evaluate_rows(layer: Any, chip: Any, multicast: bool, rows: Any, energy: Any, cycles: Any, fits: Any) -> int:
+    """The kernel behind `evaluate_many`; returns a row that is wrong, or -1."""
+    wrong = np.full((len(rows) + _CHUNK - 1) // _CHUNK, -1)
+    for chunk in prange(len(wrong)):
+        work, counts, parts = np.empty(eq.SCRATCH), np.empty(15), np.empty(6)
+        for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows))):
+            code = rows[row]
+            covered = eq.count(layer, code, multicast, counts, work)
+            if not covered or max(counts[0], counts[eq.SENT_O], counts[eq.SENT_I], counts[eq.SENT_W]) >= price.EXACT:
+                wrong[chunk] = row
+                continue
+            bypass = code[eq.BYPASS]
+            partial = price.reduction_is_partial(work)
+            over = price.register_excess(layer, work, chip) + price.buffer_excess(layer, work, partial, bypass, chip)
+            fits[row] = over == 0.0
+            energy[row], cycles[row] = price.total_energy_and_cycles(counts, layer, bypass, chip, parts)
+    return int(wrong.max()) if len(wrong) else -1
+
+
+def _credit_halo(layer: Layer, chip: Chip, mapping: Mapping, counts: NDArray[np.float64]) -> None:
+    credit = halo_credit(layer, mapping)
+    counts[eq.SENT_I] -= credit["elements"]
+    counts[eq.ARRAY_I] -= credit["array" if chip.multicast else "elements"]
+    if "I" in mapping.bypass:
+        counts[eq.DRAM_I] = counts[eq.ARRAY_I]
+    else:
+        counts[eq.DRAM_I] -= credit["buffer"]
+
+
+def _refuse_inexact(layer: Layer, largest: float) -> None:
+    if not largest < price.EXACT:
+        raise InfeasibleError(
+            f"layer {layer.name!r}: counts are exact up to 2^53, and this mapping moves {largest:.3g} words. Split the layer."
+        )
+
+
+def _refuse_over_capacity(
+    layer: Layer, chip: Chip, code: NDArray[np.int64], vector: NDArray[np.float64], work: NDArray[np.float64], bypass: int
+) -> None:
+    over = {
+        "registers": price.register_excess(code, work, vector),
+        "buffer": price.buffer_excess(code, work, price.reduction_is_partial(work), bypass, vector),
+    }
+    for level, bits in over.items():
+        if bits > 0:
+            memory = getattr(chip, level)
+            halves = " (half of it, since it is double-buffered)" if memory.double_buffered else ""
+            raise InfeasibleError(
+                f"layer {layer.name!r}: tiles fit their memory; the {level} of {chip.name!r} hold {memory.total_bytes:g} bytes{halves},"
+                f" and the tiles exceed that by {bits / 8:g} bytes."
+            )

@@ -1,0 +1,152 @@
+"""Why is a layer slow, and where does its energy go? In words, and as bars of text.
+
+`reasons` says what bounds the latency and what it would take to move the bound; the report shows the same sentences.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pliant.accelerator.chip import DIMS, Chip
+from pliant.accelerator.mapper import BestMapping
+from pliant.accelerator.mapping import RELEVANT, format_mapping, layer_sizes
+from pliant.workload import Layer
+
+TENSOR_NAMES = {"W": "weights", "I": "inputs", "O": "outputs"}
+PART_NAMES = {
+    "mac": "arithmetic",
+    "register": "registers",
+    "noc": "network on chip",
+    "buffer": "global buffer",
+    "dram": "DRAM",
+    "idle": "idling",
+    "compute": "compute",
+}
+_BAR = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Words of one tensor's tile at one level; None where the tensor bypasses it."""
+
+    tensor: str
+    level: str
+    words: int | None
+
+
+def tiles(best: BestMapping) -> tuple[Tile, ...]:
+    """The tile of each tensor in one element's registers, in the whole array, in the buffer, and all of it."""
+    layer, mapping = best.layer, best.mapping
+    sizes = layer_sizes(layer)
+    register = list(mapping.register)
+    array = [min(tile * wide, size) for tile, wide, size in zip(register, mapping.elements, sizes, strict=True)]
+    buffer = [min(extent * count, size) for extent, count, size in zip(array, mapping.buffer, sizes, strict=True)]
+    levels = {"register": register, "array": array, "buffer": buffer, "dram": list(sizes)}
+    return tuple(
+        Tile(tensor, level, None if level == "buffer" and tensor in mapping.bypass else tile_words(layer, tensor, extents))
+        for level, extents in levels.items()
+        for tensor in "WIO"
+        if tensor != "W" or layer.weighted
+    )
+
+
+def tile_words(layer: Layer, tensor: str, extents: list[int]) -> int:
+    """Distinct words of a tile."""
+    size = dict(zip(DIMS, extents, strict=True))
+    if tensor != "I":
+        return math.prod(size[dim] for dim in RELEVANT[tensor])
+    common = math.gcd(layer.stride, layer.dilation)
+    stride, dilation = layer.stride // common, layer.dilation // common
+
+    def rows(outputs: int, kernel: int) -> int:
+        return outputs * kernel - max(outputs - dilation, 0) * max(kernel - stride, 0)
+
+    copies = max(len(layer.inputs), 1) if layer.kind == "elementwise" else 1
+    return copies * size["G"] * size["N"] * size["C"] * rows(size["P"], size["R"]) * rows(size["Q"], size["S"])
+
+
+def reasons(best: BestMapping, chip: Chip) -> tuple[str, ...]:
+    """Sentences about latency, utilisation and energy, the most important first."""
+    cost, mapping = best.cost, best.mapping
+    said = [_latency_reason(best, chip)]
+    used = math.prod(mapping.elements)
+    if used < chip.elements:
+        spread = ", ".join(f"{axis.name} {_spread(factors)}" for axis, factors in zip(chip.axes, mapping.spatial, strict=True))
+        said.append(f"{used} of {chip.elements} elements have work ({spread}): the loops that this wiring can spread do not fill it.")
+    steps = math.prod(-(-size // wide) for size, wide in zip(layer_sizes(best.layer), mapping.elements, strict=True))
+    full = cost.counts["operations"] / (steps * used)
+    if full < 0.98:
+        said.append(f"Of the elements in use, {1 - full:.0%} idle at the edges, where sizes do not divide by the spread.")
+    name, energy = max(cost.energy_parts.items(), key=lambda item: item[1])
+    said.append(f"{energy / cost.energy:.0%} of the energy goes to {PART_NAMES[name]}.")
+    moved = {"W": cost.counts["dram_weight_reads"], "I": cost.counts["dram_input_reads"]}
+    moved["O"] = cost.counts["dram_output_writes"] + cost.counts["dram_sum_reads"]
+    whole = {tile.tensor: tile.words for tile in tiles(best) if tile.level == "dram"}
+    for tensor, words in moved.items():
+        least = whole.get(tensor) or 0
+        if least and words > 1.05 * least:
+            said.append(f"{TENSOR_NAMES[tensor].capitalize()} cross the DRAM interface {words / least:.1f} times over.")
+    if mapping.bypass:
+        said.append(f"{' and '.join(TENSOR_NAMES[t] for t in mapping.bypass).capitalize()} bypass the global buffer.")
+    return tuple(said)
+
+
+def _latency_reason(best: BestMapping, chip: Chip) -> str:
+    cost = best.cost
+    others = sorted(cost.time_cycles.items(), key=lambda item: -item[1])
+    (slowest, cycles), (second, next_cycles) = others[0], others[1]
+    room = f"{PART_NAMES[second]} would be next, at {next_cycles / cycles:.0%} of it" if next_cycles else "nothing else takes time"
+    start = f"{PART_NAMES[slowest].capitalize()} sets the pace ({cycles:,.0f} cycles); {room}."
+    if slowest == "dram":
+        more = f"{cycles / next_cycles:.1f} times" if next_cycles else "More of"
+        return f"{start} {more} the bandwidth ({chip.dram_bandwidth_bytes_per_cycle:g} B a cycle) would move the bound."
+    if slowest == "buffer":
+        return f"{start} The port between buffer and array carries {chip.buffer.bandwidth_bytes_per_cycle:g} B a cycle."
+    return f"{start} The array does {cost.utilisation:.0%} of what it could."
+
+
+def _spread(factors: tuple[int, ...]) -> str:
+    return " ".join(f"{dim}*{count}" for dim, count in zip(DIMS, factors, strict=True) if count > 1) or "unused"
+
+
+def explanation(best: BestMapping, chip: Chip) -> str:
+    """Everything about one layer as text: nest, tiles, bars of time and energy, reasons, proof."""
+    layer, cost = best.layer, best.cost
+    sizes = " ".join(f"{dim}={size}" for dim, size in zip(DIMS, layer_sizes(layer), strict=True) if size > 1)
+    stride = f" stride={layer.stride}" * (layer.stride > 1) + f" dilation={layer.dilation}" * (layer.dilation > 1)
+    lines = [f"{layer.name} ({layer.kind}) {sizes}{stride} on {chip.name}, best for {best.objective}", ""]
+    lines += [format_mapping(best.mapping, [axis.name for axis in chip.axes]), ""]
+    lines += ["tile in words    register        array       buffer         DRAM"]
+    held = {(tile.tensor, tile.level): tile.words for tile in tiles(best)}
+    for tensor in dict.fromkeys(tensor for tensor, _ in held):
+        words = [held[tensor, level] for level in ("register", "array", "buffer", "dram")]
+        lines.append(f"{TENSOR_NAMES[tensor]:12}" + "".join(f"{'bypass' if count is None else format(count, ','):>13}" for count in words))
+    lines += ["", f"time: {cost.cycles:,.0f} cycles, {cost.latency_ms:.4g} ms, utilisation {cost.utilisation:.1%}"]
+    lines += _bars(cost.time_cycles, cost.cycles)
+    unit = "uJ" if cost.energy_unit == "picojoule" else "million MAC energies"
+    lines += ["", f"energy: {cost.energy / 1e6:,.4g} {unit}"]
+    lines += _bars(cost.energy_parts, cost.energy)
+    lines += ["", *reasons(best, chip), "", proof(best)]
+    return "\n".join(lines)
+
+
+def _bars(parts: dict[str, float], whole: float) -> list[str]:
+    rows = []
+    for name, value in parts.items():
+        if value > 0:
+            share = value / whole
+            rows.append(f"  {PART_NAMES[name]:16} {'█' * round(_BAR * share):{_BAR}} {share:6.1%}")
+    return rows
+
+
+def proof(best: BestMapping) -> str:
+    """The certificate as a sentence."""
+    c = best.certificate
+    if not c.proven:
+        return f"Not proven: the time was up. No mapping of the {c.mappings:,} in the space is more than {c.gap:.1%} better."
+    return (
+        f"Proven best of {c.mappings:,} mappings: {c.evaluated:,} costed exactly, {c.pruned_by_spatial_bound:,} left out by the spatial"
+        f" bound, {c.pruned_by_registers:,} too large for the registers, {c.pruned_by_traffic_bound_or_buffer:,} by the traffic bound or"
+        f" too large for the buffer; gap 0, {c.seconds:.2f} s."
+    )

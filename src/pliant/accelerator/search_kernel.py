@@ -1,0 +1,238 @@
+"""The inner part of the mapper: the best mapping for one spatial split, compiled with Numba.
+
+With the split fixed, energy is a sum of a part that depends on the register tile alone and a part that depends on the
+buffer tile alone (docs/accelerator.md derives it). For each set of bypassed tensors and each tensor kept in place by
+the inner loops, both lists are sorted and pairs are visited in order of their bound until no pair can beat the best
+mapping so far. What a pair really costs is asked of the tested kernel, so a bound can only cost time, never truth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pliant.accelerator import equations as eq
+from pliant.accelerator import price as pr
+from pliant.accelerator.equations import I, O, P, Q, R, S, kernel
+
+# Columns of a list of register tiles: traffic of each tensor if the inner loops refetch it, and if they do not.
+ARRAY_FULL, SENT_FULL, ARRAY_ONCE, SENT_ONCE = 0, 3, 6, 9
+# Columns of a list of buffer tiles: DRAM words if refetched, words of the tile, refetches of each tensor, of its elements.
+DRAM_FULL, TILE_WORDS, REPEATS, ACTIVE = 0, 3, 6, 9
+# What a search counts.
+EVALUATED, REGISTER_MISFITS = 0, 1
+
+
+@kernel
+def objective(energy: float, cycles: float, energy_power: float, cycles_power: float) -> float:
+    """What is minimised: energy^a cycles^b."""
+    if energy_power == 1.0 and cycles_power == 1.0:
+        return energy * cycles
+    return float(energy**energy_power * cycles**cycles_power)
+
+
+@kernel
+def register_tiles(
+    layer: Any, chip: Any, multicast: bool, elements: Any, rounds: Any, divisors: Any, numbers: Any, s: Any
+) -> tuple[Any, Any]:
+    """Every register tile that fits, and its traffic (the columns above).
+
+    Args:
+        layer: as `equations.layer_vector`.
+        chip: as `price.chip_vector`.
+        multicast: whether a word for several elements is read once.
+        elements: by loop.
+        rounds: of the array over each loop.
+        divisors: of the rounds, ascending, one row a loop.
+        numbers: how many divisors each row has.
+        s: scratch.
+    """
+    capacity = 256
+    tiles, traffic = np.ones((capacity, 8), dtype=np.int64), np.empty((capacity, 12))
+    code = np.ones(65, dtype=np.int64)
+    code[eq.BYPASS] = 0
+    for d in range(8):
+        code[eq.AXES + d] = elements[d]
+    digit = np.zeros(8, dtype=np.int64)
+    found, depth = 0, 0
+    for d in range(8):
+        s[eq.TILE, d] = 1.0
+    # Depth first; a tile that does not fit is not grown along later loops, nor further along this one.
+    while depth >= 0:
+        if depth == 8:
+            if found == capacity:
+                grown, grown_traffic = np.ones((2 * capacity, 8), dtype=np.int64), np.empty((2 * capacity, 12))
+                grown[:capacity], grown_traffic[:capacity] = tiles, traffic
+                tiles, traffic, capacity = grown, grown_traffic, 2 * capacity
+            for d in range(8):
+                tile = divisors[d, digit[d]]
+                tiles[found, d] = code[d] = tile
+                code[eq.BUFFER + d], code[eq.DRAM + d] = rounds[d] // tile, 1
+            _tile_traffic(layer, code, multicast, s, traffic[found])
+            found += 1
+            depth -= 1
+            digit[depth] += 1
+            continue
+        if digit[depth] < numbers[depth]:
+            s[eq.TILE, depth] = divisors[depth, digit[depth]]
+            for d in range(depth + 1, 8):
+                s[eq.TILE, d] = 1.0
+            if pr.register_excess(layer, s, chip) == 0.0:
+                depth += 1
+                if depth < 8:
+                    digit[depth] = 0
+                continue
+        s[eq.TILE, depth] = 1.0
+        depth -= 1
+        if depth >= 0:
+            digit[depth] += 1
+    return tiles[:found], traffic[:found]
+
+
+@kernel
+def _tile_traffic(layer: Any, code: Any, multicast: bool, s: Any, out: Any) -> None:
+    """Traffic of one register tile: words into the array and at the elements, refetched by every other loop, or never."""
+    eq.prepare(layer, code, s)
+    for d in range(8):
+        s[eq.PART, d] = eq.ALL
+    for tensor in range(3):
+        words = eq.moved_words(tensor, s, float(layer[8]), float(layer[9]), False)
+        sent = eq.moved_words(tensor, s, float(layer[8]), float(layer[9]), True)
+        scale = float(layer[10 + tensor]) if tensor != O else 1.0
+        full, full_sent, once_sent = words, sent, sent
+        for d in range(8):
+            if not eq.RELEVANCE[tensor, d]:
+                full *= s[eq.TILES, d]
+                full_sent *= s[eq.ALL_ACTIVE, d]
+                once_sent *= s[eq.ELEMENTS, d]
+        if not multicast and tensor != O:
+            full, words = full_sent, once_sent
+        out[ARRAY_FULL + tensor], out[SENT_FULL + tensor] = full * scale, full_sent * scale
+        out[ARRAY_ONCE + tensor], out[SENT_ONCE + tensor] = words * scale, once_sent * scale
+
+
+@kernel
+def buffer_tiles(layer: Any, elements: Any, rounds: Any, divisors: Any, numbers: Any, s: Any) -> tuple[Any, Any]:
+    """Every number of buffer tiles by loop, and what follows from it (the columns above)."""
+    total = 1
+    for d in range(8):
+        total *= numbers[d]
+    outer, facts = np.empty((total, 8), dtype=np.int64), np.empty((total, 12))
+    digit = np.zeros(8, dtype=np.int64)
+    code = np.ones(65, dtype=np.int64)
+    code[eq.BYPASS] = 0
+    for d in range(8):
+        code[eq.AXES + d] = elements[d]
+    for row in range(total):
+        for d in range(8):
+            dram = divisors[d, digit[d]]
+            outer[row, d] = code[eq.DRAM + d] = dram
+            code[d] = rounds[d] // dram
+        # The whole block as one register tile: the same extents, and the fewest active elements in the last block.
+        eq.prepare(layer, code, s)
+        _block_facts(layer, s, facts[row])
+        for d in range(7, -1, -1):
+            digit[d] += 1
+            if digit[d] < numbers[d]:
+                break
+            digit[d] = 0
+    return outer, facts
+
+
+@kernel
+def _block_facts(layer: Any, s: Any, out: Any) -> None:
+    stride, dilation = float(layer[8]), float(layer[9])
+    for tensor in range(3):
+        scale = float(layer[10 + tensor]) if tensor != O else 1.0
+        words = 1.0
+        if tensor == I:
+            words = s[eq.SIZE, 0] * s[eq.SIZE, 1] * s[eq.SIZE, 3]
+            words *= eq.rows_sum(eq.block_list(s, P), eq.block_list(s, R), stride, dilation)
+            words *= eq.rows_sum(eq.block_list(s, Q), eq.block_list(s, S), stride, dilation)
+        repeats, active = 1.0, 1.0
+        for d in range(8):
+            if eq.RELEVANCE[tensor, d]:
+                words *= s[eq.SIZE, d] if tensor != I else 1.0
+            else:
+                repeats *= s[eq.OUTER, d]
+                active *= s[eq.BLOCK_ACTIVE, d]
+        out[DRAM_FULL + tensor] = words * repeats * scale
+        out[REPEATS + tensor], out[ACTIVE + tensor] = repeats, active
+        out[TILE_WORDS + tensor] = pr.tile_words(tensor, s, eq.EXTENT, layer)
+
+
+@kernel
+def add_array(tensor: int, words: float, sent: float, outputs: float, bypassed: bool, chip: Any, out: Any) -> None:
+    """Adds energy and bits on DRAM, port and network of traffic between the array and the buffer (or DRAM)."""
+    if tensor == O:
+        back = words - outputs
+        bits = pr.output_bits(words, back, chip)
+        delivered = (sent + back) * chip[pr.BITS_SUM]
+        # An accumulator is read when it leaves and written when it comes back; those that begin at zero are set off elsewhere.
+        registers = 2.0 * sent * chip[pr.BITS_SUM]
+    else:
+        bits, delivered = words * chip[pr.BITS_W + tensor], sent * chip[pr.BITS_W + tensor]
+        registers = delivered
+    out[0] += bits * (chip[pr.E_DRAM] if bypassed else chip[pr.E_BUFFER]) + delivered * chip[pr.E_NOC] + registers * chip[pr.E_REGISTER]
+    out[1] += bits if bypassed else 0.0
+    out[2] += 0.0 if bypassed else bits
+    out[3] += delivered
+
+
+@kernel
+def add_dram(tensor: int, words: float, outputs: float, chip: Any, out: Any) -> None:
+    """Adds energy and DRAM bits of traffic between the buffer and DRAM."""
+    bits = pr.output_bits(words, words - outputs, chip) if tensor == O else words * chip[pr.BITS_W + tensor]
+    out[0] += bits * (chip[pr.E_DRAM] + chip[pr.E_BUFFER])
+    out[1] += bits
+
+
+@kernel
+def constant_energy(layer: Any, elements: Any, chip: Any) -> float:
+    """Energy that no mapping of this split changes: operations, and their registers."""
+    operations, started = 1.0, 1.0
+    for d in range(8):
+        operations *= layer[d]
+        started *= layer[d] if eq.RELEVANCE[O, d] else elements[d]
+    bits = operations * (chip[pr.BITS_W] * layer[10] + chip[pr.BITS_I] * layer[11]) + 2.0 * (operations - started) * chip[pr.BITS_SUM]
+    return float(operations * chip[pr.E_MAC] + bits * chip[pr.E_REGISTER])
+
+
+@kernel
+def bound(constant: float, slowest: float, a: Any, b: Any, chip: Any, energy_power: float, cycles_power: float) -> float:
+    """Least value of any mapping whose energies and bits are at least the sum of two parts."""
+    cycles = max(slowest, (a[1] + b[1]) / chip[pr.BW_DRAM], (a[2] + b[2]) / chip[pr.BW_BUFFER], (a[3] + b[3]) / chip[pr.BW_NOC])
+    return objective(constant + a[0] + b[0] + cycles * chip[pr.E_IDLE], cycles, energy_power, cycles_power)
+
+
+@kernel
+def fits_buffer(facts: Any, partial: bool, bypass: int, chip: Any) -> bool:
+    """Whether a buffer tile fits, by the words of its tensors."""
+    w = 0.0 if bypass & 1 else facts[TILE_WORDS] * chip[pr.BITS_W]
+    i = 0.0 if bypass & 2 else facts[TILE_WORDS + 1] * chip[pr.BITS_I]
+    o = 0.0 if bypass & 4 else facts[TILE_WORDS + 2] * (chip[pr.BITS_SUM] if partial else chip[pr.BITS_O])
+    return bool(pr.excess_bits(w, i, o, chip, pr.BUF_W) == 0.0)
+
+
+@kernel
+def set_tiles(code: Any, elements: Any, rounds: Any, tile: Any, outer: Any) -> None:
+    """Writes the factors of a mapping into its code."""
+    for d in range(8):
+        code[d], code[eq.DRAM + d] = tile[d], outer[d]
+        code[eq.AXES + d], code[eq.AXES + 8 + d], code[eq.AXES + 16 + d] = elements[d], 1, 1
+        code[eq.BUFFER + d] = rounds[d] // (tile[d] * outer[d])
+
+
+@kernel
+def exact_value(
+    layer: Any, chip: Any, multicast: bool, code: Any, s: Any, counts: Any, parts: Any, energy_power: float, cycles_power: float
+) -> float:
+    """What a mapping really costs, infinity where it does not fit."""
+    eq.count(layer, code, multicast, counts, s)
+    bypass = code[eq.BYPASS]
+    over = pr.register_excess(layer, s, chip) + pr.buffer_excess(layer, s, pr.reduction_is_partial(s), bypass, chip)
+    if over > 0.0:
+        return float(np.inf)
+    energy, cycles = pr.total_energy_and_cycles(counts, layer, bypass, chip, parts)
+    return objective(energy, cycles, energy_power, cycles_power)

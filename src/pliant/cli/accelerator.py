@@ -1,0 +1,151 @@
+"""`pliant accelerator`: chips on paper, and the best way to run a network on one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from pliant.accelerator.chip import Chip
+    from pliant.accelerator.mapper import BestMapping
+    from pliant.accelerator.network import NetworkMapping
+    from pliant.workload import Workload
+
+app = typer.Typer(help="Accelerators on paper: chips, exact costs, and mappings proven to be the best.", no_args_is_help=True)
+
+CHIP = typer.Option("eyeriss", "--chip", help="A chip that ships (see `list`), or a TOML file.")
+OBJECTIVE = typer.Option("edp", "--objective", help="energy, latency or edp (energy times delay).")
+SIZES = typer.Option([], "--size", help="What an open size of the ONNX input stands for, as batch=1. May be repeated.")
+SKIP = typer.Option([], "--skip", help="An operator without a cost of its own, passed through as free. May be repeated.")
+CACHE = typer.Option(None, "--cache", help="Folder of results; layers of equal shape on equal chips are never mapped twice.")
+LIMIT = typer.Option(
+    0.0, "--time-limit-s", help="Seconds for each layer shape; after them the best so far stands, with its gap. 0: no limit."
+)
+
+
+@app.command("list")
+def list_chips() -> None:
+    """The chips that ship, with their sources."""
+    from pliant.accelerator.chip import load_chip, shipped_chips
+
+    for name in shipped_chips():
+        chip = load_chip(name)
+        array = " x ".join(f"{axis.size} {axis.name} ({axis.loops})" for axis in chip.axes)
+        buffer = f"{chip.buffer.total_bytes / 1024:,.0f} KiB buffer"
+        typer.echo(f"{name:16} {array}, {buffer}, {chip.clock_mhz:g} MHz, {chip.area_mm2:.2f} mm2 without wires")
+        typer.echo(f"{'':16} {chip.source}")
+
+
+@app.command("map")
+def map_network(
+    model: Path = typer.Argument(help="An ONNX file."),
+    chip: str = CHIP,
+    objective: str = OBJECTIVE,
+    report: Path | None = typer.Option(None, "--report", help="Write an HTML report here."),
+    size: list[str] = SIZES,
+    skip: list[str] = SKIP,
+    cache: Path | None = CACHE,
+    time_limit_s: float = LIMIT,
+) -> None:
+    """The best mapping of every layer: loop nest, cost, proof."""
+    mapped = _mapped(model, chip, objective, size, skip, cache, time_limit_s, show=True)
+    typer.echo(_total(mapped))
+    if report is not None:
+        from pliant.report.mapping import write_mapping_report
+
+        write_mapping_report(mapped, report)
+        typer.echo(f"Report: {report}")
+
+
+@app.command()
+def explain(
+    model: Path = typer.Argument(help="An ONNX file."),
+    layer: str = typer.Option(..., "--layer", help="Number (from 1) or name of the layer."),
+    chip: str = CHIP,
+    objective: str = OBJECTIVE,
+    size: list[str] = SIZES,
+    skip: list[str] = SKIP,
+    time_limit_s: float = LIMIT,
+) -> None:
+    """Where cycles and energy of one layer go, as picture and words."""
+    from pliant.accelerator.explain import explanation
+    from pliant.accelerator.mapper import optimal_mapping
+
+    workload, hardware = _workload(model, size, skip), _chip(chip)
+    names = [item.name for item in workload.layers]
+    chosen = workload.layers[_layer_index(layer, names)]
+    best = optimal_mapping(chosen, hardware, objective, time_limit_s=time_limit_s or float("inf"))  # type: ignore[arg-type]
+    typer.echo(explanation(best, hardware))
+
+
+def _layer_index(layer: str, names: list[str]) -> int:
+    from pliant.errors import RecipeError, nearest
+
+    if layer in names:
+        return names.index(layer)
+    if layer.isdecimal() and 1 <= int(layer) <= len(names):
+        return int(layer) - 1
+    raise RecipeError(f"--layer is a name, or a number from 1 to {len(names)}; received {layer!r}. {nearest(layer, names)}")
+
+
+def _chip(name: str) -> Chip:
+    from pliant.accelerator.chip import load_chip
+
+    return load_chip(name)
+
+
+def _workload(model: Path, sizes: list[str], skip: list[str]) -> Workload:
+    from pliant.accelerator.onnx_import import onnx_workload
+    from pliant.errors import RecipeError
+
+    stated = {}
+    for text in sizes:
+        name, _, value = text.partition("=")
+        if not name or not value.isdecimal() or int(value) < 1:
+            raise RecipeError(f"--size is written name=number, as batch=1; received {text!r}.")
+        stated[name] = int(value)
+    return onnx_workload(model, sizes=stated, skip=skip)
+
+
+def _mapped(
+    model: Path, chip: str, objective: str, size: list[str], skip: list[str], cache: Path | None, time_limit_s: float, *, show: bool
+) -> NetworkMapping:
+    from pliant.accelerator.network import map_workload
+
+    workload, hardware = _workload(model, size, skip), _chip(chip)
+    number = 0
+
+    def progress(best: BestMapping) -> None:
+        nonlocal number
+        number += 1
+        if show:
+            typer.echo(_layer_lines(number, best, hardware))
+
+    limit = time_limit_s or float("inf")
+    return map_workload(workload, hardware, objective, time_limit_s=limit, cache=cache, progress=progress)  # type: ignore[arg-type]
+
+
+def _layer_lines(number: int, best: BestMapping, chip: Chip) -> str:
+    from pliant.accelerator.explain import proof
+    from pliant.accelerator.mapping import format_mapping
+
+    cost = best.cost
+    energy = _energy(cost.energy, cost.energy_unit)
+    head = f"{number}. {best.layer.name}: {cost.latency_ms:.4g} ms, {energy}, utilisation {cost.utilisation:.1%}, bound by {cost.bound_by}"
+    nest = format_mapping(best.mapping, [axis.name for axis in chip.axes])
+    return "\n".join([head, *("   " + line for line in nest.splitlines()), f"   {proof(best)}", ""])
+
+
+def _total(mapped: NetworkMapping) -> str:
+    energy = _energy(mapped.energy, mapped.chip.energy.unit)
+    proven = "every mapping proven best" if mapped.proven else "not every mapping proven (time limit)"
+    return (
+        f"{len(mapped.layers)} layers, {mapped.distinct} shapes on {mapped.chip.name}: {mapped.latency_ms:.4g} ms, {energy}, "
+        f"utilisation {mapped.utilisation:.1%}; {proven}, {mapped.seconds:.1f} s"
+    )
+
+
+def _energy(energy: float, unit: str) -> str:
+    return f"{energy * 1e-9:.4g} mJ" if unit == "picojoule" else f"{energy / 1e6:,.4g} million MAC energies"

@@ -1,0 +1,150 @@
+"""ONNX files become layers; networks are mapped layer by layer, equal layers once, results kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from pliant.accelerator.chip import Chip, load_chip
+from pliant.accelerator.network import map_workload, shape_key
+from pliant.accelerator.onnx_import import onnx_workload
+from pliant.errors import DamagedFileError, EncodingError
+from pliant.workload import NETWORK_INPUT, Layer, Workload
+
+
+def weight(name: str, *shape: int) -> Any:
+    return helper.make_tensor(name, TensorProto.FLOAT, shape, np.zeros(int(np.prod(shape)), dtype=np.float32))
+
+
+def save(path: Path, nodes: list[Any], weights: list[Any], shape: list[Any], out: list[Any]) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(path))
+    return path
+
+
+def residual_net(path: Path, batch: Any = 1, extra: str = "Relu") -> Path:
+    """Convolution with BatchNorm, depthwise and grouped convolution, addition, pooling, classifier."""
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w0"], ["a"], "stem", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("BatchNormalization", ["a", "s", "s", "s", "s"], ["b"], "norm"),
+        node("Relu", ["b"], ["c"], "act"),
+        node("Conv", ["c", "w1"], ["d"], "depthwise", group=8, pads=[1, 1, 1, 1]),
+        node("Conv", ["d", "w2", "s"], ["e"], "grouped", group=2, dilations=[2, 2], pads=[2, 2, 2, 2]),
+        node(extra, ["e"], ["e2"], "extra"),
+        node("Add", ["e2", "c"], ["f"], "sum"),
+        node("MaxPool", ["f"], ["g"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        node("GlobalAveragePool", ["g"], ["h"], "mean"),
+        node("Flatten", ["h"], ["i"], "flat"),
+        node("Gemm", ["i", "w3", "b3"], ["y"], "classifier", transB=1),
+    ]
+    weights = [
+        weight("w0", 8, 3, 3, 3),
+        weight("s", 8),
+        weight("w1", 8, 1, 3, 3),
+        weight("w2", 8, 4, 3, 3),
+        weight("w3", 10, 8),
+        weight("b3", 10),
+    ]
+    return save(path, nodes, weights, [batch, 3, 16, 16], [batch, 10])
+
+
+def test_an_onnx_file_becomes_the_layers_one_would_write_by_hand(tmp_path: Path) -> None:
+    workload = onnx_workload(residual_net(tmp_path / "net.onnx"))
+    assert workload.layers == (
+        Layer("stem", "conv", (NETWORK_INPUT,), K=8, C=3, P=8, Q=8, R=3, S=3, stride=2, bias=False),
+        Layer("depthwise", "conv", ("stem",), G=8, P=8, Q=8, R=3, S=3, bias=False),
+        Layer("grouped", "conv", ("depthwise",), G=2, K=4, C=4, P=8, Q=8, R=3, S=3, dilation=2),
+        Layer("sum", "elementwise", ("grouped", "stem"), G=8, P=8, Q=8),
+        Layer("pool", "pool", ("sum",), G=8, P=4, Q=4, R=2, S=2, stride=2),
+        Layer("mean", "pool", ("pool",), G=8, R=4, S=4),
+        Layer("classifier", "matmul", ("mean",), K=10, C=8),
+    )
+    assert workload.input_elements == 3 * 16 * 16
+
+
+def test_open_sizes_unknown_operators_and_broken_files_are_named(tmp_path: Path) -> None:
+    open_batch = residual_net(tmp_path / "open.onnx", batch="batch")
+    with pytest.raises(EncodingError, match="'batch' is open"):
+        onnx_workload(open_batch)
+    assert onnx_workload(open_batch, sizes={"batch": 4}).layers[0].N == 4
+    odd = residual_net(tmp_path / "odd.onnx", extra="Celu")
+    with pytest.raises(EncodingError, match=r"'Celu' \(node 'extra'\) has no cost"):
+        onnx_workload(odd)
+    assert len(onnx_workload(odd, skip={"Celu"}).layers) == 7
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(DamagedFileError, match="no valid ONNX model"):
+        onnx_workload(tmp_path / "text.onnx")
+    with pytest.raises(DamagedFileError, match="cannot be read"):
+        onnx_workload(tmp_path / "absent.onnx")
+
+
+def test_matrix_products_of_attention_are_groups(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["q"], "query"),
+        helper.make_node("Transpose", ["x"], ["t"], "turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "t"], ["y"], "scores"),
+    ]
+    layers = onnx_workload(save(tmp_path / "a.onnx", nodes, [weight("w", 16, 16)], [2, 5, 16], [2, 5, 5])).layers
+    assert layers[0] == Layer("query", "matmul", (NETWORK_INPUT,), N=10, K=16, C=16, bias=False)
+    assert layers[1] == Layer("scores", "matmul", ("query", NETWORK_INPUT), N=5, G=2, K=5, C=16, bias=False)
+
+
+def test_equal_layers_are_mapped_once_and_totals_add_up(tmp_path: Path) -> None:
+    first = Layer("first", "conv", (NETWORK_INPUT,), K=16, C=8, P=14, Q=14, R=3, S=3)
+    workload = Workload(
+        (first, replace(first, name="second", inputs=("first",)), Layer("add", "elementwise", ("first", "second"), G=16, P=14, Q=14)), 100
+    )
+    chip = load_chip("nvdla-256")
+    mapped = map_workload(workload, chip, cache=tmp_path / "cache")
+    assert mapped.distinct == 2
+    assert mapped.proven
+    assert mapped.energy == sum(layer.cost.energy for layer in mapped.layers)
+    cost = mapped.cost()
+    assert cost.latency_ms == pytest.approx(mapped.cycles / 1e6)
+    assert cost.energy_mj == pytest.approx(mapped.energy * 1e-9)
+    assert cost.macs == workload.macs
+    assert load_cost_without_energy(workload) is None
+
+
+def load_cost_without_energy(workload: Workload) -> float | None:
+    return map_workload(workload, load_chip("eyeriss")).cost().energy_mj
+
+
+def test_the_cache_answers_and_damage_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Layer("a", "conv", (NETWORK_INPUT,), K=16, C=8, P=14, Q=14, R=3, S=3)
+    workload, chip = Workload((layer,), 100), load_chip("nvdla-256")
+    made = map_workload(workload, chip, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("mapped again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pliant.accelerator.network.optimal_mapping", refuse)
+        assert map_workload(workload, chip, cache=tmp_path).layers == made.layers
+    file.write_text("{", encoding="utf-8")
+    assert map_workload(workload, chip, cache=tmp_path).layers[0].mapping == made.layers[0].mapping
+    assert file.read_text(encoding="utf-8").startswith('{"layer"')
+
+
+def test_cache_keys_depend_on_numbers_not_on_names() -> None:
+    layer = Layer("a", "conv", (NETWORK_INPUT,), K=16, C=8)
+    chip = load_chip("nvdla-256")
+    same: Chip = replace(chip, name="other", source="")
+    assert shape_key(layer, chip, "edp") == shape_key(replace(layer, name="b"), same, "edp")
+    assert shape_key(layer, chip, "edp") != shape_key(layer, replace(chip, clock_mhz=1.0), "edp")
+    assert shape_key(layer, chip, "edp") != shape_key(layer, chip, "energy")
+    assert shape_key(layer, chip, "edp") != shape_key(replace(layer, stride=2), chip, "edp")
