@@ -44,14 +44,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--into", help="keep the run in this directory")
     arguments = parser.parse_args()
     bare = statistics.median(seconds_of([sys.executable, "-c", "pass"]) for _ in range(9))
     imported = statistics.median(seconds_of([sys.executable, "-c", "import pliant"]) for _ in range(9))
     rows = [{"what": "import pliant", "seconds": imported, "of_which_python_s": bare}]
     if arguments.run:
         with tempfile.TemporaryDirectory() as folder:
-            pliant = [sys.executable, "-c", "import pliant.cli; pliant.cli.main()"]
-            command = [*pliant, "run", arguments.run, "--epochs", str(arguments.epochs), "--into", f"{folder}/run"]
+            into = str(arguments.into or f"{folder}/run")
+            command = [sys.executable, "-m", "pliant", "run", arguments.run, "--epochs", str(arguments.epochs), "--into", into]
             started = time.perf_counter()
             peak = peak_memory_bytes(command)
             rows.append(

@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from pliant.accuracy.allocator import trim_freed_memory
@@ -136,6 +137,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 def make_accelerator(precision: Precision, device: str | None = None) -> Accelerator:
     """The device, its mixed precision and the processes of a data-parallel run, as `accelerate` sees them."""
+    AcceleratorState._reset_state()  # one program may train with one precision after another
     return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=device == "cpu")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,7 +38,6 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
         return _load(supernet, run.weights)
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes)
-    AcceleratorState._reset_state()  # an earlier run in this program may have trained with another precision
     accelerator = make_accelerator(precision, device)
     log = _Log(run, progress) if accelerator.is_main_process else None
     train(
