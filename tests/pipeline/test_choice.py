@@ -16,8 +16,11 @@ from pliant.pipeline.train import train_supernet
 
 @pytest.fixture
 def finals(copied, digits_profile):
+    """The finished run's, where every network measures as predicted."""
     with Run.reopen(copied) as run:
-        yield search.finals(run, search.make_estimator(run, train_supernet(run)), load_profile(digits_profile))
+        found = search.finals(run, search.make_estimator(run, train_supernet(run)), load_profile(digits_profile))
+        found._measure = lambda candidates: {str(one.architecture): (one.cost, 0.0) for one in candidates}
+        yield found
 
 
 def test_network_that_misses_its_limit_in_a_fresh_process_is_passed_over(finals, finished, monkeypatch):
