@@ -14,13 +14,17 @@ from pliant.deploy.card import Card, write_card
 from pliant.deploy.package import write_model
 from pliant.deploy.verify import Agreement, measure_in_fresh_process, verify_accuracy, verify_outputs
 from pliant.devices.profile import DeviceProfile
-from pliant.metrics import Cost
+from pliant.metrics import Accuracy, Cost
+from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit
 from pliant.pipeline.profile import settings
 from pliant.pipeline.run import Progress, Run, silent
-from pliant.pipeline.search import Finalist, Found, is_here, make_estimator
+from pliant.pipeline.search import Finalist, Found, is_here, make_estimator, weights_digest
 from pliant.spaces.architecture import Architecture
+
+ONNX = "model.onnx"
+"""The name under which the record keeps the test accuracy of the exported file."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +74,49 @@ def deliver(
     images = pixels(run.data.validation.batch(np.arange(min(64, len(run.data.validation))))[0]).contiguous()
     agreement = verify_outputs(folder, supernet, network, architecture, images)
     progress("deliver", 2, 4, "outputs agree")
-    test = run.data.test.open(f"accuracy of {architecture} and of the front, in {folder.name}")
-    ours, theirs = verify_accuracy(folder, network, test)
-    front = {str(architecture): ours} | {str(one.architecture): top1(estimator.network(one.architecture), test).top1 for one in others}
+    tested = _tested(run, estimator, folder, network, architecture, others)
     progress("deliver", 3, 4, "tested")
     fresh_ms = finalist.fresh_ms
     if fresh_ms is None and is_here(profile):
         fresh_ms = measure_in_fresh_process(folder / "model.onnx", settings(run))
-    delivered = Delivered(folder, architecture, agreement, ours, theirs, len(test), fresh_ms, finalist.predicted.latency_ms, front)
+    ours = tested[str(architecture)]
+    delivered = Delivered(
+        folder=folder,
+        architecture=architecture,
+        agreement=agreement,
+        test_top1=ours.top1,
+        onnx_test_top1=tested[ONNX].top1,
+        test_images=ours.images,
+        fresh_latency_ms=fresh_ms,
+        predicted_ms=finalist.predicted.latency_ms,
+        front_test_top1={name: accuracy.top1 for name, accuracy in tested.items() if name != ONNX},
+    )
     write_card(folder / "card.md", _card(run, profile, finalist, delivered, limits))
     progress("deliver", 4, 4, "measured in a fresh process")
     return delivered
+
+
+def _tested(
+    run: Run, estimator: SupernetEstimator, folder: Path, network: Network, architecture: Architecture, others: Sequence[Finalist]
+) -> dict[str, Accuracy]:
+    """Test accuracy by architecture, and of the ONNX file: from the record where it stands, else in one opening of the test split."""
+    weights = weights_digest(run)
+    names = [ONNX, str(architecture), *(str(one.architecture) for one in others)]
+    contexts = {name: f"{weights} {architecture}" if name == ONNX else weights for name in names}
+    rows = {name: run.record.evaluation("test", name, contexts[name]) for name in names}
+    known = {name: row.accuracy for name, row in rows.items() if row is not None and row.accuracy is not None}
+    if len(known) == len(rows):
+        return known
+    test = run.data.test.open(f"accuracy of {architecture} and of the front, in {folder.name}")
+    ours, theirs = verify_accuracy(folder, network, test)
+    found = {ONNX: Accuracy(theirs, len(test)), str(architecture): Accuracy(ours, len(test))}
+    for one in others:
+        name = str(one.architecture)
+        if name not in found:
+            found[name] = known.get(name) or top1(estimator.network(one.architecture), test)
+    for name, accuracy in found.items():
+        run.record.add_evaluation("test", name, context=contexts[name], split="test", accuracy=accuracy)
+    return found
 
 
 def deliver_found(
