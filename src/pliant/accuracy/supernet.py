@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from pliant.accuracy.allocator import trim_freed_memory
 from pliant.accuracy.calibration import CALIBRATION_IMAGES, calibrate
 from pliant.accuracy.evaluation import pixels, top1
 from pliant.data.splits import Split
@@ -39,6 +40,7 @@ class SupernetEstimator:
         """The sub-network as a plain network, calibrated: ready to evaluate and export."""
         network = self.supernet.extract(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         calibrate(network, self.calibration_images)
+        trim_freed_memory()  # every network has activations of other sizes
         return network
 
     def __call__(self, architectures: Sequence[Architecture]) -> list[Accuracy | Failed]:
