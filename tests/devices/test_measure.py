@@ -14,7 +14,7 @@ import pytest
 
 from pliant.devices import measure as measuring
 from pliant.devices.measure import call_model, collect, convolution_peak_gflops, measure, measuring_processor, pinned
-from pliant.devices.timings import Settings
+from pliant.devices.timings import Settings, Timings
 from pliant.errors import MeasurementError
 from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.spaces.blocks import ConvBlock
@@ -115,3 +115,18 @@ def test_a_process_of_its_own_measures_a_file(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["latency_ms"] > 0
+
+
+def test_what_does_not_repeat_is_measured_again_with_twice_the_rounds(monkeypatch):
+    rounds = []
+
+    def bursts(models, settings, *, seed, progress):
+        rounds.append(settings.rounds)
+        disturbed = len(rounds) < 3
+        times = np.array([[10.0] if number % 2 or not disturbed else [20.0] for number in range(8)])
+        return {name: Timings(times, times, np.zeros_like(times), 1) for name in models}
+
+    monkeypatch.setattr("pliant.devices.measure.collect", bursts)
+    found = measure({"model": b""}, Settings(rounds=6), seed=0)
+    assert rounds == [6, 12, 24]
+    assert found["model"].latency_ms == pytest.approx(0.01)

@@ -19,7 +19,15 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from pliant.devices.lookup import CORRECTIONS, Correction, Fit, LookupTable, distinct_blocks, fit_table, spread_networks
-from pliant.devices.measure import anchor_model, call_model, collect, convolution_peak_gflops, measure, measuring_processor, pinned
+from pliant.devices.measure import (
+    anchor_model,
+    call_model,
+    collect_repeatable,
+    convolution_peak_gflops,
+    measure,
+    measuring_processor,
+    pinned,
+)
 from pliant.devices.timings import Measurement, Optimisation, Settings, Timings, require_repeatable, summarise
 from pliant.errors import DamagedFileError, ProfileMismatchError, nearest
 from pliant.files import replace_atomically, write_atomically
@@ -204,7 +212,9 @@ def profile_device(
     models |= {f"network {one}": random_network_model(space.blocks(one), rng) for one in networks}
     with pinned(measuring_processor(settings)) as is_pinned:
         peak = convolution_peak_gflops(settings)
-        timings = collect(models, settings, seed=seed, progress=lambda done, total: progress(f"{len(models)} models", done, total))
+        timings = collect_repeatable(
+            models, settings, seed=seed, progress=lambda done, total: progress(f"{len(models)} models", done, total)
+        )
     found = {name: summarise(raw, settings) for name, raw in timings.items()}
     if measurements is not None:
         _write_measurements(measurements, timings, keys)
