@@ -6,6 +6,8 @@ does (Lin, Yang, Han, DAC 2021: invalid candidates are drawn again).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -137,13 +139,19 @@ def decode(gene: NDArray[np.float64], layer: Layer, chip: Chip) -> NDArray[np.in
     rounds = -(-sizes // elements)
     for d in range(8):
         tiles = divisors(int(rounds[d]))
-        code[d] = min(tiles, key=lambda tile: abs(np.log(tile) - gene[16 + d] * np.log(rounds[d])))
+        code[d] = _nearest(tiles, gene[16 + d])
         left = int(rounds[d] // code[d])
-        code[32 + d] = min(divisors(left), key=lambda tile: abs(np.log(tile) - gene[24 + d] * np.log(left)))
+        code[32 + d] = _nearest(divisors(left), gene[24 + d])
         code[40 + d] = left // code[32 + d]
     code[48:56], code[56:64] = orders
     code[64] = int(sum(1 << bit for bit in range(3) if gene[-3 + bit] > 0.5))
     return code
+
+
+def _nearest(tiles: Sequence[int], ratio: float) -> int:
+    """The tile whose logarithm is nearest to a share of the largest one's."""
+    wanted = ratio * math.log(tiles[-1])
+    return min(tiles, key=lambda tile: abs(math.log(tile) - wanted))
 
 
 def _draw(splits: SpatialSplits, generator: np.random.Generator) -> NDArray[np.int64]:
