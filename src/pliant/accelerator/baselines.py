@@ -51,16 +51,19 @@ def fixed_dataflow(layer: Layer, chip: Chip, name: str, objective: Goal = "edp")
     """The best tiles that one dataflow allows, nothing bypassing the buffer.
 
     Row-stationary spreads all kernel rows down the first axis and output rows along the second, as Eyeriss does; what
-    is left of the first axis takes more output rows, channels or filters. Loop orders are free: Eyeriss varies its passes too.
+    is left of the first axis takes channels, filters, or more output rows (Eyeriss folds its strips so; the chip's own
+    description need not list them). Loop orders are free: Eyeriss varies its passes too.
 
     Raises:
         RecipeError: an unknown dataflow.
-        InfeasibleError: it has no mapping that fits.
+        InfeasibleError: the array is not wired for it, or it has no mapping that fits.
     """
     if name not in DATAFLOWS:
         raise RecipeError(f"no dataflow is called {name!r}. {nearest(name, DATAFLOWS)}")
     restriction, loops = DATAFLOWS[name]
     if loops is not None:
+        if len(chip.axes) < 2 or "R" not in chip.axes[0].loops or "P" not in chip.axes[1].loops:
+            raise InfeasibleError(f"{name} spreads R over the first axis and P over the second; chip {chip.name!r} is not wired for that.")
         axes = tuple(replace(axis, loops=loops[index]) if index < 2 else axis for index, axis in enumerate(chip.axes))
         chip = replace(chip, axes=axes)
     return optimal_mapping(layer, chip, objective, restriction=restriction)
