@@ -10,7 +10,7 @@ from pliant.accelerator.chip import DIMS, load_chip
 from pliant.accelerator.cost import evaluate
 from pliant.accelerator.mapper import optimal_mapping
 from pliant.accelerator.mapping import Mapping
-from pliant.errors import RecipeError
+from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 
 LAYER = Layer("conv", "conv", ("image",), K=32, C=16, P=14, Q=14, R=3, S=3)
@@ -48,5 +48,8 @@ def test_fixed_dataflows_are_parts_of_the_space(name: str) -> None:
     fixed = fixed_dataflow(LAYER, chip, name)
     assert fixed.value >= optimal_mapping(LAYER, chip).value
     assert fixed.mapping.bypass == ""
+    if name == "row-stationary":
+        with pytest.raises(InfeasibleError, match="not wired"):
+            fixed_dataflow(LAYER, load_chip("nvdla-256"), name)
     with pytest.raises(RecipeError, match="Did you mean 'row-stationary'"):
         fixed_dataflow(LAYER, chip, "row-stationery")

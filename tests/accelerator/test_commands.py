@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +96,8 @@ def test_tiles_are_those_of_the_mapping() -> None:
     assert held["I", "dram"] == 8 * 16 * 16
     assert held["O", "register"] == np.prod([best.mapping.register[d] for d in (0, 1, 2, 4, 5)])
     assert best.layer.name in explanation(best, chip)
+
+
+def test_the_package_needs_no_torch() -> None:
+    code = "import sys, pliant.accelerator.network, pliant.accelerator.onnx_import, pliant.report.mapping; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=240).returncode == 0

@@ -87,6 +87,18 @@ def test_a_matrix_product_by_hand() -> None:
     assert [counts[name] for name in names] == [12, 3, 8, 12]
 
 
+@pytest.mark.parametrize(("place", "value"), [(0, 0), (33, -2), (48, 8), (57, -1), (49, 0), (64, 9)])
+def test_rows_that_are_no_mapping_are_refused(place: int, value: int) -> None:
+    layer, chip = Layer("dense", "matmul", ("image",), K=4, C=3), wide_chip()
+    codes = np.stack([trivial_mapping(layer, chip).encode()] * 3)
+    codes[1, place] = value
+    with pytest.raises(InfeasibleError, match="mapping 1"):
+        evaluate_many(layer, chip, codes)
+    if place < 48:
+        with pytest.raises(InfeasibleError, match="mapping 1"):
+            evaluate_orders(layer, chip, codes)
+
+
 def test_energy_adds_up_and_follows_the_table() -> None:
     layer, chip = Layer("dense", "matmul", ("image",), K=4, C=3), wide_chip()
     ones = (1,) * 8

@@ -129,7 +129,7 @@ def layer_array(layer: Layer) -> np.ndarray:
 
 
 def test_the_space_is_counted_right() -> None:
-    assert divisors(12) == [1, 2, 3, 4, 6, 12]
+    assert divisors(12) == (1, 2, 3, 4, 6, 12)
     for number in (1, 7, 12, 64, 360):
         assert factorisations(number, 3) == sum(1 for a in divisors(number) for _ in divisors(number // a))
     splits = spatial_splits(

@@ -6,6 +6,8 @@ does (Lin, Yang, Han, DAC 2021: invalid candidates are drawn again).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -49,16 +51,19 @@ def fixed_dataflow(layer: Layer, chip: Chip, name: str, objective: Goal = "edp")
     """The best tiles that one dataflow allows, nothing bypassing the buffer.
 
     Row-stationary spreads all kernel rows down the first axis and output rows along the second, as Eyeriss does; what
-    is left of the first axis takes more output rows, channels or filters. Loop orders are free: Eyeriss varies its passes too.
+    is left of the first axis takes channels, filters, or more output rows (Eyeriss folds its strips so; the chip's own
+    description need not list them). Loop orders are free: Eyeriss varies its passes too.
 
     Raises:
         RecipeError: an unknown dataflow.
-        InfeasibleError: it has no mapping that fits.
+        InfeasibleError: the array is not wired for it, or it has no mapping that fits.
     """
     if name not in DATAFLOWS:
         raise RecipeError(f"no dataflow is called {name!r}. {nearest(name, DATAFLOWS)}")
     restriction, loops = DATAFLOWS[name]
     if loops is not None:
+        if len(chip.axes) < 2 or "R" not in chip.axes[0].loops or "P" not in chip.axes[1].loops:
+            raise InfeasibleError(f"{name} spreads R over the first axis and P over the second; chip {chip.name!r} is not wired for that.")
         axes = tuple(replace(axis, loops=loops[index]) if index < 2 else axis for index, axis in enumerate(chip.axes))
         chip = replace(chip, axes=axes)
     return optimal_mapping(layer, chip, objective, restriction=restriction)
@@ -137,13 +142,19 @@ def decode(gene: NDArray[np.float64], layer: Layer, chip: Chip) -> NDArray[np.in
     rounds = -(-sizes // elements)
     for d in range(8):
         tiles = divisors(int(rounds[d]))
-        code[d] = min(tiles, key=lambda tile: abs(np.log(tile) - gene[16 + d] * np.log(rounds[d])))
+        code[d] = _nearest(tiles, gene[16 + d])
         left = int(rounds[d] // code[d])
-        code[32 + d] = min(divisors(left), key=lambda tile: abs(np.log(tile) - gene[24 + d] * np.log(left)))
+        code[32 + d] = _nearest(divisors(left), gene[24 + d])
         code[40 + d] = left // code[32 + d]
     code[48:56], code[56:64] = orders
     code[64] = int(sum(1 << bit for bit in range(3) if gene[-3 + bit] > 0.5))
     return code
+
+
+def _nearest(tiles: Sequence[int], ratio: float) -> int:
+    """The tile whose logarithm is nearest to a share of the largest one's."""
+    wanted = ratio * math.log(tiles[-1])
+    return min(tiles, key=lambda tile: abs(math.log(tile) - wanted))
 
 
 def _draw(splits: SpatialSplits, generator: np.random.Generator) -> NDArray[np.int64]:

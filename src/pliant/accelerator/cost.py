@@ -145,7 +145,9 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
     energy, cycles, fits = np.empty(len(rows)), np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
     wrong = evaluate_rows(layer_code(layer), price.chip_vector(chip), chip.multicast, rows, energy, cycles, fits)
     if wrong >= 0:
-        raise InfeasibleError(f"layer {layer.name!r}: mapping {wrong} does not cover the layer exactly, or its counts exceed 2^53.")
+        raise InfeasibleError(
+            f"layer {layer.name!r}: mapping {wrong} is none, does not cover the layer exactly, or its counts exceed 2^53."
+        )
     return MappingCosts(energy, cycles, fits)
 
 
@@ -157,7 +159,7 @@ def evaluate_rows(layer: Any, chip: Any, multicast: bool, rows: Any, energy: Any
         work, counts, parts = np.empty(eq.SCRATCH), np.empty(15), np.empty(6)
         for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows))):
             code = rows[row]
-            covered = eq.count(layer, code, multicast, counts, work)
+            covered = well_formed(code) and eq.count(layer, code, multicast, counts, work)
             if not covered or max(counts[0], counts[eq.SENT_O], counts[eq.SENT_I], counts[eq.SENT_W]) >= price.EXACT:
                 wrong[chunk] = row
                 continue
@@ -167,6 +169,21 @@ def evaluate_rows(layer: Any, chip: Any, multicast: bool, rows: Any, energy: Any
             fits[row] = over == 0.0
             energy[row], cycles[row] = price.total_energy_and_cycles(counts, layer, bypass, chip, parts)
     return int(wrong.max()) if len(wrong) else -1
+
+
+@eq.kernel
+def well_formed(code: Any) -> bool:
+    """Whether a row is a mapping at all: factors from 1 up, two orders of the eight loops, a set of three tensors."""
+    least = 1
+    for place in range(eq.BUFFER_ORDER):
+        least = min(least, code[place])
+    orders = 0
+    for place in range(eq.BUFFER_ORDER, eq.BYPASS):
+        loop = code[place]
+        if loop < 0 or loop > 7:
+            return False
+        orders |= 1 << (loop if place < eq.DRAM_ORDER else loop + 8)
+    return bool(least == 1 and orders == 65535 and 0 <= code[eq.BYPASS] < 8)
 
 
 def _credit_halo(layer: Layer, chip: Chip, mapping: Mapping, counts: NDArray[np.float64]) -> None:

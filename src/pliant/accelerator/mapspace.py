@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +47,11 @@ class SpatialSplits:
         return SpatialSplits(self.elements[kept], self.rounds[kept], axes, mappings)
 
 
-def divisors(number: int) -> list[int]:
+@lru_cache(maxsize=4096)
+def divisors(number: int) -> tuple[int, ...]:
     """All divisors, ascending."""
     small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return small + [number // d for d in reversed(small) if d * d != number]
+    return tuple(small + [number // d for d in reversed(small) if d * d != number])
 
 
 def factorisations(number: int, parts: int) -> int:

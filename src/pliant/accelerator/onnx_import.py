@@ -65,7 +65,7 @@ _CONSTANT: Final = frozenset(["Shape", "Size", "Constant", "ConstantOfShape", "R
 """Their outputs depend on shapes alone."""
 _ELEMENTWISE: Final = frozenset(["Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Where", "BatchNormalization"])
 _WHOLE_TENSOR: Final = frozenset(
-    ["Softmax", "LogSoftmax", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "Resize", "Upsample", "Gather"]
+    ["Softmax", "LogSoftmax", "LRN", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "Resize", "Upsample", "Gather"]
 )
 _BITS: Final[dict[int, int]] = {
     onnx.TensorProto.FLOAT16: 16,

@@ -15,7 +15,7 @@ from pliant.accelerator import equations as eq
 from pliant.accelerator import price as pr
 from pliant.accelerator import search_kernel as sk
 from pliant.accelerator.chip import DIMS, Chip
-from pliant.accelerator.cost import MappingCosts, layer_code
+from pliant.accelerator.cost import MappingCosts, layer_code, well_formed
 from pliant.accelerator.equations import I, O, W
 from pliant.accelerator.mapping import ENCODED_LENGTH, TENSORS, stationary_order
 from pliant.errors import InfeasibleError
@@ -56,7 +56,12 @@ def _evaluate_orders(layer: Any, chip: Any, multicast: bool, rows: Any, orders: 
         s, code, parts = np.empty(eq.SCRATCH), np.empty(65, dtype=np.int64), np.empty((3, 3, 3, 2, 4))
         for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows))):
             code[:] = rows[row]
-            if not eq.prepare(layer, code, s) or tensor_parts(layer, chip, multicast, code, orders, s, parts) >= pr.EXACT:
+            code[eq.BUFFER_ORDER : eq.DRAM_ORDER], code[eq.DRAM_ORDER : eq.BYPASS], code[eq.BYPASS] = orders[0], orders[0], 0
+            if (
+                not well_formed(code)
+                or not eq.prepare(layer, code, s)
+                or tensor_parts(layer, chip, multicast, code, orders, s, parts) >= pr.EXACT
+            ):
                 wrong[chunk] = row
                 continue
             compute = eq.compute_cycles(s) / chip[pr.RATE]

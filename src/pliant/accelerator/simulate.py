@@ -19,6 +19,18 @@ from pliant.workload import Layer
 
 Ranges = dict[str, range]
 Words = set[tuple[int, ...]]
+Element = tuple[tuple[int, ...], Ranges]
+"""Where an element stands, and the coordinates that it works on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One array tile: indices and coordinates of its buffer tile, then its own."""
+
+    outer: dict[str, int]
+    block: Ranges
+    inner: dict[str, int]
+    tile: Ranges
 
 
 def walk(layer: Layer, mapping: Mapping, *, multicast: bool = True, halo: bool = False) -> dict[str, int]:
@@ -30,42 +42,10 @@ def walk(layer: Layer, mapping: Mapping, *, multicast: bool = True, halo: bool =
         multicast: False where every element reads for itself.
         halo: whether a tile that follows another along the innermost loop, if that slides the window, brings its new words only.
     """
-    total = dict.fromkeys(COUNTS, 0)
-    held: dict[str, tuple[int, ...]] = {}
-    blocks: dict[str, tuple[int, ...]] = {}
-    seen: set[tuple[str, tuple[int, ...]]] = set()
-    resident: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
-    copies = {"W": int(layer.weighted), "I": len(layer.inputs) if layer.kind == "elementwise" else 1}
-    block_volume: dict[str, int] = {}
-    old = _Previous({}, {}, set(), set(), {})
-    for outer, block, inner, tile in _steps(layer, mapping):
-        elements = list(_elements(mapping, tile))
-        total["operations"] += sum(prod(len(part[dim]) for dim in DIMS) for _, part in elements)
-        total["compute_cycles"] += max(prod(len(part[dim]) for dim in DIMS) for _, part in elements)
-        for tensor, name in (("W", "weight"), ("I", "input")):
-            key = _name(tensor, outer)
-            if tensor not in mapping.bypass and blocks.get(tensor) != key:
-                blocks[tensor] = key
-                kept = old.block if halo and tensor == "I" and _slid(mapping, old.outer, outer, None, None) else set()
-                words = _words(tensor, block, layer)
-                total[f"dram_{name}_reads"] += copies[tensor] * len(words - kept)
-            key = _name(tensor, outer) + _name(tensor, inner)
-            if held.get(tensor) != key:
-                held[tensor] = key
-                slid = halo and tensor == "I" and _slid(mapping, old.outer, outer, old.inner, inner)
-                parts = {where: _words(tensor, part, layer) for where, part in elements}
-                sent = sum(len(words - (old.parts.get(where, set()) if slid else set())) for where, words in parts.items())
-                read = len(_words(tensor, tile, layer) - (old.tile if slid else set())) if multicast else sent
-                total[f"delivered_{name}s"] += copies[tensor] * sent
-                total[f"array_{name}_reads"] += copies[tensor] * read
-                total[f"dram_{name}_reads"] += copies[tensor] * read * (tensor in mapping.bypass)
-        if halo:
-            inputs = {where: _words("I", part, layer) for where, part in elements}
-            old = _Previous(outer, inner, _words("I", block, layer), _words("I", tile, layer), inputs)
-        _outputs(layer, mapping, (outer, block, inner, tile), elements, total, held, blocks, seen, resident, block_volume)
-    _drain_array(mapping, total, resident)
-    total["dram_output_writes"] += block_volume.pop("O", 0)
-    return total
+    walker = _Walker(layer, mapping, multicast, halo)
+    for step in _steps(layer, mapping):
+        walker.take(step)
+    return walker.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,39 +74,97 @@ def _slid(
     return differing == [loops[-1]]
 
 
-def _outputs(layer, mapping, step, elements, total, held, blocks, seen, resident, block_volume) -> None:  # type: ignore[no-untyped-def]
-    """Partial sums: leave when the tile changes, come back when the tile was here before."""
-    outer, block, inner, tile = step
-    key = _name("O", outer)
-    if "O" not in mapping.bypass and blocks.get("O") != key:
-        blocks["O"] = key
-        total["dram_output_writes"] += block_volume.get("O", 0)
-        block_volume["O"] = len(_words("O", block, layer))
-        total["dram_sum_reads"] += block_volume["O"] * (("block", key) in seen)
-        seen.add(("block", key))
-    key = _name("O", outer) + _name("O", inner)
-    if held.get("O") != key:
-        held["O"] = key
-        _drain_array(mapping, total, resident)
-        back = len(_words("O", tile, layer)) * (("array", key) in seen)
-        total["array_sum_reads"] += back
-        total["dram_sum_reads"] += back * ("O" in mapping.bypass)
-        accumulators = sum(len(_words("O", part, layer)) for _, part in elements)
-        total["restored_sums" if ("array", key) in seen else "started_sums"] += accumulators
-        seen.add(("array", key))
-    resident.update((where, word) for where, part in elements for word in _words("O", part, layer))
+class _Walker:
+    """What stands where while a nest runs, and what was counted so far."""
+
+    def __init__(self, layer: Layer, mapping: Mapping, multicast: bool, halo: bool) -> None:
+        self.layer, self.mapping, self.multicast, self.halo = layer, mapping, multicast, halo
+        self.total = dict.fromkeys(COUNTS, 0)
+        self.copies = {"W": int(layer.weighted), "I": len(layer.inputs) if layer.kind == "elementwise" else 1}
+        self.held: dict[str, tuple[int, ...]] = {}
+        """Name of the tile of each tensor in the array."""
+        self.blocks: dict[str, tuple[int, ...]] = {}
+        """Name of the tile of each tensor in the buffer."""
+        self.seen: set[tuple[str, tuple[int, ...]]] = set()
+        self.accumulators: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+        """Elements and the output words whose sums they hold."""
+        self.block_outputs = 0
+        self.old = _Previous({}, {}, set(), set(), {})
+
+    def take(self, step: Step) -> None:
+        """One array tile: fetch what changed, compute."""
+        elements = list(_elements(self.mapping, step.tile))
+        operations = [prod(len(part[dim]) for dim in DIMS) for _, part in elements]
+        self.total["operations"] += sum(operations)
+        self.total["compute_cycles"] += max(operations)
+        self._read("W", "weight", step, elements)
+        self._read("I", "input", step, elements)
+        self._update(step, elements)
+        if self.halo:
+            parts = {where: _words("I", part, self.layer) for where, part in elements}
+            block, tile = _words("I", step.block, self.layer), _words("I", step.tile, self.layer)
+            self.old = _Previous(step.outer, step.inner, block, tile, parts)
+
+    def finish(self) -> dict[str, int]:
+        """What is left goes out."""
+        self._drain()
+        self.total["dram_output_writes"] += self.block_outputs
+        return self.total
+
+    def _read(self, tensor: str, name: str, step: Step, elements: list[Element]) -> None:
+        """Weights or inputs: tiles whose names changed are fetched, into the buffer and into the array."""
+        copies, bypass = self.copies[tensor], tensor in self.mapping.bypass
+        slides = self.halo and tensor == "I"
+        key = _name(tensor, step.outer)
+        if not bypass and self.blocks.get(tensor) != key:
+            self.blocks[tensor] = key
+            kept = self.old.block if slides and _slid(self.mapping, self.old.outer, step.outer, None, None) else set()
+            self.total[f"dram_{name}_reads"] += copies * len(_words(tensor, step.block, self.layer) - kept)
+        key = _name(tensor, step.outer) + _name(tensor, step.inner)
+        if self.held.get(tensor) == key:
+            return
+        self.held[tensor] = key
+        slid = slides and _slid(self.mapping, self.old.outer, step.outer, self.old.inner, step.inner)
+        nothing: Words = set()
+        kept_parts, kept_tile = (self.old.parts, self.old.tile) if slid else ({}, nothing)
+        sent = sum(len(_words(tensor, part, self.layer) - kept_parts.get(where, nothing)) for where, part in elements)
+        read = len(_words(tensor, step.tile, self.layer) - kept_tile) if self.multicast else sent
+        self.total[f"delivered_{name}s"] += copies * sent
+        self.total[f"array_{name}_reads"] += copies * read
+        self.total[f"dram_{name}_reads"] += copies * read * bypass
+
+    def _update(self, step: Step, elements: list[Element]) -> None:
+        """Partial sums: leave when the tile changes, come back when the tile was here before."""
+        bypass = "O" in self.mapping.bypass
+        key = _name("O", step.outer)
+        if not bypass and self.blocks.get("O") != key:
+            self.blocks["O"] = key
+            self.total["dram_output_writes"] += self.block_outputs
+            self.block_outputs = len(_words("O", step.block, self.layer))
+            self.total["dram_sum_reads"] += self.block_outputs * (("block", key) in self.seen)
+            self.seen.add(("block", key))
+        key = _name("O", step.outer) + _name("O", step.inner)
+        if self.held.get("O") != key:
+            self.held["O"] = key
+            self._drain()
+            again = ("array", key) in self.seen
+            back = len(_words("O", step.tile, self.layer)) * again
+            self.total["array_sum_reads"] += back
+            self.total["dram_sum_reads"] += back * bypass
+            self.total["restored_sums" if again else "started_sums"] += sum(len(_words("O", part, self.layer)) for _, part in elements)
+            self.seen.add(("array", key))
+        self.accumulators.update((where, word) for where, part in elements for word in _words("O", part, self.layer))
+
+    def _drain(self) -> None:
+        words = len({word for _, word in self.accumulators})
+        self.total["delivered_sums"] += len(self.accumulators)
+        self.total["array_output_writes"] += words
+        self.total["dram_output_writes"] += words * ("O" in self.mapping.bypass)
+        self.accumulators.clear()
 
 
-def _drain_array(mapping: Mapping, total: dict[str, int], resident: set[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
-    words = len({word for _, word in resident})
-    total["delivered_sums"] += len(resident)
-    total["array_output_writes"] += words
-    total["dram_output_writes"] += words * ("O" in mapping.bypass)
-    resident.clear()
-
-
-def _steps(layer: Layer, mapping: Mapping) -> Iterator[tuple[dict[str, int], Ranges, dict[str, int], Ranges]]:
-    """Every array tile in the order of the nest: indices and coordinates of the buffer tile, then of the array tile."""
+def _steps(layer: Layer, mapping: Mapping) -> Iterator[Step]:
+    """Every array tile in the order of the nest."""
     size = dict(zip(DIMS, layer_sizes(layer), strict=True))
     array = {dim: mapping.register[d] * mapping.elements[d] for d, dim in enumerate(DIMS)}
     extent = {dim: array[dim] * mapping.buffer[d] for d, dim in enumerate(DIMS)}
@@ -134,7 +172,8 @@ def _steps(layer: Layer, mapping: Mapping) -> Iterator[tuple[dict[str, int], Ran
     for outer in _tiles(mapping.dram_order, whole, extent):
         block = {dim: whole[dim][outer[dim] * extent[dim] : (outer[dim] + 1) * extent[dim]] for dim in DIMS}
         for inner in _tiles(mapping.buffer_order, block, array):
-            yield outer, block, inner, {dim: block[dim][inner[dim] * array[dim] : (inner[dim] + 1) * array[dim]] for dim in DIMS}
+            tile = {dim: block[dim][inner[dim] * array[dim] : (inner[dim] + 1) * array[dim]] for dim in DIMS}
+            yield Step(outer, block, inner, tile)
 
 
 def _tiles(order: str, whole: Ranges, extent: dict[str, int]) -> Iterator[dict[str, int]]:
@@ -142,7 +181,7 @@ def _tiles(order: str, whole: Ranges, extent: dict[str, int]) -> Iterator[dict[s
         yield dict(zip(order, indices, strict=True))
 
 
-def _elements(mapping: Mapping, tile: Ranges) -> Iterator[tuple[tuple[int, ...], Ranges]]:
+def _elements(mapping: Mapping, tile: Ranges) -> Iterator[Element]:
     """The elements that have work, and the coordinates of each."""
     parts = [
         [tile[dim][start : start + mapping.register[d]] for start in range(0, len(tile[dim]), mapping.register[d])]

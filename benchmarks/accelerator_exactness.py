@@ -1,0 +1,62 @@
+"""Does the closed form equal the walk? Random nests of the whole class, counts and stall-exact latency.
+
+    python benchmarks/accelerator_exactness.py --nests 10000 --stalls 2000 --json exactness.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pliant.accelerator.chip import Axis, Chip, Memory
+from pliant.accelerator.cost import evaluate
+from pliant.accelerator.energy import TABLES
+from pliant.accelerator.nests import random_nest
+from pliant.accelerator.simulate import walk, walk_stall
+
+
+def chip(generator: np.random.Generator, *, multicast: bool) -> Chip:
+    """No limits of size; bandwidths and double buffering are drawn."""
+    bandwidth = [float(value) for value in generator.integers(1, 30, size=3)]
+    registers = Memory(1e9, double_buffered=bool(generator.integers(2)), bandwidth_bytes_per_cycle=bandwidth[0])
+    buffer = Memory(1e9, double_buffered=bool(generator.integers(2)), bandwidth_bytes_per_cycle=bandwidth[1])
+    return Chip("wide", (Axis("a", 10**6, max_loops=8),), registers, buffer, TABLES["eyeriss"], 100.0, bandwidth[2], multicast=multicast)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nests", type=int, default=10000)
+    parser.add_argument("--stalls", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    generator, started = np.random.default_rng(options.seed), time.process_time()
+    unequal = ragged = bypassed = 0
+    for index in range(options.nests):
+        layer, mapping = random_nest(generator, most_steps=150, most_operations=3000)
+        multicast = index % 4 > 0
+        counts = evaluate(layer, chip(generator, multicast=multicast), mapping).counts
+        unequal += counts != walk(layer, mapping, multicast=multicast)
+        covered = np.array(mapping.register) * mapping.elements * mapping.buffer * mapping.dram
+        ragged += bool((covered != [layer.N, layer.G, layer.K, layer.C, layer.P, layer.Q, layer.R, layer.S]).any())
+        bypassed += bool(mapping.bypass)
+    print(f"counts: {unequal} of {options.nests} nests unequal ({ragged} with ragged edges, {bypassed} with a bypass)")
+    late = 0
+    for index in range(options.stalls):
+        layer, mapping = random_nest(generator, most_steps=300)
+        hardware = chip(generator, multicast=index % 4 > 0)
+        cycles = evaluate(layer, hardware, mapping, latency="stall_exact").cycles
+        late += not math.isclose(cycles, walk_stall(layer, hardware, mapping), rel_tol=1e-12)
+    print(f"stall-exact latency: {late} of {options.stalls} nests unequal; {time.process_time() - started:.1f} CPU s")
+    if options.json:
+        result = {"nests": options.nests, "unequal": unequal, "ragged": ragged, "bypassed": bypassed, "stalls": options.stalls, "late": late}
+        options.json.write_text(json.dumps(result | {"seed": options.seed}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""How fast are certified optima, how fast are evaluations, and how far from the optimum are other mappers?
+
+    python benchmarks/accelerator_mapper.py networks --json networks.json
+    python benchmarks/accelerator_mapper.py rates
+    python benchmarks/accelerator_mapper.py evolution --evaluations 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerator_networks import NETWORKS
+
+from pliant.accelerator.baselines import DATAFLOWS, decode, fixed_dataflow, naas_evolution, random_search
+from pliant.accelerator.chip import load_chip
+from pliant.accelerator.cost import evaluate_many
+from pliant.accelerator.mapper import optimal_mapping
+from pliant.accelerator.network import map_workload
+from pliant.accelerator.orders import evaluate_orders
+from pliant.errors import InfeasibleError
+from pliant.workload import Layer
+
+CHIPS = ("eyeriss", "nvdla-1024")
+LAYERS = (
+    Layer("ResNet 3x3 64 56^2", "conv", ("image",), K=64, C=64, P=56, Q=56, R=3, S=3),
+    Layer("ResNet 1x1 2048->512 7^2", "conv", ("image",), K=512, C=2048, P=7, Q=7),
+    Layer("MobileNetV2 1x1 384->64 14^2", "conv", ("image",), K=64, C=384, P=14, Q=14),
+    Layer("MobileNetV2 depthwise 144 56^2", "conv", ("image",), G=144, P=56, Q=56, R=3, S=3),
+    Layer("VGG 3x3 512 28^2", "conv", ("image",), K=512, C=512, P=28, Q=28, R=3, S=3),
+)
+
+
+def networks() -> list[dict[str, Any]]:
+    """CPU seconds of every distinct layer shape of the four networks."""
+    optimal_mapping(LAYERS[0], load_chip("eyeriss"))  # compiles
+    rows = []
+    for goal in ("edp", "energy", "latency"):
+        for chip in CHIPS:
+            for name, build in NETWORKS.items():
+                started = time.process_time()
+                mapped = map_workload(build(), load_chip(chip), goal)  # type: ignore[arg-type]
+                total = time.process_time() - started
+                seconds = [layer.certificate.seconds for layer in {id(item.certificate): item for item in mapped.layers}.values()]
+                rows.append(
+                    {
+                        "objective": goal,
+                        "chip": chip,
+                        "network": name,
+                        "shapes": mapped.distinct,
+                        "cpu_s": total,
+                        "wall_median_s": statistics.median(seconds),
+                        "wall_max_s": max(seconds),
+                        "proven": mapped.proven,
+                        "latency_ms": mapped.latency_ms,
+                        "utilisation": mapped.utilisation,
+                    }
+                )
+                print(rows[-1], flush=True)
+    return rows
+
+
+def rates() -> list[dict[str, Any]]:
+    """Mappings a second of one core: any orders, and the nine orders with eight bypasses of given tiles."""
+    layer, chip, generator = LAYERS[0], load_chip("eyeriss"), np.random.default_rng(0)
+    codes = np.stack([decode(generator.random(53), layer, chip) for _ in range(4000)])
+    rows = []
+    for name, call, mappings in (
+        ("any two orders", lambda: evaluate_many(layer, chip, np.tile(codes, (20, 1)).astype(np.int16)), 20 * len(codes)),
+        ("nine orders, eight bypasses", lambda: evaluate_orders(layer, chip, codes), 72 * len(codes)),
+    ):
+        call()
+        seconds = []
+        for _ in range(5):
+            started = time.process_time()
+            call()
+            seconds.append(time.process_time() - started)
+        rows.append({"kernel": name, "million_a_second": mappings / min(seconds) / 1e6})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def evolution(evaluations: int, seeds: int) -> list[dict[str, Any]]:
+    """EDP of other mappers over the certified optimum."""
+    rows = []
+    for chip_name in CHIPS:
+        chip = load_chip(chip_name)
+        for layer in LAYERS:
+            best = optimal_mapping(layer, chip).value
+            row: dict[str, Any] = {"chip": chip_name, "layer": layer.name}
+            for name, search in (("naas", naas_evolution), ("random", random_search)):
+                found = [search(layer, chip, "edp", evaluations, np.random.default_rng(seed)).value / best for seed in range(seeds)]
+                row[name] = statistics.median(found)
+                row[f"{name}_worst"] = max(found)
+            for name in DATAFLOWS:
+                try:
+                    row[name] = fixed_dataflow(layer, chip, name).value / best
+                except InfeasibleError:
+                    row[name] = None
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["networks", "rates", "evolution"])
+    parser.add_argument("--evaluations", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.what == "evolution":
+        rows = evolution(options.evaluations, options.seeds)
+    else:
+        rows = networks() if options.what == "networks" else rates()
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
