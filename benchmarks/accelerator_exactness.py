@@ -1,6 +1,6 @@
 """Does the closed form equal the walk? Random nests of the whole class, counts and stall-exact latency.
 
-    python benchmarks/accelerator_exactness.py --nests 10000 --stalls 2000 --json exactness.json
+python benchmarks/accelerator_exactness.py --nests 10000 --stalls 2000 --json exactness.json
 """
 
 from __future__ import annotations
@@ -54,7 +54,14 @@ def main() -> None:
         late += not math.isclose(cycles, walk_stall(layer, hardware, mapping), rel_tol=1e-12)
     print(f"stall-exact latency: {late} of {options.stalls} nests unequal; {time.process_time() - started:.1f} CPU s")
     if options.json:
-        result = {"nests": options.nests, "unequal": unequal, "ragged": ragged, "bypassed": bypassed, "stalls": options.stalls, "late": late}
+        result = {
+            "nests": options.nests,
+            "unequal": unequal,
+            "ragged": ragged,
+            "bypassed": bypassed,
+            "stalls": options.stalls,
+            "late": late,
+        }
         options.json.write_text(json.dumps(result | {"seed": options.seed}, indent=1), encoding="utf-8")
 
 
