@@ -18,7 +18,7 @@ import numpy as np
 from accelerator_networks import NETWORKS
 
 from pliant.accelerator.baselines import DATAFLOWS, decode, fixed_dataflow, naas_evolution, random_search
-from pliant.accelerator.chip import load_chip
+from pliant.accelerator.chip import Chip, load_chip
 from pliant.accelerator.cost import evaluate_many
 from pliant.accelerator.mapper import optimal_mapping
 from pliant.accelerator.network import map_workload
@@ -85,6 +85,14 @@ def rates() -> list[dict[str, Any]]:
     return rows
 
 
+def over_optimum(layer: Layer, chip: Chip, dataflow: str, best: float) -> float | None:
+    """EDP of a fixed dataflow over the optimum; None where the chip has none."""
+    try:
+        return fixed_dataflow(layer, chip, dataflow).value / best
+    except InfeasibleError:
+        return None
+
+
 def evolution(evaluations: int, seeds: int) -> list[dict[str, Any]]:
     """EDP of other mappers over the certified optimum."""
     rows = []
@@ -97,11 +105,7 @@ def evolution(evaluations: int, seeds: int) -> list[dict[str, Any]]:
                 found = [search(layer, chip, "edp", evaluations, np.random.default_rng(seed)).value / best for seed in range(seeds)]
                 row[name] = statistics.median(found)
                 row[f"{name}_worst"] = max(found)
-            for name in DATAFLOWS:
-                try:
-                    row[name] = fixed_dataflow(layer, chip, name).value / best
-                except InfeasibleError:  # noqa: PERF203 - a dataflow that does not fit is a row, not the end
-                    row[name] = None
+            row |= {name: over_optimum(layer, chip, name, best) for name in DATAFLOWS}
             rows.append(row)
             print(row, flush=True)
     return rows
