@@ -1,4 +1,4 @@
-"""Keeping freed memory between training steps, which is worth 5 to 40 % of a step on CPUs.
+"""Keeping freed memory between training steps, which saves the page faults of getting it again.
 
 The activations of a batch are large. The C library hands such memory back to the system when it is freed, and getting it again
 costs a page fault for every 4 KiB. Kept, it is fragmented by sub-networks of ever other sizes, so it is trimmed now and then.
