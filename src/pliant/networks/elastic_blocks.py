@@ -203,11 +203,42 @@ class Bottleneck(ElasticBlock, plain.Bottleneck):
         return (second, first)
 
 
+class Cell(ElasticBlock, plain.Cell):
+    """Every convolution that an edge may have; those of the active cell run. All cells have the same channels."""
+
+    def __init__(self, *, size: int, channels: int, operations: str) -> None:
+        super().__init__(size=size, channels=channels, operations=operations)
+        for source, target, largest in self.edges:
+            for operation, kernel in plain.CONV_KERNELS.items():
+                if operation != largest:
+                    self.add_conv(f"{operation}_{source}{target}", channels, kernel)
+
+    def convolve(self, name: str, x: Tensor) -> Tensor:
+        """Convolution and BatchNorm of a name."""
+        return self.norms[name](self.convs[name](x, x.shape[1], blocks.CONV_KERNELS[name[:-3]]))
+
+    def forward(self, x: Tensor, active: blocks.Cell) -> Tensor:
+        """Run the active cell's operations."""
+        return self.paths(x, active.edges)
+
+
+class Reduction(ElasticBlock, plain.Reduction):
+    """Nothing is elastic: it stands between cells, which have the same channels in every network."""
+
+    def forward(self, x: Tensor, active: blocks.Reduction) -> Tensor:
+        """Halve the size."""
+        y = self.norm1(self.conv1(F.relu(x), active.outputs, 3))
+        y = self.norm2(self.conv2(F.relu(y), active.outputs, 3))
+        return y + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True), active.outputs)
+
+
 class Head(ElasticBlock, plain.Head):
     """Reads as many channels as there are."""
 
     def forward(self, x: Tensor, active: blocks.Head, dropout: bool = True) -> Tensor:
         """Logits; dropout only while training and where asked for."""
+        if self.input_norm is not None:
+            x = self.activation(self.input_norm(x))
         if self.expand is not None and self.expand_norm is not None:
             x = self.activation(self.expand_norm(self.expand(x, active.expand)))
         x = x.mean((2, 3))
@@ -220,9 +251,14 @@ class Head(ElasticBlock, plain.Head):
         first = self.expand or self.hidden or self.classifier
         return ((first.weight, 1),)
 
+    @property
+    def carried(self) -> tuple[Axis, ...]:
+        """The BatchNorm before everything else."""
+        return _of(self.input_norm)
+
 
 ELASTIC_BLOCKS: Mapping[str, type[ElasticBlock]] = {
-    block.__name__: block for block in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Head)
+    block.__name__: block for block in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Cell, Reduction, Head)
 }
 
 

@@ -15,13 +15,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pliant.errors import EncodingError
 from pliant.spaces.blocks import (
+    CONV_KERNELS,
     BasicResidual,
     Block,
     Bottleneck,
+    Cell,
     ConvBlock,
     Head,
     InvertedResidual,
     Preprocess,
+    Reduction,
     round_channels,
 )
 
@@ -68,25 +71,33 @@ class _Writer:
         return self.graph.node(operator, inputs, self.name(part), **attributes)
 
     def conv(self, x: str, part: str, *, norm: str | None, stride: int = 1, groups: int = 1) -> str:
-        """A convolution with its BatchNorm folded in, or with its own bias."""
-        weight = self.weights[f"{part}.weight"].astype(np.float64)
-        if norm is None:
-            bias = self.weights[f"{part}.bias"].astype(np.float64)
-        else:
+        """A convolution with its BatchNorm folded in, or with its own bias where it has one."""
+        weight, bias = self.weights[f"{part}.weight"].astype(np.float64), self.weights.get(f"{part}.bias")
+        if norm is not None:
             scale = self.weights[f"{norm}.weight"] / np.sqrt(self.weights[f"{norm}.running_var"].astype(np.float64) + NORM_EPSILON)
             bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
             weight = weight * scale[:, None, None, None]
         kernel = weight.shape[-1]
-        inputs = (x, self.constant(f"{part}.weight", weight.astype(np.float32)), self.constant(f"{part}.bias", bias.astype(np.float32)))
+        inputs = [x, self.constant(f"{part}.weight", weight.astype(np.float32))]
+        if bias is not None:
+            inputs.append(self.constant(f"{part}.bias", bias.astype(np.float32)))
         return self.node(
             "Conv", part, *inputs, kernel_shape=[kernel, kernel], strides=[stride, stride], pads=[kernel // 2] * 4, group=groups
         )
+
+    def norm(self, x: str, part: str) -> str:
+        """A BatchNorm that no convolution can take in."""
+        names = ("weight", "bias", "running_mean", "running_var")
+        values = (self.constant(f"{part}.{name}", self.weights[f"{part}.{name}"]) for name in names)
+        return self.node("BatchNormalization", part, x, *values, epsilon=NORM_EPSILON)
 
     def linear(self, x: str, part: str) -> str:
         weight, bias = (self.constant(f"{part}.{end}", self.weights[f"{part}.{end}"]) for end in ("weight", "bias"))
         return self.node("Gemm", part, x, weight, bias, transB=1)
 
     def activation(self, x: str, part: str, kind: str) -> str:
+        if kind == "none":
+            return x
         return self.node({"relu": "Relu", "hswish": "HardSwish", "gelu": "Gelu"}[kind], f"{part}.{kind}", x)
 
 
@@ -112,15 +123,7 @@ def _conv_block(writer: _Writer, block: ConvBlock, x: str) -> str:
     pad = block.kernel // 2
     x = writer.node("Conv", "conv1", x, weight, kernel_shape=[block.kernel] * 2, strides=[block.stride] * 2, pads=[pad] * 4)
     x = writer.node("MaxPool", "pool", x, kernel_shape=[block.pool] * 2, strides=[block.pool] * 2)
-    names = ("weight", "bias", "running_mean", "running_var")
-    x = writer.node(
-        "BatchNormalization",
-        "norm1",
-        x,
-        *(writer.constant(f"norm1.{n}", writer.weights[f"norm1.{n}"]) for n in names),
-        epsilon=NORM_EPSILON,
-    )
-    return writer.activation(x, "norm1", block.activation)
+    return writer.activation(writer.norm(x, "norm1"), "norm1", block.activation)
 
 
 def _inverted_residual(writer: _Writer, block: InvertedResidual, x: str) -> str:
@@ -155,7 +158,32 @@ def _bottleneck(writer: _Writer, block: Bottleneck, x: str) -> str:
     return writer.activation(writer.node("Add", "add", y, x), "add", block.activation)
 
 
+def _cell(writer: _Writer, block: Cell, x: str) -> str:
+    nodes, rectified = {0: x}, {}
+    for source, target, operation in block.edges:
+        value, name = nodes[source], f"{operation}_{source}{target}"
+        if operation in CONV_KERNELS:
+            if source not in rectified:
+                rectified[source] = writer.activation(value, f"node{source}", "relu")
+            value = writer.conv(rectified[source], f"convs.{name}", norm=f"norms.{name}")
+        elif operation == "avg_pool_3x3":
+            value = writer.node("AveragePool", name, value, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=0)
+        nodes[target] = writer.node("Add", f"add_{source}{target}", nodes[target], value) if target in nodes else value
+    if 3 not in nodes:
+        return writer.node("Mul", "zero", x, writer.constant("nothing", np.zeros(1, np.float32)))
+    return writer.node("Identity", "output", x) if nodes[3] == x else nodes[3]
+
+
+def _reduction(writer: _Writer, block: Reduction, x: str) -> str:
+    y = writer.conv(writer.activation(x, "input", "relu"), "conv1", norm="norm1", stride=2)
+    y = writer.conv(writer.activation(y, "conv1", "relu"), "conv2", norm="norm2")
+    x = writer.node("AveragePool", "shortcut_pool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    return writer.node("Add", "add", y, writer.conv(x, "shortcut", norm=None))
+
+
 def _head(writer: _Writer, block: Head, x: str) -> str:
+    if block.input_norm:
+        x = writer.activation(writer.norm(x, "input_norm"), "input_norm", block.activation)
     if block.expand:
         x = writer.activation(writer.conv(x, "expand", norm="expand_norm"), "expand", block.activation)
     x = writer.node("Flatten", "flatten", writer.node("GlobalAveragePool", "pool", x), axis=1)
@@ -170,6 +198,8 @@ _EMITTERS: Mapping[str, Callable[[_Writer, Any, str], str]] = {
     "InvertedResidual": _inverted_residual,
     "BasicResidual": _basic_residual,
     "Bottleneck": _bottleneck,
+    "Cell": _cell,
+    "Reduction": _reduction,
     "Head": _head,
 }
 
@@ -234,13 +264,16 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
     """Weights of a block's shapes with outputs of moderate size; only their shapes matter to a latency."""
     found: dict[str, np.ndarray] = {}
 
-    def conv(name: str, into: int, out: int, kernel: int = 1, *, norm: str | None) -> None:
-        found[f"{name}.weight"] = (rng.standard_normal((out, into, kernel, kernel)) / np.sqrt(into * kernel**2)).astype(np.float32)
-        if norm is None:
-            found[f"{name}.bias"] = np.zeros(out, np.float32)
-            return
+    def norm_of(name: str, channels: int) -> None:
         for end, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
-            found[f"{norm}.{end}"] = np.full(out, value, np.float32)
+            found[f"{name}.{end}"] = np.full(channels, value, np.float32)
+
+    def conv(name: str, into: int, out: int, kernel: int = 1, *, norm: str | None, bias: bool = True) -> None:
+        found[f"{name}.weight"] = (rng.standard_normal((out, into, kernel, kernel)) / np.sqrt(into * kernel**2)).astype(np.float32)
+        if norm is not None:
+            norm_of(norm, out)
+        elif bias:
+            found[f"{name}.bias"] = np.zeros(out, np.float32)
 
     def linear(name: str, into: int, out: int) -> None:
         found[f"{name}.weight"] = (rng.standard_normal((out, into)) / np.sqrt(into)).astype(np.float32)
@@ -269,7 +302,18 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
             conv("conv3", block.hidden, block.outputs, norm="norm3")
             if block.project:
                 conv("shortcut", block.inputs, block.outputs, norm="shortcut_norm")
+        case Cell():
+            for source, target, operation in block.edges:
+                if operation in CONV_KERNELS:
+                    name = f"{operation}_{source}{target}"
+                    conv(f"convs.{name}", block.channels, block.channels, CONV_KERNELS[operation], norm=f"norms.{name}")
+        case Reduction():
+            conv("conv1", block.inputs, block.outputs, 3, norm="norm1")
+            conv("conv2", block.outputs, block.outputs, 3, norm="norm2")
+            conv("shortcut", block.inputs, block.outputs, norm=None, bias=False)
         case Head():
+            if block.input_norm:
+                norm_of("input_norm", block.inputs)
             if block.expand:
                 conv("expand", block.inputs, block.expand, norm="expand_norm")
             width = block.expand or block.inputs

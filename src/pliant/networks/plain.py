@@ -7,6 +7,7 @@ purpose: a network that was never calibrated cannot give a plausible answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,15 @@ from torch.nn import functional as F
 Description = Sequence[tuple[str, str, Mapping[str, Any]]]
 """A network as (slot, block name, sizes), in running order."""
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "hswish": F.hardswish, "gelu": F.gelu}
+
+def unchanged(x: Tensor) -> Tensor:
+    """No activation."""
+    return x
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "hswish": F.hardswish, "gelu": F.gelu, "none": unchanged}
+
+CONV_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
 
 def round_channels(channels: float, multiple: int = 8) -> int:
@@ -158,12 +167,88 @@ class Bottleneck(BlockModule):
         return self.activation(y + x)
 
 
-class Head(BlockModule):
-    """Optional 1x1 convolution, global average pooling, optional hidden layer, classifier: (N, classes) logits."""
+Edge = tuple[int, int, str]
 
-    def __init__(self, *, size: int, inputs: int, classes: int, expand: int, hidden: int, activation: str, dropout: float) -> None:
+
+def cell_edges(operations: str) -> tuple[Edge, ...]:
+    """(source, target, operation) of a cell's text, `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`, without `none`."""
+    nodes = enumerate(operations.split("+"), 1)
+    return tuple(
+        (int(source), target, name) for target, node in nodes for name, source in re.findall(r"(\w+)~(\d)", node) if name != "none"
+    )
+
+
+class Cell(BlockModule):
+    """Four nodes, each the sum of operations on those before it (NAS-Bench-201); zero where no path leads to the last one."""
+
+    def __init__(self, *, size: int, channels: int, operations: str) -> None:
+        super().__init__()
+        self.edges = cell_edges(operations)
+        self.convs, self.norms = nn.ModuleDict(), nn.ModuleDict()
+        for source, target, operation in self.edges:
+            if operation in CONV_KERNELS:
+                self.add_conv(f"{operation}_{source}{target}", channels, CONV_KERNELS[operation])
+
+    def add_conv(self, name: str, channels: int, kernel: int) -> None:
+        """A convolution and its BatchNorm."""
+        self.convs[name], self.norms[name] = self.conv(channels, channels, kernel), self.norm(channels)
+
+    def convolve(self, name: str, x: Tensor) -> Tensor:
+        """Convolution and BatchNorm of a name."""
+        return self.norms[name](self.convs[name](x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.paths(x, self.edges)
+
+    def paths(self, x: Tensor, edges: Sequence[Edge]) -> Tensor:
+        """The last node; what several convolutions read is rectified once."""
+        nodes, rectified = {0: x}, {}
+        for source, target, operation in edges:
+            value = nodes[source]
+            if operation in CONV_KERNELS:
+                if source not in rectified:
+                    rectified[source] = F.relu(value)
+                value = self.convolve(f"{operation}_{source}{target}", rectified[source])
+            elif operation == "avg_pool_3x3":
+                value = F.avg_pool2d(value, 3, 1, 1, count_include_pad=False)
+            nodes[target] = nodes[target] + value if target in nodes else value
+        return nodes[3] if 3 in nodes else torch.zeros_like(x)
+
+
+class Reduction(BlockModule):
+    """BN(conv(relu(BN(conv(relu(x)))))) at half the size, plus the input pooled and projected."""
+
+    def __init__(self, *, size: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = self.conv(inputs, outputs, 3, stride=2)
+        self.norm1 = self.norm(outputs)
+        self.conv2 = self.conv(outputs, outputs, 3)
+        self.norm2 = self.norm(outputs)
+        self.shortcut = self.conv(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(F.relu(x))))))
+        return y + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
+
+
+class Head(BlockModule):
+    """Optional BatchNorm, 1x1 convolution, global average pooling, optional hidden layer, classifier: (N, classes) logits."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        inputs: int,
+        classes: int,
+        expand: int,
+        hidden: int,
+        activation: str,
+        dropout: float,
+        input_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.activation, self.dropout = ACTIVATIONS[activation], dropout
+        self.input_norm = self.norm(inputs) if input_norm else None
         self.expand = self.conv(inputs, expand) if expand else None
         self.expand_norm = self.norm(expand) if expand else None
         width = expand or inputs
@@ -171,6 +256,8 @@ class Head(BlockModule):
         self.classifier = self.linear_type(hidden or width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.input_norm is not None:
+            x = self.activation(self.input_norm(x))
         if self.expand is not None and self.expand_norm is not None:
             x = self.activation(self.expand_norm(self.expand(x)))
         x = x.mean((2, 3))
@@ -180,7 +267,7 @@ class Head(BlockModule):
 
 
 BLOCKS: Mapping[str, type[BlockModule]] = {
-    block.__name__: block for block in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Head)
+    block.__name__: block for block in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Cell, Reduction, Head)
 }
 
 

@@ -6,14 +6,20 @@ holds the module of the same name for each of them. Sizes are those of the activ
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import groupby
 from typing import Literal, NamedTuple
 
+from pliant.errors import EncodingError
 from pliant.workload import NETWORK_INPUT, Layer, peak_activation_bytes
 
-Activation = Literal["relu", "hswish", "gelu"]
+Activation = Literal["relu", "hswish", "gelu", "none"]
+
+CONV_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+"""The operations of a cell that have weights, and their kernels."""
 
 
 class BlockCost(NamedTuple):
@@ -53,13 +59,22 @@ class Block(ABC):
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "slot"}
 
     def _conv(
-        self, name: str, reads: str, *, into: int, out: int, size: int, kernel: int = 1, stride: int = 1, depthwise: bool = False
+        self,
+        name: str,
+        reads: str,
+        *,
+        into: int,
+        out: int,
+        size: int,
+        kernel: int = 1,
+        stride: int = 1,
+        depthwise: bool = False,
+        bias: bool = True,
     ) -> Layer:
         """A convolution named within the block; `size` is its output's height and width."""
         groups, outputs, inputs = (out, 1, 1) if depthwise else (1, out, into)
-        return Layer(
-            f"{self.slot}.{name}", "conv", (reads,), G=groups, K=outputs, C=inputs, P=size, Q=size, R=kernel, S=kernel, stride=stride
-        )
+        loops = {"G": groups, "K": outputs, "C": inputs, "P": size, "Q": size, "R": kernel, "S": kernel}
+        return Layer(f"{self.slot}.{name}", "conv", (reads,), **loops, stride=stride, bias=bias)
 
     def _elementwise(self, name: str, *reads: str, channels: int, size: int) -> Layer:
         return Layer(f"{self.slot}.{name}", "elementwise", reads, G=channels, P=size, Q=size)
@@ -226,9 +241,87 @@ class Bottleneck(Block):
         return tuple(layers)
 
 
+Edge = tuple[int, int, str]
+"""The node that is read, the node that is added to, and the operation between them."""
+
+
+@cache
+def cell_edges(operations: str) -> tuple[Edge, ...]:
+    """What a cell's text, `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`, says: its edges that are not `none`, by target then source."""
+    nodes = enumerate(operations.split("+"), 1)
+    return tuple(
+        (int(source), target, name) for target, node in nodes for name, source in re.findall(r"(\w+)~(\d)", node) if name != "none"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell(Block):
+    """Four nodes, the first one the input and the last one the output; each is the sum of operations on those before it.
+
+    The cell of NAS-Bench-201 (Dong and Yang 2020). A convolution is ReLU, convolution, BatchNorm; all keep size and channels.
+
+    Raises:
+        EncodingError: an operation reads a node that nothing reaches.
+    """
+
+    channels: int
+    operations: str
+    """In the benchmark's form, `none` where an operation changes nothing; without any path the output is zero."""
+
+    def __post_init__(self) -> None:
+        reached = {0, *(target for _, target, _ in self.edges)}
+        if lost := [edge for edge in self.edges if edge[0] not in reached]:
+            raise EncodingError(f"an operation reads a node that has a value, received {self.operations!r}. Write none for {lost[0][2]!r}.")
+
+    @property
+    def in_channels(self) -> int:
+        return self.channels
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """The operations, by target then source."""
+        return cell_edges(self.operations)
+
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        values, layers, width, size = {0: reads}, [], self.channels, self.size
+        for target, edges in groupby(self.edges, key=lambda edge: edge[1]):
+            terms = []
+            for source, _, operation in edges:
+                name, value = f"{operation}_{source}{target}", values[source]
+                if operation in CONV_KERNELS:
+                    layers.append(self._conv(name, value, into=width, out=width, size=size, kernel=CONV_KERNELS[operation]))
+                elif operation == "avg_pool_3x3":
+                    layers.append(Layer(f"{self.slot}.{name}", "pool", (value,), G=width, P=size, Q=size, R=3, S=3))
+                terms.append(value if operation == "skip_connect" else layers[-1].name)
+            if len(terms) > 1:
+                layers.append(self._elementwise(f"add{target}", *terms, channels=width, size=size))
+            values[target] = layers[-1].name if len(terms) > 1 else terms[0]
+        return tuple(layers) or (self._elementwise("output", reads, channels=width, size=size),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduction(Block):
+    """Between the stages of cells: ReLU, 3x3, BatchNorm twice, the first at stride 2, plus the input pooled by 2 and projected."""
+
+    inputs: int
+    outputs: int
+
+    @property
+    def in_channels(self) -> int:
+        return self.inputs
+
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        size, into, out = halved(self.size, 2), self.inputs, self.outputs
+        first = self._conv("conv1", reads, into=into, out=out, size=size, kernel=3, stride=2)
+        second = self._conv("conv2", first.name, into=out, out=out, size=size, kernel=3)
+        pool = Layer(f"{self.slot}.shortcut.pool", "pool", (reads,), G=into, P=size, Q=size, R=2, S=2, stride=2)
+        shortcut = self._conv("shortcut", pool.name, into=into, out=out, size=size, bias=False)
+        return (first, second, pool, shortcut, self._elementwise("add", second.name, shortcut.name, channels=out, size=size))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head(Block):
-    """Optional 1x1 convolution, global average pooling, optional hidden linear layer, linear classifier."""
+    """Optional BatchNorm, 1x1 convolution, global average pooling, optional hidden linear layer, linear classifier."""
 
     inputs: int
     classes: int
@@ -239,6 +332,8 @@ class Head(Block):
     activation: Activation = "relu"
     dropout: float = 0.0
     """Share of the classifier's inputs dropped while training; nothing at inference."""
+    input_norm: bool = False
+    """BatchNorm and activation of the input, which is a sum in networks that activate before they convolve."""
 
     @property
     def in_channels(self) -> int:
@@ -246,8 +341,11 @@ class Head(Block):
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
         layers = []
+        if self.input_norm:
+            layers.append(self._elementwise("norm", reads, channels=self.inputs, size=self.size))
         if self.expand:
-            layers.append(self._conv("expand", reads, into=self.inputs, out=self.expand, size=self.size))
+            before = layers[-1].name if layers else reads
+            layers.append(self._conv("expand", before, into=self.inputs, out=self.expand, size=self.size))
         width = self.expand or self.inputs
         layers.append(
             Layer(f"{self.slot}.pool", "pool", (layers[-1].name if layers else reads,), G=width, R=self.size, S=self.size, stride=self.size)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pliant.errors import EncodingError, RecipeError, nearest
+from pliant.spaces.cell import CellSpace
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
 from pliant.spaces.space import Space
@@ -81,12 +82,18 @@ def ofa_resnet50(channels: int, image_size: int, classes: int) -> Space:
     )
 
 
+def nas_bench_201(channels: int, image_size: int, classes: int) -> Space:
+    """The cell space of NAS-Bench-201: 5^6 = 15,625 cells, repeated 15 times."""
+    return CellSpace("nas-bench-201", channels=channels, image_size=image_size, classes=classes)
+
+
 PRESETS = {
     "digits": Preset(6, "images of about 8 pixels", digits),
     "mobile-32": Preset(24, "images of 28 to 32 pixels, least MACs", mobile_32),
     "plain-32": Preset(24, "images of 28 to 32 pixels, fastest training on CPUs", plain_32),
     "ofa-mobilenetv3": Preset(128, "images of 224 pixels, Once-for-All's MobileNetV3", ofa_mobilenetv3),
     "ofa-resnet50": Preset(128, "images of 224 pixels, Once-for-All's ResNet-50", ofa_resnet50),
+    "nas-bench-201": Preset(8, "comparing scores and searches: the cells of NAS-Bench-201", nas_bench_201),
 }
 
 
