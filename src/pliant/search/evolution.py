@@ -1,0 +1,130 @@
+"""The best score within hard limits by evolution, as in Zen-NAS (Lin et al. 2021, Zen-NAS, algorithm 2).
+
+A population grows by mutants of random members; when it is full, the members of least score leave. Mutants over a limit
+are never evaluated. A score without training often prefers depth to all else, so depth can be limited too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pliant.metrics import Accuracy, Cost, Failed
+from pliant.objective import Candidate, CostModel, Limit, holds, pareto_front
+from pliant.search.random import RandomSearch
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.space import Space
+from pliant.workload import NETWORK_INPUT, Workload
+
+ROUNDS_AN_ASK = 50
+"""Rounds of a batch of mutants in which one `ask` looks for networks that are new and within the limits."""
+
+
+class EvolutionSearch:
+    """Asks for mutants of the best networks so far, a batch at a time.
+
+    Args:
+        cost_model: arithmetic or a table; it is asked about every mutant before any is evaluated.
+        limits: what must hold.
+        minimise: fields of `Cost`, the other objectives of the front beside the score.
+        population: most networks that have descendants.
+        batch: mutants of one `ask`; they can be evaluated side by side.
+        start: networks to begin with, beside random ones within the limits.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        cost_model: CostModel,
+        limits: Sequence[Limit] = (),
+        *,
+        minimise: Sequence[str] = ("macs",),
+        population: int = 256,
+        batch: int = 32,
+        start: Sequence[Architecture] = (),
+        seed: int = 0,
+    ) -> None:
+        self.space = space
+        self.limits = tuple(limits)
+        self.minimise = tuple(minimise)
+        self.population = population
+        self.batch = batch
+        self._start = tuple(start)
+        self._cost_model = cost_model
+        self._rng = np.random.default_rng((seed, 0))
+        self._random = RandomSearch(space, limits, cost_model=cost_model, batch=batch, seed=seed)
+        self._seen: set[Architecture] = set()
+        self._asked: list[Architecture] = []
+        self._members: list[Candidate] = []
+        self._told: list[Candidate] = []
+
+    def ask(self, most: int) -> list[Architecture]:
+        """New networks within the limits; none where neither mutation nor chance found any."""
+        # A whole batch whatever was asked for, so that a search that is given more evaluations later takes the same way.
+        found = self._mutants() if self._members else self._within(self._new(self._start))
+        if len(found) < self.batch:
+            found += self._new(self._random.ask(self.batch))
+        self._asked = found[: min(most, self.batch)]
+        self._seen.difference_update(found[len(self._asked) :])
+        return self._asked
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        """What the last batch is worth; networks that failed have no descendants.
+
+        Raises:
+            KeyError: an architecture that was asked for is missing.
+        """
+        told = {candidate.architecture: candidate for candidate in candidates}
+        # In the order of asking, so that the next mutants do not depend on the order of telling.
+        fresh = [told[architecture] for architecture in self._asked]
+        self._told += fresh
+        sound = [one for one in fresh if isinstance(one.accuracy, Accuracy) and isinstance(one.cost, Cost) and holds(self.limits, one.cost)]
+        self._members = sorted([*self._members, *sound], key=lambda one: -one.top1)[: self.population]
+
+    def front(self) -> list[Candidate]:
+        """Of all that was told, what holds the limits and is beaten by nothing, cheapest first."""
+        return pareto_front(self._told, self.minimise, self.limits)
+
+    def _mutants(self) -> list[Architecture]:
+        found: list[Architecture] = []
+        for _ in range(ROUNDS_AN_ASK):
+            parents = self._rng.integers(len(self._members), size=self.batch)
+            drawn = [self.space.mutate(self._members[row].architecture, self._rng) for row in parents]
+            found += self._within(self._new(drawn))
+            if len(found) >= self.batch:
+                break
+        return found
+
+    def _new(self, architectures: Sequence[Architecture]) -> list[Architecture]:
+        fresh = [architecture for architecture in dict.fromkeys(architectures) if architecture not in self._seen]
+        self._seen.update(fresh)
+        return fresh
+
+    def _within(self, architectures: list[Architecture]) -> list[Architecture]:
+        if not architectures:
+            return []
+        costs = zip(architectures, self._cost_model(architectures), strict=True)
+        return [architecture for architecture, cost in costs if isinstance(cost, Cost) and holds(self.limits, cost)]
+
+
+def depth(workload: Workload) -> int:
+    """Layers with weights on the longest way from the image to the output."""
+    longest = {NETWORK_INPUT: 0}
+    for layer in workload.layers:
+        longest[layer.name] = max(longest[name] for name in layer.inputs) + layer.weighted
+    return longest[workload.layers[-1].name]
+
+
+def no_deeper(space: Space, cost_model: CostModel, deepest: int) -> CostModel:
+    """The same cost model, which refuses networks of more than `deepest` layers with weights on their longest way."""
+
+    def costs(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
+        depths = [depth(space.lower(architecture)) for architecture in architectures]
+        return [
+            cost if layers <= deepest else Failed(f"{layers} layers deep, at most {deepest} are wanted")
+            for layers, cost in zip(depths, cost_model(architectures), strict=True)
+        ]
+
+    return costs
