@@ -300,6 +300,9 @@ def count(layer: Any, code: Any, multicast: bool, out: Any, s: Any) -> bool:
 
 
 def layer_vector(sizes: Any, stride: int, dilation: int, weights: bool, inputs: int) -> NDArray[np.int64]:
-    """The twelve integers by which the kernels know a layer."""
+    """The twelve integers by which the kernels know a layer; steps that are never taken are 1, so equal nests are equal."""
+    p, q, r, s = sizes[4:]
+    if p == q == 1 or r == s == 1:
+        stride = dilation = 1
     common = int(np.gcd(stride, dilation))
     return np.array([*sizes, stride // common, dilation // common, int(weights), inputs], dtype=np.int64)

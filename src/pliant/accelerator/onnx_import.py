@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,6 +136,8 @@ class _Reader:
         self.inputs = [value.name for value in graph.input if value.name not in constants]
         self.sources: dict[str, tuple[str, ...]] = dict.fromkeys(self.inputs, (NETWORK_INPUT,))
         self.layers: list[Layer] = []
+        self.made: dict[str, Layer] = {}
+        """The layer whose very result a tensor is."""
         self.makers: dict[str, Callable[[Any, str], None]] = {"Conv": self._conv, "Gemm": self._product, "MatMul": self._product}
         self.makers |= {"MaxPool": self._pool, "AveragePool": self._pool, "LpPool": self._pool}
         self.makers |= {"GlobalAveragePool": self._global_pool, "GlobalMaxPool": self._global_pool}
@@ -161,6 +164,8 @@ class _Reader:
         elif operator in _WHOLE_TENSOR or (operator in _ELEMENTWISE and not self._folds(node, moving)):
             self._elementwise(node, name, moving)
         elif operator in _ELEMENTWISE or operator in _FREE or operator in self.skip:
+            if operator == "BatchNormalization":
+                self._fold(self.made[moving[0]])
             for output in node.output:
                 self.sources[output] = came_from
         else:
@@ -175,10 +180,13 @@ class _Reader:
             return False
         if node.op_type != "BatchNormalization":
             return True
-        made = {layer.name: layer for layer in self.layers}
-        sources = self.sources[moving[0]]
         readers = sum(moving[0] in other.input for other in self.graph.node)
-        return len(sources) == 1 and sources[0] in made and made[sources[0]].weighted and readers == 1
+        return moving[0] in self.made and self.made[moving[0]].weighted and readers == 1
+
+    def _fold(self, layer: Layer) -> None:
+        # A folded BatchNorm leaves one addend an output channel.
+        place = next(index for index, made in enumerate(self.layers) if made.name == layer.name)
+        self.layers[place] = replace(layer, bias=True)
 
     def _add(self, node: Any, layer_name: str, kind: Any, moving: Sequence[str], **sizes: Any) -> None:
         if kind == "elementwise":
@@ -188,7 +196,7 @@ class _Reader:
         bits = _BITS.get(self.types.get(node.output[0], 0), 32)
         self.layers.append(Layer(layer_name, kind, inputs, bits=bits, **sizes))
         for output in node.output:
-            self.sources[output] = (layer_name,)
+            self.sources[output], self.made[output] = (layer_name,), self.layers[-1]
 
     def _shape(self, tensor: str) -> tuple[int, ...]:
         shape = self.shapes.get(tensor)

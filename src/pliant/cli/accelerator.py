@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Accelerators on paper: chips, exact costs, and mappings proven to be the best.", no_args_is_help=True)
 
-CHIP = typer.Option("eyeriss", "--chip", help="A chip that ships (see `list`), or a TOML file.")
-OBJECTIVE = typer.Option("edp", "--objective", help="energy, latency or edp (energy times delay).")
-SIZES = typer.Option([], "--size", help="What an open size of the ONNX input stands for, as batch=1. May be repeated.")
-SKIP = typer.Option([], "--skip", help="An operator without a cost of its own, passed through as free. May be repeated.")
-CACHE = typer.Option(None, "--cache", help="Folder of results; layers of equal shape on equal chips are never mapped twice.")
-LIMIT = typer.Option(
-    0.0, "--time-limit-s", help="Seconds for each layer shape; after them the best so far stands, with its gap. 0: no limit."
-)
+Model = Annotated[Path | None, typer.Argument(help="An ONNX file; left out where --space names a network.")]
+SpaceName = Annotated[str | None, typer.Option("--space", help="A search space instead of a file: digits, mobile-32, ofa-resnet50, ...")]
+Architecture = Annotated[str, typer.Option(help="A network of the space: largest, smallest, or its text form.")]
+Images = Annotated[str, typer.Option(help="Images that the network of a space gets, channels x size.")]
+Classes = Annotated[int, typer.Option(min=1, help="Labels of the network of a space.")]
+ChipName = Annotated[str, typer.Option("--chip", help="A chip that ships (see `list`), or a TOML file.")]
+Objective = Annotated[str, typer.Option(help="energy, latency or edp (energy times delay).")]
+Sizes = Annotated[list[str] | None, typer.Option("--size", help="What an open size of the ONNX input stands for, as batch=1. Repeatable.")]
+Skip = Annotated[list[str] | None, typer.Option(help="An operator without a cost of its own, passed through as free. Repeatable.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder of results; layers of equal shape on equal chips are never mapped twice.")]
+Limit = Annotated[float, typer.Option(help="Seconds a layer shape; after them the best so far stands, with its gap. 0: no limit.")]
 
 
 @app.command("list")
@@ -40,17 +43,33 @@ def list_chips() -> None:
 
 @app.command("map")
 def map_network(
-    model: Path = typer.Argument(help="An ONNX file."),
-    chip: str = CHIP,
-    objective: str = OBJECTIVE,
-    report: Path | None = typer.Option(None, "--report", help="Write an HTML report here."),
-    size: list[str] = SIZES,
-    skip: list[str] = SKIP,
-    cache: Path | None = CACHE,
-    time_limit_s: float = LIMIT,
+    model: Model = None,
+    chip: ChipName = "eyeriss",
+    objective: Objective = "edp",
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    space: SpaceName = None,
+    architecture: Architecture = "largest",
+    images: Images = "3x224",
+    classes: Classes = 1000,
+    size: Sizes = None,
+    skip: Skip = None,
+    cache: Cache = None,
+    time_limit_s: Limit = 0.0,
 ) -> None:
     """The best mapping of every layer: loop nest, cost, proof."""
-    mapped = _mapped(model, chip, objective, size, skip, cache, time_limit_s, show=True)
+    from pliant.accelerator.network import map_workload
+
+    hardware = _chip(chip)
+    workload = _workload(model, size or [], skip or []) if space is None else _of_space(model, space, architecture, images, classes)
+    number = 0
+
+    def progress(best: BestMapping) -> None:
+        nonlocal number
+        number += 1
+        typer.echo(_layer_lines(number, best, hardware))
+
+    limit = time_limit_s or float("inf")
+    mapped = map_workload(workload, hardware, objective, time_limit_s=limit, cache=cache, progress=progress)  # type: ignore[arg-type]
     typer.echo(_total(mapped))
     if report is not None:
         from pliant.report.mapping import write_mapping_report
@@ -61,19 +80,24 @@ def map_network(
 
 @app.command()
 def explain(
-    model: Path = typer.Argument(help="An ONNX file."),
-    layer: str = typer.Option(..., "--layer", help="Number (from 1) or name of the layer."),
-    chip: str = CHIP,
-    objective: str = OBJECTIVE,
-    size: list[str] = SIZES,
-    skip: list[str] = SKIP,
-    time_limit_s: float = LIMIT,
+    layer: Annotated[str, typer.Option(help="Number (from 1) or name of the layer.")],
+    model: Model = None,
+    chip: ChipName = "eyeriss",
+    objective: Objective = "edp",
+    space: SpaceName = None,
+    architecture: Architecture = "largest",
+    images: Images = "3x224",
+    classes: Classes = 1000,
+    size: Sizes = None,
+    skip: Skip = None,
+    time_limit_s: Limit = 0.0,
 ) -> None:
     """Where cycles and energy of one layer go, as picture and words."""
     from pliant.accelerator.explain import explanation
     from pliant.accelerator.mapper import optimal_mapping
 
-    workload, hardware = _workload(model, size, skip), _chip(chip)
+    hardware = _chip(chip)
+    workload = _workload(model, size or [], skip or []) if space is None else _of_space(model, space, architecture, images, classes)
     names = [item.name for item in workload.layers]
     chosen = workload.layers[_layer_index(layer, names)]
     best = optimal_mapping(chosen, hardware, objective, time_limit_s=time_limit_s or float("inf"))  # type: ignore[arg-type]
@@ -96,10 +120,12 @@ def _chip(name: str) -> Chip:
     return load_chip(name)
 
 
-def _workload(model: Path, sizes: list[str], skip: list[str]) -> Workload:
+def _workload(model: Path | None, sizes: list[str], skip: list[str]) -> Workload:
     from pliant.accelerator.onnx_import import onnx_workload
     from pliant.errors import RecipeError
 
+    if model is None:
+        raise RecipeError("a network is needed: an ONNX file, or --space with the name of a search space.")
     stated = {}
     for text in sizes:
         name, _, value = text.partition("=")
@@ -109,22 +135,18 @@ def _workload(model: Path, sizes: list[str], skip: list[str]) -> Workload:
     return onnx_workload(model, sizes=stated, skip=skip)
 
 
-def _mapped(
-    model: Path, chip: str, objective: str, size: list[str], skip: list[str], cache: Path | None, time_limit_s: float, *, show: bool
-) -> NetworkMapping:
-    from pliant.accelerator.network import map_workload
+def _of_space(model: Path | None, name: str, architecture: str, images: str, classes: int) -> Workload:
+    from pliant.errors import RecipeError
+    from pliant.spaces.presets import preset
 
-    workload, hardware = _workload(model, size, skip), _chip(chip)
-    number = 0
-
-    def progress(best: BestMapping) -> None:
-        nonlocal number
-        number += 1
-        if show:
-            typer.echo(_layer_lines(number, best, hardware))
-
-    limit = time_limit_s or float("inf")
-    return map_workload(workload, hardware, objective, time_limit_s=limit, cache=cache, progress=progress)  # type: ignore[arg-type]
+    if model is not None:
+        raise RecipeError(f"one network at a time: leave out {model}, or --space {name}.")
+    channels, _, size = images.partition("x")
+    if not (channels.isdecimal() and size.isdecimal() and int(channels) > 0):
+        raise RecipeError(f"--images is written channels x size, as 3x224; received {images!r}.")
+    space = preset(name, channels=int(channels), image_size=int(size), classes=classes)
+    ends = {"largest": space.largest, "smallest": space.smallest}
+    return space.lower(ends[architecture]() if architecture in ends else space.parse(architecture))
 
 
 def _layer_lines(number: int, best: BestMapping, chip: Chip) -> str:
