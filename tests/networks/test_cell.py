@@ -126,9 +126,8 @@ def test_the_delivered_model_is_the_calibrated_network(space, text, perturbed, p
 def run(model, images):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(
-        None, {"image": images}
-    )[0]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": images})[0]
 
 
 BLOCKS = [
