@@ -10,6 +10,7 @@ import pytest
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.metrics import Accuracy, Cost
 from pliant.objective import AccuracyEstimator, Candidate, Limit, holds, pareto_front
+from pliant.search.evolution import EvolutionSearch
 from pliant.search.explore import Searcher, explore
 from pliant.search.linas import LinasSearch
 from pliant.search.pareto import ParetoSearch
@@ -42,7 +43,11 @@ def predicted(space: Space, seed: int) -> Searcher:
     )
 
 
-@pytest.fixture(params=[guided, random, random_within, predicted])
+def evolved(space: Space, seed: int) -> Searcher:
+    return EvolutionSearch(space, lambda found: [space.cost(one) for one in found], LIMITS, population=16, batch=16, seed=seed)
+
+
+@pytest.fixture(params=[guided, random, random_within, predicted, evolved])
 def make(request: pytest.FixtureRequest) -> Make:
     return request.param  # type: ignore[no-any-return]
 

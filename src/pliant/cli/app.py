@@ -76,9 +76,15 @@ def opened(recipe: str, into: Path | None = None, *, parallel: bool = False, **c
     from pliant.pipeline.run import Run
 
     keep_freed_memory()
+    with interruptible(), Run(folder if begun else into or Path("runs") / resolved.name, resolved) as held:
+        yield held
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends a step that goes on where it stopped with a line that says so."""
     try:
-        with Run(folder if begun else into or Path("runs") / resolved.name, resolved) as run:
-            yield run
+        yield
     except KeyboardInterrupt:
         complain("stopped; the same command goes on from here.")
         raise typer.Exit(130) from None
@@ -112,6 +118,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-from pliant.cli import accelerator, deploy, profile, report, run, search, train  # noqa: E402, F401 - each registers its command
+from pliant.cli import accelerator, deploy, fidelity, profile, report, run, score, search, train  # noqa: E402, F401 - each registers its command
 
 app.add_typer(accelerator.app, name="accelerator")

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -169,7 +170,8 @@ def read_rows(path: Path) -> list[Row]:
         raise DataError(f"a table of scores has a column {min(missing)!r}; {path} has {has}. Write it with pliant score --out.")
     if not columns:
         raise DataError(f"a table of scores has rows, {path} has none. Write it with pliant score --out.")
-    return [Row(**{name: _value(name, column.get(name), path) for name in names}) for column in columns]
+    values: list[dict[str, Any]] = [{name: _value(name, column.get(name), path) for name in names} for column in columns]
+    return [Row(**row) for row in values]
 
 
 def _value(name: str, value: object, path: Path) -> object:
@@ -189,7 +191,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, restkey="", restval=None))  # type: ignore[arg-type]
+            rows = list(csv.DictReader(file, restkey="", restval=None))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}.") from error
     for number, row in enumerate(rows, 2):

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from pliant.data.dataset import DataSet
 from pliant.data.splits import epoch_order
 from pliant.errors import DataError, PliantError, RecipeError, nearest
 from pliant.networks.supernet import build
-from pliant.spaces.presets import PRESETS
+from pliant.spaces.presets import PRESETS, preset
 from pliant.spaces.space import Space
 
 FAMILIES = {"mobile": "mobile-32", "plain": "plain-32", "resnet": "ofa-resnet50", "cell": "nas-bench-201"}
@@ -85,7 +86,7 @@ def training_batch(data: DataSet, images: int, seed: int) -> Batch:
     """
     pixels, labels = data.train.batch(epoch_order(len(data.train), 0, seed)[:images])
     mean, std = (np.array(values, dtype=np.float32).reshape(-1, 1, 1) for values in (data.mean, data.std))
-    standard = (pixels.numpy().astype(np.float32) / 255 - mean) / np.maximum(std, 1e-6)
+    standard = ((pixels.numpy().astype(np.float32) / 255 - mean) / np.maximum(std, 1e-6)).astype(np.float32)
     return _batch(standard, labels.numpy(), Shape(data.channels, data.image_size, len(data.classes)))
 
 
@@ -134,6 +135,15 @@ class SpaceNetworks:
         """The network of an architecture, with fresh weights."""
         channels = self.space.channels
         return build(self.space, self.space.parse(name), mean=[0.0] * channels, std=[1.0] * channels)
+
+
+def networks_of(space: str, shape: Shape) -> SpaceNetworks:
+    """Networks of a preset for images of a shape.
+
+    Raises:
+        EncodingError: the images are smaller than the space can handle.
+    """
+    return SpaceNetworks(partial(preset, space, channels=shape.channels, image_size=shape.image_size, classes=shape.classes))
 
 
 class FileNetworks:
@@ -186,7 +196,7 @@ class FileNetworks:
                 f"{self.text} is a {type(found).__name__}; name a function that gives a new torch.nn.Module at each call, or its class."
             )
         _require_no_arguments(found, self.text)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _guarded(self, call: Callable[[], object]) -> object:
         """What foreign code gives; whatever it raises is the user's to mend, and is told with its line."""
@@ -195,7 +205,7 @@ class FileNetworks:
         except PliantError:
             raise
         except Exception as error:
-            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(self.path)]
+            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == self.path.resolve()]
             where = f", line {frames[-1].lineno}" if frames else ""
             raise RecipeError(f"{self.path}{where} raised {type(error).__name__}: {error}. Mend the file, then start again.") from error
 

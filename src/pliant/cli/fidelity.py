@@ -1,0 +1,51 @@
+"""`pliant fidelity`: how well scores rank networks whose accuracy is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pliant.cli.app import Seed, app, say, screen
+
+
+@app.command()
+def fidelity(
+    scores: Annotated[Path, typer.Argument(help="A table that pliant score --out wrote.")],
+    truth: Annotated[Path, typer.Option(help="CSV with a column arch or architecture and one of accuracies.")],
+    column: Annotated[str | None, typer.Option(help="Column of the accuracies; the first that says so if not given.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Networks that count as the top; a tenth if not given.")] = None,
+    seed: Seed = None,
+    out: Annotated[Path | None, typer.Option(help="The page with the picture; beside the table if not given.")] = None,
+) -> None:
+    """Compare scores with known accuracies: signed rank correlations with intervals, beside parameters and MACs."""
+    from pliant.pipeline.fidelity import judge_table
+    from pliant.report.fidelity import explained, spelled_estimate, write_fidelity_page
+
+    judged = judge_table(scores, truth, column=column, top=top, seed=seed or 0)
+    table = Table(
+        "score", "Kendall", "Spearman", "at equal size", "over parameters", f"of top {judged.rows[0].top}", "regret", "time", "failed"
+    )
+    for row in judged.rows:
+        figures = (row.kendall, row.spearman, row.equal_size, row.over_parameters)
+        seconds = "" if row.seconds is None else f"{row.seconds:.3g} s"
+        regret = f"{row.regret:.2f}"
+        table.add_row(
+            row.name, *map(spelled_estimate, figures), f"{row.top_overlap:.0%}", regret, seconds, str(row.failed),
+            style="bold" if row.name == "parameters" else None,
+        )  # fmt: skip
+    screen.print(table)
+    say(f"{judged.networks} networks, truth {judged.column}. {explained(judged.networks)}")
+    say(
+        f"At equal size: over the {judged.rows[0].equal_pairs:,} pairs whose parameter counts are within 5 %. "
+        "Over parameters: real where the interval leaves 0 out. Regret: of the pick, in the truth's unit."
+    )
+    if judged.without_truth:
+        say(f"{judged.without_truth} scored networks have no known accuracy and were left out.")
+    for name, reason in judged.failures.items():
+        say(f"{name} failed, first because: {reason}")
+    page = out or scores.with_suffix(".html")
+    write_fidelity_page(judged.rows, page, truth=judged.column)
+    say("the picture", about=page)
