@@ -49,7 +49,7 @@ def test_it_climbs_faster_than_chance():
         return [Candidate(one, Accuracy(float(space.cost(one).parameters), 0), space.cost(one)) for one in architectures]
 
     def best(searcher):
-        return max(one.top1 for one in explore(searcher, evaluate, 300))
+        return max(one.top1 for one in explore(searcher, evaluate, 800))
 
     assert best(EvolutionSearch(space, costs, limits, population=16)) > best(RandomSearch(space, limits, cost_model=costs))
 
