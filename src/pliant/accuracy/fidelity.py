@@ -87,7 +87,7 @@ def judge(
     top: int | None = None,
     seed: int = 0,
 ) -> list[Fidelity]:
-    """The fidelity of several estimators on the same networks.
+    """The fidelity of several estimators on the same networks, in their order.
 
     Args:
         truth: true accuracy of each network, in any unit; higher is better.
@@ -95,9 +95,6 @@ def judge(
         seconds: mean time of each estimator for one network.
         top: networks that count as the top; a tenth of them where None.
         seed: of the bootstrap.
-
-    Returns:
-        One an estimator, in order.
 
     Raises:
         DataError: fewer than 3 networks, a truth that is no finite number, or not one score a network.

@@ -43,12 +43,7 @@ def search(
     With --space and --estimator instead of a recipe: evolution by a score, without any training.
     """
     if recipe is not None:
-        given = (space, estimator, max_depth, data, shape, classes, device, seed, processes, into)
-        if any(value is not None for value in given):
-            raise RecipeError(
-                "a run is searched with its own space, data and device, and only --limit may change. "
-                "To search by a score, leave the recipe out and give --space and --estimator."
-            )
+        _require_none(space, estimator, max_depth, data, shape, classes, device, seed, processes, into)
         _search_run(recipe, limit)
         return
     if space is None or estimator is None:
@@ -69,6 +64,15 @@ def search(
     _show(answer, question)
     say("the result, for programs", about=folder / "search.json")
     _say_how_to_train(answer, name, data, folder / "trained")
+
+
+def _require_none(*options: object) -> None:
+    """Refuse options of a search without training beside a run."""
+    if any(value is not None for value in options):
+        raise RecipeError(
+            "a run is searched with its own space, data and device, and only --limit may change. "
+            "To search by a score, leave the recipe out and give --space and --estimator."
+        )
 
 
 def _answer(folder: Path, question: Question, batch: Batch, processes: int | None) -> Answer:
