@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pliant.spaces.presets import preset
+
+NEEDS = {"quick": "shape", "taught": "labels", "parameters": "shape", "macs": "shape"}
 
 
 @dataclass
@@ -27,11 +29,16 @@ def scores(monkeypatch):
 
     def score(network, names, images, labels, *, seed):
         count = float(sum(parameter.numel() for parameter in network.parameters()))
-        values = {"parameters": count, "macs": 2 * count, "quick": -abs(count - 9000)}
+        values = {
+            "parameters": count,
+            "macs": 2 * count,
+            "quick": -abs(count - 9000),
+            "taught": float(labels.sum()) if labels is not None else None,
+        }
         return {name: _Made(values[name]) for name in names}
 
     module = ModuleType("pliant.accuracy.zero_shot")
-    module.SCORES = {"quick": None, "parameters": None, "macs": None}
+    module.SCORES = {name: SimpleNamespace(needs=needs) for name, needs in NEEDS.items()}
     module.score = score
     monkeypatch.setitem(sys.modules, "pliant.accuracy.zero_shot", module)
     monkeypatch.setenv("COLUMNS", "200")
@@ -80,6 +87,8 @@ def test_score_a_file_of_ones_own(command, tmp_path, monkeypatch):
     code, said, error = command("score", "model.py:build", "--method", "quick", "--data", "digits")
     assert (code, error) == (0, "")
     assert "650" in said
+    assert "taught" in command("score", "model.py:build", "--data", "digits")[1]
+    assert "taught" not in command("score", "model.py:build", "--shape", "1x8x8")[1]
     assert command("score", "model.py:build", "--shape", "1x8x8")[0] == 0
     _refused(command("score", "model.py:build", "--shape", "3x8x8"), "must take a batch of the images, (N, 3, 8, 8)")
     _refused(command("score", "model.py:build"), "needs images to be scored", "--data SOURCE")
@@ -96,6 +105,7 @@ def test_score_a_file_of_ones_own(command, tmp_path, monkeypatch):
         (["search", "--space", "mobile"], ["--estimator"]),
         (["search", "--space", "mobil", "--estimator", "quick"], ["no space is called 'mobil'", "mobile for mobile-32"]),
         (["search", "--space", "mobile", "--estimator", "quik"], ["Did you mean 'quick'"]),
+        (["search", "--space", "mobile", "--estimator", "taught"], ["taught looks at labels", "--data"]),
         (["search", "--space", "mobile", "--estimator", "quick,macs"], ["maximises one score"]),
         (["search", "--space", "mobile", "--estimator", "quick", "--limit", "macs=1k"], ["Raise macs to at least"]),
         (["search", "--space", "mobile", "--estimator", "quick", "--limit", "latency=1ms"], ["--device"]),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ import torch
 
 from pliant import Record
 from pliant.data import load
-from pliant.errors import DataError, MeasurementError, RecipeError, RunConflictError
+from pliant.errors import DataError, InfeasibleError, MeasurementError, RecipeError, RunConflictError
 from pliant.metrics import Accuracy, Failed
 from pliant.objective import Limit, holds
 from pliant.pipeline.score import chosen_methods, open_score_record, read_architectures, read_rows, score_networks, write_rows
@@ -190,11 +190,15 @@ def test_a_list_that_is_none(tmp_path, content, said):
 
 
 def test_methods():
-    known = ("zen", "gradsign", "parameters", "macs")
-    assert chosen_methods("all", known) == known
+    needs = {"zen": "shape", "gradsign": "labels", "parameters": "shape", "macs": "shape"}
+    known = {name: SimpleNamespace(needs=need) for name, need in needs.items()}
+    assert chosen_methods("all", known) == tuple(known)
+    assert chosen_methods("all", known, with_images=False) == ("zen", "parameters", "macs")
     assert chosen_methods(" gradsign,zen", known) == ("gradsign", "zen", "parameters", "macs")
     with pytest.raises(RecipeError, match="Did you mean 'gradsign'"):
         chosen_methods("gradsing", known)
+    with pytest.raises(RecipeError, match="gradsign looks at labels"):
+        chosen_methods("zen,gradsign", known, with_images=False)
 
 
 def test_short_names_of_spaces():
@@ -351,9 +355,11 @@ def test_search_with_other_limits_looks_up_what_was_scored(worker, calls, tmp_pa
     with ScorePool(worker, 1) as pool:
         search_without_training(tmp_path / "run", _question(), pool)
         before = calls()
-        capped = search_without_training(tmp_path / "run", _question(max_depth=8), pool)
+        capped = search_without_training(tmp_path / "run", _question(max_depth=13), pool)
         assert calls() < before + capped.scored + capped.random_scored
-        assert max(pick.depth for pick in (*capped.best, *capped.front, capped.random, capped.largest)) <= 8
+        assert max(pick.depth for pick in (*capped.best, *capped.front, capped.random, capped.largest)) <= 13
+        with pytest.raises(InfeasibleError, match="Raise --max-depth to at least 11"):
+            search_without_training(tmp_path / "run", _question(max_depth=8), pool)
         with pytest.raises(RunConflictError):
             search_without_training(tmp_path / "run", Question(_question().space, "parameters"), pool)
 

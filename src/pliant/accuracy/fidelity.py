@@ -43,7 +43,7 @@ class Estimate:
     high: float | None = None
 
     def __str__(self) -> str:
-        interval = "" if self.low is None else f" [{self.low:+.2f}, {self.high:+.2f}]"
+        interval = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
         return f"{self.value:+.3f}{interval}"
 
 

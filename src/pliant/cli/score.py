@@ -88,7 +88,7 @@ def _scored(
     from pliant.pipeline.score_pool import ScorePool, Worker
     from pliant.pipeline.subject import FileNetworks, SpaceNetworks, networks_of, require_takes, space_name
 
-    methods = chosen_methods(method, tuple(SCORES))
+    methods = chosen_methods(method, SCORES, with_images=batch.labels is not None)
     kind = space_name(space) if space else ""
     if space:
         subjects: SpaceNetworks | FileNetworks = networks_of(kind, batch.shape)

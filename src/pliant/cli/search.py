@@ -56,7 +56,7 @@ def search(
 
     name = space_name(space)
     folder = into or Path("runs") / f"{name}-{estimator}"
-    _require_estimator(estimator)
+    _require_estimator(estimator, data)
     batch = shown_batch(data, shape, classes, name, images, seed or 0)
     question = Question(networks_of(name, batch.shape).space, estimator, limits, evaluations, max_depth, device, seed or 0)
     with interruptible():
@@ -86,13 +86,13 @@ def _answer(folder: Path, question: Question, batch: Batch, processes: int | Non
         return search_without_training(folder, question, pool, progress=progress)
 
 
-def _require_estimator(name: str) -> None:
+def _require_estimator(name: str, data: str | None) -> None:
     from pliant.accuracy.zero_shot import SCORES
     from pliant.pipeline.score import chosen_methods
 
-    chosen_methods(name, tuple(SCORES))
     if "," in name or name == "all":
         raise RecipeError(f"a search maximises one score, received {name!r}. Choose one with --estimator.")
+    chosen_methods(name, SCORES, with_images=data is not None)
 
 
 def _show(answer: Answer, question: Question) -> None:

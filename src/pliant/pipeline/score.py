@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,17 +35,33 @@ _SCHEMA = pa.schema(
 _NUMBERS = frozenset({"score", "low", "high", "seconds"})
 
 
-def chosen_methods(text: str, known: Sequence[str]) -> tuple[str, ...]:
+class Needy(Protocol):
+    """A score as its package lists it."""
+
+    @property
+    def needs(self) -> str:
+        """`shape`, `images` or `labels`."""
+        ...
+
+
+def chosen_methods(text: str, known: Mapping[str, Needy], *, with_images: bool = True) -> tuple[str, ...]:
     """The methods of `all` or of a list with commas; parameters and MACs always with them.
 
+    Args:
+        text: without images, `all` are those that look at none.
+        with_images: whether there are labelled images to look at.
+
     Raises:
-        RecipeError: an unknown one.
+        RecipeError: an unknown one, or one that needs images where there are none.
     """
-    wanted = list(known) if text == "all" else [word.strip() for word in text.split(",") if word.strip()]
+    blind = [name for name, method in known.items() if with_images or method.needs == "shape"]
+    wanted = blind if text == "all" else [word.strip() for word in text.split(",") if word.strip()]
     if unknown := [name for name in wanted if name not in known]:
         raise RecipeError(f"no score is called {unknown[0]!r}. {nearest(unknown[0], known)}")
     if not wanted:
-        raise RecipeError(f"--method names scores, received {text!r}. Known: all, {', '.join(known)}.")
+        raise RecipeError(f"scores are named with commas between them, received {text!r}. Known: all, {', '.join(known)}.")
+    if seeing := [name for name in wanted if name not in blind]:
+        raise RecipeError(f"{seeing[0]} looks at {known[seeing[0]].needs}, so it needs training images. Give them with --data.")
     return tuple(dict.fromkeys([*wanted, *(name for name in ALWAYS if name in known)]))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pliant.devices.profile import load_profile
-from pliant.errors import RecipeError
+from pliant.errors import InfeasibleError, RecipeError
 from pliant.files import write_atomically
 from pliant.metrics import Accuracy, Cost, Failed
 from pliant.objective import Candidate, CostModel, Limit
@@ -140,6 +140,7 @@ def cost_model(question: Question) -> CostModel:
     """What networks cost, by arithmetic or a device profile; networks that are too deep fail.
 
     Raises:
+        InfeasibleError: even the smallest network is too deep.
         RecipeError: a limit that neither can tell.
         ProfileMismatchError: the profile is of another space.
         DamagedFileError: the profile cannot be read.
@@ -154,7 +155,14 @@ def cost_model(question: Question) -> CostModel:
             f"without a device only {', '.join(sorted(_ARITHMETIC))} can be limited, received {beyond[0]}. Measure this machine with "
             f"pliant profile RECIPE --space {space.name}, then give its device.json with --device."
         )
-    return costs if question.max_depth is None else no_deeper(space, costs, question.max_depth)
+    if question.max_depth is None:
+        return costs
+    if (shallowest := depth(space.lower(space.smallest()))) > question.max_depth:
+        raise InfeasibleError(
+            f"the smallest network of space {space.name!r} is {shallowest} layers deep, received a greatest depth of {question.max_depth}. "
+            f"Raise --max-depth to at least {shallowest}."
+        )
+    return no_deeper(space, costs, question.max_depth)
 
 
 def _evolution(question: Question, costs: CostModel, minimise: Sequence[str], reach: Reach) -> EvolutionSearch:

@@ -92,7 +92,8 @@ def _points(name: str, colour: str, symbol: str, known: Sequence[tuple[Fidelity,
             "width": 3,
         },
         text=[row.name for row, _ in known],
-        textposition="middle right",
+        textposition="top center",
+        cliponaxis=False,
         hovertext=[
             hover(row.name, f"Kendall tau {tau}", f"{duration(row.seconds)} a network", f"{row.failed} failed") for row, tau in known
         ],
@@ -107,10 +108,10 @@ def fidelity_table(rows: Sequence[Fidelity], truth: str) -> str:
         "Score",
         "Kendall",
         "Spearman",
-        f"Kendall at equal size ({EQUAL_SIZE:.0%})",
-        "Kendall over parameters",
-        f"Of the top {rows[0].top if rows else 0}",
-        "Regret of the pick",
+        f"At equal size ({EQUAL_SIZE:.0%})",
+        "Over parameters",
+        f"Of top {rows[0].top if rows else 0}",
+        "Regret",
         "Time",
         "Failed",
     )
@@ -125,7 +126,7 @@ def fidelity_table(rows: Sequence[Fidelity], truth: str) -> str:
         )
         for row in rows
     ]
-    return table(f"Regret in the unit of {truth}.", heads, cells, numbers=range(1, len(heads)))
+    return table(f"Regret of the pick in the unit of {truth}; Kendall tau but for Spearman", heads, cells, numbers=range(1, len(heads)))
 
 
 def spelled_estimate(value: Estimate | None) -> str:
