@@ -28,9 +28,10 @@ from pliant.accuracy.evaluation import top1
 from pliant.accuracy.standalone import Standalone
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.accuracy.training import make_accelerator, train
+from pliant.networks.initial import whiten
 from pliant.networks.supernet import build
 from pliant.pipeline.run import Run, machine
-from pliant.pipeline.train import augmentation, train_supernet, training_recipe
+from pliant.pipeline.train import augmentation, first_images, train_supernet, training_recipe
 
 SHARES = (0.75, 0.5, 0.25)
 CANDIDATES = 16
@@ -59,6 +60,7 @@ def train_alone(run, architecture, folder, precision):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
         network = build(run.space, architecture, mean=run.data.mean, std=run.data.std)
+    whiten(network, first_images(run))
     recipe = training_recipe(run, precision)
     train(
         network,

@@ -122,9 +122,12 @@ def test_phases_shorter_than_a_step_are_passed_over():
 
 def test_only_weights_of_convolutions_and_linear_layers_decay(tiny_space, fresh):
     supernet = fresh(tiny_space)
-    decayed, others = parameter_groups(supernet, 0.01)
+    decayed, others, biases = parameter_groups(supernet, TrainingRecipe(epochs=1, weight_decay=0.01, bias_rate=4.0))
     names = {id(parameter): name for name, parameter in supernet.named_parameters()}
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.01, 0.0)
+    assert (decayed["weight_decay"], others["weight_decay"], biases["weight_decay"]) == (0.01, 0.0, 0.0)
+    assert (decayed["rate"], others["rate"], biases["rate"]) == (1.0, 1.0, 4.0)
+    assert all(names[id(parameter)].endswith("bias") and "norm" in names[id(parameter)] for parameter in biases["params"])
+    others["params"] += biases["params"]
     assert len(decayed["params"]) + len(others["params"]) == len(names)
     for parameter in decayed["params"]:
         assert parameter.ndim in (2, 4), names[id(parameter)]
@@ -155,13 +158,13 @@ class TwoLosses(Standalone):
 
 @pytest.mark.parametrize(("clip", "gradient"), [(0.0, 4.0), (2.0, 2 / math.sqrt(6))])
 def test_a_step_by_hand(clip, gradient, digits, cpu):
-    """Losses add up to a gradient of 4 in each of 6 weights, clipped at the norm; Nesterov's first step is 1.9 gradients long."""
+    """Losses add up to a gradient of 4 in each of 6 weights, clipped at the norm; Nesterov's first step is 1.85 gradients long."""
     model = Bare()
     start = model.weight.detach().clone()
     recipe = TrainingRecipe(epochs=1, batch_size=64, learning_rate=0.4, warmup=0.0, clip_norm=clip)
     train(model, digits.train.subset(np.arange(64)), Augmentation(), recipe, TwoLosses(), accelerator=cpu)
     rate = 0.4 * 64 / 256 * 0.5  # the middle of the only step of a half cosine
-    torch.testing.assert_close(model.weight.detach(), start - rate * 1.9 * gradient)
+    torch.testing.assert_close(model.weight.detach(), start - rate * 1.85 * gradient)
 
 
 class TwoPhases(TwoLosses):
@@ -170,12 +173,12 @@ class TwoPhases(TwoLosses):
 
 
 def test_momentum_does_not_cross_into_the_next_phase(digits, cpu):
-    """One step a phase: both are first steps, 1.9 gradients long. With the momentum kept the second one would be of 2.71."""
+    """One step a phase: both are first steps, 1.85 gradients long. With the momentum kept the second one would be of 2.57."""
     model = Bare()
     start = model.weight.detach().clone()
     recipe = TrainingRecipe(epochs=2, batch_size=64, learning_rate=0.4, warmup=0.0, clip_norm=0.0)
     train(model, digits.train.subset(np.arange(64)), Augmentation(), recipe, TwoPhases(), accelerator=cpu)
-    torch.testing.assert_close(model.weight.detach(), start - 2 * 0.4 * 64 / 256 * 0.5 * 1.9 * 4)
+    torch.testing.assert_close(model.weight.detach(), start - 2 * 0.4 * 64 / 256 * 0.5 * 1.85 * 4)
 
 
 def test_what_a_step_reports(tiny_space, digits, fresh, cpu):

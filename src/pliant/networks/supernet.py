@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pliant.networks import plain
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Axis, ElasticBlock, Head, copy_active
+from pliant.networks.initial import initialise
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.blocks import Block, round_channels
 from pliant.spaces.space import Space
@@ -32,24 +33,6 @@ def build(space: Space, architecture: Architecture, *, mean: Sequence[float], st
     initialise(network)
     _normalise_images(network, mean, std)
     return network
-
-
-def initialise(network: nn.Module) -> None:
-    """He initialisation; the last BatchNorm of every residual branch starts at 0, so that deep networks start as shallow ones."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out" if module.groups == 1 else "fan_in", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, plain.InvertedResidual) and module.residual:
-            nn.init.zeros_(module.project_norm.weight)
-        elif isinstance(module, plain.BasicResidual):
-            nn.init.zeros_(module.norm2.weight)
-        elif isinstance(module, plain.Bottleneck):
-            nn.init.zeros_(module.norm3.weight)
 
 
 def _normalise_images(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:

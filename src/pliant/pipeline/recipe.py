@@ -54,9 +54,9 @@ class TrainTable(_Table):
     schedule: Literal["sandwich", "progressive-shrinking"] = "sandwich"
     epochs: int = Field(ge=1)
     batch_size: int = Field(512, ge=2)
-    learning_rate: float = Field(0.15, gt=0)
+    learning_rate: float = Field(0.375, gt=0)
     """Peak, for a batch of 256."""
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(1.3e-3, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` times one step of each and takes the faster."""

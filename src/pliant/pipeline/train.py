@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -18,6 +19,7 @@ from pliant.accuracy.sandwich import Sandwich
 from pliant.accuracy.training import Precision, Schedule, StepLog, TrainingRecipe, make_accelerator, train
 from pliant.data.augment import Augmentation
 from pliant.errors import DamagedFileError, RecipeError, nearest
+from pliant.networks.initial import WHITENING_IMAGES, whiten
 from pliant.networks.supernet import Supernet
 from pliant.pipeline.run import Progress, Run, silent
 
@@ -92,7 +94,15 @@ def new_supernet(run: Run) -> Supernet:
     """Fresh weights that follow from the run's seed, without touching the program's own random numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
-        return Supernet(run.space, mean=run.data.mean, std=run.data.std)
+        supernet = Supernet(run.space, mean=run.data.mean, std=run.data.std)
+    whiten(supernet, first_images(run))
+    return supernet
+
+
+def first_images(run: Run) -> Tensor:
+    """Training images that are enough to start the first convolution from."""
+    images, _ = run.data.train.batch(np.arange(min(WHITENING_IMAGES, len(run.data.train))))
+    return images
 
 
 def training_recipe(run: Run, precision: Precision) -> TrainingRecipe:
