@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pliant.devices.lookup import LookupTable, block_key, distinct_blocks, fit_table, mape_percent, spread_networks
+from pliant.devices.lookup import MOST_BLOCKS, LookupTable, block_key, distinct_blocks, fit_table, mape_percent, spread_networks
 from pliant.errors import MeasurementError
 from pliant.spaces.blocks import BasicResidual, ConvBlock, Preprocess
 from pliant.spaces.presets import preset
@@ -140,6 +140,15 @@ def test_many_resolutions_are_bounded_and_still_cover_the_space():
             assert table.block_us(block) > 0
     assert all(len(points) > 1 for points in known.values()), "every shape was measured at more than one size"
     assert sum(isinstance(block, Preprocess) for block in found) == 25
+
+
+def test_a_space_of_many_blocks_is_measured_in_part_and_costed_whole():
+    space = preset("nas-bench-201", channels=3, image_size=32, classes=10)
+    rng = np.random.default_rng(0)
+    blocks = distinct_blocks(space, rng)
+    assert MOST_BLOCKS <= len(blocks) < MOST_BLOCKS + 20
+    table = LookupTable(space, made_up_us(blocks), "scaled", (1.0,))
+    assert all(cost.latency_ms > 0 for cost in table([space.sample(rng) for _ in range(200)]))
 
 
 def test_networks_are_spread_over_macs(toy_space):

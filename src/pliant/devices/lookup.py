@@ -34,6 +34,8 @@ CORRECTIONS: Mapping[Correction, int] = {"scaled": 1, "joints": 2, "borders": 3,
 
 MOST_RESOLUTIONS = 4
 """Resolutions whose blocks are measured; between them a block's latency is interpolated over its pixels."""
+MOST_BLOCKS = 800
+"""Blocks that are measured, so that a profile takes minutes. Residual and mobile spaces have fewer; cells have tens of thousands."""
 LEAST_MS = 1e-6
 """No prediction is below a nanosecond, whatever a correction subtracts."""
 FRUITLESS_DRAWS = 2000
@@ -46,7 +48,10 @@ def block_key(block: Block) -> Block:
 
 
 def distinct_blocks(space: Space, rng: np.random.Generator) -> list[Block]:
-    """The blocks of a space at up to four of its resolutions, found by drawing networks until no new one turns up."""
+    """The blocks of a space at up to four of its resolutions, found by drawing networks until no new one turns up.
+
+    At most `MOST_BLOCKS` and what the last network adds.
+    """
     resolution = next((choice for choice in space.choices if choice.dimension == "resolution"), None)
     frozen = {}
     found: dict[Block, None] = {}
@@ -65,7 +70,7 @@ def distinct_blocks(space: Space, rng: np.random.Generator) -> list[Block]:
         # `layout`, not `blocks`: these networks are not asked for again, so they are not worth remembering.
         found.update(dict.fromkeys(map(block_key, space.layout(space.sample_choices(rng, frozen)))))
         fruitless = 0 if len(found) > before else fruitless + 1
-        if fruitless == FRUITLESS_DRAWS:
+        if fruitless == FRUITLESS_DRAWS or len(found) >= MOST_BLOCKS:
             break
     return list(found)
 

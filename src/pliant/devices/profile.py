@@ -32,7 +32,7 @@ from pliant.devices.timings import Measurement, Optimisation, Settings, Timings,
 from pliant.errors import DamagedFileError, ProfileMismatchError, nearest
 from pliant.files import replace_atomically, write_atomically
 from pliant.networks.onnx import block_model, network_model, random_weights
-from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, ConvBlock, Head, InvertedResidual, Preprocess
+from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, Cell, ConvBlock, Head, InvertedResidual, Preprocess, Reduction
 from pliant.spaces.space import Space
 
 FITTED_NETWORKS = 16
@@ -42,7 +42,7 @@ _ANCHOR, _CALL = "anchor", "call"
 
 
 _READERS: Mapping[str, TypeAdapter[Any]] = {
-    kind.__name__: TypeAdapter(kind) for kind in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Head)
+    kind.__name__: TypeAdapter(kind) for kind in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Cell, Reduction, Head)
 }
 
 

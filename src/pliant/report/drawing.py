@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,11 +12,11 @@ from pliant.errors import EncodingError
 from pliant.report.markup import Markup, joined, tag
 from pliant.report.quantities import METRICS, quantity, square
 from pliant.report.slots import stage_of, within_stage
-from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, ConvBlock, Head, InvertedResidual, Preprocess
+from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, Cell, ConvBlock, Head, InvertedResidual, Preprocess, Reduction
 from pliant.workload import Layer
 
 _TYPES: Mapping[str, type[Block]] = {
-    kind.__name__: kind for kind in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Head)
+    kind.__name__: kind for kind in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Cell, Reduction, Head)
 }
 _WIDTH = 300
 _LEFT, _BAR, _GAP, _TEXT, _AFTER = 14, 9, 3, 38, 18
@@ -89,6 +90,11 @@ def _words(block: Block) -> tuple[str, str]:
             return f"{square(3)} residual", _listed(_flow(block.channels, block.hidden, block.channels))
         case Bottleneck():
             return "bottleneck", _listed(_flow(block.inputs, block.hidden, block.outputs), *_stride(block.stride))
+        case Cell():
+            names = Counter(operation for *_, operation in block.edges)
+            return "cell", _listed(f"{block.channels} channels", *(f"{count} {name}" for name, count in sorted(names.items())))
+        case Reduction():
+            return "reduction", _listed(_flow(block.inputs, block.outputs), *_stride(2))
         case Head():
             inner = [width for width in (block.expand, block.hidden) if width]
             return "pool, classify", _flow(block.inputs, *inner, block.classes)
