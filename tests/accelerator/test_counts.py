@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,15 +64,38 @@ def test_stall_exact_latency_equals_the_walk_and_is_never_below_the_roofline() -
 
 def test_arrays_of_mappings_cost_what_each_costs_alone() -> None:
     generator = np.random.default_rng(2)
-    layer, _ = random_nest(generator)
-    chip = wide_chip()
-    mappings = [random_mapping(layer, generator) for _ in range(100)]
-    costs = evaluate_many(layer, chip, np.stack([mapping.encode() for mapping in mappings]).astype(np.int16))
-    for index, mapping in enumerate(mappings):
-        alone = evaluate(layer, chip, mapping)
-        assert costs.energy[index] == pytest.approx(alone.energy, rel=1e-12)
-        assert costs.cycles[index] == pytest.approx(alone.cycles, rel=1e-12)
-        assert costs.fits[index]
+    for number in range(40):
+        layer, _ = random_nest(generator)
+        chip = wide_chip(generator, multicast=number % 3 > 0)
+        mappings = [random_mapping(layer, generator) for _ in range(19 + number % 16)]
+        costs = evaluate_many(layer, chip, np.stack([mapping.encode() for mapping in mappings]).astype(np.int16))
+        for index, mapping in enumerate(mappings):
+            alone = evaluate(layer, chip, mapping)
+            assert costs.energy[index] == pytest.approx(alone.energy, rel=1e-12)
+            assert costs.cycles[index] == pytest.approx(alone.cycles, rel=1e-12)
+            assert costs.fits[index]
+
+
+@pytest.mark.parametrize("level", ["registers", "buffer"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_arrays_of_mappings_fit_where_each_fits_alone(level: str, shared: bool) -> None:
+    generator = np.random.default_rng(6)
+    fitting = 0
+    for _ in range(20):
+        layer, _ = random_nest(generator)
+        sizes = [float(size) for size in generator.integers(4, 24, size=3)]
+        tight = Memory(sum(sizes)) if shared else Memory(weight_bytes=sizes[0], input_bytes=sizes[1], output_bytes=sizes[2])
+        chip = replace(wide_chip(generator), **{level: tight})
+        mappings = [random_mapping(layer, generator) for _ in range(20)]
+        fits = evaluate_many(layer, chip, np.stack([mapping.encode() for mapping in mappings])).fits
+        for mapping, fit in zip(mappings, fits, strict=True):
+            if fit:
+                evaluate(layer, chip, mapping)
+            else:
+                with pytest.raises(InfeasibleError, match=level):
+                    evaluate(layer, chip, mapping)
+        fitting += int(fits.sum())
+    assert 40 < fitting < 390
 
 
 def test_a_matrix_product_by_hand() -> None:

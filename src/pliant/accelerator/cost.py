@@ -14,7 +14,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from pliant.accelerator import equations as eq
-from pliant.accelerator import price
+from pliant.accelerator import lanes, price
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.halo import halo_credit
 from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping, check_mapping, layer_sizes
@@ -23,7 +23,10 @@ from pliant.errors import InfeasibleError
 from pliant.workload import Layer
 
 LatencyMode = Literal["roofline", "stall_exact"]
+_BLOCK = 65536
+"""Mappings that are converted to the kernel's integers at a time."""
 _CHUNK = 4096
+"""Mappings of one thread at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +142,20 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
     Raises:
         InfeasibleError: a row does not cover the layer, or counts above 2^53.
     """
-    rows = np.ascontiguousarray(codes)
-    if rows.ndim != 2 or rows.shape[1] != ENCODED_LENGTH or not np.issubdtype(rows.dtype, np.integer):
-        raise InfeasibleError(f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), received {rows.dtype} of shape {rows.shape}.")
-    energy, cycles, fits = np.empty(len(rows)), np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
-    wrong = evaluate_rows(layer_code(layer), price.chip_vector(chip), chip.multicast, rows, energy, cycles, fits)
-    if wrong >= 0:
+    if codes.ndim != 2 or codes.shape[1] != ENCODED_LENGTH or not np.issubdtype(codes.dtype, np.integer):
         raise InfeasibleError(
-            f"layer {layer.name!r}: mapping {wrong} is none, does not cover the layer exactly, or its counts exceed 2^53."
+            f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), received {codes.dtype} of shape {codes.shape}."
         )
+    energy, cycles, fits = np.empty(len(codes)), np.empty(len(codes)), np.empty(len(codes), dtype=np.bool_)
+    code, vector = layer_code(layer), price.chip_vector(chip)
+    for start in range(0, len(codes), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        rows = np.ascontiguousarray(codes[part], dtype=np.int64)
+        wrong = evaluate_rows(code, vector, chip.multicast, rows, energy[part], cycles[part], fits[part])
+        if wrong >= 0:
+            raise InfeasibleError(
+                f"layer {layer.name!r}: mapping {start + wrong} is none, does not cover the layer exactly, or its counts exceed 2^53."
+            )
     return MappingCosts(energy, cycles, fits)
 
 
@@ -156,18 +164,20 @@ def evaluate_rows(layer: Any, chip: Any, multicast: bool, rows: Any, energy: Any
     """The kernel behind `evaluate_many`; returns a row that is wrong, or -1."""
     wrong = np.full((len(rows) + _CHUNK - 1) // _CHUNK, -1)
     for chunk in prange(len(wrong)):
-        work, counts, parts = np.empty(eq.SCRATCH), np.empty(15), np.empty(6)
-        for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows))):
-            code = rows[row]
-            covered = well_formed(code) and eq.count(layer, code, multicast, counts, work)
-            if not covered or max(counts[0], counts[eq.SENT_O], counts[eq.SENT_I], counts[eq.SENT_W]) >= price.EXACT:
-                wrong[chunk] = row
-                continue
-            bypass = code[eq.BYPASS]
-            partial = price.reduction_is_partial(work)
-            over = price.register_excess(layer, work, chip) + price.buffer_excess(layer, work, partial, bypass, chip)
-            fits[row] = over == 0.0
-            energy[row], cycles[row] = price.total_energy_and_cycles(counts, layer, bypass, chip, parts)
+        s, work, counts, parts = np.empty(lanes.SCRATCH), np.empty(eq.SCRATCH), np.empty(15), np.empty(6)
+        for start in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows)), lanes.LANES):
+            lanes.evaluate_lanes(layer, chip, multicast, rows, start, s)
+            for lane in range(min(lanes.LANES, len(rows) - start)):
+                row = start + lane
+                energy[row], cycles[row] = s[lanes.ENERGY * lanes.LANES + lane], s[lanes.TIME * lanes.LANES + lane]
+                fits[row], largest = s[lanes.OVER * lanes.LANES + lane] == 0.0, s[lanes.LARGEST * lanes.LANES + lane]
+                bad = s[lanes.BAD * lanes.LANES + lane] > 0.0
+                if s[lanes.SPECIAL * lanes.LANES + lane] > 0.0 and not bad:
+                    eq.count(layer, rows[row], multicast, counts, work)
+                    largest = max(counts[0], counts[eq.SENT_O], counts[eq.SENT_I], counts[eq.SENT_W])
+                    energy[row], cycles[row] = price.total_energy_and_cycles(counts, layer, rows[row, eq.BYPASS], chip, parts)
+                if bad or largest >= price.EXACT:
+                    wrong[chunk] = row
     return int(wrong.max()) if len(wrong) else -1
 
 
