@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from pliant.accuracy import zero_shot
 from pliant.spaces.presets import preset
 
 NEEDS = {"quick": "shape", "taught": "labels", "parameters": "shape", "macs": "shape"}
@@ -37,10 +37,8 @@ def scores(monkeypatch):
         }
         return {name: _Made(values[name]) for name in names}
 
-    module = ModuleType("pliant.accuracy.zero_shot")
-    module.SCORES = {name: SimpleNamespace(needs=needs) for name, needs in NEEDS.items()}
-    module.score = score
-    monkeypatch.setitem(sys.modules, "pliant.accuracy.zero_shot", module)
+    monkeypatch.setattr(zero_shot, "SCORES", {name: SimpleNamespace(needs=needs) for name, needs in NEEDS.items()})
+    monkeypatch.setattr(zero_shot, "score", score)
     monkeypatch.setenv("COLUMNS", "200")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from pliant import Record
+from pliant.accuracy.zero_shot import VIEWS
 from pliant.data import load
 from pliant.errors import DataError, InfeasibleError, MeasurementError, RecipeError, RunConflictError
 from pliant.metrics import Accuracy, Failed
@@ -162,6 +164,28 @@ def test_nothing_is_scored_twice(worker, calls, tmp_path):
             score_networks(names, ["output"], pool, record=record, context="other images")
             assert calls() == 18
         assert rows == score_networks(names, ["output", "broken", "dead"], pool)
+
+
+def test_az_nas_joins_ranks_over_the_table(worker):
+    names = _names(4)
+    views = {f"view {name}": [float(number), 1.0, -float(number), 2.0] for number, name in enumerate(names)}
+
+    def score(network, methods, images, labels, *, seed):
+        [values] = [views[f"view {name}"] for name in names if _count(name) == sum(one.numel() for one in network.parameters())]
+        return {method: worker.scorer.__globals__["Made"](value) for method, value in zip(VIEWS, values, strict=True)}
+
+    def _count(name):
+        return sum(one.numel() for one in worker.subjects.network(name).parameters())
+
+    with ScorePool(Worker(worker.subjects, worker.batch, score), 1) as pool:
+        rows = score_networks(names, ["az-nas"], pool)
+    found = [row for row in rows if row.method == "az-nas"]
+    assert [row.architecture for row in found] == names
+    # Ranks 1 to 4 in one view, 4 to 1 in another, and a tie of all at 2.5 in the two others.
+    expected = [math.log(rank / 4) + math.log((5 - rank) / 4) + 2 * math.log(2.5 / 4) for rank in (1, 2, 3, 4)]
+    assert [row.score for row in found] == pytest.approx(expected)
+    assert found[0].seconds == 4 * 0.25
+    assert len(rows) == 5 * len(names)
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".csv"])

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pliant.accuracy.zero_shot import VIEWS, aggregate
 from pliant.errors import DataError, RecipeError, nearest
 from pliant.files import replace_atomically
 from pliant.metrics import Accuracy, Failed
@@ -23,6 +24,8 @@ from pliant.pipeline.run import Progress, silent
 from pliant.pipeline.score_pool import Row, ScorePool
 from pliant.record import Evaluation, Record
 
+JOINED = "az-nas"
+"""The score that joins the ranks of others over all networks of a table."""
 ALWAYS = ("parameters", "macs")
 """Stand beside every score."""
 COLUMNS = ("arch", "architecture")
@@ -54,12 +57,13 @@ def chosen_methods(text: str, known: Mapping[str, Needy], *, with_images: bool =
     Raises:
         RecipeError: an unknown one, or one that needs images where there are none.
     """
-    blind = [name for name, method in known.items() if with_images or method.needs == "shape"]
+    names = [*known, *([JOINED] if set(VIEWS) <= set(known) else [])]
+    blind = [name for name in names if with_images or name == JOINED or known[name].needs == "shape"]
     wanted = blind if text == "all" else [word.strip() for word in text.split(",") if word.strip()]
-    if unknown := [name for name in wanted if name not in known]:
-        raise RecipeError(f"no score is called {unknown[0]!r}. {nearest(unknown[0], known)}")
+    if unknown := [name for name in wanted if name not in names]:
+        raise RecipeError(f"no score is called {unknown[0]!r}. {nearest(unknown[0], names)}")
     if not wanted:
-        raise RecipeError(f"scores are named with commas between them, received {text!r}. Known: all, {', '.join(known)}.")
+        raise RecipeError(f"scores are named with commas between them, received {text!r}. Known: all, {', '.join(names)}.")
     if seeing := [name for name in wanted if name not in blind]:
         raise RecipeError(f"{seeing[0]} looks at {known[seeing[0]].needs}, so it needs training images. Give them with --data.")
     return tuple(dict.fromkeys([*wanted, *(name for name in ALWAYS if name in known)]))
@@ -74,7 +78,7 @@ def score_networks(
     context: str = "",
     progress: Progress = silent,
 ) -> list[Row]:
-    """One row a network and method, in the order of the networks.
+    """One row a network and method, in the order of the networks; for `az-nas` the views that it joins as well.
 
     Args:
         names: networks; one that stands twice is scored once.
@@ -86,6 +90,8 @@ def score_networks(
     """
     known = _known(record, context) if record else {}
     distinct = list(dict.fromkeys(names))
+    joins = JOINED in methods
+    methods = list(dict.fromkeys([*(method for method in methods if method != JOINED), *(VIEWS if joins else ())]))
     jobs = [(name, tuple(method for method in methods if (name, method) not in known)) for name in distinct]
     jobs = [job for job in jobs if job[1]]
     done = len(distinct) - len(jobs)
@@ -97,7 +103,20 @@ def score_networks(
                 _remember(record, context, row)
         done += 1
         progress("score", done, len(distinct), "networks")
-    return [known[name, method] for name in distinct for method in methods]
+    if joins:
+        known |= _joined(distinct, known)
+    return [known[name, method] for name in distinct for method in [*methods, *([JOINED] if joins else [])]]
+
+
+def _joined(names: Sequence[str], known: Mapping[tuple[str, str], Row]) -> dict[tuple[str, str], Row]:
+    """The rows of `az-nas`: what it says of a network depends on the others, so it is never looked up."""
+    values = aggregate([{view: known[name, view].score for view in VIEWS} for name in names])
+    seconds = [sum(known[name, view].seconds or 0.0 for view in VIEWS) for name in names]
+    notes = f"among {len(names)} networks"
+    return {
+        (name, JOINED): Row(name, JOINED, value, seconds=spent, notes=notes)
+        for name, value, spent in zip(names, values, seconds, strict=True)
+    }
 
 
 def context_digest(**settings: object) -> str:

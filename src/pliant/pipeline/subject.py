@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from pliant.accuracy.zero_shot import draw_default
 from pliant.data.dataset import DataSet
 from pliant.data.splits import epoch_order
 from pliant.errors import DataError, PliantError, RecipeError, nearest
@@ -132,9 +133,11 @@ class SpaceNetworks:
         return SpaceNetworks, (self._make,)
 
     def network(self, name: str) -> nn.Module:
-        """The network of an architecture, with fresh weights."""
+        """The network of an architecture, with the fresh weights that scores are defined on."""
         channels = self.space.channels
-        return build(self.space, self.space.parse(name), mean=[0.0] * channels, std=[1.0] * channels)
+        network = build(self.space, self.space.parse(name), mean=[0.0] * channels, std=[1.0] * channels)
+        draw_default(network, torch.Generator().manual_seed(torch.initial_seed()))
+        return network
 
 
 def networks_of(space: str, shape: Shape) -> SpaceNetworks:
