@@ -98,7 +98,7 @@ def test_torchrun_trains_once_and_writes_once(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("networks of space digits") == 1
     supernet = tmp_path / "run" / "supernet"
-    assert sorted(path.name for path in supernet.glob("*.safetensors")) == ["checkpoint-000000022.safetensors", "weights.safetensors"]
+    assert {"checkpoint-000000022.safetensors", "weights.safetensors"} <= {path.name for path in supernet.glob("*.safetensors")}
     assert len(list((supernet / "tensorboard").iterdir())) == 1
     with Record.read(tmp_path / "run" / "record.sqlite") as record:
         assert [step.step for step in record.steps()] == [10, 20, 22]

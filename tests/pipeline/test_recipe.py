@@ -40,6 +40,16 @@ def test_changes_replace_single_keys_and_make_tables():
     assert recipe.data.source == "digits"
 
 
+def test_paths_of_the_command_line_hold_in_every_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "digits").mkdir()
+    assert load_recipe("digits", {"data.source": "photos/"}).data.source == str(tmp_path / "photos")
+    assert load_recipe("digits", {"data.source": "digits"}).data.source == "digits", "a name that is known stays a name"
+    assert load_recipe("digits", {"data.source": "hf:someone/photos"}).data.source == "hf:someone/photos"
+    assert load_recipe("digits", {"device.profile": "away.json"}).device.profile == "away.json", "what is not there is complained of later"
+
+
 @pytest.mark.parametrize("changes", [{"limits": ["parameters=1k"]}, {"search.estimates": 50}, {"device.threads": 2}, {"name": "x"}])
 def test_digest_ignores_what_does_not_decide_the_weights(changes):
     assert load_recipe("digits", changes).digest == load_recipe("digits").digest

@@ -27,6 +27,10 @@ else:
     import tomli as tomllib
 
 
+PATHS = ("data.source", "device.profile")
+"""Keys that may hold a path. In a recipe's file it is read as it stands there."""
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -152,7 +156,7 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     tree.setdefault("name", Path(name).stem)
     for key, value in (changes or {}).items():
         if value is not None:
-            _replace(tree, key, value)
+            _replace(tree, key, _from_anywhere(value) if key in PATHS else value)
     return parse_recipe(tree, origin)
 
 
@@ -171,6 +175,14 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
     if len({limit.metric for limit in recipe.parsed_limits}) != len(recipe.limits):
         raise RecipeError(f"{origin}: every metric takes one limit, received {', '.join(recipe.limits)}. Keep the lower one.")
     return recipe
+
+
+def _from_anywhere(value: Any) -> Any:
+    """A path of the command line made absolute, so that the run goes on wherever its directory is reopened from."""
+    from pliant.data.loading import KNOWN  # heavy, and most commands name no images
+
+    path = Path(value).expanduser()
+    return str(path.resolve()) if value not in KNOWN and path.exists() else value
 
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
