@@ -202,3 +202,7 @@ def test_a_supernet_learns_to_read(plain_space, digits, fresh, cpu):
     assert largest.top1 > 0.9
     assert smallest.top1 > 0.8
     assert largest.images == len(digits.validation)
+    rough = SupernetEstimator(supernet, digits.train, digits.validation, precision="bf16")
+    for found, precise in zip(rough([plain_space.largest(), plain_space.smallest()]), (largest, smallest), strict=True):
+        assert found.top1 == pytest.approx(precise.top1, abs=0.02)
+    assert rough.validate(plain_space.largest()) == estimate.validate(plain_space.largest()), "what counts is computed in fp32"

@@ -10,6 +10,7 @@ import torch
 from pliant.accuracy.allocator import trim_freed_memory
 from pliant.accuracy.calibration import CALIBRATION_IMAGES, calibrate
 from pliant.accuracy.evaluation import pixels, top1
+from pliant.accuracy.training import Precision
 from pliant.data.splits import Split
 from pliant.metrics import Accuracy, Failed
 from pliant.networks.plain import Network
@@ -25,14 +26,19 @@ class SupernetEstimator:
         train: whose images calibrate; a fixed, seeded subset.
         validation: whose images are counted. The test split never comes here.
         images: of the validation split used for one estimate; all of them where it has fewer.
+        precision: in which estimates are computed; bf16 changes them by about a tenth of a point and takes half the time on
+            a CPU that has it. Networks that are validated or delivered are always calibrated and evaluated in fp32.
     """
 
-    def __init__(self, supernet: Supernet, train: Split, validation: Split, *, images: int = 2500, seed: int = 0) -> None:
+    def __init__(
+        self, supernet: Supernet, train: Split, validation: Split, *, images: int = 2500, precision: Precision = "fp32", seed: int = 0
+    ) -> None:
         self.supernet = supernet.eval()
         rng = np.random.default_rng(seed)
         subset = np.sort(rng.permutation(len(train))[:CALIBRATION_IMAGES])
         self.calibration_images = pixels(train.batch(subset)[0]).to(next(supernet.parameters()).device)
         self.validation = validation
+        self._autocast = torch.autocast(self.calibration_images.device.type, torch.bfloat16, enabled=precision == "bf16")
         self._quick = validation.subset(np.sort(rng.permutation(len(validation))[:images]))
         self._known: dict[Architecture, Accuracy] = {}
 
@@ -49,10 +55,11 @@ class SupernetEstimator:
 
     def _estimate(self, architecture: Architecture) -> Accuracy | Failed:
         if architecture not in self._known:
-            network = self.network(architecture)
-            if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
-                return Failed("the network's weights or BatchNorm statistics are not finite")
-            self._known[architecture] = top1(network, self._quick)
+            with self._autocast:
+                network = self.network(architecture)
+                if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+                    return Failed("the network's weights or BatchNorm statistics are not finite")
+                self._known[architecture] = top1(network, self._quick)
         return self._known[architecture]
 
     def validate(self, architecture: Architecture) -> Accuracy:

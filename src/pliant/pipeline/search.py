@@ -111,8 +111,15 @@ def require_feasible(run: Run, profile: DeviceProfile, limits: Sequence[Limit]) 
 
 
 def make_estimator(run: Run, supernet: Supernet) -> SupernetEstimator:
-    """The supernet as an accuracy estimator, with the recipe's number of validation images."""
-    return SupernetEstimator(supernet, run.data.train, run.data.validation, images=run.recipe.search.images, seed=run.recipe.seed)
+    """The supernet as an accuracy estimator, with the recipe's number of validation images and the precision of its training."""
+    return SupernetEstimator(
+        supernet,
+        run.data.train,
+        run.data.validation,
+        images=run.recipe.search.images,
+        precision=run.record.fact("precision") or "fp32",
+        seed=run.recipe.seed,
+    )
 
 
 def weights_digest(run: Run) -> str:
