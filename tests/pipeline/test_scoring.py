@@ -223,6 +223,11 @@ def test_methods():
         chosen_methods("gradsing", known)
     with pytest.raises(RecipeError, match="gradsign looks at labels"):
         chosen_methods("zen,gradsign", known, with_images=False)
+    known |= {view: SimpleNamespace(needs="shape") for view in VIEWS}
+    assert "az-nas" in chosen_methods("all", known)
+    assert "az-nas" not in chosen_methods("all", known, several=False)
+    with pytest.raises(RecipeError, match=r"received one\. Name az-expressivity"):
+        chosen_methods("az-nas", known, several=False)
 
 
 def test_short_names_of_spaces():

@@ -71,7 +71,7 @@ class Fidelity:
     regret: float
     """Truth of the best network minus that of the one with the highest score, in the truth's unit; the mean over ties."""
     seconds: float | None
-    """Mean time for one network."""
+    """Typical time for one network, of one thread."""
 
     @property
     def too_few(self) -> bool:
@@ -92,7 +92,7 @@ def judge(
     Args:
         truth: true accuracy of each network, in any unit; higher is better.
         scores: of each estimator, one a network. The one named `parameters` is what the others are compared with.
-        seconds: mean time of each estimator for one network.
+        seconds: typical time of each estimator for one network.
         top: networks that count as the top; a tenth of them where None.
         seed: of the bootstrap.
 

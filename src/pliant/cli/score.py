@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +32,7 @@ ShapeText = Annotated[
 Classes = Annotated[int | None, typer.Option(min=2, help="Labels to tell apart, where there are no --data.")]
 Images = Annotated[int, typer.Option(min=2, help="Training images that are shown to every network.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Networks that are scored side by side; one a core if not given.")]
-MOST_SHOWN = 10
+MOST_SHOWN = 3
 """Networks up to which every row is shown."""
 
 
@@ -88,7 +89,7 @@ def _scored(
     from pliant.pipeline.score_pool import ScorePool, Worker
     from pliant.pipeline.subject import FileNetworks, SpaceNetworks, networks_of, require_takes, space_name
 
-    methods = chosen_methods(method, SCORES, with_images=batch.labels is not None)
+    methods = chosen_methods(method, SCORES, with_images=batch.labels is not None, several=len(set(names)) > 1)
     kind = space_name(space) if space else ""
     if space:
         subjects: SpaceNetworks | FileNetworks = networks_of(kind, batch.shape)
@@ -136,22 +137,31 @@ def _parsed(shape: str) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
+def spelled_score(value: float) -> str:
+    """A score as it is shown: counts in full."""
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+
+
 def _every_row(rows: Sequence[Row]) -> Table:
     table = Table("network", "score", "value", "interval", "time", "notes")
+    before = ""
     for row in rows:
         interval = "" if row.low is None or row.high is None else f"{row.low:.5g} to {row.high:.5g}"
-        value = "failed" if row.score is None else f"{row.score:.6g}"
+        value = "failed" if row.score is None else spelled_score(row.score)
         seconds = "" if row.seconds is None else f"{row.seconds:.3g} s"
-        table.add_row(row.architecture, row.method, value, interval, seconds, row.failure or row.notes)
+        table.add_row(
+            "" if row.architecture == before else row.architecture, row.method, value, interval, seconds, row.failure or row.notes
+        )
+        before = row.architecture
     return table
 
 
 def _by_method(rows: Sequence[Row]) -> Table:
-    table = Table("score", "networks", "failed", "lowest", "highest", "network of the highest", "mean time")
+    table = Table("score", "networks", "failed", "lowest", "highest", "network of the highest", "median time")
     for method in dict.fromkeys(row.method for row in rows):
         of = [row for row in rows if row.method == method]
         sound = sorted((row.score, row.architecture) for row in of if row.score is not None)
         seconds = [row.seconds for row in of if row.seconds is not None]
-        ends = (f"{sound[0][0]:.5g}", f"{sound[-1][0]:.5g}", sound[-1][1]) if sound else ("", "", "")
-        table.add_row(method, str(len(of)), str(len(of) - len(sound)), *ends, f"{sum(seconds) / len(seconds):.3g} s" if seconds else "")
+        ends = (spelled_score(sound[0][0]), spelled_score(sound[-1][0]), sound[-1][1]) if sound else ("", "", "")
+        table.add_row(method, str(len(of)), str(len(of) - len(sound)), *ends, f"{median(seconds):.3g} s" if seconds else "")
     return table

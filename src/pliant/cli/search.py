@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from pliant.cli.app import Data, Limits, ProfileFile, Seed, app, bars, interruptible, opened, say, screen
-from pliant.cli.score import AnySpace, Classes, Images, Processes, ShapeText, shown_batch
+from pliant.cli.score import AnySpace, Classes, Images, Processes, ShapeText, shown_batch, spelled_score
 from pliant.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _require_estimator(name: str, data: str | None) -> None:
 
     if "," in name or name == "all":
         raise RecipeError(f"a search maximises one score, received {name!r}. Choose one with --estimator.")
-    chosen_methods(name, SCORES, with_images=data is not None)
+    chosen_methods(name, SCORES, with_images=data is not None, several=False)
 
 
 def _show(answer: Answer, question: Question) -> None:
@@ -115,7 +115,7 @@ def _show(answer: Answer, question: Question) -> None:
 def _cells(pick: Pick, timed: bool) -> Sequence[str]:
     cost = pick.cost
     latency = [f"{cost.latency_ms:.4g} ms"] if timed else []
-    score = "failed" if pick.score is None else f"{pick.score:.6g}"
+    score = "failed" if pick.score is None else spelled_score(pick.score)
     return [score, f"{cost.parameters:,}", f"{cost.macs:,}", f"{(cost.peak_memory_bytes or 0) / 1e6:.3g} MB", *latency]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 
 from pliant.accuracy.fidelity import Fidelity, judge
 from pliant.errors import DataError, nearest
@@ -60,7 +60,7 @@ def judge_table(scores: Path, truth: Path, *, column: str | None = None, top: in
     judged = judge(
         [known[name] for name in names],
         {method: [row.score if row else None for row in column_rows] for method, column_rows in by_method.items()},
-        seconds={method: seconds for method, column_rows in by_method.items() if (seconds := _mean_seconds(column_rows)) is not None},
+        seconds={method: seconds for method, column_rows in by_method.items() if (seconds := _typical_seconds(column_rows)) is not None},
         top=top,
         seed=seed,
     )
@@ -68,9 +68,9 @@ def judge_table(scores: Path, truth: Path, *, column: str | None = None, top: in
     return Judged(tuple(judged), column, len(names), len(scored) - len(names), _failures(rows))
 
 
-def _mean_seconds(rows: Sequence[Row | None]) -> float | None:
+def _typical_seconds(rows: Sequence[Row | None]) -> float | None:
     told = [row.seconds for row in rows if row is not None and row.seconds is not None]
-    return fmean(told) if told else None
+    return median(told) if told else None  # the first network of a process also pays for what is loaded at first use
 
 
 def _failures(rows: Sequence[Row]) -> dict[str, str]:

@@ -47,25 +47,32 @@ class Needy(Protocol):
         ...
 
 
-def chosen_methods(text: str, known: Mapping[str, Needy], *, with_images: bool = True) -> tuple[str, ...]:
+def chosen_methods(text: str, known: Mapping[str, Needy], *, with_images: bool = True, several: bool = True) -> tuple[str, ...]:
     """The methods of `all` or of a list with commas; parameters and MACs always with them.
 
     Args:
         text: without images, `all` are those that look at none.
         with_images: whether there are labelled images to look at.
+        several: whether there are networks to rank among each other.
 
     Raises:
-        RecipeError: an unknown one, or one that needs images where there are none.
+        RecipeError: an unknown one, or one that needs images or other networks where there are none.
     """
     names = [*known, *([JOINED] if set(VIEWS) <= set(known) else [])]
     blind = [name for name in names if with_images or name == JOINED or known[name].needs == "shape"]
-    wanted = blind if text == "all" else [word.strip() for word in text.split(",") if word.strip()]
+    wanted = (
+        [name for name in blind if several or name != JOINED]
+        if text == "all"
+        else [word.strip() for word in text.split(",") if word.strip()]
+    )
     if unknown := [name for name in wanted if name not in names]:
         raise RecipeError(f"no score is called {unknown[0]!r}. {nearest(unknown[0], names)}")
     if not wanted:
         raise RecipeError(f"scores are named with commas between them, received {text!r}. Known: all, {', '.join(names)}.")
     if seeing := [name for name in wanted if name not in blind]:
         raise RecipeError(f"{seeing[0]} looks at {known[seeing[0]].needs}, so it needs training images. Give them with --data.")
+    if JOINED in wanted and not several:
+        raise RecipeError(f"{JOINED} joins the ranks of networks among each other, received one. Name {', '.join(VIEWS)} instead.")
     return tuple(dict.fromkeys([*wanted, *(name for name in ALWAYS if name in known)]))
 
 
