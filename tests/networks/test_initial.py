@@ -68,4 +68,5 @@ def test_residual_branches_begin_as_nothing(name):
     space = preset(name, channels=3, image_size=32, classes=10)
     network = build(space, space.largest(), mean=MEAN, std=STD)
     last = [module for key, module in network.named_modules() if key.endswith(("block1.norm2", "block2.project_norm"))]
-    assert last and all((module.weight == 0).all() for module in last)
+    assert last
+    assert all((module.weight == 0).all() for module in last)
