@@ -128,5 +128,5 @@ def test_search_without_training(command, tmp_path, monkeypatch):
     )
     assert "pliant train cifar10 --space digits --data YOUR_IMAGES --into runs/digits-quick/trained" in said
     found = json.loads((tmp_path / "runs" / "digits-quick" / "search.json").read_text())
-    assert f"pliant deploy runs/digits-quick/trained --architecture {found['best'][0]['architecture']}" in said
+    assert f"pliant deploy runs/digits-quick/trained --architecture {found['chosen']['architecture']}" in said
     assert all(pick["cost"]["macs"] <= 300_000 for pick in found["best"])

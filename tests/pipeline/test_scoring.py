@@ -365,7 +365,7 @@ def test_killed_search_ends_where_the_uninterrupted_one_does(worker, calls, tmp_
     done = subprocess.run([sys.executable, "-c", _KILLED, folder, "40"], env=os.environ | {"PYTHONPATH": path}, check=False)
     assert done.returncode == -signal.SIGKILL
     kept = calls()
-    assert kept == 64  # two steps of the evolution
+    assert kept == 40  # five steps of the evolution
     with ScorePool(worker, 1) as pool:
         answer = search_without_training(folder, _question(), pool)
         assert (answer.scored, answer.random_scored, answer.failed) == (80, 80, 0)
@@ -377,7 +377,8 @@ def test_killed_search_ends_where_the_uninterrupted_one_does(worker, calls, tmp_
     assert (folder / "search.json").read_bytes() == (tmp_path / "whole" / "search.json").read_bytes()
     assert all(holds(_question().limits, pick.cost) for pick in (*answer.best, *answer.front, answer.random, answer.largest))
     assert answer.largest.cost.parameters >= max(pick.cost.parameters for pick in answer.best)
-    assert json.loads((folder / "search.json").read_text())["best"][0]["architecture"] == str(answer.best[0].architecture)
+    assert answer.chosen.score == max(pick.score for pick in (*answer.best, answer.random, answer.largest))
+    assert json.loads((folder / "search.json").read_text())["chosen"]["architecture"] == str(answer.chosen.architecture)
 
 
 def test_search_with_other_limits_looks_up_what_was_scored(worker, calls, tmp_path):
@@ -396,7 +397,7 @@ def test_search_with_other_limits_looks_up_what_was_scored(worker, calls, tmp_pa
 def test_search_in_which_everything_fails(worker, tmp_path):
     with ScorePool(worker, 1) as pool:
         answer = search_without_training(tmp_path, Question(_question().space, "broken", evaluations=40), pool)
-    assert (answer.best, answer.front, answer.random, answer.failed) == ((), (), None, 80)
+    assert (answer.best, answer.front, answer.random, answer.chosen, answer.failed) == ((), (), None, None, 80)
     assert answer.failure == "it has no batch norm"
 
 

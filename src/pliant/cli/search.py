@@ -103,7 +103,9 @@ def _show(answer: Answer, question: Question) -> None:
     )
     picks = [*answer.best, *([answer.random] if answer.random else []), answer.largest]
     for pick in picks:
-        table.add_row(pick.by, *_cells(pick, timed), str(pick.depth), str(pick.architecture), style="bold" if pick is picks[0] else None)
+        table.add_row(
+            pick.by, *_cells(pick, timed), str(pick.depth), str(pick.architecture), style="bold" if pick is answer.chosen else None
+        )
     screen.print(table)
     limits = ", ".join(map(str, question.limits)) or "none"
     say(f"{answer.scored:,} networks scored by evolution and {answer.random_scored:,} at random; limits: {limits}")
@@ -121,12 +123,12 @@ def _cells(pick: Pick, timed: bool) -> Sequence[str]:
 
 def _say_how_to_train(answer: Answer, space: str, data: str | None, folder: Path) -> None:
     """The commands that come next: the space is trained once, then this network is taken out of it and proven."""
-    if not answer.best:
+    if answer.chosen is None:
         return
     recipe = data if data in ("digits", "fashion-mnist") else "cifar10"
     source = "" if data == recipe else f" --data {data or 'YOUR_IMAGES'}"
     say(f"to train it: pliant train {recipe} --space {space}{source} --into {folder}")
-    say(f"then: pliant deploy {folder} --architecture {answer.best[0].architecture}")
+    say(f"then: pliant deploy {folder} --architecture {answer.chosen.architecture}")
 
 
 def _search_run(recipe: str, limit: list[str] | None) -> None:

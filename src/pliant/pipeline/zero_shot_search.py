@@ -30,8 +30,6 @@ from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
 STAGE = "score"
-BATCH = 32
-"""Networks of one step of the evolution; a killed search loses at most these."""
 SHOWN = 5
 """Networks of a result that are shown."""
 _ARITHMETIC = frozenset({"macs", "parameters", "peak_memory_bytes"})
@@ -57,6 +55,11 @@ class Question:
     def population(self) -> int:
         """Small at first, so that few evaluations are enough for many generations; that of Zen-NAS at its end."""
         return int(np.clip(self.evaluations // 40, 16, 256))
+
+    @property
+    def batch(self) -> int:
+        """Networks of one step of the evolution, scored side by side; a killed search loses at most these."""
+        return int(np.clip(self.evaluations // 25, 8, 32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,12 @@ class Answer:
     failure: str | None
     """The first reason."""
 
+    @property
+    def chosen(self) -> Pick | None:
+        """The highest score of all, whatever found it; None where every network failed."""
+        scored = [pick for pick in (*self.best, self.random, self.largest) if pick is not None and pick.score is not None]
+        return max(scored, key=lambda pick: pick.score or 0.0, default=None)
+
 
 def search_without_training(folder: Path, question: Question, pool: ScorePool, *, progress: Progress = silent) -> Answer:
     """Find the networks of the highest score within the limits.
@@ -116,7 +125,7 @@ def search_without_training(folder: Path, question: Question, pool: ScorePool, *
         scored = _evaluation(question, costs, pool, record, digest)
         evolution = _evolution(question, costs, minimise, reach)
         history = explore(evolution, _watched(scored, question, 0, progress), question.evaluations)
-        chance = RandomSearch(space, limits, minimise=minimise, cost_model=costs, batch=BATCH, seed=question.seed + 1)
+        chance = RandomSearch(space, limits, minimise=minimise, cost_model=costs, batch=question.batch, seed=question.seed + 1)
         random_history = explore(chance, _watched(scored, question, len(history), progress), len(history))
         largest = _most_parameters(_evolution(question, costs, minimise, reach), question, costs)
         [largest_scored] = scored([largest])
@@ -172,7 +181,7 @@ def _evolution(question: Question, costs: CostModel, minimise: Sequence[str], re
         question.limits,
         minimise=minimise,
         population=question.population,
-        batch=BATCH,
+        batch=question.batch,
         start=[reach.example],
         seed=question.seed,
     )
@@ -182,7 +191,7 @@ def _evaluation(question: Question, costs: CostModel, pool: ScorePool, record: R
     """Scores from the record or the processes; costs from the cost model, which another device replaces."""
     arithmetic = lambda architectures: [question.space.cost(one) for one in architectures]  # noqa: E731
     scores = remembered(
-        joined(ScoreEstimator(pool, question.method), arithmetic), record, stage=STAGE, context=digest, split="train", batch=BATCH
+        joined(ScoreEstimator(pool, question.method), arithmetic), record, stage=STAGE, context=digest, split="train", batch=question.batch
     )
 
     def evaluate(architectures: Sequence[Architecture]) -> list[Candidate]:
@@ -246,6 +255,7 @@ def _summary(question: Question, answer: Answer) -> dict[str, object]:
         "random_scored": answer.random_scored,
         "failed": answer.failed,
         "share_within_limits": answer.reach.share,
+        "chosen": _told(answer.chosen),
         "best": [_told(pick) for pick in answer.best],
         "front": [_told(pick) for pick in answer.front],
         "random": _told(answer.random),
