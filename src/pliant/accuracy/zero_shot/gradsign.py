@@ -20,6 +20,7 @@ A gradient of exactly zero, as on paths that are cut, counts nothing.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from pliant.accuracy.zero_shot.pools import QuickPools
 from pliant.accuracy.zero_shot.subject import (
     Layer,
     RefusedError,
@@ -42,12 +44,11 @@ from pliant.accuracy.zero_shot.subject import (
     require_usual,
 )
 
-_LARGEST_MAP_BYTES = 1 << 20
-"""Of the images of a pass: small maps stay in the cache, large ones cost page faults."""
-_MOST_IMAGES = 32
+_LARGEST_MAP_BYTES = 4 << 20
+"""Of the images of a pass: what each layer costs by itself is shared by many, and a map still fits a cache."""
 _GROUP_BYTES = 4 << 20
 """Gradients of a layer that are in memory at once, but for a single image's."""
-_ACTIVATION_BYTES = 256 << 20
+_ACTIVATION_BYTES = 384 << 20
 """All maps of a pass."""
 _KNOWN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _FOREIGN = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
@@ -66,13 +67,19 @@ def gradsign(subject: Subject, *, images_a_pass: int | None = None) -> Score:
     network = borrow(subject.network)
     foreign = sorted(name for name, one in network.named_parameters(recurse=True) if not _belongs(network, name))
     counters = _prepare(network)
-    images_a_pass = images_a_pass or _probe(network, counters, subject.images)
-    for images, answers in zip(subject.images.split(images_a_pass), labels.split(images_a_pass), strict=True):
+    alone, fit = _look(network, subject.images[:1])
+    passes = math.ceil(len(subject.images) / (images_a_pass or fit))
+    images_a_pass = math.ceil(len(subject.images) / passes)
+    parts = zip(subject.images.split(images_a_pass), labels.split(images_a_pass), strict=True)
+    for number, (images, answers) in enumerate(parts):
         for counter in counters:
             counter.calls = 0
-        loss = F.cross_entropy(logits_of(network, images), answers, reduction="sum")
-        if loss.requires_grad:
-            loss.backward()
+        with QuickPools():
+            logits = logits_of(network, images)
+        if number == 0:
+            _require_apart(alone, logits[:1].detach())
+        if logits.requires_grad:
+            F.cross_entropy(logits, answers, reduction="sum").backward()
     value = sum(float(counter.counts.abs().sum(dtype=torch.float64)) for counter in counters)
     return Score(
         value, notes=(f"parameters of no convolution, linear layer or normalisation, left out: {', '.join(foreign)}",) if foreign else ()
@@ -103,7 +110,7 @@ def _prepare(network: nn.Module) -> list[_Counter]:
         if known is None or type(layer).forward is not known.forward or hasattr(layer, "parametrizations"):
             raise RefusedError(f"GradSign knows gradients image by image of {_names()}; {type(layer).__name__} {name!r} is none of them.")
         if (other := owners.setdefault(layer.weight.data_ptr(), name)) != name:
-            raise RefusedError(f"GradSign counts each weight once, {name!r} and {other!r} share theirs. Give each its own.")
+            raise RefusedError(f"GradSign counts each weight once, {other!r} and {name!r} share theirs. Give each its own.")
         counters.append(_Counter(name, layer, torch.zeros_like(layer.weight, dtype=torch.float32, memory_format=torch.contiguous_format)))
         layer.forward = functools.partial(_run, counters[-1])  # type: ignore[method-assign]
     return counters
@@ -213,23 +220,25 @@ def _add(gradients: Tensor, counts: Tensor) -> None:
     counts.add_(gradients.sgn_().sum(0) if len(gradients) > 1 else gradients.sgn_()[0])
 
 
-def _probe(network: nn.Module, counters: list[_Counter], images: Tensor) -> int:
-    """How many images fit a pass; refuses a network whose answer for an image depends on the others."""
-    sizes: list[int] = []
-    hooks = [
-        module.register_forward_hook(lambda _, inputs, made: sizes.append(made.nbytes) if isinstance(made, Tensor) else None)
-        for module in network.modules()
-        if next(module.children(), None) is None
-    ]
-    with torch.no_grad():
-        alone = logits_of(network, images[:1])
-        for hook in hooks:
-            hook.remove()
-        for counter in counters:
-            counter.calls = 0
-        together = logits_of(network, images[:2])[:1]
+def _look(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
+    """The logits of one image alone, and how many images fit a pass."""
+    kept: list[Tensor] = []  # so that no address is used twice
+
+    def keep(module: nn.Module, inputs: tuple[object, ...], made: object) -> None:
+        if isinstance(made, Tensor):
+            kept.append(made)
+
+    leaves = [module for module in network.modules() if next(module.children(), None) is None]
+    hooks = [module.register_forward_hook(keep) for module in leaves]
+    with torch.no_grad(), QuickPools():
+        alone = logits_of(network, image)
+    for hook in hooks:
+        hook.remove()
+    sizes = {made.data_ptr(): made.nbytes for made in kept}
+    return alone, max(1, min(_LARGEST_MAP_BYTES // max(sizes.values()), _ACTIVATION_BYTES // sum(sizes.values())))
+
+
+def _require_apart(alone: Tensor, together: Tensor) -> None:
+    """Refuse a network whose answer for an image depends on the others of the batch."""
     if not torch.allclose(alone, together, rtol=1e-2, atol=1e-2 * float(alone.abs().max())):
         raise RefusedError("GradSign looks at each image alone, but this network's answer for an image depends on the others in the batch.")
-    # Functions between the modules make maps too, about as many again; gradients double them.
-    fit = min(_LARGEST_MAP_BYTES // max(sizes), _ACTIVATION_BYTES // (3 * sum(sizes)), _MOST_IMAGES)
-    return max(1, fit)

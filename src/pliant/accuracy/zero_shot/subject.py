@@ -7,6 +7,7 @@ dropout and stochastic depth are off, and nothing that a score does reaches the 
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -97,6 +98,9 @@ def clone(network: nn.Module) -> nn.Module:
 def _copied(network: nn.Module, memo: dict[int, object]) -> nn.Module:
     if lazy := [name for name, one in network.named_parameters() if isinstance(one, nn.parameter.UninitializedParameter)]:
         raise RefusedError(f"a network is scored with weights, {lazy[0]!r} has no shape yet. Show the network an image first.")
+    for module in network.modules():
+        # A module has a dozen dictionaries of hooks. Copying empty ones one by one takes longer than some scores.
+        memo |= {id(value): OrderedDict() for value in vars(module).values() if type(value) is OrderedDict and not value}
     try:
         made = copy.deepcopy(network, memo)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
