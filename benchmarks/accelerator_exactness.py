@@ -1,17 +1,16 @@
 """Does the closed form equal the walk? Random nests of the whole class, counts and stall-exact latency.
 
-python benchmarks/accelerator_exactness.py --nests 10000 --stalls 2000 --json exactness.json
+python benchmarks/accelerator_exactness.py --nests 10000 --stalls 2000
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
-from pathlib import Path
 
 import numpy as np
+from result import publish
 
 from pliant.accelerator.chip import Axis, Chip, Memory
 from pliant.accelerator.cost import evaluate
@@ -33,7 +32,6 @@ def main() -> None:
     parser.add_argument("--nests", type=int, default=10000)
     parser.add_argument("--stalls", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     generator, started = np.random.default_rng(options.seed), time.process_time()
     unequal = ragged = bypassed = 0
@@ -45,24 +43,15 @@ def main() -> None:
         covered = np.array(mapping.register) * mapping.elements * mapping.buffer * mapping.dram
         ragged += bool((covered != [layer.N, layer.G, layer.K, layer.C, layer.P, layer.Q, layer.R, layer.S]).any())
         bypassed += bool(mapping.bypass)
-    print(f"counts: {unequal} of {options.nests} nests unequal ({ragged} with ragged edges, {bypassed} with a bypass)")
     late = 0
     for index in range(options.stalls):
         layer, mapping = random_nest(generator, most_steps=300)
         hardware = chip(generator, multicast=index % 4 > 0)
         cycles = evaluate(layer, hardware, mapping, latency="stall_exact").cycles
         late += not math.isclose(cycles, walk_stall(layer, hardware, mapping), rel_tol=1e-12)
-    print(f"stall-exact latency: {late} of {options.stalls} nests unequal; {time.process_time() - started:.1f} CPU s")
-    if options.json:
-        result = {
-            "nests": options.nests,
-            "unequal": unequal,
-            "ragged": ragged,
-            "bypassed": bypassed,
-            "stalls": options.stalls,
-            "late": late,
-        }
-        options.json.write_text(json.dumps(result | {"seed": options.seed}, indent=1), encoding="utf-8")
+    counted = {"what": "counts", "nests": options.nests, "unequal": unequal, "with_ragged_edges": ragged, "with_a_bypass": bypassed}
+    stalled = {"what": "stall-exact latency", "nests": options.stalls, "unequal": late}
+    publish("accelerator_exactness", [counted, stalled], seed=options.seed, cpu_s=time.process_time() - started)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does the model agree with Eyeriss? AlexNet and VGG-16 against the published bars and the measured chip.
 
-python benchmarks/accelerator_eyeriss.py ../shared/data/accelerator_reference.json --json eyeriss.json
+python benchmarks/accelerator_eyeriss.py ../shared/data/accelerator_reference.json
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerator_networks import alexnet, vgg16
+from result import publish
 
 from pliant.accelerator.baselines import fixed_dataflow
 from pliant.accelerator.chip import Axis, Chip, Memory, Words, load_chip
@@ -89,22 +90,11 @@ def chip_rows(layers: tuple[Layer, ...], published: list[dict[str, Any]]) -> lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("reference", type=Path)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     reference = json.loads(options.reference.read_text(encoding="utf-8"))
-    result: dict[str, Any] = {"bars": bars(reference["eyeriss_isca16_energy"])}
-    print("| layer | part | published | certified optimum | row-stationary | without register fills |\n|---|---|---|---|---|---|")
-    for row in result["bars"]:
-        ours = f"{row['optimal']:.2f} | {row['row']:.2f} | {row['macs_only']:.2f}"
-        print(f"| {row['layer']} | {row['part']} | {row['published']:.2f} | {ours} |")
+    publish("accelerator_eyeriss_bars", bars(reference["eyeriss_isca16_energy"]), unit="1e9 MAC energies, batch 16")
     for name, layers in (("alexnet", alexnet(4).layers), ("vgg16", vgg16(3).layers)):
-        result[name] = chip_rows(layers, reference["eyeriss_chip"][name])
-        print(f"\n{name}\n| layer | ms | chip ms | ratio | mW | chip mW | ratio |\n|---|---|---|---|---|---|---|")
-        for row in result[name]:
-            time = f"{row['latency_ms']:.1f} | {row['chip_ms']:.1f} | {row['latency_ratio']:.2f}"
-            print(f"| {row['layer']} | {time} | {row['power_mw']:.0f} | {row['chip_mw']:.0f} | {row['power_ratio']:.2f} |")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        publish(f"accelerator_eyeriss_{name}", chip_rows(layers, reference["eyeriss_chip"][name]), power="of the chip, without DRAM")
 
 
 if __name__ == "__main__":

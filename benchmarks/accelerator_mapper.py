@@ -1,6 +1,6 @@
 """How fast are certified optima, how fast are evaluations, and how far from the optimum are other mappers?
 
-python benchmarks/accelerator_mapper.py networks --json networks.json
+python benchmarks/accelerator_mapper.py networks
 python benchmarks/accelerator_mapper.py rates
 python benchmarks/accelerator_mapper.py evolution --evaluations 2000
 """
@@ -8,19 +8,20 @@ python benchmarks/accelerator_mapper.py evolution --evaluations 2000
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerator_networks import NETWORKS
+from numba import get_num_threads
+from result import publish
 
 from pliant.accelerator.baselines import DATAFLOWS, decode, fixed_dataflow, naas_evolution, random_search
 from pliant.accelerator.chip import Chip, load_chip
 from pliant.accelerator.cost import evaluate_many
 from pliant.accelerator.mapper import optimal_mapping
+from pliant.accelerator.nests import random_mapping
 from pliant.accelerator.network import map_workload
 from pliant.accelerator.orders import evaluate_orders
 from pliant.errors import InfeasibleError
@@ -66,12 +67,15 @@ def networks() -> list[dict[str, Any]]:
 
 
 def rates() -> list[dict[str, Any]]:
-    """Mappings a second of one core: any orders, and the nine orders with eight bypasses of given tiles."""
+    """Mappings a second of one core (NUMBA_NUM_THREADS=1): any orders, and the nine orders with eight bypasses of given tiles."""
     layer, chip, generator = LAYERS[0], load_chip("eyeriss"), np.random.default_rng(0)
     codes = np.stack([decode(generator.random(53), layer, chip) for _ in range(4000)])
+    ragged = np.stack([random_mapping(layer, generator).encode() for _ in range(4000)])
+    many, odd = np.tile(codes, (20, 1)), np.tile(ragged, (20, 1))
     rows = []
     for name, call, mappings in (
-        ("any two orders", lambda: evaluate_many(layer, chip, np.tile(codes, (20, 1)).astype(np.int16)), 20 * len(codes)),
+        ("any two orders, mappings of the mapper's space", lambda: evaluate_many(layer, chip, many), len(many)),
+        ("any two orders, ragged at every level", lambda: evaluate_many(layer, chip, odd), len(odd)),
         ("nine orders, eight bypasses", lambda: evaluate_orders(layer, chip, codes), 72 * len(codes)),
     ):
         call()
@@ -116,14 +120,12 @@ def main() -> None:
     parser.add_argument("what", choices=["networks", "rates", "evolution"])
     parser.add_argument("--evaluations", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.what == "evolution":
         rows = evolution(options.evaluations, options.seeds)
     else:
         rows = networks() if options.what == "networks" else rates()
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    publish(f"accelerator_{options.what}", rows, numba_threads=get_num_threads())
 
 
 if __name__ == "__main__":

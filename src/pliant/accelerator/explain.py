@@ -97,12 +97,15 @@ def _latency_reason(best: BestMapping, chip: Chip) -> str:
     others = sorted(cost.time_cycles.items(), key=lambda item: -item[1])
     (slowest, cycles), (second, next_cycles) = others[0], others[1]
     room = f"{PART_NAMES[second]} would be next, at {next_cycles / cycles:.0%} of it" if next_cycles else "nothing else takes time"
-    start = f"{PART_NAMES[slowest].capitalize()} sets the pace ({cycles:,.0f} cycles); {room}."
+    name = PART_NAMES[slowest]
+    start = f"{name[0].upper()}{name[1:]} sets the pace ({cycles:,.0f} cycles); {room}."
     if slowest == "dram":
         more = f"{cycles / next_cycles:.1f} times" if next_cycles else "More of"
         return f"{start} {more} the bandwidth ({chip.dram_bandwidth_bytes_per_cycle:g} B a cycle) would move the bound."
     if slowest == "buffer":
         return f"{start} The port between buffer and array carries {chip.buffer.bandwidth_bytes_per_cycle:g} B a cycle."
+    if slowest == "noc":
+        return f"{start} The network delivers {chip.registers.bandwidth_bytes_per_cycle:g} B a cycle to all elements together."
     return f"{start} The array does {cost.utilisation:.0%} of what it could."
 
 

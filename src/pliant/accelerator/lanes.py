@@ -12,18 +12,21 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numba import njit
 
 from pliant.accelerator import equations as eq
 from pliant.accelerator import price as pr
 from pliant.accelerator.equations import C, G, I, K, N, O, P, Q, R, S, W, distinct_rows, kernel
 
 LANES: Final = 16
+inlined = njit(cache=True, inline="always", error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+"""As `kernel`. Rows have to be constants where a loop is compiled, or LLVM cannot tell that they do not overlap."""
 # Quantities with a row for each loop.
 (TILE, WIDE, INNER, OUTER, PLACE, OUTER_PLACE, TILES, LAST_ARRAY, LAST_BLOCK, EXTENT, FIRST, BLOCKS, ALL) = range(0, 104, 8)
 # Quantities with a row for each tensor.
-(KEPT, MOVED, OUTER_MOVED, WORDS, SENT, BLOCK) = range(104, 122, 3)
-(BAD, SPECIAL, CYCLES, ENERGY, TIME, OVER, LARGEST) = range(122, 129)
-SCRATCH: Final = 129 * LANES
+(KEPT, MOVED, OUTER_MOVED, WORDS, SENT, BLOCK, BITS) = range(104, 125, 3)
+(BAD, SPECIAL, CYCLES, ENERGY, TIME, OVER, LARGEST) = range(125, 132)
+SCRATCH: Final = 132 * LANES
 
 
 @kernel
@@ -77,12 +80,13 @@ def extents(layer: Any, s: Any) -> None:
             s[(PLACE + d) * LANES + lane] += 0.5 * short if last_inner == 1.0 else 0.0
 
 
-@kernel
+@inlined
 def _place(s: Any, bounds: int, places: int, d: int, lane: int) -> float:
-    return float(s[(places + d) * LANES + lane] if s[(bounds + d) * LANES + lane] > 1.0 else -1.0)
+    bound, place = s[(bounds + d) * LANES + lane], s[(places + d) * LANES + lane]
+    return float(place if bound > 1.0 else -1.0)
 
 
-@kernel
+@inlined
 def innermost(s: Any, bounds: int, places: int, out: int) -> None:
     """(3) Place of the innermost loop that moves over each tensor and runs more than once; -1 where there is none."""
     for lane in range(LANES):
@@ -96,20 +100,21 @@ def innermost(s: Any, bounds: int, places: int, out: int) -> None:
         s[(out + O) * LANES + lane] = max(g, k, images)
 
 
-@kernel
-def repeats(tensor: int, first: int, last: int, s: Any) -> None:
-    """(8), (9) Multiplies traffic by the loops first to last, which do not move over the tensor, where they repeat it."""
-    for d in range(first, last):
-        for lane in range(LANES):
-            moved, outer = s[(MOVED + tensor) * LANES + lane], s[(OUTER + d) * LANES + lane]
-            inside = s[(PLACE + d) * LANES + lane] < moved
-            outside = s[(OUTER_PLACE + d) * LANES + lane] < s[(OUTER_MOVED + tensor) * LANES + lane]
-            every, block = s[(ALL + d) * LANES + lane], s[(BLOCKS + d) * LANES + lane]
-            times, across = s[(TILES + d) * LANES + lane] if inside else outer, outer if outside else 1.0
-            elements, few = every if inside else block, block if outside else s[(FIRST + d) * LANES + lane]
-            s[(WORDS + tensor) * LANES + lane] *= times if moved >= 0.0 else across
-            s[(SENT + tensor) * LANES + lane] *= elements if moved >= 0.0 else few
-            s[(BLOCK + tensor) * LANES + lane] *= across
+@inlined
+def repeat(tensor: int, d: int, s: Any) -> None:
+    """(8), (9) Multiplies traffic by a loop that does not move over the tensor, where it repeats it."""
+    for lane in range(LANES):
+        moved, outer = s[(MOVED + tensor) * LANES + lane], s[(OUTER + d) * LANES + lane]
+        inside = s[(PLACE + d) * LANES + lane] < moved
+        outside = s[(OUTER_PLACE + d) * LANES + lane] < s[(OUTER_MOVED + tensor) * LANES + lane]
+        every, block = s[(ALL + d) * LANES + lane], s[(BLOCKS + d) * LANES + lane]
+        tiles, first_active = s[(TILES + d) * LANES + lane], s[(FIRST + d) * LANES + lane]
+        times, across = tiles if inside else outer, outer if outside else 1.0
+        elements, few = every if inside else block, block if outside else first_active
+        words, sent = s[(WORDS + tensor) * LANES + lane], s[(SENT + tensor) * LANES + lane]
+        s[(WORDS + tensor) * LANES + lane] = words * (times if moved >= 0.0 else across)
+        s[(SENT + tensor) * LANES + lane] = sent * (elements if moved >= 0.0 else few)
+        s[(BLOCK + tensor) * LANES + lane] *= across
 
 
 @kernel
@@ -152,51 +157,60 @@ def traffic(layer: Any, multicast: bool, s: Any) -> None:
     for lane in range(LANES):
         w, i, o = s[(MOVED + W) * LANES + lane], s[(MOVED + I) * LANES + lane], s[(MOVED + O) * LANES + lane]
         s[SPECIAL * LANES + lane] = (w - np.floor(w)) + (i - np.floor(i)) + (o - np.floor(o))
-    around = float(layer[N]) * layer[G] * layer[C]
-    weights = float(layer[G]) * layer[K] * layer[C] * layer[R] * layer[S]
+    around = float(layer[N]) * layer[G] * layer[C] * layer[11]
+    weights = float(layer[G]) * layer[K] * layer[C] * layer[R] * layer[S] * layer[10]
     outputs = float(layer[N]) * layer[G] * layer[K] * layer[P] * layer[Q]
     for base in range(WORDS, BLOCK + 1, 3):
         for lane in range(LANES):
-            s[(base + W) * LANES + lane] = weights * layer[10]
-            s[(base + I) * LANES + lane], s[(base + O) * LANES + lane] = around * layer[11], outputs
-    repeats(W, N, N + 1, s)
-    repeats(W, P, Q + 1, s)
-    repeats(I, K, K + 1, s)
-    repeats(O, C, C + 1, s)
-    repeats(O, R, S + 1, s)
+            s[(base + W) * LANES + lane] = weights
+            s[(base + I) * LANES + lane], s[(base + O) * LANES + lane] = around, outputs
+    repeat(W, N, s)
+    repeat(W, P, s)
+    repeat(W, Q, s)
+    repeat(I, K, s)
+    repeat(O, C, s)
+    repeat(O, R, s)
+    repeat(O, S, s)
     input_rows(P, R, stride, dilation, s)
     input_rows(Q, S, stride, dilation, s)
-    for lane in range(LANES):
-        for tensor in range(2):
-            if not multicast:
-                s[(WORDS + tensor) * LANES + lane] = s[(SENT + tensor) * LANES + lane]
+    if not multicast:
+        for lane in range(2 * LANES):
+            s[WORDS * LANES + lane] = s[SENT * LANES + lane]
 
 
 @kernel
-def _excess(s: Any, row: int, layer: Any, chip: Any, first: int, lane: int, keep_all: bool) -> float:
-    """(12) to (15) Bits by which the tiles of one level exceed its memory; sums are at full width while a reduction is open."""
-    n, g = s[(row + N) * LANES + lane], s[(row + G) * LANES + lane]
-    k, c = s[(row + K) * LANES + lane], s[(row + C) * LANES + lane]
-    p, q = s[(row + P) * LANES + lane], s[(row + Q) * LANES + lane]
-    r, t = s[(row + R) * LANES + lane], s[(row + S) * LANES + lane]
-    pixels = distinct_rows(p, r, float(layer[8]), float(layer[9])) * distinct_rows(q, t, float(layer[8]), float(layer[9]))
-    w, i = g * k * c * r * t * layer[10] * chip[pr.BITS_W], g * n * c * pixels * layer[11] * chip[pr.BITS_I]
-    o = g * n * k * p * q
-    if keep_all:
-        o *= chip[pr.BITS_SUM]
-    else:
-        steps = max(s[(TILES + C) * LANES + lane], s[(TILES + R) * LANES + lane], s[(TILES + S) * LANES + lane])
-        o *= chip[pr.BITS_SUM] if steps > 1.0 else chip[pr.BITS_O]
-        w, i, o = w * s[(KEPT + W) * LANES + lane], i * s[(KEPT + I) * LANES + lane], o * s[(KEPT + O) * LANES + lane]
-    return float(max(max(w - chip[first], i - chip[first + 1]), max(o - chip[first + 2], w + i + o - chip[first + 3]), 0.0))
+def tile_bits(row: int, layer: Any, chip: Any, s: Any) -> None:
+    """(12) Bits of the tiles whose extents stand in these rows; outputs as words, since their width depends on the level."""
+    stride, dilation = float(layer[8]), float(layer[9])
+    bits_w, bits_i = layer[10] * chip[pr.BITS_W], layer[11] * chip[pr.BITS_I]
+    for lane in range(LANES):
+        n, g = s[(row + N) * LANES + lane], s[(row + G) * LANES + lane]
+        k, c = s[(row + K) * LANES + lane], s[(row + C) * LANES + lane]
+        p, q = s[(row + P) * LANES + lane], s[(row + Q) * LANES + lane]
+        r, t = s[(row + R) * LANES + lane], s[(row + S) * LANES + lane]
+        pixels = distinct_rows(p, r, stride, dilation) * distinct_rows(q, t, stride, dilation)
+        s[(BITS + W) * LANES + lane] = g * k * c * r * t * bits_w
+        s[(BITS + I) * LANES + lane] = g * n * c * pixels * bits_i
+        s[(BITS + O) * LANES + lane] = g * n * k * p * q
 
 
 @kernel
 def capacity(layer: Any, chip: Any, s: Any) -> None:
-    """Bits by which registers and buffer are exceeded together; 0 where everything fits."""
+    """(13) to (15) Bits by which registers and buffer are exceeded together; 0 where everything fits."""
+    bits_o, bits_sum = chip[pr.BITS_O], chip[pr.BITS_SUM]
+    most_w, most_i, most_o, most = chip[pr.REG_W], chip[pr.REG_I], chip[pr.REG_O], chip[pr.REG_ALL]
+    tile_bits(TILE, layer, chip, s)
     for lane in range(LANES):
-        registers = _excess(s, TILE, layer, chip, pr.REG_W, lane, True)
-        s[OVER * LANES + lane] = registers + _excess(s, EXTENT, layer, chip, pr.BUF_W, lane, False)
+        w, i, o = s[(BITS + W) * LANES + lane], s[(BITS + I) * LANES + lane], s[(BITS + O) * LANES + lane] * bits_sum
+        s[OVER * LANES + lane] = max(max(w - most_w, i - most_i), max(o - most_o, w + i + o - most), 0.0)
+    most_w, most_i, most_o, most = chip[pr.BUF_W], chip[pr.BUF_I], chip[pr.BUF_O], chip[pr.BUF_ALL]
+    tile_bits(EXTENT, layer, chip, s)
+    for lane in range(LANES):
+        steps = max(s[(TILES + C) * LANES + lane], s[(TILES + R) * LANES + lane], s[(TILES + S) * LANES + lane])
+        w = s[(BITS + W) * LANES + lane] * s[(KEPT + W) * LANES + lane]
+        i = s[(BITS + I) * LANES + lane] * s[(KEPT + I) * LANES + lane]
+        o = s[(BITS + O) * LANES + lane] * s[(KEPT + O) * LANES + lane] * (bits_sum if steps > 1.0 else bits_o)
+        s[OVER * LANES + lane] += max(max(w - most_w, i - most_i), max(o - most_o, w + i + o - most), 0.0)
 
 
 @kernel
