@@ -45,7 +45,7 @@ def fidelity(
     if judged.without_truth:
         say(f"{judged.without_truth} scored networks have no known accuracy and were left out.")
     for name, reason in judged.failures.items():
-        say(f"{name} failed, first because: {reason}")
+        say(f"{name} failed, first because: {reason.removeprefix(f'{name}: ')}")
     page = out or scores.with_suffix(".html")
     write_fidelity_page(judged.rows, page, truth=judged.column)
     say("the picture", about=page)

@@ -69,7 +69,9 @@ def score(
     screen.print(_every_row(rows) if len(set(names)) <= MOST_SHOWN else _by_method(rows))
     failed = [row for row in rows if row.failure]
     if failed:
-        say(f"{len(failed)} of {len(rows)} scores failed, the first: {failed[0].architecture}, {failed[0].method}: {failed[0].failure}")
+        first = failed[0]
+        reason = (first.failure or "").removeprefix(f"{first.method}: ")
+        say(f"{len(failed)} of {len(rows)} scores failed, the first: {first.method} of {first.architecture}: {reason}")
     if out is not None:
         say(f"{len(rows)} rows; compare with known accuracies by pliant fidelity {out} --truth FILE.csv", about=out)
 

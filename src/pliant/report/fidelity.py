@@ -92,7 +92,7 @@ def _points(name: str, colour: str, symbol: str, known: Sequence[tuple[Fidelity,
             "width": 3,
         },
         text=[row.name for row, _ in known],
-        textposition="top center",
+        textposition=_label_places([max(LEAST_SECONDS, row.seconds or 0.0) for row, _ in known]),
         cliponaxis=False,
         hovertext=[
             hover(row.name, f"Kendall tau {tau}", f"{duration(row.seconds)} a network", f"{row.failed} failed") for row, tau in known
@@ -100,6 +100,13 @@ def _points(name: str, colour: str, symbol: str, known: Sequence[tuple[Fidelity,
         hoverinfo="text",
         marker={"color": colour, "symbol": symbol, "size": 10, "line": {"color": CARD, "width": 1.5}},
     )
+
+
+def _label_places(seconds: Sequence[float]) -> list[str]:
+    """Neighbours along the axis get their labels in different corners."""
+    corners = ("top right", "bottom left", "bottom right", "top left")
+    order = sorted(range(len(seconds)), key=lambda row: seconds[row])
+    return [corners[order.index(row) % len(corners)] for row in range(len(seconds))]
 
 
 def fidelity_table(rows: Sequence[Fidelity], truth: str) -> str:
