@@ -32,7 +32,9 @@ _errors = Console(stderr=True, soft_wrap=True)
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe by name (digits, fashion-mnist, cifar10) or path, or a run directory.")]
 Data = Annotated[str | None, typer.Option(help="Images: a folder, a parquet or .npz file, hf:NAME, or a name.")]
 Limits = Annotated[list[str] | None, typer.Option("--limit", help="As latency_ms=2, parameters=300k, peak_memory=256kB. Repeatable.")]
-SpaceName = Annotated[str | None, typer.Option("--space", help="Search space: digits, mobile-32, plain-32, ofa-mobilenetv3, ofa-resnet50.")]
+SpaceName = Annotated[
+    str | None, typer.Option("--space", help="Search space: digits, mobile-32, plain-32, ofa-mobilenetv3, ofa-resnet50, nas-bench-201.")
+]
 Schedule = Annotated[str | None, typer.Option(help="sandwich or progressive-shrinking.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
