@@ -113,10 +113,23 @@ def evaluate(
         _credit_halo(layer, chip, mapping, counts)
     if check_capacity:
         _refuse_over_capacity(layer, chip, code, vector, work, bits)
-    seconds, parts = np.zeros(4), np.zeros(6)
+    seconds = np.zeros(4)
     price.times(counts, bits, vector, seconds)
     cycles = float(seconds.max()) if latency == "roofline" else stall_exact_cycles(layer, chip, mapping)
-    price.energies(counts, code, bits, cycles, vector, parts)
+    return _priced(chip, code, bits, vector, counts, seconds, cycles)
+
+
+def _priced(
+    chip: Chip,
+    code: NDArray[np.int64],
+    bypass: int,
+    vector: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+    cycles: float,
+) -> MappingCost:
+    parts = np.zeros(6)
+    price.energies(counts, code, bypass, cycles, vector, parts)
     energy, busy = float(parts.sum()), cycles * chip.elements * chip.macs_per_element_per_cycle
     return MappingCost(
         counts={name: int(value) for name, value in zip(eq.COUNTS, counts, strict=True)},

@@ -178,16 +178,23 @@ def block_list(s: Any, d: int) -> tuple[float, float, float]:
 
 
 @kernel
+def block_words(tensor: int, s: Any, stride: float, dilation: float) -> float:
+    """Words of all buffer tiles of a tensor, each taken once; input rows overlap inside a tile only."""
+    if tensor == I:
+        rows = rows_sum(block_list(s, P), block_list(s, R), stride, dilation)
+        columns = rows_sum(block_list(s, Q), block_list(s, S), stride, dilation)
+        return float(s[SIZE, G] * s[SIZE, N] * s[SIZE, C] * rows * columns)
+    words = 1.0
+    for d in range(8):
+        if _MASK[tensor] >> d & 1:
+            words *= s[SIZE, d]
+    return words
+
+
+@kernel
 def block_traffic(tensor: int, s: Any, stride: float, dilation: float, code: Any) -> float:
     """(8) Words between DRAM and a buffer that keeps one tile of the tensor."""
-    words = 1.0
-    if tensor == I:
-        words = s[SIZE, G] * s[SIZE, N] * s[SIZE, C] * rows_sum(block_list(s, P), block_list(s, R), stride, dilation)
-        words *= rows_sum(block_list(s, Q), block_list(s, S), stride, dilation)
-    else:
-        for d in range(8):
-            if _MASK[tensor] >> d & 1:
-                words *= s[SIZE, d]
+    words = block_words(tensor, s, stride, dilation)
     for position in range(innermost(tensor, code, DRAM_ORDER, s, OUTER)):
         d = code[DRAM_ORDER + position]
         if not _MASK[tensor] >> d & 1:

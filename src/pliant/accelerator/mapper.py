@@ -122,9 +122,14 @@ def optimal_mapping(
         )
     mapping = search.mapping()
     cost = evaluate(layer, chip, mapping)
-    name = objective if isinstance(objective, str) else f"energy^{powers[0]:g} cycles^{powers[1]:g}"
     certificate = search.certificate(order, done, gap, time.perf_counter() - started)
-    return BestMapping(layer, mapping, cost, name, float(cost.energy ** powers[0] * cost.cycles ** powers[1]), certificate)
+    return BestMapping(
+        layer, mapping, cost, _objective_name(objective), float(cost.energy ** powers[0] * cost.cycles ** powers[1]), certificate
+    )
+
+
+def _objective_name(objective: str | tuple[float, float]) -> str:
+    return objective if isinstance(objective, str) else f"energy^{objective[0]:g} cycles^{objective[1]:g}"
 
 
 def _powers(objective: str | tuple[float, float]) -> tuple[float, float]:

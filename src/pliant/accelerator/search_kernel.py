@@ -14,14 +14,12 @@ import numpy as np
 
 from pliant.accelerator import equations as eq
 from pliant.accelerator import price as pr
-from pliant.accelerator.equations import I, O, P, Q, R, S, kernel
+from pliant.accelerator.equations import O, kernel
 
 # Columns of a list of register tiles: traffic of each tensor if the inner loops refetch it, and if they do not.
 ARRAY_FULL, SENT_FULL, ARRAY_ONCE, SENT_ONCE = 0, 3, 6, 9
 # Columns of a list of buffer tiles: DRAM words if refetched, words of the tile, refetches of each tensor, of its elements.
 DRAM_FULL, TILE_WORDS, REPEATS, ACTIVE = 0, 3, 6, 9
-# What a search counts.
-EVALUATED, REGISTER_MISFITS = 0, 1
 
 
 @kernel
@@ -30,6 +28,16 @@ def objective(energy: float, cycles: float, energy_power: float, cycles_power: f
     if energy_power == 1.0 and cycles_power == 1.0:
         return energy * cycles
     return float(energy**energy_power * cycles**cycles_power)
+
+
+@kernel
+def split_code(elements: Any) -> Any:
+    """The code of a mapping of which only the spatial split is known."""
+    code = np.ones(65, dtype=np.int64)
+    code[eq.BYPASS] = 0
+    for d in range(8):
+        code[eq.AXES + d] = elements[d]
+    return code
 
 
 @kernel
@@ -48,12 +56,8 @@ def register_tiles(
         numbers: how many divisors each row has.
         s: scratch.
     """
-    capacity = 256
-    tiles, traffic = np.ones((capacity, 8), dtype=np.int64), np.empty((capacity, 12))
-    code = np.ones(65, dtype=np.int64)
-    code[eq.BYPASS] = 0
-    for d in range(8):
-        code[eq.AXES + d] = elements[d]
+    tiles, traffic = np.ones((256, 8), dtype=np.int64), np.empty((256, 12))
+    code = split_code(elements)
     digit = np.zeros(8, dtype=np.int64)
     found, depth = 0, 0
     for d in range(8):
@@ -61,10 +65,8 @@ def register_tiles(
     # Depth first; a tile that does not fit is not grown along later loops, nor further along this one.
     while depth >= 0:
         if depth == 8:
-            if found == capacity:
-                grown, grown_traffic = np.ones((2 * capacity, 8), dtype=np.int64), np.empty((2 * capacity, 12))
-                grown[:capacity], grown_traffic[:capacity] = tiles, traffic
-                tiles, traffic, capacity = grown, grown_traffic, 2 * capacity
+            if found == len(tiles):
+                tiles, traffic = np.concatenate((tiles, tiles)), np.concatenate((traffic, traffic))
             for d in range(8):
                 tile = divisors[d, digit[d]]
                 tiles[found, d] = code[d] = tile
@@ -120,10 +122,7 @@ def buffer_tiles(layer: Any, elements: Any, rounds: Any, divisors: Any, numbers:
         total *= numbers[d]
     outer, facts = np.empty((total, 8), dtype=np.int64), np.empty((total, 12))
     digit = np.zeros(8, dtype=np.int64)
-    code = np.ones(65, dtype=np.int64)
-    code[eq.BYPASS] = 0
-    for d in range(8):
-        code[eq.AXES + d] = elements[d]
+    code = split_code(elements)
     for row in range(total):
         for d in range(8):
             dram = divisors[d, digit[d]]
@@ -145,16 +144,9 @@ def _block_facts(layer: Any, s: Any, out: Any) -> None:
     stride, dilation = float(layer[8]), float(layer[9])
     for tensor in range(3):
         scale = float(layer[10 + tensor]) if tensor != O else 1.0
-        words = 1.0
-        if tensor == I:
-            words = s[eq.SIZE, 0] * s[eq.SIZE, 1] * s[eq.SIZE, 3]
-            words *= eq.rows_sum(eq.block_list(s, P), eq.block_list(s, R), stride, dilation)
-            words *= eq.rows_sum(eq.block_list(s, Q), eq.block_list(s, S), stride, dilation)
-        repeats, active = 1.0, 1.0
+        words, repeats, active = eq.block_words(tensor, s, stride, dilation), 1.0, 1.0
         for d in range(8):
-            if eq.RELEVANCE[tensor, d]:
-                words *= s[eq.SIZE, d] if tensor != I else 1.0
-            else:
+            if not eq.RELEVANCE[tensor, d]:
                 repeats *= s[eq.OUTER, d]
                 active *= s[eq.BLOCK_ACTIVE, d]
         out[DRAM_FULL + tensor] = words * repeats * scale

@@ -45,13 +45,7 @@ def search_split(
     least = least_words(layer, s)
     tiles, traffic = sk.register_tiles(layer, chip, multicast, elements, rounds, divisors, numbers, s)
     for a in range(len(tiles)):
-        chains = 1
-        for d in range(8):
-            rest, ways = rounds[d] // tiles[a, d], 0
-            for index in range(numbers[d]):
-                ways += rest % divisors[d, index] == 0
-            chains *= ways
-        stats[FITTING_TILES] += chains
+        stats[FITTING_TILES] += outer_factorisations(rounds, tiles[a], divisors, numbers)
     outer, facts = np.empty((0, 8), dtype=np.int64), np.empty((0, 12))
     inside, across, total = np.empty((len(tiles), 4)), np.empty((0, 4)), np.empty(4)
     kept = np.empty(0, dtype=np.int64)
@@ -77,6 +71,18 @@ def search_split(
                 tiles, inside, lowest, outer, facts, across, kept, keep, bypass, constant, slowest, s, counts, parts,
             )  # fmt: skip
     return best
+
+
+@kernel
+def outer_factorisations(rounds: Any, tile: Any, divisors: Any, numbers: Any) -> int:
+    """Ways to write what a register tile leaves of the rounds as buffer and DRAM loops."""
+    chains = 1
+    for d in range(8):
+        rest, ways = rounds[d] // tile[d], 0
+        for index in range(numbers[d]):
+            ways += rest % divisors[d, index] == 0
+        chains *= ways
+    return chains
 
 
 @kernel
