@@ -6,7 +6,6 @@ Plotly is embedded; the page loads nothing.
 from __future__ import annotations
 
 import html
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from pliant.accelerator.explain import PART_NAMES, TENSOR_NAMES, proof, reasons,
 from pliant.accelerator.mapper import BestMapping
 from pliant.accelerator.mapping import format_mapping, layer_sizes
 from pliant.accelerator.network import NetworkMapping
+from pliant.files import write_atomically
 
 _COLOURS = {
     "mac": "#4269d0",
@@ -46,13 +46,7 @@ def write_mapping_report(mapped: NetworkMapping, path: Path) -> None:
         mapped: the network, its chip and every layer's best mapping.
         path: where to.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        partial.write_text(mapping_page(mapped), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, mapping_page(mapped))
 
 
 def mapping_page(mapped: NetworkMapping) -> str:
