@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -80,7 +81,9 @@ def test_names_that_look_like_markup_are_printed_as_they_are(command, tmp_path, 
 
 def test_interrupted_command_says_that_it_goes_on(tmp_path):
     words = [sys.executable, "-m", "pliant", "train", "digits", "--epochs", "500", "--into", str(tmp_path / "run")]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts what runs in its background deaf to interrupts, and the test may run there.
+    hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hearing)
     deadline = time.monotonic() + 300
     while not list((tmp_path / "run").glob("supernet/tensorboard/*")) and time.monotonic() < deadline:
         time.sleep(0.1)
