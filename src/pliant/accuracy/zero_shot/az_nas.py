@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pliant.accuracy.zero_shot.blocks import block_ends
+from pliant.accuracy.zero_shot.pools import run
 from pliant.accuracy.zero_shot.size import macs
 from pliant.accuracy.zero_shot.subject import RefusedError, Score, Subject, clone
 from pliant.accuracy.zero_shot.weights import draw_he
@@ -105,7 +106,7 @@ def _maps(network: nn.Module, images: Tensor, *, cut: bool) -> list[tuple[Tensor
 
     for end in block_ends(network, images):
         end.register_forward_hook(keep)
-    network(images)
+    run(network, images)
     return found
 
 

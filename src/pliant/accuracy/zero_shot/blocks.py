@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pliant.accuracy.zero_shot.pools import run
 from pliant.accuracy.zero_shot.subject import Layer, RefusedError
 from pliant.accuracy.zero_shot.watch import is_map
 
@@ -44,7 +45,7 @@ def _calls(network: nn.Module, images: Tensor) -> list[tuple[nn.Module, bool]]:
         for module in network.modules()
         if module is not network
     ]
-    network(images)
+    run(network, images)
     for hook in hooks:
         hook.remove()
     return calls

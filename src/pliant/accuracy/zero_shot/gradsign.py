@@ -30,7 +30,6 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from pliant.accuracy.zero_shot.pools import QuickPools
 from pliant.accuracy.zero_shot.subject import (
     Layer,
     RefusedError,
@@ -74,8 +73,7 @@ def gradsign(subject: Subject, *, images_a_pass: int | None = None) -> Score:
     for number, (images, answers) in enumerate(parts):
         for counter in counters:
             counter.calls = 0
-        with QuickPools():
-            logits = logits_of(network, images)
+        logits = logits_of(network, images)
         if number == 0:
             _require_apart(alone, logits[:1].detach())
         if logits.requires_grad:
@@ -230,7 +228,7 @@ def _look(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
 
     leaves = [module for module in network.modules() if next(module.children(), None) is None]
     hooks = [module.register_forward_hook(keep) for module in leaves]
-    with torch.no_grad(), QuickPools():
+    with torch.no_grad():
         alone = logits_of(network, image)
     for hook in hooks:
         hook.remove()

@@ -9,13 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 
-class QuickPools(TorchFunctionMode):
-    """Runs the usual average poolings of whatever network is run inside as convolutions, on a CPU."""
+def run(network: nn.Module, images: Tensor) -> Any:
+    """What a network gives for images; its usual average poolings run as convolutions where that is faster."""
+    with _QuickPools():
+        return network(images)
+
+
+class _QuickPools(TorchFunctionMode):
+    """Runs average poolings of 32-bit maps as convolutions, on a CPU."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -37,7 +44,7 @@ def _pooled_or_usual(
 ) -> Tensor:
     kernel, around = _pair(kernel_size), _pair(padding)
     steps = kernel if stride is None else _pair(stride)
-    if ceil_mode or divisor_override or input.ndim != 4 or input.device.type != "cpu":
+    if ceil_mode or divisor_override or input.ndim != 4 or input.device.type != "cpu" or input.dtype != torch.float32:
         return F.avg_pool2d(input, kernel, steps, around, ceil_mode, count_include_pad, divisor_override)
     return pooled(input, kernel, steps, around, count_include_pad)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from pliant.accuracy.zero_shot.pools import run
 from pliant.errors import PliantError
 
 Layer = _ConvNd | nn.Linear
@@ -168,7 +169,7 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     Raises:
         RefusedError: it gives something else.
     """
-    found = network(images)
+    found = run(network, images)
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
         received = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise RefusedError(f"the network must give one row of logits an image, for {len(images)} images it gives {received}.")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from pliant.accuracy.zero_shot.pools import run
 from pliant.accuracy.zero_shot.subject import RefusedError
 
 _RECTIFIERS = frozenset(
@@ -74,7 +75,7 @@ def last_map(network: nn.Module, images: Tensor) -> Tensor:
     """
     watcher = _LastMap(len(images))
     with watcher:
-        network(images)
+        run(network, images)
     if watcher.found is None:
         raise RefusedError("this score looks at the last feature map, the network has none with more than one position.")
     return watcher.found
@@ -99,4 +100,4 @@ class _Codes(TorchFunctionMode):
 def watch_rectifiers(network: nn.Module, images: Tensor, see: Callable[[Tensor], None]) -> None:
     """Run a network and hand over what enters each ReLU, or activation of its kind (hard swish, GELU, SiLU and so on)."""
     with _Codes(see):
-        network(images)
+        run(network, images)

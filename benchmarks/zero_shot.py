@@ -1,0 +1,119 @@
+"""How well does each zero-shot score rank the networks of NAS-Bench-201, and what does it cost?
+
+    python benchmarks/zero_shot.py [--networks 1000] [--only-table]
+
+Networks are drawn by a fixed seed from the benchmark's CIFAR-10 file, and get PyTorch's own start weights, the same 64 training
+images and one thread. Every network's scores are a line of `work/zero-shot-SEED.jsonl`; a killed run goes on from there. Truth
+is the benchmark's test accuracy after 200 epochs. The bar is the parameter count, once of the network that runs here and once as
+the benchmark counts it, with operations on no path. Differences to the bar are paired: on the same bootstrap samples of networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from result import publish
+
+from pliant.accuracy.allocator import keep_freed_memory
+from pliant.accuracy.fidelity import judge
+from pliant.accuracy.zero_shot import SCORES, VIEWS, Score, aggregate, score
+from pliant.data import load
+from pliant.pipeline.subject import networks_of, training_batch
+
+ROOT = Path(__file__).parent
+DATA = ROOT.parent.parent / "shared" / "data"
+IMAGES = 64
+
+
+def drawn(file, networks, seed):
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    return [rows[position] for position in np.random.default_rng(seed).permutation(len(rows))[:networks]]
+
+
+def read(path):
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # A run that was killed may have left half a line at the end.
+    return {row["arch"]: row for row in (json.loads(line) for line in lines if line.endswith("}"))}
+
+
+def score_all(rows, path, data, seed):
+    known = read(path)
+    batch = training_batch(load(str(data), seed=0), IMAGES, 0)
+    images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
+    subjects = networks_of("nas-bench-201", batch.shape)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in known.values()), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        for number, row in enumerate(row for row in rows if row["arch"] not in known):
+            torch.manual_seed(seed)
+            found = score(subjects.network(row["arch"]), list(SCORES), images, labels, seed=seed)
+            good = {name: one for name, one in found.items() if isinstance(one, Score)}
+            line = {
+                "arch": row["arch"],
+                "scores": {name: one.value for name, one in good.items()},
+                "seconds": {name: one.seconds for name, one in good.items()},
+                "failed": {name: one.reason for name, one in found.items() if name not in good},
+            }
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            if number % 25 == 0:
+                print(f"{len(known) + number + 1} of {len(rows)} networks", flush=True)
+    return subjects.space
+
+
+def table(rows, known, space):
+    truth = [float(row["cifar10_test_pct"]) for row in rows]
+    found = [known[row["arch"]] for row in rows]
+    scores = {name: [one["scores"].get(name) for one in found] for name in SCORES}
+    scores["az-nas"] = aggregate([one["scores"] for one in found])
+    scores["parameters as the benchmark counts"] = [space.benchmark_size(space.parse(row["arch"])).parameters for row in rows]
+    seconds = {name: float(np.mean([one["seconds"][name] for one in found if name in one["seconds"]])) for name in SCORES}
+    seconds["az-nas"] = sum(seconds[view] for view in VIEWS)
+    return [
+        {
+            "score": one.name,
+            "kendall": str(one.kendall),
+            "spearman": str(one.spearman),
+            "kendall_equal_size": str(one.equal_size),
+            "kendall_over_parameters": str(one.over_parameters),
+            "regret_percent": one.regret,
+            "failed": one.failed,
+            "cpu_seconds": one.seconds,
+        }
+        for one in judge(truth, scores, seconds=seconds)
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path, default=DATA / "cifar10")
+    parser.add_argument("--truth", type=Path, default=DATA / "nas_bench_201_cifar10.csv")
+    parser.add_argument("--only-table", action="store_true", help="of the networks that are scored already")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    rows = drawn(arguments.truth, arguments.networks, arguments.seed)
+    path = ROOT / "work" / f"zero-shot-{arguments.seed}.jsonl"
+    if arguments.only_table:
+        from pliant.spaces.presets import preset
+
+        space = preset("nas-bench-201", channels=3, image_size=32, classes=10)
+    else:
+        space = score_all(rows, path, arguments.data, arguments.seed)
+    known = read(path)
+    rows = [row for row in rows if row["arch"] in known]
+    publish("zero_shot", table(rows, known, space), networks=len(rows), images=IMAGES)
+
+
+if __name__ == "__main__":
+    main()
