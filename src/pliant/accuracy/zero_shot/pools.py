@@ -44,6 +44,8 @@ def _pooled_or_usual(
 ) -> Tensor:
     kernel, around = _pair(kernel_size), _pair(padding)
     steps = kernel if stride is None else _pair(stride)
+    if ceil_mode:  # the same where the steps come out even
+        ceil_mode = any((size + 2 * p - k) % s for size, p, k, s in zip(input.shape[-2:], around, kernel, steps, strict=True))
     if ceil_mode or divisor_override or input.ndim != 4 or input.device.type != "cpu" or input.dtype != torch.float32:
         return F.avg_pool2d(input, kernel, steps, around, ceil_mode, count_include_pad, divisor_override)
     return pooled(input, kernel, steps, around, count_include_pad)
