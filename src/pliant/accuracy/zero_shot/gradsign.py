@@ -232,7 +232,7 @@ def _look(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
         alone = logits_of(network, image)
     for hook in hooks:
         hook.remove()
-    sizes = {made.data_ptr(): made.nbytes for made in kept}
+    sizes = {made.data_ptr(): made.nbytes for made in (image, *kept)}
     return alone, max(1, min(_LARGEST_MAP_BYTES // max(sizes.values()), _ACTIVATION_BYTES // sum(sizes.values())))
 
 
