@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
+from result import publish, screen
 
 from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.calibration import calibrate
@@ -30,7 +27,7 @@ from pliant.accuracy.supernet import SupernetEstimator
 from pliant.accuracy.training import make_accelerator, train
 from pliant.networks.initial import whiten
 from pliant.networks.supernet import build
-from pliant.pipeline.run import Run, machine
+from pliant.pipeline.run import Run
 from pliant.pipeline.train import augmentation, first_images, train_supernet, training_recipe
 
 SHARES = (0.75, 0.5, 0.25)
@@ -92,14 +89,13 @@ def main():
         "train__epochs": arguments.epochs,
     }
     name = "-".join(str(part) for part in (arguments.recipe, arguments.space, arguments.schedule, arguments.epochs) if part)
-    console = Console()
     with Run.create(arguments.recipe, folder=arguments.work / name, **changes) as run:
         cpu_before = run.record.fact("cpu_seconds") or 0.0
 
         def progress(step, done, total, note):
             run.record.set_fact("cpu_seconds", cpu_before + time.process_time())
             if done % 50 == 0:
-                console.print(f"{step} {done}/{total} {note}")
+                screen.print(f"{step} {done}/{total} {note}")
 
         supernet = train_supernet(run, device="cpu", progress=progress)
         estimator = SupernetEstimator(supernet, run.data.train, run.data.validation, images=5000)
@@ -111,7 +107,7 @@ def main():
             for label, (architecture, _) in networks.items():
                 network = train_alone(run, architecture, run.folder / "alone" / label.replace(" ", "-"), run.record.fact("precision"))
                 alone[label] = calibrate(network, images)
-                console.print(f"trained alone: {label}")
+                screen.print(f"trained alone: {label}")
         test = run.data.test.open("benchmark: five sub-networks")
         rows = []
         for label, (architecture, network) in networks.items():
@@ -122,34 +118,15 @@ def main():
                 row["alone_test_top1"] = top1(alone[label], test).top1
                 row["gap_points"] = 100 * (row["alone_test_top1"] - row["test_top1"])
             rows.append(row)
-        result = {
-            "benchmark": name,
-            "date": date.today().isoformat(),
-            "machine": machine(),
-            "recipe": run.recipe.model_dump(mode="json"),
-            "precision": run.record.fact("precision"),
-            "training_wall_minutes": run.record.fact("training_seconds") / 60,
-            "training_cpu_minutes": run.record.fact("cpu_seconds") / 60,
-            "networks": rows,
-            "test_openings": [dataclasses.asdict(event) for event in run.record.events("test split opened")],
-        }
-    table = Table(title=f"{name}: {result['training_wall_minutes']:.1f} min wall, {result['training_cpu_minutes']:.1f} CPU min")
-    for column in ("network", "MACs", "parameters", "validation", "test", "alone", "gap"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(
-            row["network"],
-            f"{row['macs'] / 1e6:.1f} M",
-            f"{row['parameters'] / 1e6:.2f} M",
-            f"{row['validation_top1']:.2%}",
-            f"{row['test_top1']:.2%}",
-            f"{row['alone_test_top1']:.2%}" if alone else "-",
-            f"{row['gap_points']:+.2f}" if alone else "-",
+        publish(
+            f"supernet-{name}",
+            rows,
+            recipe=run.recipe.model_dump(mode="json"),
+            precision=run.record.fact("precision"),
+            training_wall_minutes=run.record.fact("training_seconds") / 60,
+            training_cpu_minutes=run.record.fact("cpu_seconds") / 60,
+            test_openings=[dataclasses.asdict(event) for event in run.record.events("test split opened")],
         )
-    console.print(table)
-    out = Path("benchmarks/results") / f"supernet-{name}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torch import nn
 
 from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.calibration import calibrate
-from pliant.accuracy.evaluation import top1
+from pliant.accuracy.evaluation import pixels, top1
 from pliant.accuracy.standalone import Standalone
 from pliant.accuracy.training import TrainingRecipe, make_accelerator, train
 from pliant.data import load
@@ -72,7 +72,7 @@ def validated(data, space, architecture, epochs, seed, variant):
     recipe = TrainingRecipe(epochs=epochs, seed=seed, **({"precision": "bf16", "label_smoothing": 0.2} | changes))
     torch.manual_seed(seed)
     network = build(space, architecture, mean=data.mean, std=data.std)
-    images, _ = data.train.batch(np.arange(IMAGES))
+    images = pixels(data.train.batch(np.arange(IMAGES))[0])
     if variant.get("he"):
         start_by_he(network)
     if variant.get("whiten", True):
@@ -80,7 +80,7 @@ def validated(data, space, architecture, epochs, seed, variant):
     started = time.process_time()
     train(network, data.train, augmentation, recipe, Standalone(recipe.label_smoothing), accelerator=make_accelerator("bf16", "cpu"))
     seconds = time.process_time() - started
-    calibrate(network, images.float() / 255)
+    calibrate(network, images)
     return top1(network, data.validation).top1, seconds, dataclasses.asdict(recipe)
 
 

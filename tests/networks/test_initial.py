@@ -37,14 +37,6 @@ def test_answers_of_the_first_filters_do_not_go_together():
     assert torch.equal(stem.weight[16:], -stem.weight[:16])
 
 
-def test_whole_numbers_from_0_to_255_mean_the_same_as_fractions():
-    model, other = supernet(), supernet()
-    pixels = (images(torch.Generator().manual_seed(2)) * 255).to(torch.uint8)
-    whiten(model, pixels)
-    whiten(other, pixels.float() / 255)
-    assert torch.equal(model.blocks["stem"].conv1.weight, other.blocks["stem"].conv1.weight)
-
-
 def test_gray_images_have_fewer_components_than_there_are_filters():
     space = preset("plain-32", channels=1, image_size=28, classes=10)
     network = build(space, space.largest(), mean=(0.3,), std=(0.3,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -14,6 +16,7 @@ from pliant.metrics import Accuracy
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit
+from pliant.pipeline.train import first_images
 from pliant.search.explore import explore, joined
 from pliant.search.pareto import ParetoSearch
 from pliant.spaces.presets import preset
@@ -46,6 +49,22 @@ def chosen(space):
     searcher = ParetoSearch(space, (LIMIT,), minimise=("parameters",), seed=0)
     explore(searcher, joined(more_is_better, cost), 600)
     return max(searcher.front(), key=lambda one: one.top1)
+
+
+@pytest.mark.parametrize(("size", "images"), [(28, 2000), (32, 2000), (224, 40), (4000, 1)])
+def test_of_large_images_few_start_the_first_convolution(size, images):
+    """2,000 images of 224 pixels would take gigabytes; their patches are plenty in 40."""
+
+    class Endless:
+        def __len__(self):
+            return 10**6
+
+        def batch(self, indices):
+            return torch.full((len(indices), 1, 1, 1), 255, dtype=torch.uint8), None
+
+    found = first_images(SimpleNamespace(data=SimpleNamespace(train=Endless(), image_size=size)))
+    assert found.shape == (images, 1, 1, 1)
+    assert found.max() == 1.0
 
 
 def test_a_step_of_the_sandwich_lowers_the_loss_of_its_batch(space, supernet):

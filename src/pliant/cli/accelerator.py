@@ -60,7 +60,7 @@ def map_network(
     from pliant.accelerator.network import map_workload
 
     hardware = _chip(chip)
-    workload = _workload(model, size or [], skip or []) if space is None else _of_space(model, space, architecture, images, classes)
+    workload = _workload(model, size or [], skip or [], space, architecture, images, classes)
     number = 0
 
     def progress(best: BestMapping) -> None:
@@ -97,7 +97,7 @@ def explain(
     from pliant.accelerator.mapper import optimal_mapping
 
     hardware = _chip(chip)
-    workload = _workload(model, size or [], skip or []) if space is None else _of_space(model, space, architecture, images, classes)
+    workload = _workload(model, size or [], skip or [], space, architecture, images, classes)
     names = [item.name for item in workload.layers]
     chosen = workload.layers[_layer_index(layer, names)]
     best = optimal_mapping(chosen, hardware, objective, time_limit_s=time_limit_s or float("inf"))  # type: ignore[arg-type]
@@ -120,10 +120,15 @@ def _chip(name: str) -> Chip:
     return load_chip(name)
 
 
-def _workload(model: Path | None, sizes: list[str], skip: list[str]) -> Workload:
+def _workload(
+    model: Path | None, sizes: list[str], skip: list[str], space: str | None, architecture: str, images: str, classes: int
+) -> Workload:
+    """The network of an ONNX file, or of a space where one is named."""
     from pliant.accelerator.onnx_import import onnx_workload
     from pliant.errors import RecipeError
 
+    if space is not None:
+        return _of_space(model, space, architecture, images, classes)
     if model is None:
         raise RecipeError("a network is needed: an ONNX file, or --space with the name of a search space.")
     stated = {}

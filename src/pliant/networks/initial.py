@@ -14,6 +14,8 @@ from pliant.networks import plain
 
 WHITENING_IMAGES = 2000
 """Training images whose patches are enough for their covariance."""
+WHITENING_PIXELS = WHITENING_IMAGES * 32**2
+"""Of large images, which have many patches, fewer are enough."""
 
 
 @torch.no_grad()
@@ -50,13 +52,12 @@ def whiten(network: nn.Module, images: Tensor) -> None:
 
     Args:
         network: a supernet or a plain network; its first block is the preprocessing.
-        images: (N, channels, size, size) training images, uint8 or from 0 to 1, not augmented.
+        images: (N, channels, size, size) training images, pixels from 0 to 1, not augmented.
     """
     preprocess = next(module for module in network.modules() if isinstance(module, plain.Preprocess))
     stem = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
-    pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-    pixels = (pixels - preprocess.mean[:, None, None]) / preprocess.std[:, None, None]
-    patches = F.unfold(pixels, stem.kernel_size, stride=stem.kernel_size).transpose(1, 2).flatten(0, 1)
+    normalised = (images - preprocess.mean[:, None, None]) / preprocess.std[:, None, None]
+    patches = F.unfold(normalised, stem.kernel_size, stride=stem.kernel_size).transpose(1, 2).flatten(0, 1)
     _, components = torch.linalg.eigh(torch.cov(patches.T))  # in columns, by rising variance
     kept = min(stem.out_channels // 2, patches.shape[1])
     filters = components.T.flip(0)[:kept].view(kept, *stem.weight.shape[1:])

@@ -136,7 +136,7 @@ class SpaceNetworks:
         """The network of an architecture, with the fresh weights that scores are defined on."""
         channels = self.space.channels
         network = build(self.space, self.space.parse(name), mean=[0.0] * channels, std=[1.0] * channels)
-        draw_default(network, torch.Generator().manual_seed(torch.initial_seed()))
+        draw_default(network)
         return network
 
 

@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from pliant.accuracy.checkpoint import Checkpoints, load_tensors, save_tensors
+from pliant.accuracy.evaluation import pixels
 from pliant.accuracy.progressive import ProgressiveShrinking
 from pliant.accuracy.sandwich import Sandwich
 from pliant.accuracy.training import Precision, Schedule, StepLog, TrainingRecipe, make_accelerator, train
 from pliant.data.augment import Augmentation
 from pliant.errors import DamagedFileError, RecipeError, nearest
-from pliant.networks.initial import WHITENING_IMAGES, whiten
+from pliant.networks.initial import WHITENING_IMAGES, WHITENING_PIXELS, whiten
 from pliant.networks.supernet import Supernet
 from pliant.pipeline.run import Progress, Run, silent
 
@@ -38,6 +39,7 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
     supernet = new_supernet(run)
     if run.weights.is_file():
         return _load(supernet, run.weights)
+    whiten(supernet, first_images(run))
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes)
     accelerator = make_accelerator(precision, device)
@@ -94,15 +96,13 @@ def new_supernet(run: Run) -> Supernet:
     """Fresh weights that follow from the run's seed, without touching the program's own random numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
-        supernet = Supernet(run.space, mean=run.data.mean, std=run.data.std)
-    whiten(supernet, first_images(run))
-    return supernet
+        return Supernet(run.space, mean=run.data.mean, std=run.data.std)
 
 
 def first_images(run: Run) -> Tensor:
-    """Training images that are enough to start the first convolution from."""
-    images, _ = run.data.train.batch(np.arange(min(WHITENING_IMAGES, len(run.data.train))))
-    return images
+    """Training images from which the first convolution starts, pixels from 0 to 1."""
+    enough = min(WHITENING_IMAGES, max(1, WHITENING_PIXELS // run.data.image_size**2), len(run.data.train))
+    return pixels(run.data.train.batch(np.arange(enough))[0])
 
 
 def training_recipe(run: Run, precision: Precision) -> TrainingRecipe:

@@ -118,7 +118,7 @@ def _copied(network: nn.Module, memo: dict[int, object]) -> nn.Module:
             memo |= {id(value): OrderedDict() for value in vars(module).values() if type(value) is OrderedDict and not value}
     try:
         made = copy.deepcopy(network, memo)
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise RefusedError(f"scores work on a copy of the network, {type(network).__name__} cannot be copied: {error}") from error
     made.eval()
     for name, module in norms(made):

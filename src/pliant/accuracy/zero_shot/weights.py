@@ -33,19 +33,15 @@ def draw_he(network: nn.Module, generator: torch.Generator) -> None:
     _reset_norms(network)
 
 
-@torch.no_grad()
-def draw_default(network: nn.Module, generator: torch.Generator) -> None:
-    """What PyTorch gives a new network: uniform within 1 / sqrt(fan-in), normalisations the identity.
+def draw_default(network: nn.Module) -> None:
+    """What PyTorch gives a new network, drawn from its own random state.
 
     The papers of the gradient scores score this start. A start that is made for training (zeros at the end of residual
     branches, identity convolutions) hides from them what the network could become.
     """
-    for _, layer in layers(network):
-        bound = 1 / math.sqrt(layer.weight[0].numel())
-        for one in (layer.weight, layer.bias):
-            if one is not None:
-                one.copy_(torch.empty(one.shape).uniform_(-bound, bound, generator=generator))
-    _reset_norms(network)
+    for module in network.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
 
 
 def _fill(weight: Tensor, generator: torch.Generator, std: float) -> None:
