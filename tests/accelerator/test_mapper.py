@@ -154,7 +154,7 @@ def test_restrictions_bypass_and_bad_input() -> None:
     assert held.value >= free.value
     assert held.mapping.bypass == ""
     with pytest.raises(RecipeError, match="Did you mean 'energy'"):
-        optimal_mapping(layer, chip, "enery")  # type: ignore[arg-type]
+        optimal_mapping(layer, chip, "enery")
     with pytest.raises(RecipeError, match="not both 0"):
         optimal_mapping(layer, chip, (0.0, 0.0))
     wide = Layer("wide kernel", "conv", ("image",), K=2, S=4, Q=3)
@@ -163,3 +163,13 @@ def test_restrictions_bypass_and_bad_input() -> None:
     with pytest.raises(InfeasibleError, match="no mapping"):
         # Two inputs at once never fit where one does.
         optimal_mapping(LAYERS[5], tight)
+
+
+def test_a_weighted_product_is_written_as_text_or_as_powers() -> None:
+    layer, chip = LAYERS[3], small_chip(1)
+    named, plain = optimal_mapping(layer, chip, "energy^2*latency"), optimal_mapping(layer, chip, (2.0, 1.0))
+    assert named.value == plain.value == pytest.approx(plain.cost.energy**2 * plain.cost.cycles)
+    assert optimal_mapping(layer, chip, "latency*energy").value == optimal_mapping(layer, chip, "edp").value
+    for text in ("energy*energy", "energy^0", "energy^-1", "energy*area", ""):
+        with pytest.raises(RecipeError, match="a product such as energy"):
+            optimal_mapping(layer, chip, text)

@@ -7,6 +7,7 @@ counts what was left out and why. If the time is up first, the gap between the b
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -23,6 +24,7 @@ from pliant.errors import InfeasibleError, RecipeError, nearest
 from pliant.workload import Layer
 
 Goal = Literal["energy", "latency", "edp"]
+_TERM: Final = re.compile(r"(energy|latency)(?:\^(\d+(?:\.\d+)?))?")
 POWERS: Final = {"energy": (1.0, 0.0), "latency": (0.0, 1.0), "edp": (1.0, 1.0)}
 _ROUNDING: Final = 1e-9
 """Sums of floats in another order differ by less than this; bounds are lowered by it."""
@@ -82,7 +84,7 @@ class BestMapping:
 def optimal_mapping(
     layer: Layer,
     chip: Chip,
-    objective: Goal | tuple[float, float] = "edp",
+    objective: str | tuple[float, float] = "edp",
     *,
     time_limit_s: float = float("inf"),
     restriction: Restriction | None = None,
@@ -92,7 +94,7 @@ def optimal_mapping(
     Args:
         layer: the loops.
         chip: the hardware.
-        objective: `energy`, `latency`, `edp`, or powers (a, b) of energy^a cycles^b.
+        objective: `energy`, `latency`, `edp`, a product such as `energy^2*latency`, or its powers (2, 1).
         time_limit_s: after this many seconds the best so far is returned, with its gap.
         restriction: a part of the space; the fixed dataflows of `baselines` are such parts.
 
@@ -134,13 +136,22 @@ def _objective_name(objective: str | tuple[float, float]) -> str:
 
 def _powers(objective: str | tuple[float, float]) -> tuple[float, float]:
     if isinstance(objective, str):
-        if objective not in POWERS:
-            raise RecipeError(f"objective is one of {', '.join(POWERS)}, received {objective!r}. {nearest(objective, POWERS)}")
-        return POWERS[objective]
+        return POWERS.get(objective) or _product(objective)
     energy, cycles = objective
     if min(energy, cycles) < 0 or energy + cycles == 0:
         raise RecipeError(f"the powers of energy and cycles are from 0 up and not both 0, received {objective}.")
     return float(energy), float(cycles)
+
+
+def _product(text: str) -> tuple[float, float]:
+    """Powers of a product such as `energy^2*latency`."""
+    terms = [_TERM.fullmatch(term.strip()) for term in text.split("*")]
+    powers = {term[1]: float(term[2] or 1) for term in terms if term}
+    if len(powers) < len(terms) or not any(powers.values()):
+        raise RecipeError(
+            f"objective is one of {', '.join(POWERS)}, or a product such as energy^2*latency; received {text!r}. {nearest(text, POWERS)}"
+        )
+    return powers.get("energy", 0.0), powers.get("latency", 0.0)
 
 
 class _Search:

@@ -17,7 +17,7 @@ from typing import Final
 
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.cost import evaluate, layer_code
-from pliant.accelerator.mapper import BestMapping, Certificate, Goal, optimal_mapping
+from pliant.accelerator.mapper import BestMapping, Certificate, optimal_mapping
 from pliant.accelerator.mapping import Mapping
 from pliant.errors import PliantError
 from pliant.metrics import Cost
@@ -80,7 +80,7 @@ class NetworkMapping:
 def map_workload(
     workload: Workload,
     chip: Chip,
-    objective: Goal | tuple[float, float] = "edp",
+    objective: str | tuple[float, float] = "edp",
     *,
     time_limit_s: float = float("inf"),
     cache: Path | None = None,

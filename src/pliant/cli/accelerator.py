@@ -21,7 +21,7 @@ Architecture = Annotated[str, typer.Option(help="A network of the space: largest
 Images = Annotated[str, typer.Option(help="Images that the network of a space gets, channels x size.")]
 Classes = Annotated[int, typer.Option(min=1, help="Labels of the network of a space.")]
 ChipName = Annotated[str, typer.Option("--chip", help="A chip that ships (see `list`), or a TOML file.")]
-Objective = Annotated[str, typer.Option(help="energy, latency or edp (energy times delay).")]
+Objective = Annotated[str, typer.Option(help="energy, latency, edp (energy times delay), or a product such as energy^2*latency.")]
 Sizes = Annotated[list[str] | None, typer.Option("--size", help="What an open size of the ONNX input stands for, as batch=1. Repeatable.")]
 Skip = Annotated[list[str] | None, typer.Option(help="An operator without a cost of its own, passed through as free. Repeatable.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of results; layers of equal shape on equal chips are never mapped twice.")]
@@ -69,7 +69,7 @@ def map_network(
         typer.echo(_layer_lines(number, best, hardware))
 
     limit = time_limit_s or float("inf")
-    mapped = map_workload(workload, hardware, objective, time_limit_s=limit, cache=cache, progress=progress)  # type: ignore[arg-type]
+    mapped = map_workload(workload, hardware, objective, time_limit_s=limit, cache=cache, progress=progress)
     typer.echo(_total(mapped))
     if report is not None:
         from pliant.report.mapping import write_mapping_report
@@ -100,7 +100,7 @@ def explain(
     workload = _workload(model, size or [], skip or [], space, architecture, images, classes)
     names = [item.name for item in workload.layers]
     chosen = workload.layers[_layer_index(layer, names)]
-    best = optimal_mapping(chosen, hardware, objective, time_limit_s=time_limit_s or float("inf"))  # type: ignore[arg-type]
+    best = optimal_mapping(chosen, hardware, objective, time_limit_s=time_limit_s or float("inf"))
     typer.echo(explanation(best, hardware))
 
 
