@@ -140,12 +140,14 @@ def test_limit_that_nothing_meets_is_said_before_training(command, tmp_path, tin
     if not into:
         assert command("profile", tmp_path / "mine.toml", "--into", tmp_path / "run")[0] == 0
     target = tmp_path / "run" if not into else tmp_path / "mine.toml"
+    kept = None if into else (tmp_path / "run" / "recipe.toml").read_text()
     answer = command(*words, target, *into, "--limit", "latency_ms=0.0001")
     _refused(
         answer, "no network of space 'digits' was found within latency_ms=0.0001", "latency_ms reaches", "Raise latency_ms to at least"
     )
     assert time.monotonic() - started < 20
     assert not (tmp_path / "run" / "supernet").exists()
+    assert kept in (None, (tmp_path / "run" / "recipe.toml").read_text()), "a run that was begun stays as it was"
 
 
 def test_limit_on_what_the_device_cannot_tell(command, tmp_path, digits_profile):

@@ -107,3 +107,9 @@ def test_file_that_is_no_recipe(tmp_path, content, words):
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(RecipeError, match=r"received 'digit'\. Did you mean 'digits'\?"):
         load_recipe("digit")
+
+
+def test_a_short_name_of_a_space_is_the_same_recipe():
+    short, whole = (parse_recipe(_with(space=space), "here") for space in ("mobile", "mobile-32"))
+    assert short.space == "mobile-32"
+    assert short.digest == whole.digest

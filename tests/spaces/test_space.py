@@ -167,7 +167,7 @@ def test_positions_that_name_no_network(toy_space: Space) -> None:
         toy_space.decode([3, 0, 0, 0, 0, 0, 0])
 
 
-@pytest.mark.parametrize(("name", "options"), [("K", (1, 2)), ("1.2", (1,)), ("k", ()), ("k", (3, 3))])
+@pytest.mark.parametrize(("name", "options"), [("K", (1, 2)), ("1.2", (1,)), ("k", ()), ("k", (3, 3)), ("k", (5, 3))])
 def test_choices_that_cannot_be(name: str, options: tuple[int, ...]) -> None:
     with pytest.raises(EncodingError):
         Choice(name, options)

@@ -89,7 +89,8 @@ def _scored(
     from pliant.accuracy.zero_shot import SCORES, score
     from pliant.pipeline.score import chosen_methods, context_digest, open_score_record, score_networks
     from pliant.pipeline.score_pool import ScorePool, Worker
-    from pliant.pipeline.subject import FileNetworks, SpaceNetworks, networks_of, require_takes, space_name
+    from pliant.pipeline.subject import FileNetworks, SpaceNetworks, networks_of, require_takes
+    from pliant.spaces.presets import space_name
 
     methods = chosen_methods(method, SCORES, with_images=batch.labels is not None, several=len(set(names)) > 1)
     kind = space_name(space) if space else ""
@@ -116,7 +117,8 @@ def shown_batch(data: str | None, shape: str | None, classes: int | None, space:
         RecipeError: options that contradict each other, or nothing that says what the images are like.
         DataError: images that cannot be used.
     """
-    from pliant.pipeline.subject import Shape, noise_batch, space_name, training_batch, usual_shape
+    from pliant.pipeline.subject import Shape, noise_batch, training_batch, usual_shape
+    from pliant.spaces.presets import space_name
 
     if data is not None:
         if shape or classes:

@@ -51,8 +51,9 @@ def search(
     from pliant.objective import Limit
 
     limits = tuple(Limit.parse(text) for text in limit or ())
-    from pliant.pipeline.subject import networks_of, space_name
+    from pliant.pipeline.subject import networks_of
     from pliant.pipeline.zero_shot_search import Question
+    from pliant.spaces.presets import space_name
 
     name = space_name(space)
     folder = into or Path("runs") / f"{name}-{estimator}"

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pliant.errors import RecipeError, nearest
 from pliant.objective import Limit
-from pliant.spaces.presets import PRESETS
+from pliant.spaces.presets import space_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -170,8 +170,7 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(fault, origin) for fault in error.errors())) from None
-    if recipe.space not in PRESETS:
-        raise RecipeError(f"{origin}: no space is called {recipe.space!r}. {nearest(recipe.space, PRESETS)}")
+    recipe = recipe.model_copy(update={"space": space_name(recipe.space)})
     if len({limit.metric for limit in recipe.parsed_limits}) != len(recipe.limits):
         raise RecipeError(f"{origin}: every metric takes one limit, received {', '.join(recipe.limits)}. Keep the lower one.")
     return recipe

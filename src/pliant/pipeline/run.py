@@ -25,7 +25,7 @@ import numpy as np
 from pliant.data import load
 from pliant.data.dataset import DataSet
 from pliant.devices.profile import machine_name
-from pliant.errors import RunConflictError
+from pliant.errors import InfeasibleError, RunConflictError
 from pliant.files import write_atomically
 from pliant.pipeline.recipe import Recipe, load_recipe
 from pliant.record import Record
@@ -60,15 +60,18 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder = folder
         self.recipe = recipe
+        self._previous: str | None = None
         if int(os.environ.get("RANK", "0")) > 0:
             self._scratch = tempfile.TemporaryDirectory(prefix="pliant-")
             self.record = Record.open(Path(self._scratch.name) / "record.sqlite", recipe_digest=recipe.digest)
             return
-        if not self._is_begun():
+        begun = self._is_begun()
+        if not begun:
             _ = self.space  # a mistake in a new run leaves no directory behind that belongs to the mistake
         folder.mkdir(parents=True, exist_ok=True)
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
         try:
+            self._previous = (folder / "recipe.toml").read_text("utf-8") if begun else None
             write_atomically(folder / "recipe.toml", recipe.to_toml())
         except OSError:
             self.record.close()
@@ -127,7 +130,10 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        if kind is not None and issubclass(kind, InfeasibleError) and self._previous is not None:
+            # Limits that nothing meets were a question; the run stays what it was.
+            write_atomically(self.folder / "recipe.toml", self._previous)
         self.close()
 
     @cached_property

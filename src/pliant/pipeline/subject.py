@@ -23,11 +23,8 @@ from pliant.data.dataset import DataSet
 from pliant.data.splits import epoch_order
 from pliant.errors import DataError, PliantError, RecipeError, nearest
 from pliant.networks.supernet import build
-from pliant.spaces.presets import PRESETS, preset
+from pliant.spaces.presets import preset
 from pliant.spaces.space import Space
-
-FAMILIES = {"mobile": "mobile-32", "plain": "plain-32", "resnet": "ofa-resnet50", "cell": "nas-bench-201"}
-"""Short names of spaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +42,6 @@ class Shape:
 
 _USUAL = {"digits": Shape(1, 8, 10), "ofa-mobilenetv3": Shape(3, 224, 1000), "ofa-resnet50": Shape(3, 224, 1000)}
 _USUAL_ELSE = Shape(3, 32, 10)
-
-
-def space_name(name: str) -> str:
-    """The preset that a name or the short name of its family means.
-
-    Raises:
-        RecipeError: neither.
-    """
-    if name in PRESETS:
-        return name
-    if FAMILIES.get(name) in PRESETS:
-        return FAMILIES[name]
-    families = ", ".join(f"{short} for {preset}" for short, preset in FAMILIES.items() if preset in PRESETS)
-    raise RecipeError(f"no space is called {name!r}. {nearest(name, PRESETS)} Short: {families}.")
 
 
 def usual_shape(space: str) -> Shape:

@@ -41,7 +41,7 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
         return _load(supernet, run.weights)
     whiten(supernet, first_images(run))
     processes = PartialState(cpu=device == "cpu")
-    precision = _agreed_precision(run, supernet, processes)
+    precision = _agreed_precision(run, supernet, processes, device)
     accelerator = make_accelerator(precision, device)
     log = _Log(run, progress) if accelerator.is_main_process else None
     train(
@@ -81,12 +81,12 @@ def _device(name: str | None) -> str:
     return name or here[0]
 
 
-def _agreed_precision(run: Run, supernet: Supernet, processes: PartialState) -> Precision:
+def _agreed_precision(run: Run, supernet: Supernet, processes: PartialState, device: str) -> Precision:
     """What the record or the recipe says, or what is faster; under torchrun the first process decides for all."""
     table = run.recipe.train
     precision = run.record.fact("precision") or table.precision
     if processes.is_main_process and precision == "auto":
-        precision = faster_precision(supernet, min(table.batch_size, len(run.data.train)))
+        precision = faster_precision(supernet, min(table.batch_size, len(run.data.train)), device)
     [agreed] = broadcast_object_list([precision])
     run.record.set_fact("precision", agreed)
     return agreed
@@ -133,8 +133,10 @@ def schedule(run: Run) -> Schedule:
     return ProgressiveShrinking(run.space, label_smoothing=smoothing)
 
 
-def faster_precision(supernet: Supernet, batch_size: int) -> Precision:
-    """Time a step of the largest network in fp32 and in bf16 and take the faster: which one wins depends on CPU and layers."""
+def faster_precision(supernet: Supernet, batch_size: int, device: str = "cpu") -> Precision:
+    """A GPU that has bf16 uses it. On a CPU a step of the largest network is timed in both: its kind and the layers decide which wins."""
+    if device != "cpu":
+        return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     images, labels = _example(supernet, min(batch_size, 256))
     seconds: dict[Precision, float] = {}
     for precision in ("fp32", "bf16"):

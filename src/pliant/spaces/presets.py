@@ -96,16 +96,32 @@ PRESETS = {
     "nas-bench-201": Preset(8, "comparing scores and searches: the cells of NAS-Bench-201", nas_bench_201),
 }
 
+FAMILIES = {"mobile": "mobile-32", "plain": "plain-32", "resnet": "ofa-resnet50", "cell": "nas-bench-201"}
+"""Short names."""
+
+
+def space_name(name: str) -> str:
+    """The preset that a name or a short name means.
+
+    Raises:
+        RecipeError: neither.
+    """
+    if name in PRESETS:
+        return name
+    if name in FAMILIES:
+        return FAMILIES[name]
+    short = ", ".join(f"{family} for {preset}" for family, preset in FAMILIES.items())
+    raise RecipeError(f"no space is called {name!r}. {nearest(name, PRESETS)} Short: {short}.")
+
 
 def preset(name: str, *, channels: int, image_size: int, classes: int) -> Space:
-    """A shipped space for images of one shape.
+    """A shipped space for images of one shape, by its name or short name.
 
     Raises:
         RecipeError: no space of this name.
         EncodingError: the images are smaller than the space can handle.
     """
-    if name not in PRESETS:
-        raise RecipeError(f"no space is called {name!r}. {nearest(name, PRESETS)}")
+    name = space_name(name)
     if image_size < PRESETS[name].smallest_image:
         fitting = [other for other, row in PRESETS.items() if row.smallest_image <= image_size]
         raise EncodingError(

@@ -46,6 +46,9 @@ class Choice:
             raise EncodingError(f"a choice is named by digits and dots, then small letters, received {self.name!r}.")
         if not self.options or len(set(self.options)) != len(self.options):
             raise EncodingError(f"choice {self.name!r} needs options that differ, received {self.options}.")
+        numbers = [option for option in self.options if not isinstance(option, str)]
+        if numbers != sorted(numbers):
+            raise EncodingError(f"the options of choice {self.name!r} stand in ascending order, received {self.options}. Sort them.")
 
 
 class Space(ABC):
