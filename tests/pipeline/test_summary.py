@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pliant.metrics import Accuracy, Cost, Failed
@@ -39,3 +41,14 @@ def test_equal_searches_have_equal_volumes(toy_space):
     points = [(0.6, 1.0), (0.8, 2.0), (0.9, 3.0)]
     ours, random = hypervolumes(_found(toy_space, points, points), ())
     assert ours == random > 0
+
+
+def test_the_predictor_is_judged_on_random_networks_that_the_search_did_not_evaluate(finished):
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    points = {by: {point["architecture"] for point in summary["search"]["points"] if point["by"] == by} for by in ("search", "random")}
+    rows = {row["name"]: row for row in summary["fidelity"]}
+    assert set(rows) == {"predictor", "parameters", "macs"}
+    assert {row["networks"] for row in rows.values()} == {len(points["random"] - points["search"])}
+    [claim] = [row for row in summary["evidence"] if row["claim"].startswith("Accuracy predictor")]
+    bar = max(rows[name]["kendall"]["value"] for name in ("parameters", "macs"))
+    assert claim["holds"] == (rows["predictor"]["kendall"]["value"] >= bar)

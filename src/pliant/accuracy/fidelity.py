@@ -18,6 +18,8 @@ from scipy import stats
 
 from pliant.errors import DataError
 
+BARS = ("parameters", "macs")
+"""Known without looking at a network's outputs: an estimator that ranks no better than these is not worth its time."""
 FEWEST_FOR_INTERVALS = 20
 """Networks below which no interval is given."""
 FEWEST = 3

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import pliant
+from pliant.accuracy.fidelity import BARS, FEWEST, Fidelity, judge
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE
 from pliant.devices.profile import DeviceProfile
@@ -52,10 +53,7 @@ def summarise(run: Run, profile: DeviceProfile, found: Found, delivered: Deliver
     tested = delivered.front_test_top1 if delivered else {}
     table = profile.table(run.space)
     blocks = run.space.blocks(found.chosen.architecture)
-    sound = [one for one in found.history if isinstance(one.accuracy, Accuracy)]
-    predictor = AccuracyPredictor(
-        run.space, [one.architecture for one in sound], np.array([one.top1 for one in sound]), seed=run.recipe.seed
-    )
+    predictor = _predictor(run, found)
     return {
         "pliant": pliant.__version__,
         "name": run.recipe.name,
@@ -84,6 +82,7 @@ def summarise(run: Run, profile: DeviceProfile, found: Found, delivered: Deliver
         ],
         "evidence": evidence(run, profile, found, delivered, limits),
         "predictor": asdict(predictor.quality),
+        "fidelity": [asdict(one) for one in _fidelity(run, found, predictor)],
         "latency_model": {
             "kind": profile.correction,
             "mape_percent": profile.fit_mape_percent,
@@ -227,16 +226,36 @@ def evidence(run: Run, profile: DeviceProfile, found: Found, delivered: Delivere
         holds=ours >= random,
     )
     claim("Random networks within the limits", f"{found.share_within:.0%}", "256 draws, predicted cost")
-    claim(
-        "Bar to beat: parameter count as a predictor of accuracy",
-        f"{_parameter_tau(run, found):.2f}",
-        "Kendall tau between parameter count and estimated accuracy over all evaluated networks",
-    )
+    ranked = {one.name: one for one in _fidelity(run, found, _predictor(run, found))}
+    if ranked and ranked["predictor"].kendall:
+        bars = {name: ranked[name].kendall for name in BARS}
+        highest = max(bar.value for bar in bars.values() if bar)
+        claim(
+            "Accuracy predictor ranks networks better than their size does",
+            f"Kendall tau {ranked['predictor'].kendall}; " + ", ".join(f"{name} {bar}" for name, bar in bars.items()),
+            f"{ranked['predictor'].networks} random networks that the search did not evaluate, estimated with supernet weights",
+            bound=f"{highest:.3f}",
+            holds=ranked["predictor"].kendall.value >= highest,
+        )
     return rows
 
 
-def _parameter_tau(run: Run, found: Found) -> float:
-    from scipy.stats import kendalltau
+def _predictor(run: Run, found: Found) -> AccuracyPredictor:
+    """As the search had it at its end."""
+    sound = [one for one in found.history if isinstance(one.accuracy, Accuracy)]
+    return AccuracyPredictor(run.space, [one.architecture for one in sound], np.array([one.top1 for one in sound]), seed=run.recipe.seed)
 
-    seen = {one.architecture: one.top1 for one in (*found.history, *found.random_history) if isinstance(one.accuracy, Accuracy)}
-    return float(kendalltau([run.space.cost(one).parameters for one in seen], list(seen.values())).statistic)
+
+def _fidelity(run: Run, found: Found, predictor: AccuracyPredictor) -> list[Fidelity]:
+    """How the predictor ranks the random networks that the search did not evaluate, beside the bars to beat."""
+    seen = {one.architecture for one in found.history}
+    fresh = {one.architecture: one.top1 for one in found.random_history if isinstance(one.accuracy, Accuracy)}
+    architectures = [one for one in fresh if one not in seen]
+    if len(architectures) < FEWEST:
+        return []
+    costs = [run.space.cost(one) for one in architectures]
+    scores = {
+        "predictor": [float(value) for value in predictor.predict(architectures)],
+        **{bar: [float(getattr(cost, bar)) for cost in costs] for bar in BARS},
+    }
+    return judge([fresh[one] for one in architectures], scores, seed=run.recipe.seed)

@@ -61,10 +61,8 @@ def _predictor(summary: Mapping[str, Any]) -> Markup | None:
     predictor = summary.get("predictor")
     if not predictor:
         return None
-    bar = predictor.get("parameters_kendall_tau")
     rows = [
         ("Rank correlation, Kendall τ", significant(predictor.get("kendall_tau"))),
-        ("The bar: parameter count alone", significant(bar) if is_number(bar) else None),
         (_SPEARMAN, significant(predictor.get("spearman"))),
         ("Mean absolute error", _points(predictor.get("mean_absolute_error"))),
         ("Networks it was fitted on", significant(predictor.get("rows"))),

@@ -10,15 +10,13 @@ from string import Template
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from pliant.accuracy.fidelity import EQUAL_SIZE, FEWEST_FOR_INTERVALS, Estimate, Fidelity
+from pliant.accuracy.fidelity import BARS, EQUAL_SIZE, FEWEST_FOR_INTERVALS, Estimate, Fidelity
 from pliant.files import write_atomically
 from pliant.report.figure import CARD, FAINT, RANDOM, SEARCH, chart, hover, look
 from pliant.report.markup import joined, tag, text
 from pliant.report.pieces import note, section, table
 from pliant.report.quantities import duration, percent, significant
 
-BARS = ("parameters", "macs")
-"""What any score has to beat."""
 LEAST_SECONDS = 1e-6
 """Arithmetic is drawn here, since a logarithmic axis has no 0."""
 
