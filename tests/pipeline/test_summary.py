@@ -8,8 +8,8 @@ import pytest
 
 from pliant.metrics import Accuracy, Cost, Failed
 from pliant.objective import Candidate, Limit
+from pliant.pipeline.evidence import hypervolumes
 from pliant.pipeline.search import Found
-from pliant.pipeline.summary import hypervolumes
 
 
 def _found(space, ours, random):
