@@ -1,22 +1,24 @@
-"""Train a supernet by a recipe and score five of its sub-networks on the test split: accuracy against MACs.
+"""Train a supernet by a recipe and score five of its sub-networks on the test split: accuracy against MACs and latency.
 
     python benchmarks/supernet.py cifar10 --data ../shared/data/cifar10
     python benchmarks/supernet.py fashion-mnist --alone      # beside them, the same architectures trained alone
 
 The five are the largest, the smallest, and by validation accuracy the best of 16 random ones near three quarters, a half and a
 quarter of the largest's MACs. Training resumes where it was stopped; the test split is opened once, after everything else.
+Latencies want a quiet machine: `--only-latency` measures those of a result anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from result import publish, screen
+from result import RESULTS, publish, screen
 
 from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.calibration import calibrate
@@ -25,8 +27,11 @@ from pliant.accuracy.evaluation import top1
 from pliant.accuracy.standalone import Standalone
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.accuracy.training import make_accelerator, train
+from pliant.deploy.package import onnx_bytes
+from pliant.devices.profile import measure_networks
 from pliant.networks.initial import whiten
 from pliant.networks.supernet import build
+from pliant.pipeline.profile import settings
 from pliant.pipeline.run import Run
 from pliant.pipeline.train import augmentation, first_images, train_supernet, training_recipe
 
@@ -71,6 +76,21 @@ def train_alone(run, architecture, folder, precision):
     return network
 
 
+def with_latency(run, estimator, rows):
+    """Beside each network its latency here in ONNX Runtime, with the threads and batch of the recipe."""
+    architectures = {row["network"]: run.space.parse(row["architecture"]) for row in rows}
+    models = {label: onnx_bytes(estimator.network(one), run.space.blocks(one)) for label, one in architectures.items()}
+    found = measure_networks(models, settings(run), seed=0)
+    return [row | {"latency_ms": found[row["network"]].latency_ms} for row in rows]
+
+
+def measure_again(run, estimator, name):
+    """Replace the latencies of a result that is there."""
+    known = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    facts = {key: value for key, value in known.items() if key not in ("benchmark", "machine", "rows")}
+    publish(name, with_latency(run, estimator, known["rows"]), **facts)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
@@ -79,6 +99,7 @@ def main():
     parser.add_argument("--schedule")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--alone", action="store_true", help="train the five alone as well")
+    parser.add_argument("--only-latency", action="store_true", help="of the networks of a result that is there")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -99,6 +120,9 @@ def main():
 
         supernet = train_supernet(run, device="cpu", progress=progress)
         estimator = SupernetEstimator(supernet, run.data.train, run.data.validation, images=5000)
+        if arguments.only_latency:
+            measure_again(run, estimator, f"supernet-{name}")
+            return
         networks = {label: (a, estimator.network(a)) for label, a in chosen_architectures(run, estimator).items()}
         validated = {label: estimator.validate(a).top1 for label, (a, _) in networks.items()}
         alone = {}
@@ -120,7 +144,7 @@ def main():
             rows.append(row)
         publish(
             f"supernet-{name}",
-            rows,
+            with_latency(run, estimator, rows),
             recipe=run.recipe.model_dump(mode="json"),
             precision=run.record.fact("precision"),
             training_wall_minutes=run.record.fact("training_seconds") / 60,
