@@ -16,7 +16,7 @@ from pliant.accelerator.nests import random_mapping, random_nest
 from pliant.accelerator.orders import evaluate_orders
 from pliant.accelerator.reference import reference_counts
 from pliant.accelerator.simulate import walk, walk_stall
-from pliant.errors import InfeasibleError
+from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 
 
@@ -68,12 +68,15 @@ def test_arrays_of_mappings_cost_what_each_costs_alone() -> None:
         layer, _ = random_nest(generator)
         chip = wide_chip(generator, multicast=number % 3 > 0)
         mappings = [random_mapping(layer, generator) for _ in range(19 + number % 16)]
-        costs = evaluate_many(layer, chip, np.stack([mapping.encode() for mapping in mappings]).astype(np.int16))
+        codes = np.stack([mapping.encode() for mapping in mappings]).astype(np.int16)
+        costs = evaluate(layer, chip, codes)
         for index, mapping in enumerate(mappings):
             alone = evaluate(layer, chip, mapping)
             assert costs.energy[index] == pytest.approx(alone.energy, rel=1e-12)
             assert costs.cycles[index] == pytest.approx(alone.cycles, rel=1e-12)
             assert costs.fits[index]
+    with pytest.raises(RecipeError, match="Leave the options out"):
+        evaluate(layer, chip, codes, halo=True)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("level", ["registers", "buffer"])

@@ -1,13 +1,13 @@
 """What does a mapping cost? Exact counts, energy, cycles and capacity, of one mapping or of millions.
 
-cost = evaluate(layer, chip, mapping)            # everything about one
-costs = evaluate_many(layer, chip, codes)        # arrays: energy, cycles, whether it fits
+cost = evaluate(layer, chip, mapping)      # everything about one
+costs = evaluate(layer, chip, codes)       # arrays: energy, cycles, whether it fits
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numba import njit, prange
@@ -19,7 +19,7 @@ from pliant.accelerator.chip import Chip
 from pliant.accelerator.halo import halo_credit
 from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping, check_mapping, layer_sizes
 from pliant.accelerator.stall import stall_exact_cycles
-from pliant.errors import InfeasibleError
+from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 
 LatencyMode = Literal["roofline", "stall_exact"]
@@ -78,21 +78,27 @@ def layer_code(layer: Layer) -> NDArray[np.int64]:
     return eq.layer_vector(layer_sizes(layer), layer.stride, layer.dilation, layer.weighted, inputs)
 
 
+@overload
+def evaluate(
+    layer: Layer, chip: Chip, mapping: Mapping, *, latency: LatencyMode = ..., check_capacity: bool = ..., halo: bool = ...
+) -> MappingCost: ...
+@overload
+def evaluate(layer: Layer, chip: Chip, mapping: NDArray[Any]) -> MappingCosts: ...
 def evaluate(
     layer: Layer,
     chip: Chip,
-    mapping: Mapping,
+    mapping: Mapping | NDArray[Any],
     *,
     latency: LatencyMode = "roofline",
     check_capacity: bool = True,
     halo: bool = False,
-) -> MappingCost:
-    """Counts, cycles and energy of one mapping.
+) -> MappingCost | MappingCosts:
+    """Counts, cycles and energy of one mapping; of an array of codes what `evaluate_many` says of it.
 
     Args:
         layer: the loops; a word is as wide as the chip says, not as the layer.
         chip: the hardware.
-        mapping: covers the layer.
+        mapping: covers the layer. An array takes none of the options below.
         latency: `roofline` overlaps everything perfectly (a lower bound); `stall_exact` walks lock-step double buffering.
         check_capacity: whether tiles that do not fit are an error.
         halo: whether a buffer keeps the overlap of neighbouring input windows where the innermost loop above it slides them;
@@ -101,7 +107,12 @@ def evaluate(
     Raises:
         InfeasibleError: the mapping does not cover the layer, has idle iterations, exceeds a memory (which, and by how
             much), or has counts above 2^53.
+        RecipeError: options beside an array.
     """
+    if isinstance(mapping, np.ndarray):
+        if latency != "roofline" or halo or not check_capacity:
+            raise RecipeError("arrays of mappings are costed by the roofline, without halos, and say which fit. Leave the options out.")
+        return evaluate_many(layer, chip, mapping)
     check_mapping(layer, chip, mapping)
     code, vector = layer_code(layer), price.chip_vector(chip)
     counts, work = np.zeros(len(eq.COUNTS)), np.zeros(eq.SCRATCH)
