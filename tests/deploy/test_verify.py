@@ -41,7 +41,8 @@ def delivered(copied, finished):
 def test_whole_folder_is_verified(delivered):
     run, supernet, network, architecture, images = delivered
     agreement = verify_outputs(run.best, supernet, network, architecture, images)
-    assert max(agreement.supernet, agreement.model_py) <= 1e-5
+    assert agreement.supernet <= 1e-12, "compared in double precision, so no kernel's rounding is in it"
+    assert agreement.model_py <= 1e-5
     assert agreement.onnx <= 1e-4
     ours, theirs = verify_accuracy(run.best, network, run.data.validation)
     assert ours == theirs == onnx_top1(run.best / "model.onnx", run.data.validation, batch_size=50)

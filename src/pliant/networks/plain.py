@@ -76,7 +76,8 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     """Square images at another resolution; untouched where they have it already."""
     if images.shape[-1] == resolution:
         return images
-    return F.interpolate(images.float(), size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
+    images = images if images.dtype == torch.float64 else images.float()  # antialiasing has no bf16
+    return F.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
 
 
 class ConvBlock(BlockModule):

@@ -92,14 +92,14 @@ def _delivery(delivered: Delivered) -> Iterator[Claim]:
     yield _claim(
         "Extracted network computes what the supernet computes",
         f"{agreement.supernet:.1e}",
-        "largest difference of logits over the largest logit, 64 validation images",
+        "largest difference of logits over the largest logit, 64 validation images, in double precision",
         bound=f"{SUPERNET_TOLERANCE:g}",
         holds=agreement.supernet <= SUPERNET_TOLERANCE,
     )
     yield _claim(
         "model.onnx computes what PyTorch computes",
         f"{agreement.onnx:.1e}",
-        "the same, in ONNX Runtime",
+        "the same in single precision, in ONNX Runtime",
         bound=f"{ONNX_TOLERANCE:g}",
         holds=agreement.onnx <= ONNX_TOLERANCE,
     )
