@@ -29,7 +29,8 @@ def _claim(claim: Mapping[str, Any]) -> tuple[object, ...]:
 def _verdict(claim: Mapping[str, Any]) -> Markup:
     holds = claim.get("holds")
     if holds is None:
-        return tag("span", NOT_MEASURED, class_="open")
+        stated = claim.get("value") is not None and claim.get("bound") is None  # a fact, without anything that it must hold
+        return tag("span", "—" if stated else NOT_MEASURED, class_="open")
     return tag("span", "✓ holds", class_="holds") if holds else tag("span", "✗ does not hold", class_="fails")
 
 
