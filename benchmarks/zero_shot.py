@@ -92,6 +92,22 @@ def table(rows, known, space):
     ]
 
 
+def compared(rows, known, space):
+    """Kendall's tau of one score minus another's, on the same bootstrap samples."""
+    truth = [float(row["cifar10_test_pct"]) for row in rows]
+    found = [known[row["arch"]]["scores"] for row in rows]
+    counted = [space.benchmark_size(space.parse(row["arch"])).parameters for row in rows]
+    pairs = {
+        "zen over zen-reference": ("zen", [one.get("zen-reference") for one in found]),
+        "gradsign over parameters as the benchmark counts": ("gradsign", counted),
+    }
+    answers = {}
+    for text, (name, bar) in pairs.items():
+        [_, one] = judge(truth, {"parameters": bar, name: [scores.get(name) for scores in found]})
+        answers[text] = str(one.over_parameters)
+    return answers
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=1000)
@@ -112,7 +128,7 @@ def main():
         space = score_all(rows, path, arguments.data, arguments.seed)
     known = read(path)
     rows = [row for row in rows if row["arch"] in known]
-    publish("zero_shot", table(rows, known, space), networks=len(rows), images=IMAGES)
+    publish("zero_shot", table(rows, known, space), networks=len(rows), images=IMAGES, **compared(rows, known, space))
 
 
 if __name__ == "__main__":
