@@ -27,7 +27,9 @@ from pliant.pipeline.train import faster_precision, new_supernet, schedule, trai
 
 SPACES = ("plain-32", "mobile-32")
 SCHEDULES = ("sandwich", "progressive-shrinking")
-TIMED_STEPS = 4
+TIMED_STEPS = 8
+WARM_STEPS = 3
+"""Of them, before the memory of a phase is there and its kernels are chosen; they take up to twice as long."""
 
 
 def seconds_per_epoch(run):
@@ -47,7 +49,7 @@ def seconds_per_epoch(run):
                 for loss in method.losses(phase.name, supernet, images, labels, rng):
                     loss.backward()
             times.append(time.perf_counter() - started)
-        total += statistics.median(times[1:]) * phase.epochs / 100
+        total += statistics.median(times[WARM_STEPS:]) * phase.epochs / 100
     return total * (len(run.data.train) // batch)
 
 
