@@ -2,7 +2,7 @@
 
     python benchmarks/schedules.py [--minutes 15]
 
-The epochs of each combination follow from the time of its steps, measured first, and are kept beside the run, so that a benchmark
+The epochs of each combination follow from a pilot run of one epoch, phases and all, and are kept beside the run, so that a benchmark
 that was stopped goes on. Accuracy is on the validation split: the comparison chooses the default, and a choice is not made on the
 test split.
 """
@@ -11,54 +11,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from result import publish, screen
 
 from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.files import write_atomically
 from pliant.pipeline.run import Run
-from pliant.pipeline.train import faster_precision, new_supernet, schedule, train_supernet
+from pliant.pipeline.train import train_supernet
 
 SPACES = ("plain-32", "mobile-32")
 SCHEDULES = ("sandwich", "progressive-shrinking")
-TIMED_STEPS = 8
-WARM_STEPS = 3
-"""Of them, before the memory of a phase is there and its kernels are chosen; they take up to twice as long."""
-
-
-def seconds_per_epoch(run):
-    """Mean over the phases, each weighed by its share of the epochs."""
-    supernet, method = new_supernet(run).train(), schedule(run)
-    precision = faster_precision(supernet, 256)
-    batch = run.recipe.train.batch_size
-    images = torch.rand(batch, run.space.channels, run.space.image_size, run.space.image_size).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(batch) % run.space.classes
-    total, rng = 0.0, np.random.default_rng(0)
-    for phase in method.phases(100):
-        method.enter(phase.name, supernet)
-        times = []
-        for _ in range(TIMED_STEPS):
-            started = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                for loss in method.losses(phase.name, supernet, images, labels, rng):
-                    loss.backward()
-            times.append(time.perf_counter() - started)
-        total += statistics.median(times[WARM_STEPS:]) * phase.epochs / 100
-    return total * (len(run.data.train) // batch)
 
 
 def epochs_for(folder, space, name, minutes):
     """Whole epochs that fit the minutes, measured once."""
     path = folder.with_suffix(".json")
     if not path.is_file():
-        with Run.create("fashion-mnist", folder=folder.with_name(folder.name + "-timing"), space=space, train__schedule=name) as run:
-            write_atomically(path, json.dumps({"epochs": max(1, round(minutes * 60 / seconds_per_epoch(run)))}))
+        pilot = folder.with_name(folder.name + "-pilot")
+        with Run.create("fashion-mnist", folder=pilot, space=space, train__schedule=name, train__epochs=1) as run:
+            train_supernet(run, device="cpu")
+            write_atomically(path, json.dumps({"epochs": max(1, round(minutes * 60 / run.record.fact("training_seconds")))}))
     return json.loads(path.read_text("utf-8"))["epochs"]
 
 
