@@ -343,7 +343,6 @@ from pliant.objective import Limit
 from pliant.pipeline.score_pool import ScorePool, Worker
 from pliant.pipeline.subject import Shape, networks_of, noise_batch
 from pliant.pipeline.zero_shot_search import Question, search_without_training
-from pliant.spaces.presets import space_name
 
 def watch(step, done, total, note):
     if done >= int(sys.argv[2]):
