@@ -3,9 +3,12 @@
     python benchmarks/supernet.py cifar10 --data ../shared/data/cifar10
     python benchmarks/supernet.py fashion-mnist --alone      # beside them, the same architectures trained alone
 
+    python benchmarks/supernet.py cifar10 --data ../shared/data/cifar10 --search
+
 The five are the largest, the smallest, and by validation accuracy the best of 16 random ones near three quarters, a half and a
-quarter of the largest's MACs. Training resumes where it was stopped; the test split is opened once, after everything else.
-Latencies want a quiet machine: `--only-latency` measures those of a result anew.
+quarter of the largest's MACs; with `--search` the best that Pliant's search finds within these shares. Training resumes where
+it was stopped; the test split is opened once, after everything else. Latencies want a quiet machine: `--only-latency` measures
+those of a result anew.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.calibration import calibrate
 from pliant.accuracy.checkpoint import Checkpoints
 from pliant.accuracy.evaluation import top1
+from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.accuracy.standalone import Standalone
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.accuracy.training import make_accelerator, train
@@ -33,10 +37,15 @@ from pliant.networks.initial import whiten
 from pliant.networks.supernet import build
 from pliant.pipeline.profile import settings
 from pliant.pipeline.run import Run
+from pliant.pipeline.search import make_estimator, weights_digest
 from pliant.pipeline.train import augmentation, first_images, train_supernet, training_recipe
+from pliant.search.explore import explore, joined, remembered
+from pliant.search.linas import LinasSearch
 
 SHARES = (0.75, 0.5, 0.25)
 CANDIDATES = 16
+FINALISTS = 4
+"""Best estimates within a share that are validated on all images."""
 
 
 def chosen_architectures(run, estimator):
@@ -54,6 +63,30 @@ def chosen_architectures(run, estimator):
                 break
         scores = [result.top1 for result in estimator(near)]
         found[f"{share:.0%} of its MACs"] = near[int(np.argmax(scores))]
+    return found | {"smallest": space.smallest()}
+
+
+def searched_architectures(run, estimator):
+    """Label to architecture: of one search for accuracy and few MACs the best network within each share."""
+    space, options = run.space, run.recipe.search
+    search = LinasSearch(
+        space,
+        lambda architectures, top1: AccuracyPredictor(space, architectures, top1, seed=run.recipe.seed),
+        lambda architectures: [space.cost(one) for one in architectures],
+        minimise=("macs",),
+        batch=options.estimates // options.rounds,
+        candidates=options.candidates,
+        seed=run.recipe.seed,
+    )
+    weights = weights_digest(run)
+    accuracy = joined(make_estimator(run, estimator.supernet), lambda architectures: [space.cost(one) for one in architectures])
+    evaluate = remembered(accuracy, run.record, stage="benchmark search", context=weights, split="validation")
+    history = sorted(explore(search, evaluate, options.estimates), key=lambda one: -one.top1)
+    largest = space.cost(space.largest()).macs
+    found = {"largest": space.largest()}
+    for share in SHARES:
+        within = [one.architecture for one in history if one.cost.macs <= share * largest][:FINALISTS]
+        found[f"{share:.0%} of its MACs"] = max(within, key=lambda one: estimator.validate(one).top1)
     return found | {"smallest": space.smallest()}
 
 
@@ -99,6 +132,7 @@ def main():
     parser.add_argument("--schedule")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--alone", action="store_true", help="train the five alone as well")
+    parser.add_argument("--search", action="store_true", help="choose the networks between the ends by search, not the best of 16")
     parser.add_argument("--only-latency", action="store_true", help="of the networks of a result that is there")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
     arguments = parser.parse_args()
@@ -123,7 +157,8 @@ def main():
         if arguments.only_latency:
             measure_again(run, estimator, f"supernet-{name}")
             return
-        networks = {label: (a, estimator.network(a)) for label, a in chosen_architectures(run, estimator).items()}
+        choose, result = (searched_architectures, f"{name}-searched") if arguments.search else (chosen_architectures, name)
+        networks = {label: (a, estimator.network(a)) for label, a in choose(run, estimator).items()}
         validated = {label: estimator.validate(a).top1 for label, (a, _) in networks.items()}
         alone = {}
         if arguments.alone:
@@ -143,7 +178,7 @@ def main():
                 row["gap_points"] = 100 * (row["alone_test_top1"] - row["test_top1"])
             rows.append(row)
         publish(
-            f"supernet-{name}",
+            f"supernet-{result}",
             with_latency(run, estimator, rows),
             recipe=run.recipe.model_dump(mode="json"),
             precision=run.record.fact("precision"),

@@ -1,11 +1,13 @@
 """How well does each zero-shot score rank the networks of NAS-Bench-201, and what does it cost?
 
     python benchmarks/zero_shot.py [--networks 1000] [--only-table]
+    python benchmarks/zero_shot.py --networks 3000 --scores gradsign [--start kaiming-normal]
 
 Networks are drawn by a fixed seed from the benchmark's CIFAR-10 file, and get PyTorch's own start weights, the same 64 training
-images and one thread. Every network's scores are a line of `work/zero-shot-SEED.jsonl`; a killed run goes on from there. Truth
-is the benchmark's test accuracy after 200 epochs. The bar is the parameter count, once of the network that runs here and once as
-the benchmark counts it, with operations on no path. Differences to the bar are paired: on the same bootstrap samples of networks.
+images and one thread. Every network's scores are a line of `work/zero-shot-SEED.jsonl`; a killed run goes on from there, and
+scores that a line lacks are added to it. Truth is the benchmark's test accuracy after 200 epochs. The bar is the parameter count,
+once of the network that runs here and once as the benchmark counts it, with operations on no path. Differences to the bar are
+paired: on the same bootstrap samples of networks.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from result import publish
+from torch import nn
 
 from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.fidelity import judge
@@ -44,7 +47,24 @@ def read(path):
     return {row["arch"]: row for row in (json.loads(line) for line in lines if line.endswith("}"))}
 
 
-def score_all(rows, path, data, seed):
+def kaiming_normal(network):
+    """Normal weights of variance 2 / inputs, biases 0: the start at which AZ-NAS measured its published table."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
+STARTS = {"pytorch": lambda network: network, "kaiming-normal": kaiming_normal}
+
+
+def missing(line, names):
+    return [name for name in names if name not in line["scores"] and name not in line["failed"]]
+
+
+def score_all(rows, path, data, seed, *, names, start):
     known = read(path)
     batch = training_batch(load(str(data), seed=0), IMAGES, 0)
     images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
@@ -52,31 +72,34 @@ def score_all(rows, path, data, seed):
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in known.values()), encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
-        for number, row in enumerate(row for row in rows if row["arch"] not in known):
+        for number, row in enumerate(rows):
+            line = known.get(row["arch"], {"arch": row["arch"], "scores": {}, "seconds": {}, "failed": {}})
+            if not (wanted := missing(line, names)):
+                continue
             torch.manual_seed(seed)
-            found = score(subjects.network(row["arch"]), list(SCORES), images, labels, seed=seed)
+            found = score(STARTS[start](subjects.network(row["arch"])), wanted, images, labels, seed=seed)
             good = {name: one for name, one in found.items() if isinstance(one, Score)}
-            line = {
-                "arch": row["arch"],
-                "scores": {name: one.value for name, one in good.items()},
-                "seconds": {name: one.seconds for name, one in good.items()},
-                "failed": {name: one.reason for name, one in found.items() if name not in good},
-            }
+            line["scores"] |= {name: one.value for name, one in good.items()}
+            line["seconds"] |= {name: one.seconds for name, one in good.items()}
+            line["failed"] |= {name: one.reason for name, one in found.items() if name not in good}
+            # Of two lines of a network the later one counts.
             file.write(json.dumps(line) + "\n")
             file.flush()
             if number % 25 == 0:
-                print(f"{len(known) + number + 1} of {len(rows)} networks", flush=True)
+                print(f"{number + 1} of {len(rows)} networks", flush=True)
     return subjects.space
 
 
-def table(rows, known, space):
+def table(rows, known, space, names):
     truth = [float(row["cifar10_test_pct"]) for row in rows]
     found = [known[row["arch"]] for row in rows]
-    scores = {name: [one["scores"].get(name) for one in found] for name in SCORES}
-    scores["az-nas"] = aggregate([one["scores"] for one in found])
+    scores = {name: [one["scores"].get(name) for one in found] for name in names}
+    if set(VIEWS) <= set(names):
+        scores["az-nas"] = aggregate([one["scores"] for one in found])
     scores["parameters as the benchmark counts"] = [space.benchmark_size(space.parse(row["arch"])).parameters for row in rows]
-    seconds = {name: float(np.mean([one["seconds"][name] for one in found if name in one["seconds"]])) for name in SCORES}
-    seconds["az-nas"] = sum(seconds[view] for view in VIEWS)
+    seconds = {name: float(np.mean([one["seconds"][name] for one in found if name in one["seconds"]])) for name in names}
+    if "az-nas" in scores:
+        seconds["az-nas"] = sum(seconds[view] for view in VIEWS)
     return [
         {
             "score": one.name,
@@ -92,7 +115,7 @@ def table(rows, known, space):
     ]
 
 
-def compared(rows, known, space):
+def compared(rows, known, space, names):
     """Kendall's tau of one score minus another's, on the same bootstrap samples."""
     truth = [float(row["cifar10_test_pct"]) for row in rows]
     found = [known[row["arch"]]["scores"] for row in rows]
@@ -103,6 +126,8 @@ def compared(rows, known, space):
     }
     answers = {}
     for text, (name, bar) in pairs.items():
+        if name not in names:
+            continue
         [_, one] = judge(truth, {"parameters": bar, name: [scores.get(name) for scores in found]})
         answers[text] = str(one.over_parameters)
     return answers
@@ -114,21 +139,28 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=DATA / "cifar10")
     parser.add_argument("--truth", type=Path, default=DATA / "nas_bench_201_cifar10.csv")
+    parser.add_argument("--scores", nargs="+", choices=list(SCORES), default=list(SCORES), help="beside parameters and MACs")
+    parser.add_argument("--start", choices=list(STARTS), default="pytorch")
     parser.add_argument("--only-table", action="store_true", help="of the networks that are scored already")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     rows = drawn(arguments.truth, arguments.networks, arguments.seed)
-    path = ROOT / "work" / f"zero-shot-{arguments.seed}.jsonl"
+    names = list(dict.fromkeys(["parameters", "macs", *arguments.scores]))
+    variant = "" if arguments.start == "pytorch" else f"-{arguments.start}"
+    path = ROOT / "work" / f"zero-shot-{arguments.seed}{variant}.jsonl"
     if arguments.only_table:
         from pliant.spaces.presets import preset
 
         space = preset("nas-bench-201", channels=3, image_size=32, classes=10)
     else:
-        space = score_all(rows, path, arguments.data, arguments.seed)
+        space = score_all(rows, path, arguments.data, arguments.seed, names=names, start=arguments.start)
     known = read(path)
-    rows = [row for row in rows if row["arch"] in known]
-    publish("zero_shot", table(rows, known, space), networks=len(rows), images=IMAGES, **compared(rows, known, space))
+    rows = [row for row in rows if row["arch"] in known and not missing(known[row["arch"]], names)]
+    facts = {"networks": len(rows), "images": IMAGES, "start": arguments.start}
+    if set(SCORES) - set(names):
+        variant = f"-{'-'.join(arguments.scores)}-{len(rows)}{variant}"
+    publish(f"zero_shot{variant}", table(rows, known, space, names), **facts, **compared(rows, known, space, names))
 
 
 if __name__ == "__main__":
