@@ -139,8 +139,12 @@ def parameter_groups(model: nn.Module, recipe: TrainingRecipe) -> list[dict]:
     return [{"params": found, "weight_decay": decay, "rate": rate} for (decay, rate), found in groups.items() if found]
 
 
-def make_accelerator(precision: Precision, device: str | None = None) -> Accelerator:
-    """The device, its mixed precision and the processes of a data-parallel run, as `accelerate` sees them."""
+def make_accelerator(precision: Precision, device: str) -> Accelerator:
+    """The device, its mixed precision and the processes of a data-parallel run, as `accelerate` sees them.
+
+    Args:
+        device: named in any case, since left to itself accelerate joins processes on GPUs only.
+    """
     AcceleratorState._reset_state()  # one program may train with one precision after another
     return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=device == "cpu")
 
@@ -167,13 +171,12 @@ def train(
         DamagedFileError: the last checkpoint cannot be read.
     """
     model.to(accelerator.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    ranks = accelerator.num_processes
     steps_per_epoch = max(1, len(split) // recipe.batch_size)
     timetable = Timetable(schedule.phases(recipe.epochs), steps_per_epoch)
     optimizer = torch.optim.SGD(parameter_groups(model, recipe), lr=0.0, momentum=recipe.momentum, nesterov=True)
-    start = _restore(model, optimizer, schedule, timetable, checkpoints) if checkpoints else 0
+    start, last = _restore(model, optimizer, schedule, checkpoints) if checkpoints else 0, timetable.borders[-1]
     clock = _Clock()
-    for step in range(start, timetable.borders[-1]):
+    for step in range(start, last):
         phase = timetable.phases[timetable.phase_index(step)].name
         if step in timetable.borders:
             schedule.enter(phase, model)
@@ -183,36 +186,37 @@ def train(
             group["lr"] = rate * group["rate"]
         images, labels = _batch(split, augmentation, recipe, step, steps_per_epoch, accelerator)
         with clock.passes(), _own_randomness(_draw_seed(recipe, step, accelerator), accelerator):
-            losses = []
-            for loss in schedule.losses(phase, _Autocast(model, accelerator), images, labels, np.random.default_rng((recipe.seed, step))):
-                accelerator.backward(loss)
-                losses.append(loss.detach())
-            _average_gradients(model, accelerator, ranks)
-            if recipe.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % report_every == 0 or step + 1 == timetable.borders[-1]:
+            rng = np.random.default_rng((recipe.seed, step))
+            losses = schedule.losses(phase, _Autocast(model, accelerator), images, labels, rng)
+            seen = _descend(model, optimizer, losses, recipe, accelerator)
+        done = step + 1
+        if done % report_every == 0 or done == last:
             trim_freed_memory()
             seconds, steps, overhead = clock.lap()
-            on_step(
-                StepLog(
-                    step + 1,
-                    timetable.borders[-1],
-                    (step + 1) / steps_per_epoch,
-                    phase,
-                    tuple(float(loss) for loss in losses),
-                    rate,
-                    steps * recipe.batch_size / seconds,
-                    overhead,
-                )
-            )
-        if checkpoints and accelerator.is_main_process and (checkpoints.due() or step + 1 == timetable.borders[-1]):
-            checkpoints.save(step + 1, model, optimizer, schedule.teacher())
+            speed = steps * recipe.batch_size / seconds
+            on_step(StepLog(done, last, done / steps_per_epoch, phase, tuple(map(float, seen)), rate, speed, overhead))
+        if checkpoints and accelerator.is_main_process and (checkpoints.due() or done == last):
+            checkpoints.save(done, model, optimizer, schedule.teacher())
     accelerator.wait_for_everyone()
 
 
-def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, timetable: Timetable, checkpoints: Checkpoints) -> int:
+def _descend(
+    model: nn.Module, optimizer: torch.optim.Optimizer, losses: Iterator[Tensor], recipe: TrainingRecipe, accelerator: Accelerator
+) -> list[Tensor]:
+    """One step down the sum of the losses, each of which is gone back through before the next is computed."""
+    seen = []
+    for loss in losses:
+        accelerator.backward(loss)
+        seen.append(loss.detach())
+    _average_gradients(model, accelerator)
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return seen
+
+
+def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, checkpoints: Checkpoints) -> int:
     step, teacher = checkpoints.load(model, optimizer)
     if step:
         schedule.resume(model, teacher)
@@ -260,12 +264,12 @@ class _Autocast(nn.Module):
             return self.model(*inputs, **options).float()
 
 
-def _average_gradients(model: nn.Module, accelerator: Accelerator, ranks: int) -> None:
+def _average_gradients(model: nn.Module, accelerator: Accelerator) -> None:
     """Average over processes once a step, after all backward passes; blocks that no sub-network used count as 0.
 
     One reduction of one flat tensor: hooks on every backward pass would send the gradients of a step several times.
     """
-    if ranks == 1:
+    if accelerator.num_processes == 1:
         return
     parameters = list(model.parameters())
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pliant.networks.depthwise import depthwise_conv
+
 
 class ElasticConv2d(nn.Conv2d):
     """A convolution with fewer channels, and for depthwise ones a smaller kernel.
@@ -37,6 +39,8 @@ class ElasticConv2d(nn.Conv2d):
     def forward(self, x: Tensor, outputs: int, kernel: int = 1) -> Tensor:
         """Convolve (N, inputs, H, W) with the first `outputs` filters at kernel size `kernel`."""
         weight = self.active_weight(outputs, x.shape[1], kernel)
+        if self.depthwise and self.bias is None:
+            return depthwise_conv(x, weight, self.stride[0])
         bias = None if self.bias is None else self.bias[:outputs]
         return F.conv2d(x, weight, bias, self.stride, kernel // 2, 1, outputs if self.depthwise else 1)
 

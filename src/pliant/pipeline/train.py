@@ -74,7 +74,7 @@ def _load(supernet: Supernet, path: Path) -> Supernet:
 
 
 def _device(name: str | None) -> str:
-    """The device that trains, named in any case: left to itself, accelerate joins processes on GPUs only."""
+    """The device that trains."""
     here = [*(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
     if name is not None and name not in here:
         raise RecipeError(f"training runs on a device of this machine, received {name!r}. {nearest(name, here)}")
