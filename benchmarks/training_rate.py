@@ -17,6 +17,7 @@ import time
 import numpy as np
 import torch
 from result import publish
+from torch import nn
 from torch.nn import functional as F
 
 from pliant.accuracy.allocator import keep_freed_memory
@@ -24,6 +25,7 @@ from pliant.accuracy.sandwich import Sandwich
 from pliant.accuracy.training import TrainingRecipe, make_accelerator, train
 from pliant.data.augment import Augmentation
 from pliant.data.splits import ImagesInMemory, Split
+from pliant.networks.depthwise import depthwise_conv
 from pliant.networks.supernet import Supernet
 from pliant.spaces.presets import preset
 
@@ -61,8 +63,14 @@ def passes(model, images, labels, precision):
 
 
 def elastic_over_plain(supernet, architecture, images, labels, precision):
-    """Time of a step of the sub-network in the supernet over that of the extracted network: pairs in turn, median."""
+    """Time of a step of the sub-network in the supernet over that of the extracted network: pairs in turn, median.
+
+    The extracted network's depthwise convolutions get the supernet's gradients, so that only elasticity is timed.
+    """
     plain = supernet.extract(architecture).to(memory_format=torch.channels_last).train()
+    for layer in plain.modules():
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            layer.forward = lambda x, layer=layer: depthwise_conv(x, layer.weight, layer.stride[0])
 
     def seconds(model):
         started = time.perf_counter()
