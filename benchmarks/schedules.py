@@ -1,6 +1,6 @@
 """Both schedules on both 32-pixel spaces, Fashion-MNIST, at equal training time: accuracy of the largest, a middle and the smallest.
 
-    python benchmarks/schedules.py [--minutes 15]
+    python benchmarks/schedules.py [--minutes 15] [--space mobile-32] [--schedule sandwich]
 
 The epochs of each combination follow from a pilot run of one epoch, phases and all, and are kept beside the run, so that a benchmark
 that was stopped goes on. Accuracy is on the validation split: the comparison chooses the default, and a choice is not made on the
@@ -47,12 +47,15 @@ def middle(space):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--space", choices=SPACES, help="this one only")
+    parser.add_argument("--schedule", choices=SCHEDULES, help="this one only")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
     arguments = parser.parse_args()
     keep_freed_memory()
     rows = []
-    for space in SPACES:
-        for name in SCHEDULES:
+    result = "-".join(part for part in ("schedules", arguments.space, arguments.schedule) if part)
+    for space in [arguments.space] if arguments.space else SPACES:
+        for name in [arguments.schedule] if arguments.schedule else SCHEDULES:
             folder = arguments.work / f"schedules-{space}-{name}-{arguments.minutes:g}"
             epochs = epochs_for(folder, space, name, arguments.minutes)
             with Run.create("fashion-mnist", folder=folder, space=space, train__schedule=name, train__epochs=epochs) as run:
@@ -68,7 +71,7 @@ def main():
                     row[f"{label}_top1"] = estimator.validate(one).top1
                 rows.append(row)
             # What is finished stands, whatever becomes of the rest.
-            publish("schedules", rows, minutes=arguments.minutes, split="validation, 6,000 images: standard error about 0.3 points", seed=0)
+            publish(result, rows, minutes=arguments.minutes, split="validation, 6,000 images: standard error about 0.3 points", seed=0)
 
 
 if __name__ == "__main__":
