@@ -69,19 +69,22 @@ def chosen_architectures(run, estimator):
 def searched_architectures(run, estimator):
     """Label to architecture: of one search for accuracy and few MACs the best network within each share."""
     space, options = run.space, run.recipe.search
+    costs = lambda architectures: [space.cost(one) for one in architectures]  # noqa: E731
     search = LinasSearch(
         space,
         lambda architectures, top1: AccuracyPredictor(space, architectures, top1, seed=run.recipe.seed),
-        lambda architectures: [space.cost(one) for one in architectures],
+        costs,
         minimise=("macs",),
         batch=options.estimates // options.rounds,
         candidates=options.candidates,
         seed=run.recipe.seed,
     )
     weights = weights_digest(run)
-    accuracy = joined(make_estimator(run, estimator.supernet), lambda architectures: [space.cost(one) for one in architectures])
-    evaluate = remembered(accuracy, run.record, stage="benchmark search", context=weights, split="validation")
-    history = sorted(explore(search, evaluate, options.estimates), key=lambda one: -one.top1)
+    evaluate = remembered(
+        joined(make_estimator(run, estimator.supernet), costs), run.record, stage="benchmark search", context=weights, split="validation"
+    )
+    sound = [one for one in explore(search, evaluate, options.estimates) if one.failure is None]
+    history = sorted(sound, key=lambda one: -one.top1)
     largest = space.cost(space.largest()).macs
     found = {"largest": space.largest()}
     for share in SHARES:
@@ -144,6 +147,7 @@ def main():
         "train__epochs": arguments.epochs,
     }
     name = "-".join(str(part) for part in (arguments.recipe, arguments.space, arguments.schedule, arguments.epochs) if part)
+    result = f"{name}-searched" if arguments.search else name
     with Run.create(arguments.recipe, folder=arguments.work / name, **changes) as run:
         cpu_before = run.record.fact("cpu_seconds") or 0.0
 
@@ -155,9 +159,9 @@ def main():
         supernet = train_supernet(run, device="cpu", progress=progress)
         estimator = SupernetEstimator(supernet, run.data.train, run.data.validation, images=5000)
         if arguments.only_latency:
-            measure_again(run, estimator, f"supernet-{name}")
+            measure_again(run, estimator, f"supernet-{result}")
             return
-        choose, result = (searched_architectures, f"{name}-searched") if arguments.search else (chosen_architectures, name)
+        choose = searched_architectures if arguments.search else chosen_architectures
         networks = {label: (a, estimator.network(a)) for label, a in choose(run, estimator).items()}
         validated = {label: estimator.validate(a).top1 for label, (a, _) in networks.items()}
         alone = {}

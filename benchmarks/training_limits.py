@@ -17,12 +17,10 @@ import sys
 
 import torch
 from result import publish
-from training_rate import PRESETS, median_seconds, passes
+from training_rate import PRESETS, median_seconds, passes, subject
 
 from pliant.accuracy.allocator import keep_freed_memory
 from pliant.networks.depthwise import input_gradient, weight_gradient
-from pliant.networks.supernet import Supernet
-from pliant.spaces.presets import preset
 
 DEPTHWISE = ((64, 32, 2), (96, 16, 1), (192, 8, 1), (384, 4, 1))
 """Channels, height and width of the input, stride."""
@@ -54,11 +52,8 @@ def depthwise_row(channels, size, stride, kernel, dtype):
 
 
 def images_per_second(name, precision, batch):
-    space = preset(name, channels=3, image_size=32, classes=10)
-    supernet = Supernet(space, mean=[0.5] * 3, std=[0.25] * 3).to(memory_format=torch.channels_last).train()
-    images = torch.rand(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, 10, (batch,))
-    largest = space.largest()
+    supernet, images, labels = subject(name, batch)
+    largest = supernet.space.largest()
     return batch / median_seconds(lambda: passes(lambda x: supernet(x, largest), images, labels, precision), times=9)
 
 

@@ -107,12 +107,17 @@ def overhead_share(supernet, precision):
     return statistics.median(shares)
 
 
-def rate_rows(name, peaks, batch, architectures):
+def subject(name, batch):
+    """A fresh supernet of a preset, and a batch for it."""
     space = preset(name, channels=3, image_size=32, classes=10)
-    largest = space.largest()
     supernet = Supernet(space, mean=[0.5] * 3, std=[0.25] * 3).to(memory_format=torch.channels_last).train()
     images = torch.rand(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, 10, (batch,))
+    return supernet, images, torch.randint(0, 10, (batch,))
+
+
+def rate_rows(name, peaks, batch, architectures):
+    supernet, images, labels = subject(name, batch)
+    space, largest = supernet.space, supernet.space.largest()
     rows = []
     for precision in ("fp32", "bf16"):
         seconds = median_seconds(lambda p=precision: passes(lambda x: supernet(x, largest), images, labels, p))

@@ -76,12 +76,14 @@ def weight_gradient(g: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor
     if kernel <= _FAST:
         return _gradients(g, x, weight, stride, (kernel // 2, kernel // 2), (False, True))[1]
     found = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-    whole_columns = stride == 1 and kernel <= x.shape[-2]
-    (_from_columns if whole_columns else _from_coarser_images)(found, g, x, stride)
+    if stride == 1 and kernel <= x.shape[-2]:
+        _from_columns(found, g, x)
+    else:
+        _from_coarser_images(found, g, x, stride)
     return found
 
 
-def _from_columns(found: Tensor, g: Tensor, x: Tensor, stride: int) -> None:
+def _from_columns(found: Tensor, g: Tensor, x: Tensor) -> None:
     """Strips of all rows; each overlaps the next by a column, so that the middle one needs no shifted image."""
     kernel, width = found.shape[-1], x.shape[-1]
     for left in range(0, kernel - _FAST + 1, 2):
@@ -91,7 +93,7 @@ def _from_columns(found: Tensor, g: Tensor, x: Tensor, stride: int) -> None:
         seen = F.pad(x, (1 - right, 1 + right)) if right else x
         strip = found.new_empty(len(found), 1, kernel, _FAST)
         padding = (kernel // 2, 0 if right else _FAST // 2)
-        found[..., left : left + _FAST] = _gradients(g, seen, strip, stride, padding, (False, True))[1]
+        found[..., left : left + _FAST] = _gradients(g, seen, strip, 1, padding, (False, True))[1]
 
 
 def _from_coarser_images(found: Tensor, g: Tensor, x: Tensor, stride: int) -> None:
