@@ -122,7 +122,7 @@ def training_recipe(run: Run, precision: Precision) -> TrainingRecipe:
 def augmentation(run: Run) -> Augmentation:
     """How training images are varied; the blanked square has the mean colour."""
     table = run.recipe.data
-    return Augmentation(pad=table.pad, flip=table.flip, cutout=table.cutout, fill=run.data.mean)
+    return Augmentation(pad=table.pad, flip=table.flip, cutout=table.cutout, fill=run.data.mean, cutmix=table.cutmix)
 
 
 def schedule(run: Run) -> Schedule:
