@@ -52,7 +52,7 @@ SCHEDULES = {"sandwich": Sandwich, "progressive": ProgressiveShrinking}
 )
 def test_a_run_that_was_stopped_ends_with_the_same_bits(name, stops, tiny_space, digits, fresh, cpu, tmp_path):
     recipe = TrainingRecipe(epochs=4, batch_size=64, learning_rate=0.3, seed=3)
-    split, augmentation = digits.train.subset(np.arange(200)), Augmentation(pad=1, cutout=2, cutmix=0.5)
+    split, augmentation = digits.train.subset(np.arange(200)), Augmentation(pad=1, cutout=2)
 
     def run(checkpoints, on_step=lambda log: None):
         model = fresh(tiny_space)

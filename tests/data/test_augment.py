@@ -99,8 +99,6 @@ def test_every_image_alternates_and_half_of_them_start() -> None:
 def test_options_that_make_no_sense() -> None:
     with pytest.raises(RecipeError, match="received -1 and 0"):
         Augmentation(pad=-1)
-    with pytest.raises(RecipeError, match="received 1.5"):
-        Augmentation(cutmix=1.5)
     with pytest.raises(RecipeError, match="fill"):
         Augmentation(fill=(128.0,))
     with pytest.raises(DataError, match="pad 8 and 8x8"):

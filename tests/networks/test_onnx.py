@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pliant.errors import EncodingError
 from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.networks.plain import BLOCKS, Network
+from pliant.networks.supernet import describe
 from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, ConvBlock, Head, InvertedResidual, Preprocess
 from pliant.spaces.presets import preset
 
@@ -23,7 +24,7 @@ ACTIVATIONS = st.sampled_from(["relu", "hswish", "gelu"])
 
 @st.composite
 def any_block(draw) -> Block:
-    common = {"slot": "a", "size": draw(SIZES)}
+    common = {"slot": "a", "size": draw(SIZES), "views": draw(st.integers(1, 2))}
     inputs, hidden, outputs, activation = draw(CHANNELS), draw(CHANNELS), draw(CHANNELS), draw(ACTIVATIONS)
     stride, kernel, flag = draw(st.integers(1, 2)), draw(st.sampled_from([1, 3, 5, 7])), draw(st.booleans())
     kind = draw(st.sampled_from(sorted(BLOCKS)))
@@ -68,13 +69,15 @@ def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
 
 
 def network_of(blocks: list[Block], seed: int) -> Network:
-    return randomised(Network([(block.slot, type(block).__name__, block.sizes) for block in blocks]), seed)
+    return randomised(Network(describe(blocks)), seed)
 
 
 def compare(blocks: list[Block], seed: int, images: int = 2) -> None:
     network = network_of(blocks, seed)
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    pixels = torch.rand((images, blocks[0].in_channels, blocks[0].size, blocks[0].size), generator=torch.Generator().manual_seed(seed))
+    first = blocks[0]
+    shape = (images * first.in_views, first.in_channels, first.size, first.size)
+    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         expected = network(pixels).numpy()
     found = run(network_model(blocks, state), pixels.numpy())
@@ -93,7 +96,7 @@ def test_resizing_is_antialiased_as_in_pytorch(size, resolution):
     compare([Preprocess(slot="a", size=size, channels=3, resolution=resolution)], seed=1)
 
 
-@pytest.mark.parametrize(("name", "size"), [("digits", 8), ("mobile-32", 32), ("plain-32", 32), ("ofa-resnet50", 128)])
+@pytest.mark.parametrize(("name", "size"), [("digits", 8), ("mobile-32", 32), ("plain-32", 32), ("wide-32", 32), ("ofa-resnet50", 128)])
 def test_networks_of_the_presets_equal_their_modules(name, size):
     space = preset(name, channels=3, image_size=size, classes=10)
     architecture = space.smallest() if size > 32 else space.sample_choices(np.random.default_rng(3))
@@ -111,13 +114,14 @@ def test_a_block_to_be_timed_is_the_block_that_is_delivered(block, batch):
     assert [list(value.dims) for value in timed.graph.initializer] == [list(value.dims) for value in delivered.graph.initializer]
     shapes = {f"blocks.a.{name}": array.shape for name, array in random_weights(block, np.random.default_rng(0)).items()}
     assert shapes == {name: array.shape for name, array in state.items() if not name.endswith("num_batches_tracked")}
-    pixels = np.random.default_rng(1).random((batch, block.in_channels, block.size, block.size), dtype=np.float32)
+    pixels = np.random.default_rng(1).random((batch * block.in_views, block.in_channels, block.size, block.size), dtype=np.float32)
     assert np.isfinite(run(timed, pixels)).all()
 
 
-def test_the_nodes_count_what_the_block_counts():
+@pytest.mark.parametrize("name", ["mobile-32", "wide-32"])
+def test_the_nodes_count_what_the_block_counts(name):
     """MACs of the model's convolutions and products, from their weights and inferred shapes, are the block's own."""
-    space = preset("mobile-32", channels=3, image_size=32, classes=10)
+    space = preset(name, channels=3, image_size=32, classes=10)
     for block in space.blocks(space.largest()):
         model = onnx.shape_inference.infer_shapes(block_model(block, np.random.default_rng(0)))
         values = [*model.graph.value_info, *model.graph.output]
@@ -126,7 +130,8 @@ def test_the_nodes_count_what_the_block_counts():
         macs = 0
         for node in model.graph.node:
             if node.op_type in ("Conv", "Gemm"):
-                macs += int(np.prod(weights[node.input[1]])) * int(np.prod(shapes[node.output[0]][2:]))
+                images, _, *pixels = shapes[node.output[0]]
+                macs += int(np.prod(weights[node.input[1]])) * images * int(np.prod(pixels))
         assert macs == block.cost.macs, block
 
 

@@ -14,7 +14,14 @@ from pliant.networks.onnx import network_model
 from pliant.networks.supernet import Supernet, build, describe
 from pliant.spaces import blocks as block_types
 
-PRESETS = {"digits": (8, 4), "mobile-32": (24, 4), "plain-32": (24, 4), "ofa-mobilenetv3": (128, 1), "ofa-resnet50": (128, 1)}
+PRESETS = {
+    "digits": (8, 4),
+    "mobile-32": (24, 4),
+    "plain-32": (24, 4),
+    "wide-32": (24, 4),
+    "ofa-mobilenetv3": (128, 1),
+    "ofa-resnet50": (128, 1),
+}
 """Image size, and random architectures to try."""
 
 
@@ -89,7 +96,7 @@ def test_the_workload_counts_what_the_network_computes(name, shipped, pixels):
 
         def hook(module, inputs, output, seen=seen):
             shape = tuple(output.shape[1:])
-            macs = module.weight.numel() * (shape[1] * shape[2] if len(shape) == 3 else 1)
+            macs = len(output) // 2 * module.weight.numel() * (shape[1] * shape[2] if len(shape) == 3 else 1)
             seen.append((shape, macs, module.weight.numel() + shape[0]))
 
         for module in network.modules():

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from pliant.accuracy.allocator import trim_freed_memory
 from pliant.accuracy.checkpoint import Checkpoints
 from pliant.data.augment import Augmentation, alternating_flips
-from pliant.data.cutmix import cutmix
 from pliant.data.splits import Split, epoch_order
 
 Precision = Literal["fp32", "bf16"]
@@ -82,11 +81,7 @@ class Schedule(Protocol):
         ...
 
     def losses(self, phase: str, model: nn.Module, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Iterator[Tensor]:
-        """The losses of one step; each is followed by its backward pass before the next is asked for.
-
-        Args:
-            labels: class indices (N,), or the share of each class (N, classes) where images are mixed.
-        """
+        """The losses of one step; each is followed by its backward pass before the next is asked for."""
         ...
 
 
@@ -231,7 +226,7 @@ def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Sched
 def _batch(
     split: Split, augmentation: Augmentation, recipe: TrainingRecipe, step: int, steps_per_epoch: int, accelerator: Accelerator
 ) -> tuple[Tensor, Tensor]:
-    """The images of a step and of this process, augmented, and what they show: all of it follows from the seed and the step."""
+    """The images of a step and of this process, augmented: all of it follows from the seed and the step."""
     epoch, position = divmod(step, steps_per_epoch)
     order = epoch_order(len(split), epoch, recipe.seed)
     indices = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
@@ -240,9 +235,6 @@ def _batch(
     generator = torch.Generator().manual_seed(_draw_seed(recipe, step, accelerator))
     mirrored = torch.from_numpy(alternating_flips(len(split), epoch, recipe.seed)[mine]) if augmentation.flip else None
     pixels = augmentation(images, generator, mirrored=mirrored)
-    if augmentation.cutmix:
-        classes = int(split.labels.max()) + 1
-        pixels, labels = cutmix(pixels, labels, classes=classes, probability=augmentation.cutmix, generator=generator)
     return pixels.to(accelerator.device, memory_format=torch.channels_last), labels.to(accelerator.device)
 
 

@@ -18,7 +18,7 @@ from pliant.errors import DataError, RecipeError
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Random shift, mirror image and blanked square, drawn anew for every image; whether images are mixed is said here too.
+    """Random shift, mirror image and blanked square, drawn anew for every image.
 
     A shift is a crop out of the image padded by reflection (He et al. 2016 pad with zeros). The square is cutout (DeVries
     and Taylor 2017): its centre is any pixel, and what lies beyond the border is cut.
@@ -32,14 +32,10 @@ class Augmentation:
     """Side of the square, in pixels; 0 for none."""
     fill: tuple[float, ...] = (0.0,)
     """Colour of the square, 0 to 1: one value, or one a channel such as the data's mean."""
-    cutmix: float = 0.0
-    """Probability that a rectangle of another image is pasted in, which mixes the labels too; see `pliant.data.cutmix`."""
 
     def __post_init__(self) -> None:
         if self.pad < 0 or self.cutout < 0:
             raise RecipeError(f"pad and cutout are counts of pixels from 0; received {self.pad} and {self.cutout}.")
-        if not 0 <= self.cutmix <= 1:
-            raise RecipeError(f"cutmix is a probability, from 0 to 1; received {self.cutmix}.")
         if not self.fill or not all(0 <= value <= 1 for value in self.fill):
             raise RecipeError(f"fill is a colour, one value from 0 to 1 a channel; received {self.fill}.")
 

@@ -73,11 +73,11 @@ class ElasticBlock(plain.BlockModule):
 
 
 class Preprocess(ElasticBlock, plain.Preprocess):
-    """Elastic resolution."""
+    """Elastic resolution and views."""
 
     def forward(self, images: Tensor, active: blocks.Preprocess) -> Tensor:
-        """Normalise and resize to the active resolution."""
-        return plain.resize((images - self.mean[:, None, None]) / self.std[:, None, None], active.resolution)
+        """Normalise, resize to the active resolution, and add the mirror images where they are seen too."""
+        return plain.seen(plain.resize((images - self.mean[:, None, None]) / self.std[:, None, None], active.resolution), active.views)
 
 
 class ConvBlock(ElasticBlock, plain.ConvBlock):
@@ -233,7 +233,7 @@ class Reduction(ElasticBlock, plain.Reduction):
 
 
 class Head(ElasticBlock, plain.Head):
-    """Reads as many channels as there are."""
+    """Reads as many channels and views as there are."""
 
     def forward(self, x: Tensor, active: blocks.Head, dropout: bool = True) -> Tensor:
         """Logits; dropout only while training and where asked for."""
@@ -241,7 +241,7 @@ class Head(ElasticBlock, plain.Head):
             x = self.activation(self.input_norm(x))
         if self.expand is not None and self.expand_norm is not None:
             x = self.activation(self.expand_norm(self.expand(x, active.expand)))
-        x = x.mean((2, 3))
+        x = plain.averaged(x.mean((2, 3)), active.views)
         if self.hidden is not None:
             x = self.activation(self.hidden(x))
         return self.classifier(F.dropout(x, self.dropout, self.training and dropout))

@@ -106,8 +106,19 @@ def _preprocess(writer: _Writer, block: Preprocess, x: str) -> str:
     std = writer.weights["std"].astype(np.float64)
     x = writer.node("Mul", "scaled", x, writer.constant("scale", (1 / std).astype(np.float32).reshape(shape)))
     x = writer.node("Add", "normalised", x, writer.constant("shift", (-writer.weights["mean"] / std).astype(np.float32).reshape(shape)))
-    if block.resolution == block.size:
+    if block.resolution != block.size:
+        x = _resize(writer, block, x)
+    if block.views == 1:
         return x
+    start, end, axis, step = (writer.constant(f"mirror.{name}", np.array([value], np.int64)) for name, value in _MIRROR.items())
+    return writer.node("Concat", "views", x, writer.node("Slice", "mirror", x, start, end, axis, step), axis=0)
+
+
+_MIRROR = {"start": -1, "end": np.iinfo(np.int64).min, "axis": 3, "step": -1}
+"""Columns from the last to the first."""
+
+
+def _resize(writer: _Writer, block: Preprocess, x: str) -> str:
     sizes = writer.constant("sizes", np.array([block.resolution, block.resolution], dtype=np.int64))
     # exclude_outside drops the filter's taps beyond the border and rescales the others, as PyTorch does.
     options = {"mode": "linear", "antialias": 1, "axes": [2, 3], "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
@@ -187,6 +198,10 @@ def _head(writer: _Writer, block: Head, x: str) -> str:
     if block.expand:
         x = writer.activation(writer.conv(x, "expand", norm="expand_norm"), "expand", block.activation)
     x = writer.node("Flatten", "flatten", writer.node("GlobalAveragePool", "pool", x), axis=1)
+    if block.views > 1:
+        shape = np.array([block.views, -1, block.expand or block.inputs], np.int64)
+        x = writer.node("Reshape", "by_view", x, writer.constant("by_view.shape", shape))
+        x = writer.node("ReduceMean", "views", x, writer.constant("views.axis", np.zeros(1, np.int64)), keepdims=0)
     if block.hidden:
         x = writer.activation(writer.linear(x, "hidden"), "hidden", block.activation)
     return writer.linear(x, "classifier")
@@ -245,8 +260,8 @@ def _model(graph: Graph, blocks: Sequence[Block], batch: int | str, metadata: Ma
     first, last = blocks[0], blocks[-1].layers()[-1]
     target = "logits" if isinstance(blocks[-1], Head) else "features"
     graph.nodes[-1].output[0] = target
-    pixels: list[int | str] = [batch, first.in_channels, first.size, first.size]
-    out: list[int | str] = [batch, last.G * last.K] if last.kind == "matmul" else [batch, last.G * last.K, last.P, last.Q]
+    pixels: list[int | str] = [_all(batch, first.in_views), first.in_channels, first.size, first.size]
+    out: list[int | str] = [_all(batch, last.N), last.G * last.K, *([] if last.kind == "matmul" else [last.P, last.Q])]
     made = helper.make_graph(
         graph.nodes,
         "pliant",
@@ -258,6 +273,11 @@ def _model(graph: Graph, blocks: Sequence[Block], batch: int | str, metadata: Ma
     for key, text in (metadata or {}).items():
         model.metadata_props.add(key=key, value=text)
     return model
+
+
+def _all(batch: int | str, views: int) -> int | str:
+    """Images and views of a batch; one of any size begins and ends with one view."""
+    return batch if isinstance(batch, str) else batch * views
 
 
 def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarray]:

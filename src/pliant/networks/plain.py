@@ -57,19 +57,29 @@ class BlockModule(nn.Module):
 
 
 class Preprocess(BlockModule):
-    """Pixels from 0 to 1 in: normalised by the training images, resized to the resolution (antialiased bilinear)."""
+    """Pixels from 0 to 1 in: normalised by the training images, resized (antialiased bilinear); of two views the second is mirrored."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, size: int, channels: int, resolution: int) -> None:
+    def __init__(self, *, size: int, channels: int, resolution: int, views: int = 1) -> None:
         super().__init__()
-        self.size, self.resolution = size, resolution
+        self.size, self.resolution, self.views = size, resolution, views
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
 
     def forward(self, images: Tensor) -> Tensor:
-        return resize((images - self.mean[:, None, None]) / self.std[:, None, None], self.resolution)
+        return seen(resize((images - self.mean[:, None, None]) / self.std[:, None, None], self.resolution), self.views)
+
+
+def seen(images: Tensor, views: int) -> Tensor:
+    """The images, and behind them their mirror images where there are two views: (views x N, channels, size, size)."""
+    return images if views == 1 else torch.cat([images, images.flip(-1)])
+
+
+def averaged(features: Tensor, views: int) -> Tensor:
+    """The mean over the views of every image: (views x N, channels) to (N, channels)."""
+    return features if views == 1 else features.unflatten(0, (views, -1)).mean(0)
 
 
 def resize(images: Tensor, resolution: int) -> Tensor:
@@ -233,7 +243,7 @@ class Reduction(BlockModule):
 
 
 class Head(BlockModule):
-    """Optional BatchNorm, 1x1 convolution, global average pooling, optional hidden layer, classifier: (N, classes) logits."""
+    """Optional BatchNorm, 1x1 convolution, average over pixels and views, optional hidden layer, classifier: (N, classes) logits."""
 
     def __init__(
         self,
@@ -246,9 +256,10 @@ class Head(BlockModule):
         activation: str,
         dropout: float,
         input_norm: bool = False,
+        views: int = 1,
     ) -> None:
         super().__init__()
-        self.activation, self.dropout = ACTIVATIONS[activation], dropout
+        self.activation, self.dropout, self.views = ACTIVATIONS[activation], dropout, views
         self.input_norm = self.norm(inputs) if input_norm else None
         self.expand = self.conv(inputs, expand) if expand else None
         self.expand_norm = self.norm(expand) if expand else None
@@ -261,7 +272,7 @@ class Head(BlockModule):
             x = self.activation(self.input_norm(x))
         if self.expand is not None and self.expand_norm is not None:
             x = self.activation(self.expand_norm(self.expand(x)))
-        x = x.mean((2, 3))
+        x = averaged(x.mean((2, 3)), self.views)
         if self.hidden is not None:
             x = self.activation(self.hidden(x))
         return self.classifier(F.dropout(x, self.dropout, self.training))

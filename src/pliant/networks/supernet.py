@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,13 @@ from pliant.spaces.space import Space
 
 def describe(blocks: Iterable[Block]) -> plain.Description:
     """The blocks of an architecture in the form from which `plain.Network` is built."""
-    return [(block.slot, type(block).__name__, block.sizes) for block in blocks]
+    return [(block.slot, type(block).__name__, _module_sizes(block)) for block in blocks]
+
+
+def _module_sizes(block: Block) -> dict[str, Any]:
+    """Only the ends of a network know of views; between them they are a longer batch."""
+    knows_views = type(block).__name__ in ("Preprocess", "Head")
+    return {name: value for name, value in block.sizes.items() if knows_views or name != "views"}
 
 
 def build(space: Space, architecture: Architecture, *, mean: Sequence[float], std: Sequence[float]) -> plain.Network:

@@ -50,8 +50,6 @@ class DataTable(_Table):
     """Whether a mirrored image shows the same thing."""
     cutout: int = Field(0, ge=0)
     """Side of the square that is blanked in a training image, in pixels."""
-    cutmix: float = Field(0.0, ge=0, le=1)
-    """Probability that a training image shows a rectangle of another one, and its label the share of both."""
 
 
 class TrainTable(_Table):

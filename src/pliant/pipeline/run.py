@@ -162,14 +162,14 @@ class Run:
 
     @cached_property
     def space(self) -> Space:
-        """The search space for these images.
+        """The search space for these images; networks see mirror images only where these show the same thing.
 
         Raises:
             EncodingError: the images are smaller than the space can handle.
         """
-        return preset(
-            self.recipe.space, channels=self._images.channels, image_size=self._images.image_size, classes=len(self._images.classes)
-        )
+        images = self._images
+        found = preset(self.recipe.space, channels=images.channels, image_size=images.image_size, classes=len(images.classes))
+        return found if self.recipe.data.flip else found.one_view()
 
     def rng(self, *purpose: int) -> np.random.Generator:
         """A generator of the run's seed for one purpose, the same at every start."""

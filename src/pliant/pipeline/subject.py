@@ -102,7 +102,8 @@ class Subjects(Protocol):
 class SpaceNetworks:
     """Networks of a space, by their text form.
 
-    They normalise nothing, since the images of a `Batch` are normalised already.
+    They normalise nothing, since the images of a `Batch` are normalised already, and see one view of each, since scores are
+    about weights.
 
     Args:
         make: the space; picklable, such as `partial(preset, "mobile-32", channels=3, image_size=32, classes=10)`.
@@ -110,7 +111,7 @@ class SpaceNetworks:
 
     def __init__(self, make: Callable[[], Space]) -> None:
         self._make = make
-        self.space = make()
+        self.space = make().one_view()
 
     def __reduce__(self) -> tuple[type[SpaceNetworks], tuple[Callable[[], Space]]]:
         return SpaceNetworks, (self._make,)

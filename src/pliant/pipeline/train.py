@@ -122,15 +122,15 @@ def training_recipe(run: Run, precision: Precision) -> TrainingRecipe:
 def augmentation(run: Run) -> Augmentation:
     """How training images are varied; the blanked square has the mean colour."""
     table = run.recipe.data
-    return Augmentation(pad=table.pad, flip=table.flip, cutout=table.cutout, fill=run.data.mean, cutmix=table.cutmix)
+    return Augmentation(pad=table.pad, flip=table.flip, cutout=table.cutout, fill=run.data.mean)
 
 
 def schedule(run: Run) -> Schedule:
-    """The schedule that the recipe names."""
-    smoothing = run.recipe.train.label_smoothing
+    """The schedule that the recipe names; a second view would teach the weights nothing and double a step."""
+    space, smoothing = run.space.one_view(), run.recipe.train.label_smoothing
     if run.recipe.train.schedule == "sandwich":
-        return Sandwich(run.space, label_smoothing=smoothing)
-    return ProgressiveShrinking(run.space, label_smoothing=smoothing)
+        return Sandwich(space, label_smoothing=smoothing)
+    return ProgressiveShrinking(space, label_smoothing=smoothing)
 
 
 def faster_precision(supernet: Supernet, batch_size: int, device: str = "cpu") -> Precision:

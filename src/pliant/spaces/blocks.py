@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Literal, NamedTuple
 
 from pliant.errors import EncodingError
-from pliant.workload import NETWORK_INPUT, Layer, peak_activation_bytes
+from pliant.workload import NETWORK_INPUT, Kind, Layer, peak_activation_bytes
 
 Activation = Literal["relu", "hswish", "gelu", "none"]
 
@@ -38,6 +38,8 @@ class Block(ABC):
     """The place in the network, the same in every architecture that has it."""
     size: int
     """Height and width of the input."""
+    views: int = 1
+    """Views of every image that run through: 2 are the image and its mirror image, made by the first block and averaged by the head."""
 
     @property
     @abstractmethod
@@ -54,9 +56,19 @@ class Block(ABC):
         return _cost(self)
 
     @property
+    def in_views(self) -> int:
+        """Views of an image in the input."""
+        return self.views
+
+    @property
     def sizes(self) -> dict[str, int | float | bool | str]:
-        """What the module of the same name is built from: all fields but the slot."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "slot"}
+        """What the block is built from: all fields but the slot, and the views where they are more than one."""
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "slot"}
+        return found if self.views > 1 else {name: value for name, value in found.items() if name != "views"}
+
+    def _layer(self, name: str, kind: Kind, *reads: str, **sizes: int) -> Layer:
+        """A loop nest named within the block, over all views."""
+        return Layer(f"{self.slot}.{name}", kind, reads, N=self.views, **sizes)
 
     def _conv(
         self,
@@ -74,16 +86,16 @@ class Block(ABC):
         """A convolution named within the block; `size` is its output's height and width."""
         groups, outputs, inputs = (out, 1, 1) if depthwise else (1, out, into)
         loops = {"G": groups, "K": outputs, "C": inputs, "P": size, "Q": size, "R": kernel, "S": kernel}
-        return Layer(f"{self.slot}.{name}", "conv", (reads,), **loops, stride=stride, bias=bias)
+        return self._layer(name, "conv", reads, **loops, stride=stride, bias=bias)
 
     def _elementwise(self, name: str, *reads: str, channels: int, size: int) -> Layer:
-        return Layer(f"{self.slot}.{name}", "elementwise", reads, G=channels, P=size, Q=size)
+        return self._layer(name, "elementwise", *reads, G=channels, P=size, Q=size)
 
 
 @cache
 def _cost(block: Block) -> BlockCost:
     layers = block.layers()
-    input_bytes = 4 * block.in_channels * block.size**2
+    input_bytes = 4 * block.in_views * block.in_channels * block.size**2
     return BlockCost(
         sum(layer.macs for layer in layers), sum(layer.parameters for layer in layers), peak_activation_bytes(layers, input_bytes)
     )
@@ -102,7 +114,7 @@ def round_channels(channels: float, multiple: int = 8) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess(Block):
-    """Pixels from 0 to 1 in: normalised by the training images' mean and deviation, resized to the resolution."""
+    """Pixels from 0 to 1 in: normalised by the training images' mean and deviation, resized; of two views the second is mirrored."""
 
     channels: int
     resolution: int
@@ -110,6 +122,11 @@ class Preprocess(Block):
     @property
     def in_channels(self) -> int:
         return self.channels
+
+    @property
+    def in_views(self) -> int:
+        """One: the others are made here."""
+        return 1
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
         return (self._elementwise("resize", reads, channels=self.channels, size=self.resolution),)
@@ -136,9 +153,7 @@ class ConvBlock(Block):
         if self.pool == 1:
             return (conv,)
         after = size // self.pool
-        pool = Layer(
-            f"{self.slot}.pool", "pool", (conv.name,), G=self.outputs, P=after, Q=after, R=self.pool, S=self.pool, stride=self.pool
-        )
+        pool = self._layer("pool", "pool", conv.name, G=self.outputs, P=after, Q=after, R=self.pool, S=self.pool, stride=self.pool)
         return (conv, pool)
 
 
@@ -177,7 +192,7 @@ class InvertedResidual(Block):
         if self.squeeze:
             narrow, wide = round_channels(hidden / 4), layers[-1].name
             layers += [
-                Layer(f"{self.slot}.squeeze.pool", "pool", (wide,), G=hidden, R=size, S=size, stride=size),
+                self._layer("squeeze.pool", "pool", wide, G=hidden, R=size, S=size, stride=size),
                 self._conv("squeeze.reduce", f"{self.slot}.squeeze.pool", into=hidden, out=narrow, size=1),
                 self._conv("squeeze.expand", f"{self.slot}.squeeze.reduce", into=narrow, out=hidden, size=1),
                 self._elementwise("squeeze.scale", wide, f"{self.slot}.squeeze.expand", channels=hidden, size=size),
@@ -231,10 +246,9 @@ class Bottleneck(Block):
         shortcut = reads
         if self.project:
             if self.stride > 1:
-                shortcut = f"{self.slot}.shortcut.pool"
-                layers.append(
-                    Layer(shortcut, "pool", (reads,), G=self.inputs, P=size, Q=size, R=self.stride, S=self.stride, stride=self.stride)
-                )
+                stride = self.stride
+                layers.append(self._layer("shortcut.pool", "pool", reads, G=self.inputs, P=size, Q=size, R=stride, S=stride, stride=stride))
+                shortcut = layers[-1].name
             layers.append(self._conv("shortcut", shortcut, into=self.inputs, out=self.outputs, size=size))
             shortcut = layers[-1].name
         layers.append(self._elementwise("add", f"{self.slot}.conv3", shortcut, channels=self.outputs, size=size))
@@ -291,7 +305,7 @@ class Cell(Block):
                 if operation in CONV_KERNELS:
                     layers.append(self._conv(name, value, into=width, out=width, size=size, kernel=CONV_KERNELS[operation]))
                 elif operation == "avg_pool_3x3":
-                    layers.append(Layer(f"{self.slot}.{name}", "pool", (value,), G=width, P=size, Q=size, R=3, S=3))
+                    layers.append(self._layer(name, "pool", value, G=width, P=size, Q=size, R=3, S=3))
                 terms.append(value if operation == "skip_connect" else layers[-1].name)
             if len(terms) > 1:
                 layers.append(self._elementwise(f"add{target}", *terms, channels=width, size=size))
@@ -314,14 +328,14 @@ class Reduction(Block):
         size, into, out = halved(self.size, 2), self.inputs, self.outputs
         first = self._conv("conv1", reads, into=into, out=out, size=size, kernel=3, stride=2)
         second = self._conv("conv2", first.name, into=out, out=out, size=size, kernel=3)
-        pool = Layer(f"{self.slot}.shortcut.pool", "pool", (reads,), G=into, P=size, Q=size, R=2, S=2, stride=2)
+        pool = self._layer("shortcut.pool", "pool", reads, G=into, P=size, Q=size, R=2, S=2, stride=2)
         shortcut = self._conv("shortcut", pool.name, into=into, out=out, size=size, bias=False)
         return (first, second, pool, shortcut, self._elementwise("add", second.name, shortcut.name, channels=out, size=size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head(Block):
-    """Optional BatchNorm, 1x1 convolution, global average pooling, optional hidden linear layer, linear classifier."""
+    """Optional BatchNorm, 1x1 convolution, global average pooling (over all views), optional hidden linear layer, linear classifier."""
 
     inputs: int
     classes: int
@@ -346,10 +360,10 @@ class Head(Block):
         if self.expand:
             before = layers[-1].name if layers else reads
             layers.append(self._conv("expand", before, into=self.inputs, out=self.expand, size=self.size))
-        width = self.expand or self.inputs
-        layers.append(
-            Layer(f"{self.slot}.pool", "pool", (layers[-1].name if layers else reads,), G=width, R=self.size, S=self.size, stride=self.size)
-        )
+        width, before = self.expand or self.inputs, layers[-1].name if layers else reads
+        layers.append(self._layer("pool", "pool", before, G=width, R=self.size, S=self.size, stride=self.size))
+        if self.views > 1:
+            layers.append(Layer(f"{self.slot}.views", "elementwise", (layers[-1].name,), G=width))
         if self.hidden:
             layers.append(Layer(f"{self.slot}.hidden", "matmul", (layers[-1].name,), K=self.hidden, C=width))
         layers.append(Layer(f"{self.slot}.classifier", "matmul", (layers[-1].name,), K=self.classes, C=self.hidden or width))

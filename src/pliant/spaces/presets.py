@@ -64,7 +64,7 @@ def plain_32(channels: int, image_size: int, classes: int) -> Space:
 
 
 def wide_32(channels: int, image_size: int, classes: int) -> Space:
-    """For images of 28 to 32 pixels that are hard to tell apart: plain-32 with half as many channels again where images are large."""
+    """For images of 28 to 32 pixels that are hard to tell apart: plain-32 with more channels where images are large, and two views."""
     widths, ratios = (0.5, 0.625, 0.75, 0.875, 1.0), (0.5, 0.75, 1.0)
     stages = (
         ResidualStage(96, (0, 1), widths, ratios),
@@ -72,7 +72,7 @@ def wide_32(channels: int, image_size: int, classes: int) -> Space:
         ResidualStage(384, (0, 1), widths, ratios),
     )
     resolutions = _resolutions(image_size, (0.75, 1.0), 4, 16)
-    return PlainSpace("wide-32", stages, resolutions, stem=32, channels=channels, image_size=image_size, classes=classes)
+    return PlainSpace("wide-32", stages, resolutions, stem=32, views=(1, 2), channels=channels, image_size=image_size, classes=classes)
 
 
 def ofa_mobilenetv3(channels: int, image_size: int, classes: int) -> Space:

@@ -6,6 +6,7 @@ convolutions that pool early and are wide, which train many times faster there t
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ class PlainSpace(Space):
         stages: the table; depths may be 0.
         resolutions: smallest first; pooling drops rows and columns beyond a multiple of its stride.
         stem: channels of the first convolution, which keeps the size.
+        views: numbers of views of an image, of 1 and 2; a network with 2 also sees the mirror image and averages what its head reads.
+            It has the weights of the network with 1, and twice its MACs. No such choice where empty.
 
     Raises:
         EncodingError: a resolution is below the product of all strides, so nothing would be left of the image.
@@ -65,6 +68,7 @@ class PlainSpace(Space):
         resolutions: Sequence[int],
         *,
         stem: int,
+        views: Sequence[int] = (),
         activation: Activation = "relu",
         dropout: float = 0.0,
         channels: int,
@@ -72,7 +76,7 @@ class PlainSpace(Space):
         classes: int,
     ) -> None:
         super().__init__(name, channels=channels, image_size=image_size, classes=classes)
-        self.stages, self.resolutions = tuple(stages), tuple(resolutions)
+        self.stages, self.resolutions, self.views = tuple(stages), tuple(resolutions), tuple(views)
         self.stem, self.activation, self.dropout = stem, activation, dropout
         least = math.prod(stage.stride for stage in self.stages)
         if min(self.resolutions) < least:
@@ -83,11 +87,26 @@ class PlainSpace(Space):
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
-        """Resolution; then by stage its width and depth, and by residual block a ratio."""
-        return _residual_choices(self.stages, self.resolutions)
+        """Resolution and views; then by stage its width and depth, and by residual block a ratio."""
+        first, *others = _residual_choices(self.stages, self.resolutions)
+        return (first, *([Choice("v", self.views, "views")] if self.views else []), *others)
+
+    def one_view(self) -> PlainSpace:
+        """The same networks with one view each, under the same names."""
+        if not self.views:
+            return self
+        frame = {"stem": self.stem, "activation": self.activation, "dropout": self.dropout}
+        images = {"channels": self.channels, "image_size": self.image_size, "classes": self.classes}
+        return PlainSpace(self.name, self.stages, self.resolutions, views=(1,), **frame, **images)  # type: ignore[arg-type]
 
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
         """Preprocess, stem, stages, head."""
+        blocks = self._blocks(architecture)
+        views = int(architecture.mapping.get("v", 1))
+        return blocks if views == 1 else tuple(dataclasses.replace(block, views=views) for block in blocks)
+
+    def _blocks(self, architecture: Architecture) -> tuple[Block, ...]:
+        """The blocks for one view."""
         chosen, act = architecture.mapping, self.activation
         size, width = int(chosen["r"]), self.stem
         blocks: list[Block] = [

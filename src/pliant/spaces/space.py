@@ -27,7 +27,7 @@ BLOCK_CACHE_ENTRIES = 100_000
 """Architectures whose blocks are kept; a search of 20,000 candidates asks for the same ones many times."""
 
 
-Dimension = Literal["resolution", "kernel", "depth", "width", "other"]
+Dimension = Literal["resolution", "views", "kernel", "depth", "width", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,10 @@ class Space(ABC):
             return True
         parent = choice.needs[0]
         return parent in so_far and _at_least(so_far[parent], choice)
+
+    def one_view(self) -> Space:
+        """The same networks with one view of every image each, where a space has others: all that weights can learn from."""
+        return self
 
     def largest(self) -> Architecture:
         """Every choice at its last option."""
