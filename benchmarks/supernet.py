@@ -6,7 +6,8 @@
     python benchmarks/supernet.py cifar10 --data ../shared/data/cifar10 --search
 
 The five are the largest, the smallest, and by validation accuracy the best of 16 random ones near three quarters, a half and a
-quarter of the largest's MACs; with `--search` the best that Pliant's search finds within these shares. Training resumes where
+quarter of the largest's MACs; with `--search` the best that Pliant's search finds within these shares. Where the space has
+networks of two views, the largest one with one view stands beside them. Training resumes where
 it was stopped; the test split is opened once, after everything else. Latencies want a quiet machine: `--only-latency` measures
 those of a result anew.
 """
@@ -63,7 +64,13 @@ def chosen_architectures(run, estimator):
                 break
         scores = [result.top1 for result in estimator(near)]
         found[f"{share:.0%} of its MACs"] = near[int(np.argmax(scores))]
-    return found | {"smallest": space.smallest()}
+    return found | ends(space)
+
+
+def ends(space):
+    """The largest network that sees one view of an image, where that is another one than the largest; the smallest."""
+    alone = space.one_view().largest()
+    return ({"largest, one view": alone} if alone != space.largest() else {}) | {"smallest": space.smallest()}
 
 
 def searched_architectures(run, estimator):
@@ -90,7 +97,7 @@ def searched_architectures(run, estimator):
     for share in SHARES:
         within = [one.architecture for one in history if one.cost.macs <= share * largest][:FINALISTS]
         found[f"{share:.0%} of its MACs"] = max(within, key=lambda one: estimator.validate(one).top1)
-    return found | {"smallest": space.smallest()}
+    return found | ends(space)
 
 
 def train_alone(run, architecture, folder, precision):
