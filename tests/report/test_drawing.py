@@ -53,6 +53,14 @@ def test_a_shortcut_is_a_bracket() -> None:
     assert _drawn(plain, plain.smallest()).count('class="shortcut"') == 0
 
 
+def test_two_views_are_said_where_they_begin_and_end() -> None:
+    space = preset("wide-32", channels=3, image_size=32, classes=10)
+    one, two = (_drawn(space, architecture) for architecture in (space.one_view().largest(), space.largest()))
+    for words in ("and mirrored", "mean of both views"):
+        assert words in two
+        assert words not in one
+
+
 def test_an_unknown_block_is_named_and_nothing_else() -> None:
     svg = drawing(
         [{"slot": "<i>", "type": "Attention", "sizes": {"heads": 4}}, {"slot": "stem", "type": "ConvBlock", "sizes": {"wrong": 1}}]

@@ -78,7 +78,8 @@ def _words(block: Block) -> tuple[str, str]:
     """What a block is, and its channels and extras."""
     match block:
         case Preprocess():
-            return "normalise, resize", f"{block.channels} channel{'' if block.channels == 1 else 's'} at {square(block.resolution)}"
+            channels = f"{block.channels} channel{'' if block.channels == 1 else 's'} at {square(block.resolution)}"
+            return "normalise, resize", _listed(channels, "and mirrored" if block.views > 1 else "")
         case ConvBlock():
             extras = (*_stride(block.stride), f"pool {block.pool}" if block.pool > 1 else "")
             return f"{square(block.kernel)} convolution", _listed(_flow(block.inputs, block.outputs), *extras)
@@ -97,7 +98,7 @@ def _words(block: Block) -> tuple[str, str]:
             return "reduction", _listed(_flow(block.inputs, block.outputs), *_stride(2))
         case Head():
             inner = [width for width in (block.expand, block.hidden) if width]
-            return "pool, classify", _flow(block.inputs, *inner, block.classes)
+            return "pool, classify", _listed(_flow(block.inputs, *inner, block.classes), "mean of both views" if block.views > 1 else "")
     raise AssertionError(f"a block of type {type(block).__name__} has no words")
 
 
