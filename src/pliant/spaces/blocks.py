@@ -66,9 +66,9 @@ class Block(ABC):
         found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "slot"}
         return found if self.views > 1 else {name: value for name, value in found.items() if name != "views"}
 
-    def _layer(self, name: str, kind: Kind, *reads: str, **sizes: int) -> Layer:
+    def _layer(self, name: str, kind: Kind, *reads: str, bias: bool = True, **sizes: int) -> Layer:
         """A loop nest named within the block, over all views."""
-        return Layer(f"{self.slot}.{name}", kind, reads, N=self.views, **sizes)
+        return Layer(f"{self.slot}.{name}", kind, reads, N=self.views, bias=bias, **sizes)
 
     def _conv(
         self,
