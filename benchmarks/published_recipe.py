@@ -1,6 +1,7 @@
 """What does a published recipe reach on these CIFAR-10 images? A bar for the supernet, and for what their compression costs.
 
-    python benchmarks/published_recipe.py --data ../shared/data/cifar10 [--epochs 8 24]
+    python benchmarks/published_recipe.py --data ../shared/data/cifar10 [--epochs 8 16]
+    python benchmarks/published_recipe.py --data cifar10-original.npz        # see original_cifar10.py
 
 The network and recipe of airbench94 (Jordan 2024, arXiv:2404.00498), written anew: frozen whitening filters, three groups of two 3x3
 convolutions, identity start, biases of normalisations at 64 times the rate, alternating flips; on the original images the paper
@@ -149,7 +150,7 @@ def main():
         plain, mirrored = accuracies(network, data.validation, normalised)
         rows.append({"epochs": epochs, "validation_top1": plain, "with_mirror_image": mirrored, "cpu_s": seconds})
     size = sum(one.numel() for one in network.parameters())
-    publish("published_recipe", rows, seed=arguments.seed, images=len(data.validation), parameters=size)
+    publish(f"published_recipe-{data.name}", rows, seed=arguments.seed, images=len(data.validation), parameters=size)
 
 
 if __name__ == "__main__":
