@@ -19,7 +19,14 @@ from pliant.devices.measure import Settings, anchor_model
 from pliant.devices.profile import measure_networks, profile_device, random_network_model
 from pliant.spaces.presets import preset
 
-IMAGES = {"digits": (1, 8), "mobile-32": (3, 32), "plain-32": (3, 32), "ofa-mobilenetv3": (3, 224), "ofa-resnet50": (3, 224)}
+IMAGES = {
+    "digits": (1, 8),
+    "mobile-32": (3, 32),
+    "plain-32": (3, 32),
+    "wide-32": (3, 32),
+    "ofa-mobilenetv3": (3, 224),
+    "ofa-resnet50": (3, 224),
+}
 
 
 def main():
@@ -60,7 +67,7 @@ def main():
                 "preempted_share": float(np.mean([one.preempted_share for one in found.values()])),
             }
         )
-    publish("latency", rows)
+    publish("-".join(["latency", *(arguments.preset or ())]), rows)
 
 
 if __name__ == "__main__":
