@@ -10,11 +10,13 @@ from pliant.accelerator.onnx_import import onnx_workload
 from pliant.accuracy.calibration import calibrate
 from pliant.accuracy.sandwich import Sandwich
 from pliant.deploy.package import onnx_bytes
+from pliant.errors import EncodingError
 from pliant.networks.supernet import Supernet, build
 from pliant.pipeline.run import Run
 from pliant.pipeline.subject import networks_of
 from pliant.pipeline.train import schedule
 from pliant.spaces.presets import preset
+from pliant.spaces.resnet import PlainSpace
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,11 @@ def test_without_the_choice_every_network_has_one_view(space):
     assert alone.one_view().choices == alone.choices
     plain = preset("plain-32", channels=3, image_size=24, classes=10)
     assert plain.one_view() is plain
+
+
+def test_there_is_no_third_view(space):
+    with pytest.raises(EncodingError, match=r"received views \(1, 3\)"):
+        PlainSpace("p", space.stages, (24,), stem=8, views=(1, 3), channels=3, image_size=24, classes=2)
 
 
 def test_scores_and_training_see_one_view(space, tmp_path):

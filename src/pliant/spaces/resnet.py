@@ -58,7 +58,7 @@ class PlainSpace(Space):
             It has the weights of the network with 1, and twice its MACs. No such choice where empty.
 
     Raises:
-        EncodingError: a resolution is below the product of all strides, so nothing would be left of the image.
+        EncodingError: a resolution is below the product of all strides, so nothing would be left of the image; views of another number.
     """
 
     def __init__(
@@ -78,6 +78,10 @@ class PlainSpace(Space):
         super().__init__(name, channels=channels, image_size=image_size, classes=classes)
         self.stages, self.resolutions, self.views = tuple(stages), tuple(resolutions), tuple(views)
         self.stem, self.activation, self.dropout = stem, activation, dropout
+        if not set(self.views) <= {1, 2}:
+            raise EncodingError(
+                f"a network sees an image (1) or its mirror image as well (2), received views {self.views}. Use 1, 2 or both."
+            )
         least = math.prod(stage.stride for stage in self.stages)
         if min(self.resolutions) < least:
             raise EncodingError(
