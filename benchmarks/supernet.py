@@ -6,10 +6,9 @@
     python benchmarks/supernet.py cifar10 --data ../shared/data/cifar10 --search
 
 The five are the largest, the smallest, and by validation accuracy the best of 16 random ones near three quarters, a half and a
-quarter of the largest's MACs; with `--search` the best that Pliant's search finds within these shares. Where the space has
-networks of two views, the largest one with one view stands beside them. Training resumes where
-it was stopped; the test split is opened once, after everything else. Latencies want a quiet machine: `--only-latency` measures
-those of a result anew.
+quarter of the largest's MACs; with `--search` the best that Pliant's search finds within these shares. Where the space has networks of
+two views, the largest one with one view stands beside them. Training resumes where it was stopped; the test split is opened once,
+after everything else. Latencies want a quiet machine: `--only-latency` measures those of a result anew.
 """
 
 from __future__ import annotations
