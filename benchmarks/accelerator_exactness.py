@@ -22,9 +22,22 @@ from pliant.accelerator.simulate import walk, walk_stall
 def chip(generator: np.random.Generator, *, multicast: bool) -> Chip:
     """No limits of size; bandwidths and double buffering are drawn."""
     bandwidth = [float(value) for value in generator.integers(1, 30, size=3)]
-    registers = Memory(1e9, double_buffered=bool(generator.integers(2)), bandwidth_bytes_per_cycle=bandwidth[0])
-    buffer = Memory(1e9, double_buffered=bool(generator.integers(2)), bandwidth_bytes_per_cycle=bandwidth[1])
-    return Chip("wide", (Axis("a", 10**6, max_loops=8),), registers, buffer, TABLES["eyeriss"], 100.0, bandwidth[2], multicast=multicast)
+    registers = Memory(
+        1e9, double_buffered=bool(generator.integers(2)), bandwidth_bytes_per_cycle=bandwidth[0]
+    )
+    buffer = Memory(
+        1e9, double_buffered=bool(generator.integers(2)), bandwidth_bytes_per_cycle=bandwidth[1]
+    )
+    return Chip(
+        "wide",
+        (Axis("a", 10**6, max_loops=8),),
+        registers,
+        buffer,
+        TABLES["eyeriss"],
+        100.0,
+        bandwidth[2],
+        multicast=multicast,
+    )
 
 
 def main() -> None:
@@ -41,7 +54,11 @@ def main() -> None:
         counts = evaluate(layer, chip(generator, multicast=multicast), mapping).counts
         unequal += counts != walk(layer, mapping, multicast=multicast)
         covered = np.array(mapping.register) * mapping.elements * mapping.buffer * mapping.dram
-        ragged += bool((covered != [layer.N, layer.G, layer.K, layer.C, layer.P, layer.Q, layer.R, layer.S]).any())
+        ragged += bool(
+            (
+                covered != [layer.N, layer.G, layer.K, layer.C, layer.P, layer.Q, layer.R, layer.S]
+            ).any()
+        )
         bypassed += bool(mapping.bypass)
     late = 0
     for index in range(options.stalls):
@@ -49,9 +66,20 @@ def main() -> None:
         hardware = chip(generator, multicast=index % 4 > 0)
         cycles = evaluate(layer, hardware, mapping, latency="stall_exact").cycles
         late += not math.isclose(cycles, walk_stall(layer, hardware, mapping), rel_tol=1e-12)
-    counted = {"what": "counts", "nests": options.nests, "unequal": unequal, "with_ragged_edges": ragged, "with_a_bypass": bypassed}
+    counted = {
+        "what": "counts",
+        "nests": options.nests,
+        "unequal": unequal,
+        "with_ragged_edges": ragged,
+        "with_a_bypass": bypassed,
+    }
     stalled = {"what": "stall-exact latency", "nests": options.stalls, "unequal": late}
-    publish("accelerator_exactness", [counted, stalled], seed=options.seed, cpu_s=time.process_time() - started)
+    publish(
+        "accelerator_exactness",
+        [counted, stalled],
+        seed=options.seed,
+        cpu_s=time.process_time() - started,
+    )
 
 
 if __name__ == "__main__":

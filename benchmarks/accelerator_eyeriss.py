@@ -25,7 +25,15 @@ def isca_chip() -> Chip:
     """The machine of the ISCA 2016 paper's analysis: 16 x 16 elements, 512 B each, 128 KiB buffer."""
     axes = (Axis("rows", 16, "RCKG"), Axis("columns", 16, "PKCNG"))
     words = Words(16, 16, 16, 16)
-    return Chip("eyeriss-isca16", axes, Memory(512.0), Memory(131072.0), TABLES["eyeriss"], 200.0, words=words)
+    return Chip(
+        "eyeriss-isca16",
+        axes,
+        Memory(512.0),
+        Memory(131072.0),
+        TABLES["eyeriss"],
+        200.0,
+        words=words,
+    )
 
 
 def measured_chip() -> Chip:
@@ -46,10 +54,20 @@ def bars(reference: dict[str, Any]) -> list[dict[str, Any]]:
         fixed = row_stationary.cost.energy_parts
         for name, key in (("ALU", "mac"), ("DRAM", "dram"), ("RF", "register")):
             published = reference["alexnet"][layer.name][name]
-            row = {"layer": layer.name, "part": name, "published": published, "optimal": parts[key] / 1e9, "row": fixed[key] / 1e9}
+            row = {
+                "layer": layer.name,
+                "part": name,
+                "published": published,
+                "optimal": parts[key] / 1e9,
+                "row": fixed[key] / 1e9,
+            }
             # The published bars count the four accesses of a multiply-accumulate; ours add what fills the registers.
             counts = row_stationary.cost.counts
-            row["macs_only"] = (4 * counts["operations"] - counts["started_sums"]) / 1e9 if name == "RF" else row["row"]
+            row["macs_only"] = (
+                (4 * counts["operations"] - counts["started_sums"]) / 1e9
+                if name == "RF"
+                else row["row"]
+            )
             rows.append(row)
     return rows
 
@@ -69,7 +87,11 @@ def whole(layers: list[tuple[BestMapping, float]]) -> dict[str, float]:
     on_chip = sum(layer.cost.energy - layer.cost.energy_parts["dram"] for layer, _ in layers)
     saved = sum(gated(layer, measured_chip(), zeros) for layer, zeros in layers)
     power = on_chip * 1e-9 / milliseconds * 1e3
-    return {"latency_ms": milliseconds, "power_mw": power, "gated_mw": power * (1 - saved / on_chip)}
+    return {
+        "latency_ms": milliseconds,
+        "power_mw": power,
+        "gated_mw": power * (1 - saved / on_chip),
+    }
 
 
 def chip_rows(layers: tuple[Layer, ...], published: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -104,9 +126,17 @@ def main() -> None:
     parser.add_argument("reference", type=Path)
     options = parser.parse_args()
     reference = json.loads(options.reference.read_text(encoding="utf-8"))
-    publish("accelerator_eyeriss_bars", bars(reference["eyeriss_isca16_energy"]), unit="1e9 MAC energies, batch 16")
+    publish(
+        "accelerator_eyeriss_bars",
+        bars(reference["eyeriss_isca16_energy"]),
+        unit="1e9 MAC energies, batch 16",
+    )
     for name, layers in (("alexnet", alexnet(4).layers), ("vgg16", vgg16(3).layers)):
-        publish(f"accelerator_eyeriss_{name}", chip_rows(layers, reference["eyeriss_chip"][name]), power="of the chip, without DRAM")
+        publish(
+            f"accelerator_eyeriss_{name}",
+            chip_rows(layers, reference["eyeriss_chip"][name]),
+            power="of the chip, without DRAM",
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,13 @@ from accelerator_networks import NETWORKS
 from numba import get_num_threads
 from result import publish
 
-from pliant.accelerator.baselines import DATAFLOWS, decode, fixed_dataflow, naas_evolution, random_search
+from pliant.accelerator.baselines import (
+    DATAFLOWS,
+    decode,
+    fixed_dataflow,
+    naas_evolution,
+    random_search,
+)
 from pliant.accelerator.chip import Chip, load_chip
 from pliant.accelerator.cost import evaluate_many
 from pliant.accelerator.mapper import optimal_mapping
@@ -47,7 +53,10 @@ def networks() -> list[dict[str, Any]]:
                 started = time.process_time()
                 mapped = map_workload(build(), load_chip(chip), goal)  # type: ignore[arg-type]
                 total = time.process_time() - started
-                seconds = [layer.certificate.seconds for layer in {id(item.certificate): item for item in mapped.layers}.values()]
+                seconds = [
+                    layer.certificate.seconds
+                    for layer in {id(item.certificate): item for item in mapped.layers}.values()
+                ]
                 rows.append(
                     {
                         "objective": goal,
@@ -74,9 +83,21 @@ def rates() -> list[dict[str, Any]]:
     many, odd = np.tile(codes, (20, 1)), np.tile(ragged, (20, 1))
     rows = []
     for name, call, mappings in (
-        ("any two orders, mappings of the mapper's space", lambda: evaluate_many(layer, chip, many), len(many)),
-        ("any two orders, ragged at every level", lambda: evaluate_many(layer, chip, odd), len(odd)),
-        ("nine orders, eight bypasses", lambda: evaluate_orders(layer, chip, codes), 72 * len(codes)),
+        (
+            "any two orders, mappings of the mapper's space",
+            lambda: evaluate_many(layer, chip, many),
+            len(many),
+        ),
+        (
+            "any two orders, ragged at every level",
+            lambda: evaluate_many(layer, chip, odd),
+            len(odd),
+        ),
+        (
+            "nine orders, eight bypasses",
+            lambda: evaluate_orders(layer, chip, codes),
+            72 * len(codes),
+        ),
     ):
         call()
         seconds = []
@@ -106,7 +127,11 @@ def evolution(evaluations: int, seeds: int) -> list[dict[str, Any]]:
             best = optimal_mapping(layer, chip).value
             row: dict[str, Any] = {"chip": chip_name, "layer": layer.name}
             for name, search in (("naas", naas_evolution), ("random", random_search)):
-                found = [search(layer, chip, "edp", evaluations, np.random.default_rng(seed)).value / best for seed in range(seeds)]
+                found = [
+                    search(layer, chip, "edp", evaluations, np.random.default_rng(seed)).value
+                    / best
+                    for seed in range(seeds)
+                ]
                 row[name] = statistics.median(found)
                 row[f"{name}_worst"] = max(found)
             row |= {name: over_optimum(layer, chip, name, best) for name in DATAFLOWS}

@@ -17,19 +17,45 @@ class _Builder:
         return name
 
     def conv(
-        self, name: str, out: int, kernel: int, stride: int = 1, groups: int = 1, size: int | None = None, source: str | None = None
+        self,
+        name: str,
+        out: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        size: int | None = None,
+        source: str | None = None,
     ) -> str:
         self.size = size or -(-self.size // stride)
-        shape = {"G": groups, "K": out // groups, "C": self.channels // groups, "P": self.size, "Q": self.size, "R": kernel, "S": kernel}
+        shape = {
+            "G": groups,
+            "K": out // groups,
+            "C": self.channels // groups,
+            "P": self.size,
+            "Q": self.size,
+            "R": kernel,
+            "S": kernel,
+        }
         self.channels = out
         return self.add(name, "conv", (source,) if source else None, **shape, stride=stride)
 
     def pool(self, name: str, kernel: int, stride: int, size: int | None = None) -> str:
         self.size = size or -(-self.size // stride)
-        return self.add(name, "pool", G=self.channels, P=self.size, Q=self.size, R=kernel, S=kernel, stride=stride)
+        return self.add(
+            name,
+            "pool",
+            G=self.channels,
+            P=self.size,
+            Q=self.size,
+            R=kernel,
+            S=kernel,
+            stride=stride,
+        )
 
     def add_up(self, name: str, other: str) -> str:
-        return self.add(name, "elementwise", (self.last, other), G=self.channels, P=self.size, Q=self.size)
+        return self.add(
+            name, "elementwise", (self.last, other), G=self.channels, P=self.size, Q=self.size
+        )
 
     def dense(self, name: str, out: int, inner: int) -> str:
         return self.add(name, "matmul", K=out, C=inner)
@@ -58,7 +84,9 @@ def alexnet(batch: int = 1) -> Workload:
 def vgg16(batch: int = 1) -> Workload:
     """Simonyan and Zisserman 2014, configuration D."""
     net = _Builder(batch, 3, 224)
-    for stage, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
+    for stage, (width, depth) in enumerate(
+        ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1
+    ):
         for index in range(1, depth + 1):
             net.conv(f"conv{stage}-{index}", width, 3)
         net.pool(f"pool{stage}", 2, 2)

@@ -46,7 +46,9 @@ def parse(lines: list[str]) -> list[tuple[str, Any]]:
     nest: list[tuple[str, Any]] = []
     for line in lines:
         if match := re.match(r"\|\s*for (\w) in \[0:(\d+)\)(.*)", line):
-            nest.append(("loop", (match[1].replace("M", "K"), int(match[2]), "Spatial" in match[3])))
+            nest.append(
+                ("loop", (match[1].replace("M", "K"), int(match[2]), "Spatial" in match[3]))
+            )
         elif match := re.match(r"(\w+) \[(.*)\]", line):
             nest.append(("level", (match[1], [name for name in TENSORS if f"{name}:" in match[2]])))
     return nest
@@ -90,7 +92,9 @@ def merge(loops: list[tuple[str, int]]) -> list[tuple[str, int]]:
     return merged
 
 
-def pair_counts(tensor: str, outer: list[Loop], below: list[Loop], parent_loops: int, stride: int) -> tuple[dict[str, int], int]:
+def pair_counts(
+    tensor: str, outer: list[Loop], below: list[Loop], parent_loops: int, stride: int
+) -> tuple[dict[str, int], int]:
     """Counts between a level and the next one inwards, of one instance of the outer level; and inner instances.
 
     Args:
@@ -108,7 +112,10 @@ def pair_counts(tensor: str, outer: list[Loop], below: list[Loop], parent_loops:
     merged = merge([(dim, bound) for dim, bound, spatial in outer if not spatial])
     temporal = split_twice(merged)
     spread = [loop for index, loop in enumerate(outer) if loop[2] and index >= parent_loops]
-    layer = layer_of([loop for index, loop in enumerate(outer) if not loop[2] or index >= parent_loops] + below, stride)
+    layer = layer_of(
+        [loop for index, loop in enumerate(outer) if not loop[2] or index >= parent_loops] + below,
+        stride,
+    )
     cut = cut_of(temporal)
     upper, lower = temporal[:cut], temporal[cut:]
     for (old, bound), (new, _) in zip(merged, temporal, strict=True):
@@ -124,7 +131,9 @@ def pair_counts(tensor: str, outer: list[Loop], below: list[Loop], parent_loops:
 
     register = factors([(dim, bound) for dim, bound, _ in below])
     spatial = factors([(dim, bound) for dim, bound, _ in spread])
-    mapping = Mapping(register, (spatial,), factors(lower), factors(upper), order(lower), order(upper))  # type: ignore[arg-type]
+    mapping = Mapping(
+        register, (spatial,), factors(lower), factors(upper), order(lower), order(upper)
+    )  # type: ignore[arg-type]
     chip = Chip("roomy", (Axis("all", 10**9, max_loops=8),), ROOMY, ROOMY, TABLES["eyeriss"], 1.0)
     return evaluate(layer, chip, mapping, halo=True).counts, math.prod(spatial)
 
@@ -134,7 +143,8 @@ def compare(case: dict[str, Any]) -> Iterator[Entry]:
     name = "/".join(
         part
         for part in case["source"].split("/")
-        if re.match(r"\d\d-|simba|simple", part) or part in ("os", "ws", "no-tiling", "tiling", "cp", "kp", "freebypass", "null")
+        if re.match(r"\d\d-|simba|simple", part)
+        or part in ("os", "ws", "no-tiling", "tiling", "cp", "kp", "freebypass", "null")
     )
     nest = parse(case["mapping"])
     loops = [(position, item) for position, (kind, item) in enumerate(nest) if kind == "loop"]
@@ -148,7 +158,11 @@ def compare(case: dict[str, Any]) -> Iterator[Entry]:
     )
     stride = 2 if inputs == 151875 else 1
     for tensor, letter in TENSORS.items():
-        holders = [(position, item[0]) for position, (kind, item) in enumerate(nest) if kind == "level" and tensor in item[1]]
+        holders = [
+            (position, item[0])
+            for position, (kind, item) in enumerate(nest)
+            if kind == "level" and tensor in item[1]
+        ]
         for index, (position, level) in enumerate(holders):
             published = case["levels"][level]["tensors"][tensor]
             below = [loop for place, loop in loops if place > position]
@@ -156,23 +170,59 @@ def compare(case: dict[str, Any]) -> Iterator[Entry]:
                 inner_position, inner = holders[index + 1]
                 outer = [loop for place, loop in loops if place < inner_position]
                 inside = [loop for place, loop in loops if place > inner_position]
-                counts, instances = pair_counts(letter, outer, inside, sum(place < position for place, _ in loops), stride)
+                counts, instances = pair_counts(
+                    letter, outer, inside, sum(place < position for place, _ in loops), stride
+                )
                 fills = case["levels"][inner]["tensors"][tensor]["fills"]
                 if letter == "O":
-                    yield Entry(name, inner, tensor, "fills", fills, counts["restored_sums"] // instances)
-                    yield Entry(name, level, tensor, "reads", published["reads"], counts["array_sum_reads"])
-                    yield Entry(name, level, tensor, "updates", published["updates"], counts["array_output_writes"])
+                    yield Entry(
+                        name, inner, tensor, "fills", fills, counts["restored_sums"] // instances
+                    )
+                    yield Entry(
+                        name, level, tensor, "reads", published["reads"], counts["array_sum_reads"]
+                    )
+                    yield Entry(
+                        name,
+                        level,
+                        tensor,
+                        "updates",
+                        published["updates"],
+                        counts["array_output_writes"],
+                    )
                 else:
                     kind = "weight" if letter == "W" else "input"
-                    yield Entry(name, inner, tensor, "fills", fills, counts[f"delivered_{kind}s"] // instances)
-                    yield Entry(name, level, tensor, "reads", published["reads"], counts[f"array_{kind}_reads"])
+                    yield Entry(
+                        name,
+                        inner,
+                        tensor,
+                        "fills",
+                        fills,
+                        counts[f"delivered_{kind}s"] // instances,
+                    )
+                    yield Entry(
+                        name,
+                        level,
+                        tensor,
+                        "reads",
+                        published["reads"],
+                        counts[f"array_{kind}_reads"],
+                    )
             else:
-                operations = math.prod(bound for _, bound, spatial in (item for _, item in loops) if not spatial)
+                operations = math.prod(
+                    bound for _, bound, spatial in (item for _, item in loops) if not spatial
+                )
                 # Elements that need the same word share one read.
-                between = math.prod(bound for dim, bound, spatial in below if spatial and dim in RELEVANT[letter])
+                between = math.prod(
+                    bound for dim, bound, spatial in below if spatial and dim in RELEVANT[letter]
+                )
                 ours = operations * between
                 yield Entry(
-                    name, level, tensor, "updates" if letter == "O" else "reads", published["updates" if letter == "O" else "reads"], ours
+                    name,
+                    level,
+                    tensor,
+                    "updates" if letter == "O" else "reads",
+                    published["updates" if letter == "O" else "reads"],
+                    ours,
                 )
 
 
@@ -184,7 +234,9 @@ def main() -> None:
     from result import publish
 
     unequal = [asdict(entry) for entry in entries if entry.published != entry.ours]
-    publish("accelerator_timeloop", unequal, entries=len(entries), equal=len(entries) - len(unequal))
+    publish(
+        "accelerator_timeloop", unequal, entries=len(entries), equal=len(entries) - len(unequal)
+    )
 
 
 if __name__ == "__main__":

@@ -37,14 +37,28 @@ def prepare(folder: Path) -> None:
     from pliant.workload import Layer
 
     table = EnergyTable(
-        "tpu_like", "ZigZag's tpu_like.yaml, a byte", "picojoule", 8, mac=0.04, register=0.05, noc=0.0, buffer=1.55, dram=90.6
+        "tpu_like",
+        "ZigZag's tpu_like.yaml, a byte",
+        "picojoule",
+        8,
+        mac=0.04,
+        register=0.05,
+        noc=0.0,
+        buffer=1.55,
+        dram=90.6,
     )
     axes = (Axis("D1", 32, "K", 1), Axis("D2", 32, "C", 1))
     # Transfers overlap with work in ZigZag only where a memory is at most half full, so ours is double-buffered: 128 B hold two
     # tiles of 64 weights. ZigZag's single partial sum has ports enough to be exchanged; two here stand for that.
     registers = Memory(weight_bytes=128, input_bytes=256, output_bytes=4, double_buffered=True)
     # Weights never stand in the 2 MiB; the model has one size for all or one each, so inputs and outputs get half of it.
-    buffer = Memory(weight_bytes=2, input_bytes=2.0**20, output_bytes=2.0**20, double_buffered=True, bandwidth_bytes_per_cycle=256)
+    buffer = Memory(
+        weight_bytes=2,
+        input_bytes=2.0**20,
+        output_bytes=2.0**20,
+        double_buffered=True,
+        bandwidth_bytes_per_cycle=256,
+    )
     chip = Chip("tpu_like", axes, registers, buffer, table, 200.0, 8.0, words=Words(8, 8, 8, 16))
     folder.mkdir(parents=True, exist_ok=True)
     cases = []
@@ -104,7 +118,9 @@ def run(folder: Path) -> None:
             started = time.process_time()
             energy, cycles, *_ = get_hardware_performance_zigzag(
                 workload=str(folder / "workload.yaml"),
-                accelerator=str(Path(zigzag.__file__).parent / "inputs" / "hardware" / "tpu_like.yaml"),
+                accelerator=str(
+                    Path(zigzag.__file__).parent / "inputs" / "hardware" / "tpu_like.yaml"
+                ),
                 mapping=str(folder / "mapping.yaml"),
                 opt="EDP",
                 lpf_limit=6,
@@ -112,15 +128,27 @@ def run(folder: Path) -> None:
                 dump_folder=str(folder / f"out_{case['index']}_{kind}"),
                 pickle_filename=str(folder / f"out_{case['index']}_{kind}.pickle"),
             )
-            row[kind] = {"energy_pj": float(energy), "cycles": float(cycles), "cpu_s": time.process_time() - started}
-        row["ours_over_loma_edp"] = row["ours"]["energy_pj"] * row["ours"]["cycles"] / (row["loma"]["energy_pj"] * row["loma"]["cycles"])
+            row[kind] = {
+                "energy_pj": float(energy),
+                "cycles": float(cycles),
+                "cpu_s": time.process_time() - started,
+            }
+        row["ours_over_loma_edp"] = (
+            row["ours"]["energy_pj"]
+            * row["ours"]["cycles"]
+            / (row["loma"]["energy_pj"] * row["loma"]["cycles"])
+        )
         results.append(row)
         print(json.dumps(row), flush=True)
     # Pliant is not installed beside ZigZag, so the result is written here as `result.publish` would.
     result = {
         "benchmark": "accelerator_zigzag",
         "date": date.today().isoformat(),
-        "machine": {"cpu": platform.processor(), "os": platform.platform(), "python": platform.python_version()},
+        "machine": {
+            "cpu": platform.processor(),
+            "os": platform.platform(),
+            "python": platform.python_version(),
+        },
         "zigzag": version("zigzag-dse"),
         "rows": results,
     }

@@ -34,13 +34,17 @@ def differences(supernet, architecture, images):
         module.training = isinstance(module, torch.nn.BatchNorm2d)
     active = relative_difference(plain(images), supernet(images, architecture))
     calibrate(plain, images)
-    session = onnxruntime.InferenceSession(onnx_bytes(plain, supernet.space.blocks(architecture)), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        onnx_bytes(plain, supernet.space.blocks(architecture)), providers=["CPUExecutionProvider"]
+    )
     exported = torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
     return active, relative_difference(plain(images), exported)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--architectures", type=int, default=20)
     arguments = parser.parse_args()
     rows = []
@@ -52,8 +56,14 @@ def main():
             parameter.data += 0.05 * torch.randn_like(parameter)
         rng = np.random.default_rng(0)
         count = arguments.architectures if size < 100 else max(2, arguments.architectures // 5)
-        tried = [space.largest(), space.smallest(), *(space.sample_choices(rng) for _ in range(count - 2))]
-        found = [differences(supernet, one, torch.rand(batch, channels, size, size)) for one in tried]
+        tried = [
+            space.largest(),
+            space.smallest(),
+            *(space.sample_choices(rng) for _ in range(count - 2)),
+        ]
+        found = [
+            differences(supernet, one, torch.rand(batch, channels, size, size)) for one in tried
+        ]
         rows.append(
             {
                 "preset": name,

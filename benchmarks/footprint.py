@@ -41,18 +41,32 @@ def peak_memory_bytes(command):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--into", help="keep the run in this directory")
     arguments = parser.parse_args()
     bare = statistics.median(seconds_of([sys.executable, "-c", "pass"]) for _ in range(9))
-    imported = statistics.median(seconds_of([sys.executable, "-c", "import pliant"]) for _ in range(9))
+    imported = statistics.median(
+        seconds_of([sys.executable, "-c", "import pliant"]) for _ in range(9)
+    )
     rows = [{"what": "import pliant", "seconds": imported, "of_which_python_s": bare}]
     if arguments.run:
         with tempfile.TemporaryDirectory() as folder:
             into = str(arguments.into or f"{folder}/run")
-            command = [sys.executable, "-m", "pliant", "run", arguments.run, "--epochs", str(arguments.epochs), "--into", into]
+            command = [
+                sys.executable,
+                "-m",
+                "pliant",
+                "run",
+                arguments.run,
+                "--epochs",
+                str(arguments.epochs),
+                "--into",
+                into,
+            ]
             started = time.perf_counter()
             peak = peak_memory_bytes(command)
             rows.append(

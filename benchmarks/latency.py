@@ -14,9 +14,9 @@ import numpy as np
 from result import publish
 from scipy.stats import spearmanr
 
-from pliant.devices.lookup import mape_percent
 from pliant.devices.measure import Settings, anchor_model
 from pliant.devices.profile import measure_networks, profile_device, random_network_model
+from pliant.devices.table import mape_percent
 from pliant.spaces.presets import preset
 
 IMAGES = {
@@ -30,7 +30,9 @@ IMAGES = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", choices=IMAGES, action="append")
     parser.add_argument("--networks", type=int, default=40)
     arguments = parser.parse_args()
@@ -41,7 +43,9 @@ def main():
         profile = profile_device(space, settings, seed=0)
         rng = np.random.default_rng(99)
         unseen = list(dict.fromkeys(space.sample_choices(rng) for _ in range(arguments.networks)))
-        models = {str(one): random_network_model(space.blocks(one), rng) for one in unseen} | {"anchor": anchor_model()}
+        models = {str(one): random_network_model(space.blocks(one), rng) for one in unseen} | {
+            "anchor": anchor_model()
+        }
         found = measure_networks(models, settings, seed=1)
         measured = np.array([found[str(one)].latency_ms for one in unseen])
         predicted = np.array([cost.latency_ms for cost in profile.table(space)(unseen)])
@@ -61,8 +65,12 @@ def main():
                 "fastest_ms": float(measured.min()),
                 "slowest_ms": float(measured.max()),
                 "macs_line_mape_percent": profile.fit_macs_mape_percent,
-                "macs_spearman": float(spearmanr([space.cost(one).macs for one in unseen], measured).statistic),
-                "split_half_error": float(np.median([one.split_half_error for one in found.values()])),
+                "macs_spearman": float(
+                    spearmanr([space.cost(one).macs for one in unseen], measured).statistic
+                ),
+                "split_half_error": float(
+                    np.median([one.split_half_error for one in found.values()])
+                ),
                 "anchor_drift": anchor.latency_ms * 1e3 / profile.anchor_us - 1,
                 "preempted_share": float(np.mean([one.preempted_share for one in found.values()])),
             }

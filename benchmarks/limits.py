@@ -15,17 +15,19 @@ from result import publish
 from pliant.deploy.package import write_model
 from pliant.deploy.verify import measure_in_fresh_process
 from pliant.objective import Limit
-from pliant.pipeline.another import another_network
-from pliant.pipeline.profile import device_profile, settings
-from pliant.pipeline.run import Run
-from pliant.pipeline.search import make_estimator
-from pliant.pipeline.train import train_supernet
+from pliant.runs.profile import device_profile, settings
+from pliant.runs.run import Run
+from pliant.runs.search import make_estimator
+from pliant.runs.specialize import another_network
+from pliant.runs.train import train_supernet
 
 LIMITS = 6
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     arguments = parser.parse_args()
     rows = []
@@ -39,7 +41,9 @@ def main():
             chosen = another_network(run, supernet, profile, [limit])
             folder = run.folder / "limits" / f"{limit.at_most:g}ms"
             network = make_estimator(run, supernet).network(chosen.architecture)
-            write_model(folder, network, run.space.blocks(chosen.architecture), classes=run.data.classes)
+            write_model(
+                folder, network, run.space.blocks(chosen.architecture), classes=run.data.classes
+            )
             measured = measure_in_fresh_process(folder / "model.onnx", settings(run))
             rows.append(
                 {

@@ -26,17 +26,32 @@ def images(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("package", type=Path, help="the folder into which the package was unpacked")
     parser.add_argument("npz", type=Path, help="the file to write")
     arguments = parser.parse_args()
-    train = np.concatenate([images(arguments.package / f"data_batch_{number}.png") for number in range(1, 6)])
-    labels = {name: json.loads((arguments.package / f"{name}_lables.json").read_text("utf-8")) for name in ("train", "test")}
+    train = np.concatenate(
+        [images(arguments.package / f"data_batch_{number}.png") for number in range(1, 6)]
+    )
+    labels = {
+        name: json.loads((arguments.package / f"{name}_lables.json").read_text("utf-8"))
+        for name in ("train", "test")
+    }
     for found, published in ((train.mean((0, 1, 2)), MEAN), (train.std((0, 1, 2)), DEVIATION)):
         if not np.allclose(found / 255, published, atol=6e-5):
-            raise SystemExit(f"the original images have {published} by channel, these {found / 255}: they are other images.")
+            raise SystemExit(
+                f"the original images have {published} by channel, these {found / 255}: they are other images."
+            )
     test = images(arguments.package / "test_batch.png")
-    np.savez(arguments.npz, x_train=train, y_train=np.array(labels["train"]), x_test=test, y_test=np.array(labels["test"]))
+    np.savez(
+        arguments.npz,
+        x_train=train,
+        y_train=np.array(labels["train"]),
+        x_test=test,
+        y_test=np.array(labels["test"]),
+    )
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from result import publish, screen
 from torch import nn
 from torch.nn import functional as F
 
-from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.evaluation import pixels
 from pliant.data import load
 from pliant.data.augment import Augmentation, alternating_flips
 from pliant.data.splits import epoch_order
+from pliant.training.allocator import keep_freed_memory
 
 BATCH = 1024
 MOMENTUM, SMOOTHING = 0.85, 0.2
@@ -49,7 +49,15 @@ def conv(inputs, outputs):
 
 
 def group(inputs, outputs):
-    return nn.Sequential(conv(inputs, outputs), nn.MaxPool2d(2), Norm(outputs), nn.GELU(), conv(outputs, outputs), Norm(outputs), nn.GELU())
+    return nn.Sequential(
+        conv(inputs, outputs),
+        nn.MaxPool2d(2),
+        Norm(outputs),
+        nn.GELU(),
+        conv(outputs, outputs),
+        Norm(outputs),
+        nn.GELU(),
+    )
 
 
 class Classifier(nn.Module):
@@ -58,7 +66,9 @@ class Classifier(nn.Module):
     def __init__(self, classes):
         super().__init__()
         self.whiten = nn.Conv2d(3, 24, 2)
-        self.groups = nn.Sequential(nn.GELU(), group(24, 64), group(64, 256), group(256, 256), nn.MaxPool2d(3), nn.Flatten())
+        self.groups = nn.Sequential(
+            nn.GELU(), group(24, 64), group(64, 256), group(256, 256), nn.MaxPool2d(3), nn.Flatten()
+        )
         self.head = nn.Linear(256, classes, bias=False)
 
     def forward(self, images):
@@ -81,7 +91,10 @@ def optimiser(network):
     known = {id(bias) for bias in biases}
     others = [one for one in network.parameters() if one.requires_grad and id(one) not in known]
     groups = [(biases, RATE * BIAS_RATE), (others, RATE)]
-    made = [{"params": some, "lr": rate, "peak": rate, "weight_decay": DECAY / rate} for some, rate in groups]
+    made = [
+        {"params": some, "lr": rate, "peak": rate, "weight_decay": DECAY / rate}
+        for some, rate in groups
+    ]
     return torch.optim.SGD(made, momentum=MOMENTUM, nesterov=True)
 
 
@@ -121,12 +134,17 @@ def accuracies(network, split, normalised):
         images, labels = split.batch(some)
         images = normalised(pixels(images))
         one, mirrored = network(images), network(images.flip(3))
-        right += [(one.argmax(1) == labels).sum().item(), ((one + mirrored).argmax(1) == labels).sum().item()]
+        right += [
+            (one.argmax(1) == labels).sum().item(),
+            ((one + mirrored).argmax(1) == labels).sum().item(),
+        ]
     return right / len(split)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True)
     parser.add_argument("--epochs", type=int, nargs="+", default=[8])
     parser.add_argument("--seed", type=int, default=0)
@@ -148,9 +166,22 @@ def main():
         train(network, data, epochs, normalised)
         seconds = time.process_time() - started
         plain, mirrored = accuracies(network, data.validation, normalised)
-        rows.append({"epochs": epochs, "validation_top1": plain, "with_mirror_image": mirrored, "cpu_s": seconds})
+        rows.append(
+            {
+                "epochs": epochs,
+                "validation_top1": plain,
+                "with_mirror_image": mirrored,
+                "cpu_s": seconds,
+            }
+        )
     size = sum(one.numel() for one in network.parameters())
-    publish(f"published_recipe-{data.name}", rows, seed=arguments.seed, images=len(data.validation), parameters=size)
+    publish(
+        f"published_recipe-{data.name}",
+        rows,
+        seed=arguments.seed,
+        images=len(data.validation),
+        parameters=size,
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pliant.pipeline.run import machine
+from pliant.runs.run import machine
 
 RESULTS = Path(__file__).parent / "results"
 screen = Console(width=140)
@@ -28,9 +28,18 @@ def publish(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
     for key, value in facts.items():
         screen.print(f"{key}: {_cell(value)}", highlight=False)
     command = "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    result = {"benchmark": name, "command": command, "date": date.today().isoformat(), "machine": machine(), **facts, "rows": list(rows)}
+    result = {
+        "benchmark": name,
+        "command": command,
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        **facts,
+        "rows": list(rows),
+    }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, default=float) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps(result, indent=1, default=float) + "\n", encoding="utf-8"
+    )
 
 
 def _cell(value: Any) -> str:

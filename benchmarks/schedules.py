@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from result import publish, screen
 
-from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.files import write_atomically
-from pliant.pipeline.run import Run
-from pliant.pipeline.train import train_supernet
+from pliant.runs.run import Run
+from pliant.runs.train import train_supernet
+from pliant.training.allocator import keep_freed_memory
 
 SPACES = ("plain-32", "mobile-32")
 SCHEDULES = ("sandwich", "progressive-shrinking")
@@ -31,9 +31,16 @@ def epochs_for(folder, space, name, minutes):
     path = folder.with_suffix(".json")
     if not path.is_file():
         pilot = folder.with_name(folder.name + "-pilot")
-        with Run.create("fashion-mnist", folder=pilot, space=space, train__schedule=name, train__epochs=1) as run:
+        with Run.create(
+            "fashion-mnist", folder=pilot, space=space, train__schedule=name, train__epochs=1
+        ) as run:
             train_supernet(run, device="cpu")
-            write_atomically(path, json.dumps({"epochs": max(1, round(minutes * 60 / run.record.fact("training_seconds")))}))
+            write_atomically(
+                path,
+                json.dumps(
+                    {"epochs": max(1, round(minutes * 60 / run.record.fact("training_seconds")))}
+                ),
+            )
     return json.loads(path.read_text("utf-8"))["epochs"]
 
 
@@ -41,11 +48,16 @@ def middle(space):
     """A network near half of the largest's MACs."""
     rng = np.random.default_rng(3)
     half = space.cost(space.largest()).macs / 2
-    return min((space.sample_choices(rng) for _ in range(500)), key=lambda one: abs(space.cost(one).macs - half))
+    return min(
+        (space.sample_choices(rng) for _ in range(500)),
+        key=lambda one: abs(space.cost(one).macs - half),
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--space", choices=SPACES, help="this one only")
     parser.add_argument("--schedule", choices=SCHEDULES, help="this one only")
@@ -58,20 +70,43 @@ def main():
         for name in [arguments.schedule] if arguments.schedule else SCHEDULES:
             folder = arguments.work / f"schedules-{space}-{name}-{arguments.minutes:g}"
             epochs = epochs_for(folder, space, name, arguments.minutes)
-            with Run.create("fashion-mnist", folder=folder, space=space, train__schedule=name, train__epochs=epochs) as run:
+            with Run.create(
+                "fashion-mnist",
+                folder=folder,
+                space=space,
+                train__schedule=name,
+                train__epochs=epochs,
+            ) as run:
                 supernet = train_supernet(
                     run,
                     device="cpu",
-                    progress=lambda step, done, total, note: None if done % 100 else screen.print(step, done, total, note),
+                    progress=lambda step, done, total, note: (
+                        None if done % 100 else screen.print(step, done, total, note)
+                    ),
                 )
                 estimator = SupernetEstimator(supernet, run.data.train, run.data.validation)
-                row = {"space": space, "schedule": name, "epochs": epochs, "minutes": run.record.fact("training_seconds") / 60}
-                for label, one in (("largest", run.space.largest()), ("middle", middle(run.space)), ("smallest", run.space.smallest())):
+                row = {
+                    "space": space,
+                    "schedule": name,
+                    "epochs": epochs,
+                    "minutes": run.record.fact("training_seconds") / 60,
+                }
+                for label, one in (
+                    ("largest", run.space.largest()),
+                    ("middle", middle(run.space)),
+                    ("smallest", run.space.smallest()),
+                ):
                     row[f"{label}_macs_m"] = run.space.cost(one).macs / 1e6
                     row[f"{label}_top1"] = estimator.validate(one).top1
                 rows.append(row)
             # What is finished stands, whatever becomes of the rest.
-            publish(result, rows, minutes=arguments.minutes, split="validation, 6,000 images: standard error about 0.3 points", seed=0)
+            publish(
+                result,
+                rows,
+                minutes=arguments.minutes,
+                split="validation, 6,000 images: standard error about 0.3 points",
+                seed=0,
+            )
 
 
 if __name__ == "__main__":

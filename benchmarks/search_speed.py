@@ -30,7 +30,9 @@ def main():
         rng = np.random.default_rng(0)
         seen = [space.sample_choices(rng) for _ in range(FITTED)]
         # Made-up accuracies: only the time of the search is measured here.
-        top1 = np.array([np.log(space.cost(one).macs) / 25 for one in seen]) + rng.normal(0, 0.005, FITTED)
+        top1 = np.array([np.log(space.cost(one).macs) / 25 for one in seen]) + rng.normal(
+            0, 0.005, FITTED
+        )
         latencies = [cost.latency_ms for cost in profile.table(space)(seen)]
         limit = Limit("latency_ms", float(np.median(latencies)))
         fresh = preset(name, channels=channels, image_size=size, classes=10)  # nothing remembered

@@ -23,24 +23,24 @@ import numpy as np
 import torch
 from result import RESULTS, publish, screen
 
-from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.calibration import calibrate
-from pliant.accuracy.checkpoint import Checkpoints
 from pliant.accuracy.evaluation import top1
 from pliant.accuracy.predictor import AccuracyPredictor
-from pliant.accuracy.standalone import Standalone
 from pliant.accuracy.supernet import SupernetEstimator
-from pliant.accuracy.training import make_accelerator, train
 from pliant.deploy.package import onnx_bytes
 from pliant.devices.profile import measure_networks
-from pliant.networks.initial import whiten
+from pliant.networks.initialization import whiten
 from pliant.networks.supernet import build
-from pliant.pipeline.profile import settings
-from pliant.pipeline.run import Run
-from pliant.pipeline.search import make_estimator, weights_digest
-from pliant.pipeline.train import augmentation, first_images, train_supernet, training_recipe
+from pliant.runs.profile import settings
+from pliant.runs.run import Run
+from pliant.runs.search import make_estimator, weights_digest
+from pliant.runs.train import augmentation, first_images, train_supernet, training_recipe
 from pliant.search.explore import explore, joined, remembered
 from pliant.search.linas import LinasSearch
+from pliant.training.allocator import keep_freed_memory
+from pliant.training.checkpoint import Checkpoints
+from pliant.training.loop import make_accelerator, train
+from pliant.training.scratch import Standalone
 
 SHARES = (0.75, 0.5, 0.25)
 CANDIDATES = 16
@@ -57,7 +57,10 @@ def chosen_architectures(run, estimator):
         near = []
         for _ in range(20_000):
             architecture = space.sample_choices(rng)
-            if abs(space.cost(architecture).macs / largest - share) < 0.02 * share + 0.005 and architecture not in near:
+            if (
+                abs(space.cost(architecture).macs / largest - share) < 0.02 * share + 0.005
+                and architecture not in near
+            ):
                 near.append(architecture)
             if len(near) == CANDIDATES:
                 break
@@ -69,7 +72,9 @@ def chosen_architectures(run, estimator):
 def ends(space):
     """The largest network that sees one view of an image, where that is another one than the largest; the smallest."""
     alone = space.one_view().largest()
-    return ({"largest, one view": alone} if alone != space.largest() else {}) | {"smallest": space.smallest()}
+    return ({"largest, one view": alone} if alone != space.largest() else {}) | {
+        "smallest": space.smallest()
+    }
 
 
 def searched_architectures(run, estimator):
@@ -78,7 +83,9 @@ def searched_architectures(run, estimator):
     costs = lambda architectures: [space.cost(one) for one in architectures]  # noqa: E731
     search = LinasSearch(
         space,
-        lambda architectures, top1: AccuracyPredictor(space, architectures, top1, seed=run.recipe.seed),
+        lambda architectures, top1: AccuracyPredictor(
+            space, architectures, top1, seed=run.recipe.seed
+        ),
         costs,
         minimise=("macs",),
         batch=options.estimates // options.rounds,
@@ -87,15 +94,23 @@ def searched_architectures(run, estimator):
     )
     weights = weights_digest(run)
     evaluate = remembered(
-        joined(make_estimator(run, estimator.supernet), costs), run.record, stage="benchmark search", context=weights, split="validation"
+        joined(make_estimator(run, estimator.supernet), costs),
+        run.record,
+        stage="benchmark search",
+        context=weights,
+        split="validation",
     )
     sound = [one for one in explore(search, evaluate, options.estimates) if one.failure is None]
     history = sorted(sound, key=lambda one: -one.top1)
     largest = space.cost(space.largest()).macs
     found = {"largest": space.largest()}
     for share in SHARES:
-        within = [one.architecture for one in history if one.cost.macs <= share * largest][:FINALISTS]
-        found[f"{share:.0%} of its MACs"] = max(within, key=lambda one: estimator.validate(one).top1)
+        within = [one.architecture for one in history if one.cost.macs <= share * largest][
+            :FINALISTS
+        ]
+        found[f"{share:.0%} of its MACs"] = max(
+            within, key=lambda one: estimator.validate(one).top1
+        )
     return found | ends(space)
 
 
@@ -121,7 +136,10 @@ def train_alone(run, architecture, folder, precision):
 def with_latency(run, estimator, rows):
     """Beside each network its latency here in ONNX Runtime, with the threads and batch of the recipe."""
     architectures = {row["network"]: run.space.parse(row["architecture"]) for row in rows}
-    models = {label: onnx_bytes(estimator.network(one), run.space.blocks(one)) for label, one in architectures.items()}
+    models = {
+        label: onnx_bytes(estimator.network(one), run.space.blocks(one))
+        for label, one in architectures.items()
+    }
     found = measure_networks(models, settings(run), seed=0)
     return [row | {"latency_ms": found[row["network"]].latency_ms} for row in rows]
 
@@ -129,20 +147,30 @@ def with_latency(run, estimator, rows):
 def measure_again(run, estimator, name):
     """Replace the latencies of a result that is there."""
     known = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    facts = {key: value for key, value in known.items() if key not in ("benchmark", "machine", "rows")}
+    facts = {
+        key: value for key, value in known.items() if key not in ("benchmark", "machine", "rows")
+    }
     publish(name, with_latency(run, estimator, known["rows"]), **facts)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe")
     parser.add_argument("--data")
     parser.add_argument("--space")
     parser.add_argument("--schedule")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--alone", action="store_true", help="train the five alone as well")
-    parser.add_argument("--search", action="store_true", help="choose the networks between the ends by search, not the best of 16")
-    parser.add_argument("--only-latency", action="store_true", help="of the networks of a result that is there")
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="choose the networks between the ends by search, not the best of 16",
+    )
+    parser.add_argument(
+        "--only-latency", action="store_true", help="of the networks of a result that is there"
+    )
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -152,7 +180,11 @@ def main():
         "train__schedule": arguments.schedule,
         "train__epochs": arguments.epochs,
     }
-    name = "-".join(str(part) for part in (arguments.recipe, arguments.space, arguments.schedule, arguments.epochs) if part)
+    name = "-".join(
+        str(part)
+        for part in (arguments.recipe, arguments.space, arguments.schedule, arguments.epochs)
+        if part
+    )
     result = f"{name}-searched" if arguments.search else name
     with Run.create(arguments.recipe, folder=arguments.work / name, **changes) as run:
         cpu_before = run.record.fact("cpu_seconds") or 0.0
@@ -174,14 +206,24 @@ def main():
         if arguments.alone:
             images = estimator.calibration_images
             for label, (architecture, _) in networks.items():
-                network = train_alone(run, architecture, run.folder / "alone" / label.replace(" ", "-"), run.record.fact("precision"))
+                network = train_alone(
+                    run,
+                    architecture,
+                    run.folder / "alone" / label.replace(" ", "-"),
+                    run.record.fact("precision"),
+                )
                 alone[label] = calibrate(network, images)
                 screen.print(f"trained alone: {label}")
         test = run.data.test.open("benchmark: five sub-networks")
         rows = []
         for label, (architecture, network) in networks.items():
             cost = run.space.cost(architecture)
-            row = {"network": label, "architecture": str(architecture), "macs": cost.macs, "parameters": cost.parameters}
+            row = {
+                "network": label,
+                "architecture": str(architecture),
+                "macs": cost.macs,
+                "parameters": cost.parameters,
+            }
             row |= {"validation_top1": validated[label], "test_top1": top1(network, test).top1}
             if alone:
                 row["alone_test_top1"] = top1(alone[label], test).top1
@@ -194,7 +236,9 @@ def main():
             precision=run.record.fact("precision"),
             training_wall_minutes=run.record.fact("training_seconds") / 60,
             training_cpu_minutes=run.record.fact("cpu_seconds") / 60,
-            test_openings=[dataclasses.asdict(event) for event in run.record.events("test split opened")],
+            test_openings=[
+                dataclasses.asdict(event) for event in run.record.events("test split opened")
+            ],
         )
 
 

@@ -20,14 +20,14 @@ from result import publish
 from torch import nn
 from torch.nn import functional as F
 
-from pliant.accuracy.allocator import keep_freed_memory
-from pliant.accuracy.sandwich import Sandwich
-from pliant.accuracy.training import TrainingRecipe, make_accelerator, train
 from pliant.data.augment import Augmentation
 from pliant.data.splits import ImagesInMemory, Split
 from pliant.networks.depthwise import depthwise_conv
 from pliant.networks.supernet import Supernet
 from pliant.spaces.presets import preset
+from pliant.training.allocator import keep_freed_memory
+from pliant.training.loop import TrainingRecipe, make_accelerator, train
+from pliant.training.sandwich import Sandwich
 
 PRESETS = ("plain-32", "mobile-32")
 
@@ -46,8 +46,18 @@ def convolution_peak_gflops(dtype):
     """Forward and backward of 3x3 convolutions, channels last: the best rate of four shapes."""
     best = 0.0
     for channels, size, batch in ((64, 32, 64), (128, 16, 128), (256, 16, 64), (384, 8, 128)):
-        x = torch.randn(batch, channels, size, size).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
-        weight = torch.randn(channels, channels, 3, 3).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+        x = (
+            torch.randn(batch, channels, size, size)
+            .to(dtype)
+            .to(memory_format=torch.channels_last)
+            .requires_grad_()
+        )
+        weight = (
+            torch.randn(channels, channels, 3, 3)
+            .to(dtype)
+            .to(memory_format=torch.channels_last)
+            .requires_grad_()
+        )
 
         def step(x=x, weight=weight):
             F.conv2d(x, weight, padding=1).sum().backward()
@@ -90,7 +100,10 @@ def elastic_over_plain(supernet, architecture, images, labels, precision):
 def overhead_share(supernet, precision):
     """Share of real training steps outside forward, backward and the optimiser."""
     shares = []
-    split = Split(ImagesInMemory(torch.randint(0, 256, (2560, 3, 32, 32), dtype=torch.uint8)), np.arange(2560) % 10)
+    split = Split(
+        ImagesInMemory(torch.randint(0, 256, (2560, 3, 32, 32), dtype=torch.uint8)),
+        np.arange(2560) % 10,
+    )
     recipe = TrainingRecipe(epochs=2, batch_size=512, precision=precision)
     accelerator = make_accelerator(precision, "cpu")
     schedule = Sandwich(supernet.space)
@@ -110,7 +123,11 @@ def overhead_share(supernet, precision):
 def subject(name, batch):
     """A fresh supernet of a preset, and a batch for it."""
     space = preset(name, channels=3, image_size=32, classes=10)
-    supernet = Supernet(space, mean=[0.5] * 3, std=[0.25] * 3).to(memory_format=torch.channels_last).train()
+    supernet = (
+        Supernet(space, mean=[0.5] * 3, std=[0.25] * 3)
+        .to(memory_format=torch.channels_last)
+        .train()
+    )
     images = torch.rand(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     return supernet, images, torch.randint(0, 10, (batch,))
 
@@ -120,27 +137,57 @@ def rate_rows(name, peaks, batch, architectures):
     space, largest = supernet.space, supernet.space.largest()
     rows = []
     for precision in ("fp32", "bf16"):
-        seconds = median_seconds(lambda p=precision: passes(lambda x: supernet(x, largest), images, labels, p))
+        seconds = median_seconds(
+            lambda p=precision: passes(lambda x: supernet(x, largest), images, labels, p)
+        )
         gflops = 6 * space.cost(largest).macs * batch / seconds / 1e9
-        row = {"preset": name, "precision": precision, "images_per_second": batch / seconds, "gflops": gflops}
+        row = {
+            "preset": name,
+            "precision": precision,
+            "images_per_second": batch / seconds,
+            "gflops": gflops,
+        }
         rows.append(row | {"share_of_peak": gflops / peaks[precision]})
     fastest = max(rows, key=lambda row: row["images_per_second"])
     rng = np.random.default_rng(0)
-    ratios = [elastic_over_plain(supernet, space.sample_choices(rng), images, labels, fastest["precision"]) for _ in range(architectures)]
-    fastest |= {"elastic_over_plain": statistics.median(ratios), "worst_elastic_over_plain": max(ratios)}
+    ratios = [
+        elastic_over_plain(
+            supernet, space.sample_choices(rng), images, labels, fastest["precision"]
+        )
+        for _ in range(architectures)
+    ]
+    fastest |= {
+        "elastic_over_plain": statistics.median(ratios),
+        "worst_elastic_over_plain": max(ratios),
+    }
     fastest["overhead_share"] = overhead_share(supernet, fastest["precision"])
     return rows
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--architectures", type=int, default=6)
     arguments = parser.parse_args()
     keep_freed_memory()
-    peaks = {"fp32": convolution_peak_gflops(torch.float32), "bf16": convolution_peak_gflops(torch.bfloat16)}
-    rows = [row for name in PRESETS for row in rate_rows(name, peaks, arguments.batch, arguments.architectures)]
-    publish("training_rate", rows, peak_fp32_gflops=peaks["fp32"], peak_bf16_gflops=peaks["bf16"], threads=torch.get_num_threads())
+    peaks = {
+        "fp32": convolution_peak_gflops(torch.float32),
+        "bf16": convolution_peak_gflops(torch.bfloat16),
+    }
+    rows = [
+        row
+        for name in PRESETS
+        for row in rate_rows(name, peaks, arguments.batch, arguments.architectures)
+    ]
+    publish(
+        "training_rate",
+        rows,
+        peak_fp32_gflops=peaks["fp32"],
+        peak_bf16_gflops=peaks["bf16"],
+        threads=torch.get_num_threads(),
+    )
 
 
 if __name__ == "__main__":

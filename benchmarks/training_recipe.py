@@ -20,17 +20,17 @@ import torch
 from result import publish, screen
 from torch import nn
 
-from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.calibration import calibrate
 from pliant.accuracy.evaluation import pixels, top1
-from pliant.accuracy.standalone import Standalone
-from pliant.accuracy.training import TrainingRecipe, make_accelerator, train
 from pliant.data import load
 from pliant.data.augment import Augmentation
 from pliant.files import write_atomically
-from pliant.networks.initial import whiten
+from pliant.networks.initialization import whiten
 from pliant.networks.supernet import build
 from pliant.spaces.presets import preset
+from pliant.training.allocator import keep_freed_memory
+from pliant.training.loop import TrainingRecipe, make_accelerator, train
+from pliant.training.scratch import Standalone
 
 IMAGES = 2000
 
@@ -39,7 +39,11 @@ VARIANTS = {
     "first filters random": {"whiten": False},
     "convolutions start by He's rule": {"he": True},
     "biases at the common rate": {"bias_rate": 1.0},
-    "rate 0.15, decay 5e-4, momentum 0.9": {"learning_rate": 0.15, "weight_decay": 5e-4, "momentum": 0.9},
+    "rate 0.15, decay 5e-4, momentum 0.9": {
+        "learning_rate": 0.15,
+        "weight_decay": 5e-4,
+        "momentum": 0.9,
+    },
     "shift 4, cutout 8": {"pad": 4, "cutout": 8},
     "label smoothing 0.1": {"label_smoothing": 0.1},
     "decay 5e-4": {"weight_decay": 5e-4},
@@ -53,7 +57,9 @@ def quarter(space):
     wanted, largest = space.cost(space.largest()).macs / 4, space.largest().mapping
     fixed = {name: option for name, option in largest.items() if name == "r" or name.endswith("d")}
     drawn = (space.sample_choices(rng) for _ in range(3000))
-    fitting = [one for one in drawn if all(one.mapping[name] == option for name, option in fixed.items())]
+    fitting = [
+        one for one in drawn if all(one.mapping[name] == option for name, option in fixed.items())
+    ]
     return min(fitting, key=lambda one: abs(space.cost(one).macs - wanted))
 
 
@@ -68,8 +74,12 @@ def validated(data, space, architecture, epochs, seed, variant):
     """Train one variant; validation accuracy and CPU seconds."""
     pad, cutout = variant.get("pad", 2), variant.get("cutout", 0)
     augmentation = Augmentation(pad=pad, flip=True, cutout=cutout, fill=data.mean)
-    changes = {key: value for key, value in variant.items() if key not in ("pad", "cutout", "whiten", "he")}
-    recipe = TrainingRecipe(epochs=epochs, seed=seed, **({"precision": "bf16", "label_smoothing": 0.2} | changes))
+    changes = {
+        key: value for key, value in variant.items() if key not in ("pad", "cutout", "whiten", "he")
+    }
+    recipe = TrainingRecipe(
+        epochs=epochs, seed=seed, **({"precision": "bf16", "label_smoothing": 0.2} | changes)
+    )
     torch.manual_seed(seed)
     network = build(space, architecture, mean=data.mean, std=data.std)
     images = pixels(data.train.batch(np.arange(IMAGES))[0])
@@ -78,14 +88,23 @@ def validated(data, space, architecture, epochs, seed, variant):
     if variant.get("whiten", True):
         whiten(network, images)
     started = time.process_time()
-    train(network, data.train, augmentation, recipe, Standalone(recipe.label_smoothing), accelerator=make_accelerator("bf16", "cpu"))
+    train(
+        network,
+        data.train,
+        augmentation,
+        recipe,
+        Standalone(recipe.label_smoothing),
+        accelerator=make_accelerator("bf16", "cpu"),
+    )
     seconds = time.process_time() - started
     calibrate(network, images)
     return top1(network, data.validation).top1, seconds, dataclasses.asdict(recipe)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=1)
@@ -94,7 +113,9 @@ def main():
     arguments = parser.parse_args()
     keep_freed_memory()
     data = load(arguments.data, seed=0)
-    space = preset("plain-32", channels=data.channels, image_size=data.image_size, classes=len(data.classes))
+    space = preset(
+        "plain-32", channels=data.channels, image_size=data.image_size, classes=len(data.classes)
+    )
     architecture = quarter(space)
     arguments.work.mkdir(parents=True, exist_ok=True)
     path = arguments.work / f"training-recipe-{arguments.epochs}.json"
@@ -103,8 +124,16 @@ def main():
         for name in arguments.only:
             if f"{name}, seed {seed}" in done:
                 continue
-            accuracy, seconds, recipe = validated(data, space, architecture, arguments.epochs, seed, VARIANTS[name])
-            done[f"{name}, seed {seed}"] = {"variant": name, "seed": seed, "validation_top1": accuracy, "cpu_s": seconds, "recipe": recipe}
+            accuracy, seconds, recipe = validated(
+                data, space, architecture, arguments.epochs, seed, VARIANTS[name]
+            )
+            done[f"{name}, seed {seed}"] = {
+                "variant": name,
+                "seed": seed,
+                "validation_top1": accuracy,
+                "cpu_s": seconds,
+                "recipe": recipe,
+            }
             write_atomically(path, json.dumps(done, indent=2))
             screen.print(f"{name}, seed {seed}: {accuracy:.2%}, {seconds:.0f} CPU s")
     rows = []
@@ -112,8 +141,21 @@ def main():
         found = [row["validation_top1"] for row in done.values() if row["variant"] == name]
         if found:
             spread = statistics.stdev(found) if len(found) > 1 else None
-            rows.append({"variant": name, "seeds": len(found), "validation_top1": statistics.mean(found), "standard_deviation": spread})
-    publish("training_recipe", rows, epochs=arguments.epochs, architecture=str(architecture), macs=space.cost(architecture).macs)
+            rows.append(
+                {
+                    "variant": name,
+                    "seeds": len(found),
+                    "validation_top1": statistics.mean(found),
+                    "standard_deviation": spread,
+                }
+            )
+    publish(
+        "training_recipe",
+        rows,
+        epochs=arguments.epochs,
+        architecture=str(architecture),
+        macs=space.cost(architecture).macs,
+    )
 
 
 if __name__ == "__main__":

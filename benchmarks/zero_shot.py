@@ -22,11 +22,11 @@ import torch
 from result import publish
 from torch import nn
 
-from pliant.accuracy.allocator import keep_freed_memory
-from pliant.accuracy.fidelity import judge
+from pliant.accuracy.ranking import judge
 from pliant.accuracy.zero_shot import SCORES, VIEWS, Score, aggregate, score
 from pliant.data import load
-from pliant.pipeline.subject import networks_of, training_batch
+from pliant.scoring.inputs import networks_of, training_batch
+from pliant.training.allocator import keep_freed_memory
 
 ROOT = Path(__file__).parent
 DATA = ROOT.parent.parent / "shared" / "data"
@@ -36,7 +36,9 @@ IMAGES = 64
 def drawn(file, networks, seed):
     with file.open(newline="", encoding="utf-8") as opened:
         rows = list(csv.DictReader(opened))
-    return [rows[position] for position in np.random.default_rng(seed).permutation(len(rows))[:networks]]
+    return [
+        rows[position] for position in np.random.default_rng(seed).permutation(len(rows))[:networks]
+    ]
 
 
 def read(path):
@@ -73,11 +75,15 @@ def score_all(rows, path, data, seed, *, names, start):
     path.write_text("".join(json.dumps(row) + "\n" for row in known.values()), encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
         for number, row in enumerate(rows):
-            line = known.get(row["arch"], {"arch": row["arch"], "scores": {}, "seconds": {}, "failed": {}})
+            line = known.get(
+                row["arch"], {"arch": row["arch"], "scores": {}, "seconds": {}, "failed": {}}
+            )
             if not (wanted := missing(line, names)):
                 continue
             torch.manual_seed(seed)
-            found = score(STARTS[start](subjects.network(row["arch"])), wanted, images, labels, seed=seed)
+            found = score(
+                STARTS[start](subjects.network(row["arch"])), wanted, images, labels, seed=seed
+            )
             good = {name: one for name, one in found.items() if isinstance(one, Score)}
             line["scores"] |= {name: one.value for name, one in good.items()}
             line["seconds"] |= {name: one.seconds for name, one in good.items()}
@@ -96,8 +102,13 @@ def table(rows, known, space, names):
     scores = {name: [one["scores"].get(name) for one in found] for name in names}
     if set(VIEWS) <= set(names):
         scores["az-nas"] = aggregate([one["scores"] for one in found])
-    scores["parameters as the benchmark counts"] = [space.benchmark_size(space.parse(row["arch"])).parameters for row in rows]
-    seconds = {name: float(np.mean([one["seconds"][name] for one in found if name in one["seconds"]])) for name in names}
+    scores["parameters as the benchmark counts"] = [
+        space.benchmark_size(space.parse(row["arch"])).parameters for row in rows
+    ]
+    seconds = {
+        name: float(np.mean([one["seconds"][name] for one in found if name in one["seconds"]]))
+        for name in names
+    }
     if "az-nas" in scores:
         seconds["az-nas"] = sum(seconds[view] for view in VIEWS)
     return [
@@ -134,14 +145,24 @@ def compared(rows, known, space, names):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=DATA / "cifar10")
     parser.add_argument("--truth", type=Path, default=DATA / "nas_bench_201_cifar10.csv")
-    parser.add_argument("--scores", nargs="+", choices=list(SCORES), default=list(SCORES), help="beside parameters and MACs")
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        choices=list(SCORES),
+        default=list(SCORES),
+        help="beside parameters and MACs",
+    )
     parser.add_argument("--start", choices=list(STARTS), default="pytorch")
-    parser.add_argument("--only-table", action="store_true", help="of the networks that are scored already")
+    parser.add_argument(
+        "--only-table", action="store_true", help="of the networks that are scored already"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -154,13 +175,20 @@ def main():
 
         space = preset("nas-bench-201", channels=3, image_size=32, classes=10)
     else:
-        space = score_all(rows, path, arguments.data, arguments.seed, names=names, start=arguments.start)
+        space = score_all(
+            rows, path, arguments.data, arguments.seed, names=names, start=arguments.start
+        )
     known = read(path)
     rows = [row for row in rows if row["arch"] in known and not missing(known[row["arch"]], names)]
     facts = {"networks": len(rows), "images": IMAGES, "start": arguments.start}
     if set(SCORES) - set(names):
         variant = f"-{'-'.join(arguments.scores)}-{len(rows)}{variant}"
-    publish(f"zero_shot{variant}", table(rows, known, space, names), **facts, **compared(rows, known, space, names))
+    publish(
+        f"zero_shot{variant}",
+        table(rows, known, space, names),
+        **facts,
+        **compared(rows, known, space, names),
+    )
 
 
 if __name__ == "__main__":

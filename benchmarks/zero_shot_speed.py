@@ -26,13 +26,13 @@ from torch import nn
 from torch.nn import functional as F
 from zero_shot import DATA, IMAGES, drawn
 
-from pliant.accuracy.allocator import keep_freed_memory
 from pliant.accuracy.zero_shot import Subject
 from pliant.accuracy.zero_shot.gradsign import gradsign
 from pliant.accuracy.zero_shot.weights import draw_gaussian
 from pliant.accuracy.zero_shot.zen import zen
 from pliant.data import load
-from pliant.pipeline.subject import networks_of, training_batch
+from pliant.scoring.inputs import networks_of, training_batch
+from pliant.training.allocator import keep_freed_memory
 
 
 def cpu_seconds(function):
@@ -47,10 +47,14 @@ def better_of_two(function):
 
 def plain_gradsign(network, images, labels):
     network.train()
-    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    weights = [
+        module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
     counts = [torch.zeros_like(weight) for weight in weights]
     for image, label in zip(images.split(1), labels.split(1), strict=True):
-        gradients = torch.autograd.grad(F.cross_entropy(network(image), label), weights, allow_unused=True)
+        gradients = torch.autograd.grad(
+            F.cross_entropy(network(image), label), weights, allow_unused=True
+        )
         for count, gradient in zip(counts, gradients, strict=True):
             if gradient is not None:
                 count += gradient.sign()
@@ -60,8 +64,12 @@ def plain_gradsign(network, images, labels):
 def batched_pass(network, images, labels):
     """Forward and back over the batch in channels-last order, 16 images at a time: the convolutions that no way of counting avoids."""
     network = copy.deepcopy(network).train().to(memory_format=torch.channels_last)
-    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    for some, theirs in zip(images.to(memory_format=torch.channels_last).split(16), labels.split(16), strict=True):
+    weights = [
+        module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    for some, theirs in zip(
+        images.to(memory_format=torch.channels_last).split(16), labels.split(16), strict=True
+    ):
         torch.autograd.grad(F.cross_entropy(network(some), theirs), weights, allow_unused=True)
 
 
@@ -74,7 +82,9 @@ def plain_zen(network, shape):
     for norm in norms:
         norm.momentum = 1.0  # the running variance is that of the last pass
     maps = []
-    hook = network.blocks["head"].input_norm.register_forward_hook(lambda _, inputs, made: maps.append(made.relu()))
+    hook = network.blocks["head"].input_norm.register_forward_hook(
+        lambda _, inputs, made: maps.append(made.relu())
+    )
     x, e = torch.randn(shape), torch.randn(shape)
     network(x)
     network(x + 0.01 * e)
@@ -89,12 +99,27 @@ def beside_plain(rows, subjects, images, labels):
         torch.manual_seed(0)
         network = subjects.network(row["arch"])
         subject = Subject(network, images, labels, 0)
-        loop, loop_seconds = better_of_two(lambda network=network: plain_gradsign(network, images, labels))
+        loop, loop_seconds = better_of_two(
+            lambda network=network: plain_gradsign(network, images, labels)
+        )
         ours, seconds = better_of_two(lambda subject=subject: gradsign(subject).value)
         _, zen_seconds = better_of_two(lambda subject=subject: zen(subject, repeats=1))
-        _, plain_zen_seconds = better_of_two(lambda network=network: plain_zen(network, images.shape))
-        _, batch_seconds = better_of_two(lambda network=network: batched_pass(network, images, labels))
-        found.append((loop_seconds, seconds, batch_seconds, abs(ours - loop) / loop if loop else abs(ours), plain_zen_seconds, zen_seconds))
+        _, plain_zen_seconds = better_of_two(
+            lambda network=network: plain_zen(network, images.shape)
+        )
+        _, batch_seconds = better_of_two(
+            lambda network=network: batched_pass(network, images, labels)
+        )
+        found.append(
+            (
+                loop_seconds,
+                seconds,
+                batch_seconds,
+                abs(ours - loop) / loop if loop else abs(ours),
+                plain_zen_seconds,
+                zen_seconds,
+            )
+        )
         print(
             f"{row['flops_millions']} MFLOPs: GradSign {loop_seconds / seconds:.2f}x, Zen {plain_zen_seconds / zen_seconds:.2f}x",
             flush=True,
@@ -108,7 +133,11 @@ def wide_network():
     layers, last = [], 3
     for number, width in enumerate(widths):
         for depth in range(5):
-            layers += [nn.Conv2d(last, width, 3, stride=2 if number and depth == 0 else 1, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [
+                nn.Conv2d(last, width, 3, stride=2 if number and depth == 0 else 1, padding=1),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
             last = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, 10))
 
@@ -124,31 +153,46 @@ def peak_memory():
     gradsign(Subject(network, images, labels, 0))
     size = sum(one.nbytes for one in network.parameters())
     print(
-        json.dumps({"parameters": size // 4, "of_parameters": (_resident_peak() - before) / size, "seconds": time.process_time() - began})
+        json.dumps(
+            {
+                "parameters": size // 4,
+                "of_parameters": (_resident_peak() - before) / size,
+                "seconds": time.process_time() - began,
+            }
+        )
     )
 
 
 def _resident_peak():
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    status = dict(
+        line.split(":", 1)
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    )
     return int(status["VmHWM"].split()[0]) * 1024
 
 
 def rate(processes, count):
     """Networks a second by `pliant score`'s pool."""
     from pliant.accuracy.zero_shot import score
-    from pliant.pipeline.score_pool import ScorePool, Worker
+    from pliant.scoring.pool import ScorePool, Worker
 
     batch = training_batch(load(str(DATA / "cifar10"), seed=0), IMAGES, 0)
     names = [row["arch"] for row in drawn(DATA / "nas_bench_201_cifar10.csv", count, 1)]
-    with ScorePool(Worker(networks_of("nas-bench-201", batch.shape), batch, score, 0), processes) as pool:
-        list(pool.score([(name, ("parameters",)) for name in names[: 2 * processes]]))  # the processes have started
+    with ScorePool(
+        Worker(networks_of("nas-bench-201", batch.shape), batch, score, 0), processes
+    ) as pool:
+        list(
+            pool.score([(name, ("parameters",)) for name in names[: 2 * processes]])
+        )  # the processes have started
         began = time.perf_counter()
         list(pool.score([(name, ("gradsign",)) for name in names]))
         return count / (time.perf_counter() - began)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", type=int, default=20)
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -161,21 +205,48 @@ def main():
     images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
     rows = drawn(DATA / "nas_bench_201_cifar10.csv", arguments.networks, 0)
     found = beside_plain(rows, networks_of("nas-bench-201", batch.shape), images, labels)
-    loop, ours, batched, _, plain, zen_seconds = (sum(column) for column in zip(*found, strict=True))
+    loop, ours, batched, _, plain, zen_seconds = (
+        sum(column) for column in zip(*found, strict=True)
+    )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    child = subprocess.run([sys.executable, str(Path(__file__)), "--peak"], check=True, capture_output=True, text=True, env=environment)
+    child = subprocess.run(
+        [sys.executable, str(Path(__file__)), "--peak"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     peak = json.loads(child.stdout)
     one, two = (rate(processes, arguments.networks) for processes in (1, 2))
     publish(
         "zero_shot_speed",
         [
-            {"what": "GradSign: CPU time of the plain loop over ours", "value": loop / ours, "asked": "at least 5"},
-            {"what": "CPU time of the plain loop over one batched pass, which gives no signs", "value": loop / batched},
-            {"what": "GradSign: largest difference to the loop", "value": max(row[3] for row in found), "asked": "at most 0.005"},
+            {
+                "what": "GradSign: CPU time of the plain loop over ours",
+                "value": loop / ours,
+                "asked": "at least 5",
+            },
+            {
+                "what": "CPU time of the plain loop over one batched pass, which gives no signs",
+                "value": loop / batched,
+            },
+            {
+                "what": "GradSign: largest difference to the loop",
+                "value": max(row[3] for row in found),
+                "asked": "at most 0.005",
+            },
             {"what": "GradSign: CPU seconds a network", "value": ours / len(rows)},
-            {"what": "Zen: CPU time of ours over plain passes", "value": zen_seconds / plain, "asked": "at most 0.5"},
+            {
+                "what": "Zen: CPU time of ours over plain passes",
+                "value": zen_seconds / plain,
+                "asked": "at most 0.5",
+            },
             {"what": "Zen: CPU seconds a network", "value": zen_seconds / len(rows)},
-            {"what": "GradSign: peak memory over the parameters' size", "value": peak["of_parameters"], "asked": "at most 4"},
+            {
+                "what": "GradSign: peak memory over the parameters' size",
+                "value": peak["of_parameters"],
+                "asked": "at most 4",
+            },
             {"what": "Rate of two processes over one", "value": two / one},
         ],
         networks=len(rows),

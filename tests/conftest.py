@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from pliant.data import DataSet, load
+from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.blocks import BasicResidual, Block, ConvBlock, Head, Preprocess
+from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
+from pliant.spaces.presets import preset
+from pliant.spaces.resnet import PlainSpace, ResidualStage
 from pliant.spaces.space import Choice, Space
+from pliant.training.loop import make_accelerator
 
 
 class ToySpace(Space):
@@ -37,17 +44,34 @@ class ToySpace(Space):
         chosen = architecture.mapping
         size, width = int(chosen["r"]), int(16 * float(chosen["w"]))
         blocks: list[Block] = [
-            Preprocess(slot="preprocess", size=self.image_size, channels=self.channels, resolution=size),
+            Preprocess(
+                slot="preprocess", size=self.image_size, channels=self.channels, resolution=size
+            ),
             ConvBlock(slot="stem", size=size, inputs=self.channels, outputs=width),
         ]
         if "1.1h" in chosen:
-            blocks.append(BasicResidual(slot="one", size=size, channels=width, hidden=int(chosen["1.1h"])))
+            blocks.append(
+                BasicResidual(slot="one", size=size, channels=width, hidden=int(chosen["1.1h"]))
+            )
         if "1.2h" in chosen:
             outputs = int(chosen["1.2h"])
-            blocks.append(ConvBlock(slot="two", size=size, inputs=width, outputs=outputs, kernel=int(chosen.get("1.2k", 1))))
+            blocks.append(
+                ConvBlock(
+                    slot="two",
+                    size=size,
+                    inputs=width,
+                    outputs=outputs,
+                    kernel=int(chosen.get("1.2k", 1)),
+                )
+            )
             width = outputs
-        blocks.append(ConvBlock(slot="last", size=size, inputs=width, outputs=int(chosen["2.1h"]), stride=2))
-        return (*blocks, Head(slot="head", size=-(-size // 2), inputs=int(chosen["2.1h"]), classes=self.classes))
+        blocks.append(
+            ConvBlock(slot="last", size=size, inputs=width, outputs=int(chosen["2.1h"]), stride=2)
+        )
+        return (
+            *blocks,
+            Head(slot="head", size=-(-size // 2), inputs=int(chosen["2.1h"]), classes=self.classes),
+        )
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +114,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits_profile(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """This machine, measured once for the digits space."""
     from pliant import Run
-    from pliant.pipeline.profile import device_profile
+    from pliant.runs.profile import device_profile
 
     with Run.create(str(tiny), folder=tmp_path_factory.mktemp("profile") / "run") as run:
         device_profile(run)
@@ -108,12 +132,18 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path, digits_profile: Path) -> Finished:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny: Path, digits_profile: Path
+) -> Finished:
     """The whole job in Python; tests that write into its folder take `copied`."""
     from pliant import Run, run_all
 
     openings: dict[str, int] = {}
-    with Run.create(str(tiny), folder=tmp_path_factory.mktemp("runs") / "tiny", device__profile=str(digits_profile)) as run:
+    with Run.create(
+        str(tiny),
+        folder=tmp_path_factory.mktemp("runs") / "tiny",
+        device__profile=str(digits_profile),
+    ) as run:
 
         def watch(step: str, done: int, total: int, note: str) -> None:
             openings[f"{step} {done}" if step == "deliver" else step] = run.data.test.openings
@@ -130,7 +160,9 @@ def copied(tmp_path: Path, finished: Finished) -> Path:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """`pliant ...` in this process: its exit code, and what it said on standard output and on standard error."""
     import logging
     import sys
@@ -150,3 +182,46 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return code, said.out, said.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def digits() -> DataSet:
+    return load("digits", seed=0)
+
+
+@pytest.fixture(scope="session")
+def digits_space() -> Space:
+    return preset("digits", channels=1, image_size=8, classes=10)
+
+
+@pytest.fixture(scope="session")
+def tiny_space() -> Space:
+    """Two blocks with every elastic dimension, and dropout."""
+    stage = MobileStage(8, (1, 2), (3, 5), (1, 2, 3), stride=2, squeeze=True)
+    frame = MobileFrame(stem=8, stem_stride=1, expand=16, hidden=0, dropout=0.3)
+    return MobileSpace("tiny", [stage], (6, 8), frame, channels=1, image_size=8, classes=10)
+
+
+@pytest.fixture(scope="session")
+def plain_space() -> Space:
+    """Plain convolutions, which a CPU trains fastest."""
+    stages = [
+        ResidualStage(16, (0, 1), (0.5, 1.0), (0.5, 1.0)),
+        ResidualStage(32, (0, 1), (0.5, 1.0), (0.5, 1.0)),
+    ]
+    return PlainSpace("plain", stages, (8,), stem=8, channels=1, image_size=8, classes=10)
+
+
+@pytest.fixture
+def fresh(digits):
+    def make(space: Space, seed: int = 0) -> Supernet:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Supernet(space, mean=digits.mean, std=digits.std)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cpu():
+    return make_accelerator("fp32", "cpu")

@@ -44,7 +44,9 @@ def test_a_failing_first_write_leaves_nothing(tmp_path):
 def test_a_failing_move_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file.bin"
     write_atomically(path, b"old")
-    monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError("input/output error")))
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (_ for _ in ()).throw(OSError("input/output error"))
+    )
     with pytest.raises(OSError, match="input/output"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
@@ -55,7 +57,9 @@ def test_it_is_on_disk_before_it_takes_the_place(tmp_path, monkeypatch):
     path, events = tmp_path / "file.bin", []
     write_atomically(path, b"old")
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda number: (events.append(path.read_bytes()), fsync(number)))
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (events.append(path.read_bytes()), fsync(number))
+    )
     write_atomically(path, b"new")
     assert events == [b"old"]
     assert path.read_bytes() == b"new"
@@ -64,7 +68,9 @@ def test_it_is_on_disk_before_it_takes_the_place(tmp_path, monkeypatch):
 def test_the_partial_file_has_the_type_of_the_whole(tmp_path):
     """Writers such as NumPy's and ONNX's look at the suffix."""
     seen = []
-    replace_atomically(tmp_path / "table.npz", lambda partial: (seen.append(partial), partial.write_bytes(b"x")))
+    replace_atomically(
+        tmp_path / "table.npz", lambda partial: (seen.append(partial), partial.write_bytes(b"x"))
+    )
     assert seen[0].parent == tmp_path
     assert seen[0].suffix == ".npz"
     assert seen[0].name.startswith(".")

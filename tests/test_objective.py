@@ -13,8 +13,10 @@ from hypothesis.extra import numpy as arrays
 
 from pliant.errors import RecipeError
 from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed
-from pliant.objective import Candidate, Limit, holds, hypervolume_2d, non_dominated, objectives, pareto_front, spelled, violation
+from pliant.objective import Candidate, Limit, holds, objectives, pareto_front, violation
+from pliant.pareto import hypervolume_2d, non_dominated
 from pliant.spaces.architecture import Architecture
+from pliant.units import spelled
 
 COST = Cost(latency_ms=2.0, parameters=100, macs=1000)
 
@@ -45,7 +47,11 @@ def candidate(top1: float, latency_ms: float, name: int = 0) -> Candidate:
 )
 def test_limits_that_are_understood(text: str, metric: str, at_most: float) -> None:
     limit = Limit.parse(text)
-    assert (limit.metric, limit.at_most, str(limit)) == (metric, pytest.approx(at_most, rel=1e-12), text.strip())
+    assert (limit.metric, limit.at_most, str(limit)) == (
+        metric,
+        pytest.approx(at_most, rel=1e-12),
+        text.strip(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,10 @@ def test_limits_that_are_not(text: str, says: str) -> None:
         Limit.parse(text)
 
 
-@pytest.mark.parametrize(("metric", "at_most"), [("top1", 0.5), ("macs", math.nan), ("macs", math.inf), ("macs", 0), ("macs", -1)])
+@pytest.mark.parametrize(
+    ("metric", "at_most"),
+    [("top1", 0.5), ("macs", math.nan), ("macs", math.inf), ("macs", 0), ("macs", -1)],
+)
 def test_limits_that_cannot_be_made(metric: str, at_most: float) -> None:
     with pytest.raises(RecipeError):
         Limit(metric, at_most)
@@ -85,19 +94,32 @@ def test_a_limit_reads_its_own_text(metric: str, at_most: float) -> None:
     assert Limit.parse(f"{metric}={at_most!r}").at_most == at_most
 
 
-@given(metric=st.sampled_from(COST_METRICS), value=st.one_of(st.integers(1, 10**12), st.floats(1e-7, 1e9)))
+@given(
+    metric=st.sampled_from(COST_METRICS),
+    value=st.one_of(st.integers(1, 10**12), st.floats(1e-7, 1e9)),
+)
 def test_a_cost_holds_the_limit_that_it_spells(metric: str, value: float) -> None:
     at_most = Limit.parse(f"{metric}={spelled(metric, value)}").at_most
     assert value <= at_most <= 1.002 * value
 
 
 def test_spelled() -> None:
-    assert [spelled("macs", 41_476_224), spelled("peak_memory_bytes", 256_000), spelled("latency_ms", 0.25)] == ["41.48M", "256kB", "250us"]
-    assert [spelled("parameters", 7), spelled("energy_mj", 1.0), spelled("area_mm2", 1e-9)] == ["7", "1mJ", "0.001um2"]
+    assert [
+        spelled("macs", 41_476_224),
+        spelled("peak_memory_bytes", 256_000),
+        spelled("latency_ms", 0.25),
+    ] == ["41.48M", "256kB", "250us"]
+    assert [spelled("parameters", 7), spelled("energy_mj", 1.0), spelled("area_mm2", 1e-9)] == [
+        "7",
+        "1mJ",
+        "0.001um2",
+    ]
 
 
 def test_violation_adds_relative_excess() -> None:
-    assert violation([Limit("latency_ms", 1.0), Limit("parameters", 80), Limit("macs", 1000)], COST) == pytest.approx(1.0 + 0.25)
+    assert violation(
+        [Limit("latency_ms", 1.0), Limit("parameters", 80), Limit("macs", 1000)], COST
+    ) == pytest.approx(1.0 + 0.25)
     assert violation([], COST) == violation([Limit("latency_ms", 2.0)], COST) == 0
     assert holds([Limit("latency_ms", 2.0), Limit("macs", 1e6)], COST)
     assert not holds([Limit("latency_ms", 2.0), Limit("macs", 999)], COST)
@@ -110,7 +132,13 @@ def test_a_metric_that_the_target_cannot_tell() -> None:
         pareto_front([candidate(0.5, 1.0)], ["energy_mj"])
 
 
-@given(arrays.arrays(float, st.tuples(st.integers(0, 12), st.integers(1, 3)), elements=st.integers(0, 4).map(float)))
+@given(
+    arrays.arrays(
+        float,
+        st.tuples(st.integers(0, 12), st.integers(1, 3)),
+        elements=st.integers(0, 4).map(float),
+    )
+)
 def test_non_dominated_by_brute_force(values: np.ndarray) -> None:
     def beaten(row: int) -> bool:
         return any((other <= values[row]).all() and (other < values[row]).any() for other in values)
@@ -119,14 +147,20 @@ def test_non_dominated_by_brute_force(values: np.ndarray) -> None:
 
 
 def test_the_front_leaves_out_failures_and_what_breaks_limits() -> None:
-    good, cheap, worse, slow = (candidate(*worth, name) for name, worth in enumerate([(0.9, 2.0), (0.7, 1.0), (0.6, 1.5), (0.99, 5.0)]))
+    good, cheap, worse, slow = (
+        candidate(*worth, name)
+        for name, worth in enumerate([(0.9, 2.0), (0.7, 1.0), (0.6, 1.5), (0.99, 5.0)])
+    )
     broken = [
         Candidate(good.architecture, Failed("out of memory"), Cost(latency_ms=0.1)),
         Candidate(good.architecture, Accuracy(1, 1), Failed("no device")),
     ]
     assert [one.failure for one in broken] == ["out of memory", "no device"]
     assert good.failure is None
-    assert pareto_front([good, *broken, worse, slow, cheap], limits=[Limit("latency_ms", 3.0)]) == [cheap, good]
+    assert pareto_front([good, *broken, worse, slow, cheap], limits=[Limit("latency_ms", 3.0)]) == [
+        cheap,
+        good,
+    ]
     assert pareto_front([good, worse, slow, cheap]) == [cheap, good, slow]
     assert pareto_front(broken) == []
     assert objectives(good, ["latency_ms"]) == (-0.9, 2.0)

@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from pliant.cli.app import app
-from pliant.pipeline.recipe import parse_recipe, tomllib
+from pliant.runs.recipe import parse_recipe, tomllib
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -22,8 +22,15 @@ def _blocks(language: str) -> list[str]:
 
 def _commands(first: str) -> list[str]:
     """The lines that start a program, in shell blocks and in the text."""
-    lines = [line.strip() for block in _blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
-    lines += [re.sub(r"^torchrun .*? -m ", "", quoted) for quoted in re.findall(r"`((?:torchrun|pliant|make) [^`\n]+)`", README)]
+    lines = [
+        line.strip()
+        for block in _blocks("bash")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    lines += [
+        re.sub(r"^torchrun .*? -m ", "", quoted)
+        for quoted in re.findall(r"`((?:torchrun|pliant|make) [^`\n]+)`", README)
+    ]
     return [line for line in lines if line.split()[:1] == [first]]
 
 
@@ -31,7 +38,9 @@ def _commands(first: str) -> list[str]:
 def test_command_is_understood(command):
     program, *words = shlex.split(command, comments=True)
     group = typer.main.get_command(app)
-    name, chosen, rest = group.resolve_command(group.make_context(program, words, resilient_parsing=True), words)
+    name, chosen, rest = group.resolve_command(
+        group.make_context(program, words, resilient_parsing=True), words
+    )
     assert chosen is not None, name
     chosen.make_context(f"{program} {name}", rest)
 
@@ -51,7 +60,7 @@ def test_readme_shows_commands():
 @pytest.mark.parametrize("block", _blocks("python"))
 def test_python_runs(block, tmp_path, monkeypatch, tiny, digits_profile):
     """As it stands there, with a recipe that takes seconds in place of those that take minutes."""
-    from pliant.pipeline import recipe, run
+    from pliant.runs import recipe, run
 
     def quick(name, changes=None):
         given = {key: value for key, value in (changes or {}).items() if value is not None}

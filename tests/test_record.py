@@ -30,7 +30,15 @@ def test_everything_comes_back(path: Path) -> None:
     with opened(path) as record:
         record.set_fact("seed", 3)
         record.set_fact("seed", {"search": 4})
-        stored = record.add_evaluation("measured", "r8", context="cpu", split="search", accuracy=Accuracy(0.5, 200), cost=cost, seconds=0.5)
+        stored = record.add_evaluation(
+            "measured",
+            "r8",
+            context="cpu",
+            split="search",
+            accuracy=Accuracy(0.5, 200),
+            cost=cost,
+            seconds=0.5,
+        )
         record.add_evaluation("measured", "r4", accuracy=Failed("out of memory"), cost=Cost(macs=5))
         record.add_evaluation("test", "r8", cost=Failed("no device"), accuracy=Failed("no device"))
         record.log_step(20, 0.2, {"loss": float("nan")})
@@ -42,15 +50,29 @@ def test_everything_comes_back(path: Path) -> None:
         assert record.facts() == {"recipe_digest": "abc", "seed": {"search": 4}}
         assert record.fact("nothing") is None
         assert record.evaluation("measured", "r8", "cpu") == stored
-        assert (stored.accuracy, stored.cost, stored.failure, stored.split) == (Accuracy(0.5, 200), cost, None, "search")
+        assert (stored.accuracy, stored.cost, stored.failure, stored.split) == (
+            Accuracy(0.5, 200),
+            cost,
+            None,
+            "search",
+        )
         assert record.evaluation("measured", "r8") is None
         assert [row.architecture for row in record.evaluations("measured")] == ["r8", "r4"]
         half, failed = record.evaluations()[1:]
-        assert (half.accuracy, half.cost, half.failure) == (None, Cost(macs=5), Failed("out of memory"))
+        assert (half.accuracy, half.cost, half.failure) == (
+            None,
+            Cost(macs=5),
+            Failed("out of memory"),
+        )
         assert failed.failure == Failed("no device")
-        assert [(step.step, step.values) for step in record.steps()] == [(10, {"loss": 1.25, "lr": 0.1, "top1": 0.5}), (20, {"loss": None})]
+        assert [(step.step, step.values) for step in record.steps()] == [
+            (10, {"loss": 1.25, "lr": 0.1, "top1": 0.5}),
+            (20, {"loss": None}),
+        ]
         assert [step.values for step in record.steps("r8")] == [{"loss": 9.0}]
-        assert [event.details for event in record.events("test split opened")] == [{"purpose": "final score"}]
+        assert [event.details for event in record.events("test split opened")] == [
+            {"purpose": "final score"}
+        ]
         assert record.events("other") == []
 
 
@@ -99,7 +121,11 @@ with Record.open(sys.argv[1], recipe_digest="abc") as record:
 
 def test_a_killed_writer_loses_nothing_that_was_committed(path: Path) -> None:
     for life in range(3):
-        with subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(1000 * life)], stdout=subprocess.PIPE, text=True) as writer:
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(1000 * life)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as writer:
             assert writer.stdout is not None
             told = [int(writer.stdout.readline()) for _ in range(20 + life)]
             writer.send_signal(signal.SIGKILL)
@@ -122,7 +148,12 @@ time.sleep(30)
 
 
 def test_a_forked_worker_that_outlives_a_killed_writer_holds_nothing(path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", FORKING, str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True) as writer:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
         with pytest.raises(RunConflictError, match=f"process {writer.pid}"):
@@ -179,7 +210,10 @@ def test_a_newer_version_is_not_touched(path: Path) -> None:
     with sqlite3.connect(path) as other:
         other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     other.close()
-    with pytest.raises(PliantError, match=f"record version {SCHEMA_VERSION + 1}, .* up to {SCHEMA_VERSION}. Upgrade Pliant"):
+    with pytest.raises(
+        PliantError,
+        match=f"record version {SCHEMA_VERSION + 1}, .* up to {SCHEMA_VERSION}. Upgrade Pliant",
+    ):
         opened(path)
 
 
@@ -193,9 +227,14 @@ def test_a_full_disk_keeps_what_was_recorded(path: Path) -> None:
         assert record.facts() == {"recipe_digest": "abc", "small": 1}
 
 
-def test_reading_from_a_medium_that_cannot_be_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_from_a_medium_that_cannot_be_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened(path).close()
     monkeypatch.setattr(os, "access", lambda *_: False)
     with Record.read(path) as record:
         assert record.fact("recipe_digest") == "abc"
-    assert sorted(found.name for found in path.parent.iterdir()) == ["record.sqlite", "record.sqlite.lock"]
+    assert sorted(found.name for found in path.parent.iterdir()) == [
+        "record.sqlite",
+        "record.sqlite.lock",
+    ]

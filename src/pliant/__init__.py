@@ -16,8 +16,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Run": "pliant.pipeline.run",
-    "run_all": "pliant.pipeline.whole",
+    "Run": "pliant.runs.run",
+    "run_all": "pliant.runs.workflow",
     "load": "pliant.data",
     "preset": "pliant.spaces.presets",
     "Limit": "pliant.objective",

@@ -9,31 +9,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import Decimal
 from typing import Protocol
 
 import numpy as np
 
 from pliant.errors import RecipeError, nearest
 from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed
+from pliant.pareto import non_dominated
 from pliant.spaces.architecture import Architecture
+from pliant.units import SHORT_NAMES, UNITS
 
-_COUNTS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
-_BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
-_UNITS: Mapping[str, Mapping[str, float]] = {
-    "latency_ms": {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
-    "energy_mj": {"nJ": 1e-6, "uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3},
-    "peak_memory_bytes": _BYTES,
-    "parameters": _COUNTS,
-    "macs": _COUNTS,
-    "area_mm2": {"um2": 1e-6, "µm2": 1e-6, "mm2": 1.0, "cm2": 1e2},
-}
-_SHORT = {"latency": "latency_ms", "energy": "energy_mj", "peak_memory": "peak_memory_bytes", "area": "area_mm2"}
-"""Names without a unit, which then stands in the value."""
-
-_HOW = "Write for example latency=2ms, latency_ms=0.5, peak_memory=256kB, parameters=300k or macs=50M."
+_HOW = (
+    "Write for example latency=2ms, latency_ms=0.5, peak_memory=256kB, parameters=300k or macs=50M."
+)
 
 
 class AccuracyEstimator(Protocol):
@@ -63,7 +54,9 @@ class Candidate:
     @property
     def failure(self) -> str | None:
         """Why the accuracy or the cost is missing; None where both are there."""
-        return next((part.reason for part in (self.accuracy, self.cost) if isinstance(part, Failed)), None)
+        return next(
+            (part.reason for part in (self.accuracy, self.cost) if isinstance(part, Failed)), None
+        )
 
     @property
     def top1(self) -> float:
@@ -91,7 +84,10 @@ class Limit:
 
     def __post_init__(self) -> None:
         if self.metric not in COST_METRICS:
-            raise RecipeError(f"a limit names a cost metric, received {self.metric!r}. {nearest(self.metric, [*COST_METRICS, *_SHORT])}")
+            raise RecipeError(
+                f"a limit names a cost metric, received {self.metric!r}. "
+                f"{nearest(self.metric, [*COST_METRICS, *SHORT_NAMES])}"
+            )
         if not (math.isfinite(self.at_most) and self.at_most > 0):
             received = self.text or f"{self.metric}={self.at_most:g}"
             raise RecipeError(f"a limit is a finite number above 0, received {received!r}. {_HOW}")
@@ -106,36 +102,34 @@ class Limit:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
             raise RecipeError(f"a limit reads metric=value, received {text!r}. {_HOW}")
-        metric = _SHORT.get(name, name)
-        if metric not in _UNITS:
-            raise RecipeError(f"a limit names a cost metric, received {name!r} in {text!r}. {nearest(name, [*COST_METRICS, *_SHORT])}")
-        number = re.fullmatch(r"(?P<digits>[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>\S*)", value)
+        metric = SHORT_NAMES.get(name, name)
+        if metric not in UNITS:
+            raise RecipeError(
+                f"a limit names a cost metric, received {name!r} in {text!r}. {nearest(name, [*COST_METRICS, *SHORT_NAMES])}"
+            )
+        number = re.fullmatch(
+            r"(?P<digits>[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>\S*)", value
+        )
         if number is None:
-            raise RecipeError(f"a limit is a finite number above 0, with or without a unit, received {value!r} in {text!r}. {_HOW}")
-        units = _UNITS[metric]
+            raise RecipeError(
+                f"a limit is a finite number above 0, with or without a unit, received {value!r} in {text!r}. {_HOW}"
+            )
+        units = UNITS[metric]
         unit = number["unit"]
-        if not unit and name not in _SHORT:
+        if not unit and name not in SHORT_NAMES:
             factor = 1.0
         elif unit in units:
             factor = units[unit]
         else:
             known = ", ".join(known for known in units if known)
-            raise RecipeError(f"{name} is given in one of {known}, received {f'unit {unit!r}' if unit else 'no unit'} in {text!r}. {_HOW}")
+            raise RecipeError(
+                f"{name} is given in one of {known}, received {f'unit {unit!r}' if unit else 'no unit'} in {text!r}. {_HOW}"
+            )
         # In decimals, so that 41.48M is 41480000 and not the float below it.
         return cls(metric, float(Decimal(number["digits"]) * Decimal(str(factor))), text.strip())
 
     def __str__(self) -> str:
         return self.text or f"{self.metric}={self.at_most:g}"
-
-
-def spelled(metric: str, value: float) -> str:
-    """A positive cost with its unit, rounded up to four digits: what to write as a limit that this cost holds."""
-    units = {unit: factor for unit, factor in _UNITS[metric].items() if "i" not in unit}
-    unit = max(
-        (unit for unit in units if units[unit] <= value), key=lambda unit: units[unit], default=min(units, key=lambda unit: units[unit])
-    )
-    digits = Context(prec=4, rounding=ROUND_CEILING).plus(Decimal(str(value)) / Decimal(str(units[unit])))
-    return f"{digits.normalize():f}{unit}"
 
 
 def metric_value(cost: Cost, metric: str) -> float:
@@ -172,33 +166,10 @@ def holds(limits: Sequence[Limit], cost: Cost) -> bool:
     return all(metric_value(cost, limit.metric) <= limit.at_most for limit in limits)
 
 
-def non_dominated(values: np.ndarray) -> np.ndarray:
-    """Which rows no other row beats, every column being better when smaller.
-
-    A row is beaten by one that is nowhere larger and somewhere smaller, so equal rows stay together.
-
-    Args:
-        values: shape (points, objectives).
-
-    Returns:
-        Mask of shape (points,).
-    """
-    keep = np.zeros(len(values), dtype=bool)
-    front = np.empty_like(values, dtype=float)
-    count = 0
-    # In lexicographic order nothing that comes later can beat what came before, so one pass against the front is enough.
-    for row in np.lexsort(values.T[::-1]):
-        point = values[row]
-        no_larger = (front[:count] <= point).all(axis=1)
-        if not (no_larger & (front[:count] < point).any(axis=1)).any():
-            front[count] = point
-            count += 1
-            keep[row] = True
-    return keep
-
-
 def pareto_front(
-    candidates: Sequence[Candidate], minimise: Sequence[str] = ("latency_ms",), limits: Sequence[Limit] = ()
+    candidates: Sequence[Candidate],
+    minimise: Sequence[str] = ("latency_ms",),
+    limits: Sequence[Limit] = (),
 ) -> list[Candidate]:
     """The candidates within the limits that no other one beats in top-1 and in every cost, cheapest first.
 
@@ -210,12 +181,21 @@ def pareto_front(
     Raises:
         RecipeError: the target cannot tell a minimised or limited metric.
     """
-    sound = [one for one in candidates if isinstance(one.cost, Cost) and isinstance(one.accuracy, Accuracy) and holds(limits, one.cost)]
+    sound = [
+        one
+        for one in candidates
+        if isinstance(one.cost, Cost)
+        and isinstance(one.accuracy, Accuracy)
+        and holds(limits, one.cost)
+    ]
     if not sound:
         return []
     values = np.array([objectives(candidate, minimise) for candidate in sound])
     front = np.flatnonzero(non_dominated(values))
-    return [sound[row] for row in sorted(front, key=lambda row: (tuple(values[row, 1:]), values[row, 0]))]
+    return [
+        sound[row]
+        for row in sorted(front, key=lambda row: (tuple(values[row, 1:]), values[row, 0]))
+    ]
 
 
 def objectives(candidate: Candidate, minimise: Sequence[str]) -> tuple[float, ...]:
@@ -226,20 +206,3 @@ def objectives(candidate: Candidate, minimise: Sequence[str]) -> tuple[float, ..
     """
     assert isinstance(candidate.cost, Cost), "a failed candidate has no objectives"
     return (-candidate.top1, *(metric_value(candidate.cost, metric) for metric in minimise))
-
-
-def hypervolume_2d(values: np.ndarray, reference: Sequence[float]) -> float:
-    """Area that points dominate up to a reference, both columns being better when smaller (Zitzler & Thiele 1999).
-
-    Args:
-        values: shape (points, 2); points beyond the reference add nothing.
-        reference: the worst corner.
-    """
-    values = np.asarray(values, dtype=float).reshape(-1, 2)
-    inside = values[(values < np.asarray(reference)).all(axis=1)]
-    area, ceiling = 0.0, float(reference[1])
-    for first, second in inside[np.lexsort((inside[:, 1], inside[:, 0]))]:
-        if second < ceiling:
-            area += (reference[0] - first) * (ceiling - second)
-            ceiling = float(second)
-    return float(area)

@@ -110,7 +110,9 @@ class Record:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _Lock(path.with_name(path.name + ".lock"))
         try:
-            record = cls(path, _connect(path, f"{path.absolute().as_uri()}?mode=rwc", create=True), lock)
+            record = cls(
+                path, _connect(path, f"{path.absolute().as_uri()}?mode=rwc", create=True), lock
+            )
         except BaseException:
             lock.release()
             raise
@@ -138,7 +140,9 @@ class Record:
         """
         path = Path(path)
         if not path.is_file():
-            raise DamagedFileError(f"a run directory holds its record, found no file {path}. Name the directory of a run that was started.")
+            raise DamagedFileError(
+                f"a run directory holds its record, found no file {path}. Name the directory of a run that was started."
+            )
         uri = f"{path.absolute().as_uri()}?mode=ro"
         # Reading a write-ahead log needs a file beside it; a read-only medium allows none, and where no log is left needs none.
         if not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
@@ -167,11 +171,17 @@ class Record:
 
     def facts(self) -> dict[str, Any]:
         """All facts."""
-        return {key: json.loads(value) for key, value in self._rows("SELECT key, value FROM facts ORDER BY key")}
+        return {
+            key: json.loads(value)
+            for key, value in self._rows("SELECT key, value FROM facts ORDER BY key")
+        }
 
     def set_fact(self, key: str, value: Any) -> None:
         """Set a fact to anything that JSON can hold; the last value stands."""
-        self._write("INSERT INTO facts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, _json(value)))
+        self._write(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, _json(value)),
+        )
 
     # Evaluations.
 
@@ -195,7 +205,11 @@ class Record:
         """
         reasons = [part.reason for part in (accuracy, cost) if isinstance(part, Failed)]
         right = accuracy if isinstance(accuracy, Accuracy) else None
-        told = {name: value for name, value in asdict(cost).items() if value is not None} if isinstance(cost, Cost) else None
+        told = (
+            {name: value for name, value in asdict(cost).items() if value is not None}
+            if isinstance(cost, Cost)
+            else None
+        )
         self._write(
             "INSERT INTO evaluations (stage, architecture, context, split, top1, images, cost, failure, seconds, created) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stage, architecture, context) DO UPDATE SET "
@@ -221,37 +235,61 @@ class Record:
     def evaluation(self, stage: str, architecture: str, context: str = "") -> Evaluation | None:
         """The row of an equal evaluation, None where there is none yet."""
         key = (stage, architecture, context)
-        rows = self._rows(f"SELECT {_COLUMNS} FROM evaluations WHERE stage = ? AND architecture = ? AND context = ?", key)
+        rows = self._rows(
+            f"SELECT {_COLUMNS} FROM evaluations WHERE stage = ? AND architecture = ? AND context = ?",
+            key,
+        )
         return _evaluation(rows[0]) if rows else None
 
     def evaluations(self, stage: str | None = None) -> list[Evaluation]:
         """All rows of a stage, or of all stages, in the order in which they were added."""
-        rows = self._rows(f"SELECT {_COLUMNS} FROM evaluations WHERE ?1 IS NULL OR stage = ?1 ORDER BY id", (stage,))
+        rows = self._rows(
+            f"SELECT {_COLUMNS} FROM evaluations WHERE ?1 IS NULL OR stage = ?1 ORDER BY id",
+            (stage,),
+        )
         return [_evaluation(row) for row in rows]
 
     # Training log and events.
 
-    def log_step(self, step: int, epoch: float, values: Mapping[str, Any], *, phase: str = "supernet") -> None:
+    def log_step(
+        self, step: int, epoch: float, values: Mapping[str, Any], *, phase: str = "supernet"
+    ) -> None:
         """Log measures of a training step; those already logged at this step stay unless named again.
 
         A number that is not finite is logged as null.
         """
-        rows = self._rows("SELECT measures FROM train_log WHERE phase = ? AND step = ?", (phase, step))
+        rows = self._rows(
+            "SELECT measures FROM train_log WHERE phase = ? AND step = ?", (phase, step)
+        )
         merged = {**(json.loads(rows[0][0]) if rows else {}), **values}
-        self._write("INSERT OR REPLACE INTO train_log VALUES (?, ?, ?, ?)", (phase, step, epoch, _json(merged)))
+        self._write(
+            "INSERT OR REPLACE INTO train_log VALUES (?, ?, ?, ?)",
+            (phase, step, epoch, _json(merged)),
+        )
 
     def steps(self, phase: str = "supernet") -> list[Step]:
         """What was logged in a phase of training, by step."""
-        rows = self._rows("SELECT phase, step, epoch, measures FROM train_log WHERE phase = ? ORDER BY step", (phase,))
-        return [Step(phase, step, epoch, json.loads(measures)) for phase, step, epoch, measures in rows]
+        rows = self._rows(
+            "SELECT phase, step, epoch, measures FROM train_log WHERE phase = ? ORDER BY step",
+            (phase,),
+        )
+        return [
+            Step(phase, step, epoch, json.loads(measures)) for phase, step, epoch, measures in rows
+        ]
 
     def event(self, kind: str, **details: Any) -> None:
         """Note that something happened now, such as `event("test split opened", purpose="final score")`."""
-        self._write("INSERT INTO events (kind, details, created) VALUES (?, ?, ?)", (kind, _json(details), _now()))
+        self._write(
+            "INSERT INTO events (kind, details, created) VALUES (?, ?, ?)",
+            (kind, _json(details), _now()),
+        )
 
     def events(self, kind: str | None = None) -> list[Event]:
         """All events, or those of one kind, in order."""
-        rows = self._rows("SELECT kind, details, created FROM events WHERE ?1 IS NULL OR kind = ?1 ORDER BY id", (kind,))
+        rows = self._rows(
+            "SELECT kind, details, created FROM events WHERE ?1 IS NULL OR kind = ?1 ORDER BY id",
+            (kind,),
+        )
         return [Event(kind, json.loads(details), created) for kind, details, created in rows]
 
     # How rows come and go.
@@ -262,7 +300,9 @@ class Record:
 
     def _write(self, statement: str, values: Sequence[Any]) -> None:
         if self._lock is None:
-            raise PliantError(f"{self.path} was opened to read only. Open it with Record.open to write.")
+            raise PliantError(
+                f"{self.path} was opened to read only. Open it with Record.open to write."
+            )
         with _translated(self.path):
             self._connection.execute(statement, values)
 
@@ -333,16 +373,22 @@ def _check(path: Path, connection: sqlite3.Connection, create: bool) -> None:
     if create and not tables:
         connection.executescript(_SCHEMA)
     elif pragma("application_id") != APPLICATION_ID:
-        raise DamagedFileError(f"a record is a file that Pliant wrote; {path} is another database. Name the record of a run.")
+        raise DamagedFileError(
+            f"a record is a file that Pliant wrote; {path} is another database. Name the record of a run."
+        )
     if (version := pragma("user_version")) > SCHEMA_VERSION:
         raise PliantError(
             f"{path} has record version {version}, this Pliant reads up to {SCHEMA_VERSION}. Upgrade Pliant to go on with this run."
         )
     if (found := pragma("quick_check(1)")) != "ok":
-        raise DamagedFileError(f"a record must pass SQLite's check; {path} does not: {found}. {_LEFT}")
+        raise DamagedFileError(
+            f"a record must pass SQLite's check; {path} does not: {found}. {_LEFT}"
+        )
 
 
-_LEFT = "The file was left as it is; restore it from a copy, or move it away and start the run again."
+_LEFT = (
+    "The file was left as it is; restore it from a copy, or move it away and start the run again."
+)
 
 
 @contextmanager
@@ -359,7 +405,9 @@ def _translated(path: Path) -> Iterator[None]:
             f"{path} cannot be used: {error}. Check that its directory can be written and that no other program holds the file."
         ) from error
     except sqlite3.DatabaseError as error:
-        raise DamagedFileError(f"a record is an SQLite database; {path} cannot be read as one: {error}. {_LEFT}") from error
+        raise DamagedFileError(
+            f"a record is an SQLite database; {path} cannot be read as one: {error}. {_LEFT}"
+        ) from error
 
 
 def _evaluation(row: tuple[Any, ...]) -> Evaluation:

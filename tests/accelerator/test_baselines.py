@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pliant.accelerator.baselines import DATAFLOWS, decode, fixed_dataflow, naas_evolution, random_search
+from pliant.accelerator.baselines import (
+    DATAFLOWS,
+    decode,
+    fixed_dataflow,
+    naas_evolution,
+    random_search,
+)
 from pliant.accelerator.chip import DIMS, load_chip
 from pliant.accelerator.cost import evaluate
 from pliant.accelerator.mapper import optimal_mapping

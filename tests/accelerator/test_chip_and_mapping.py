@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from pliant.accelerator.chip import load_chip, parse_chip, shipped_chips
-from pliant.accelerator.mapping import Mapping, format_mapping, order_from_short, order_to_short, stationary_order
+from pliant.accelerator.mapping import (
+    Mapping,
+    format_mapping,
+    order_from_short,
+    order_to_short,
+    stationary_order,
+)
 from pliant.accelerator.nests import random_nest
 from pliant.errors import EncodingError, RecipeError
 
@@ -23,7 +29,9 @@ table = "eyeriss"
 
 
 def test_every_shipped_chip_loads_and_names_its_source() -> None:
-    assert {"eyeriss", "nvdla-256", "nvdla-1024", "edge-tpu-like", "shidiannao-like"} == set(shipped_chips())
+    assert {"eyeriss", "nvdla-256", "nvdla-1024", "edge-tpu-like", "shidiannao-like"} == set(
+        shipped_chips()
+    )
     for name in shipped_chips():
         chip = load_chip(name)
         assert chip.name == name
@@ -45,11 +53,19 @@ def test_ten_lines_describe_a_chip() -> None:
         ("clock_mhz = 500", "", "clock_mhz.*missing"),
         ("clock_mhz = 500", "clock_mhz = 0", "above 0"),
         ('loops = "KC"', 'loops = "KX"', "loops are out of"),
-        ("shared_bytes = 64\n", "shared_bytes = 2\n", r"at least one element of each tensor; registers.shared_bytes is 2"),
+        (
+            "shared_bytes = 64\n",
+            "shared_bytes = 2\n",
+            r"at least one element of each tensor; registers.shared_bytes is 2",
+        ),
         ("shared_bytes = 65536", "weight_bytes = 1024", "buffer states shared_bytes, or"),
         ('table = "eyeriss"', 'table = "eyeris"', "Did you mean 'eyeriss'"),
         ('table = "eyeriss"', 'unit = "picojoule"', "is missing"),
-        ('table = "eyeriss"', 'table = "eyeriss"\nunit = "calorie"', "unit is one of picojoule, mac_energies"),
+        (
+            'table = "eyeriss"',
+            'table = "eyeriss"\nunit = "calorie"',
+            "unit is one of picojoule, mac_energies",
+        ),
         ('table = "eyeriss"', 'table = "eyeriss"\ndram = -1', "dram is a number from 0 up"),
     ],
 )

@@ -52,10 +52,23 @@ def test_list_names_chips_and_sources() -> None:
     assert "JSSC" in text
 
 
-def test_map_prints_nests_and_proofs_and_writes_one_offline_page(model: Path, tmp_path: Path) -> None:
+def test_map_prints_nests_and_proofs_and_writes_one_offline_page(
+    model: Path, tmp_path: Path
+) -> None:
     page = tmp_path / "map.html"
     cache = tmp_path / "cache"
-    text = run("map", str(model), "--chip", "nvdla-256", "--size", "batch=2", "--report", str(page), "--cache", str(cache))
+    text = run(
+        "map",
+        str(model),
+        "--chip",
+        "nvdla-256",
+        "--size",
+        "batch=2",
+        "--report",
+        str(page),
+        "--cache",
+        str(cache),
+    )
     assert text.count("Proven best of") == 3
     assert text.count("register") >= 3
     assert "3 layers, 3 shapes on nvdla-256" in text
@@ -89,7 +102,10 @@ def test_mistakes_are_answered(model: Path, arguments: tuple[str, ...], said: st
 
 
 def test_tiles_are_those_of_the_mapping() -> None:
-    layer, chip = Layer("c", "conv", ("image",), K=16, C=8, P=14, Q=14, R=3, S=3), load_chip("eyeriss")
+    layer, chip = (
+        Layer("c", "conv", ("image",), K=16, C=8, P=14, Q=14, R=3, S=3),
+        load_chip("eyeriss"),
+    )
     best = optimal_mapping(layer, chip)
     held = {(tile.tensor, tile.level): tile.words for tile in tiles(best)}
     assert held["W", "dram"] == 16 * 8 * 9
@@ -99,5 +115,5 @@ def test_tiles_are_those_of_the_mapping() -> None:
 
 
 def test_the_package_needs_no_torch() -> None:
-    code = "import sys, pliant.accelerator.network, pliant.accelerator.onnx_import, pliant.report.mapping; sys.exit('torch' in sys.modules)"
+    code = "import sys, pliant.accelerator.network, pliant.workload.onnx, pliant.report.mapping; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=240).returncode == 0

@@ -35,26 +35,56 @@ def small_chip(seed: int, *, shared: bool = True) -> Chip:
     axes = (Axis("rows", 3, "KCRG"), Axis("columns", 4, "PKQN", max_loops=1))
     bandwidth = [float(value) for value in draw.uniform(0.3, 8.0, size=3)]
     sizes = [float(value) for value in draw.integers(8, 40, size=3)]
-    registers = Memory(shared_bytes=float(draw.integers(12, 60)), bandwidth_bytes_per_cycle=8 * bandwidth[0])
+    registers = Memory(
+        shared_bytes=float(draw.integers(12, 60)), bandwidth_bytes_per_cycle=8 * bandwidth[0]
+    )
     buffer = Memory(
-        shared_bytes=float(draw.integers(60, 250)), double_buffered=bool(draw.integers(2)), bandwidth_bytes_per_cycle=bandwidth[1]
+        shared_bytes=float(draw.integers(60, 250)),
+        double_buffered=bool(draw.integers(2)),
+        bandwidth_bytes_per_cycle=bandwidth[1],
     )
     if not shared:
         registers = Memory(weight_bytes=sizes[0], input_bytes=sizes[1], output_bytes=4 * sizes[2])
-    return Chip("small", axes, registers, buffer, TABLES["eyeriss"], 100.0, bandwidth[2], multicast=bool(draw.integers(4)))
+    return Chip(
+        "small",
+        axes,
+        registers,
+        buffer,
+        TABLES["eyeriss"],
+        100.0,
+        bandwidth[2],
+        multicast=bool(draw.integers(4)),
+    )
 
 
 def whole_space(layer: Layer, chip: Chip) -> Iterator[np.ndarray]:
     """Codes of every mapping of the stated space, one array a spatial split."""
     orders = [[DIMS.index(dim) for dim in stationary_order(tensor)] for tensor in "WIO"]
-    tails = np.array([[*inner, *outer, bypass] for inner in orders for outer in orders for bypass in range(8)])
+    tails = np.array(
+        [[*inner, *outer, bypass] for inner in orders for outer in orders for bypass in range(8)]
+    )
     splits = spatial_splits(layer, chip)
     for elements, rounds in zip(splits.elements, splits.rounds, strict=True):
-        ways = [[(f, t, m // f // t) for f in divisors(m) for t in divisors(m // f)] for m in map(int, rounds)]
+        ways = [
+            [(f, t, m // f // t) for f in divisors(m) for t in divisors(m // f)]
+            for m in map(int, rounds)
+        ]
         tiles = np.array(list(itertools.product(*ways))).transpose(0, 2, 1)
         ones = np.ones((len(tiles), 8), dtype=np.int64)
-        heads = np.concatenate([tiles[:, 0], np.broadcast_to(elements, ones.shape), ones, ones, tiles[:, 1], tiles[:, 2]], axis=1)
-        yield np.concatenate([np.repeat(heads, len(tails), axis=0), np.tile(tails, (len(heads), 1))], axis=1)
+        heads = np.concatenate(
+            [
+                tiles[:, 0],
+                np.broadcast_to(elements, ones.shape),
+                ones,
+                ones,
+                tiles[:, 1],
+                tiles[:, 2],
+            ],
+            axis=1,
+        )
+        yield np.concatenate(
+            [np.repeat(heads, len(tails), axis=0), np.tile(tails, (len(heads), 1))], axis=1
+        )
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
@@ -80,14 +110,20 @@ def test_the_certified_optimum_is_the_least_of_the_whole_space(layer: Layer) -> 
             proof = best.certificate
             assert proof.proven
             assert proof.mappings == total
-            pruned = (proof.pruned_by_spatial_bound, proof.pruned_by_registers, proof.pruned_by_traffic_bound_or_buffer)
+            pruned = (
+                proof.pruned_by_spatial_bound,
+                proof.pruned_by_registers,
+                proof.pruned_by_traffic_bound_or_buffer,
+            )
             assert proof.evaluated + sum(pruned) == total
             assert min(pruned) >= 0
 
 
 def test_nine_orders_dominate_all_pairs_of_orders() -> None:
     generator = np.random.default_rng(3)
-    chip = Chip("wide", (Axis("a", 10**6, max_loops=8),), Memory(1e9), Memory(1e9), TABLES["eyeriss"], 1.0)
+    chip = Chip(
+        "wide", (Axis("a", 10**6, max_loops=8),), Memory(1e9), Memory(1e9), TABLES["eyeriss"], 1.0
+    )
     moved = (
         "dram_weight_reads",
         "dram_input_reads",
@@ -100,7 +136,10 @@ def test_nine_orders_dominate_all_pairs_of_orders() -> None:
     compared = 0
     while compared < 12:
         layer, mapping = random_nest(generator)
-        loops = [[dim for dim in DIMS if factors[DIMS.index(dim)] > 1] for factors in (mapping.buffer, mapping.dram)]
+        loops = [
+            [dim for dim in DIMS if factors[DIMS.index(dim)] > 1]
+            for factors in (mapping.buffer, mapping.dram)
+        ]
         # Ragged inner loops are outside the mapper's space: there the bound of a loop differs from tile to tile.
         tile = np.array(mapping.register) * mapping.elements * mapping.buffer
         if (
@@ -110,15 +149,22 @@ def test_nine_orders_dominate_all_pairs_of_orders() -> None:
             continue
         compared += 1
 
-        def traffic(inner: str, outer: str, layer: Layer = layer, mapping: Mapping = mapping) -> np.ndarray:
-            nest = Mapping(mapping.register, mapping.spatial, mapping.buffer, mapping.dram, inner, outer)
+        def traffic(
+            inner: str, outer: str, layer: Layer = layer, mapping: Mapping = mapping
+        ) -> np.ndarray:
+            nest = Mapping(
+                mapping.register, mapping.spatial, mapping.buffer, mapping.dram, inner, outer
+            )
             counts = evaluate(layer, chip, nest).counts
             return np.array([counts[name] for name in moved])
 
         nine = [traffic(stationary_order(a), stationary_order(b)) for a in "WIO" for b in "WIO"]
         for inner in itertools.permutations(loops[0]):
             for outer in itertools.permutations(loops[1]):
-                full = ["".join([dim for dim in DIMS if dim not in order] + list(order)) for order in (inner, outer)]
+                full = [
+                    "".join([dim for dim in DIMS if dim not in order] + list(order))
+                    for order in (inner, outer)
+                ]
                 cost = traffic(*full)
                 assert any((best <= cost).all() for best in nine), (layer, mapping, full)
 
@@ -131,9 +177,12 @@ def layer_array(layer: Layer) -> np.ndarray:
 def test_the_space_is_counted_right() -> None:
     assert divisors(12) == (1, 2, 3, 4, 6, 12)
     for number in (1, 7, 12, 64, 360):
-        assert factorisations(number, 3) == sum(1 for a in divisors(number) for _ in divisors(number // a))
+        assert factorisations(number, 3) == sum(
+            1 for a in divisors(number) for _ in divisors(number // a)
+        )
     splits = spatial_splits(
-        Layer("dense", "matmul", ("image",), K=64), Chip("c", (Axis("a", 12, "K"),), Memory(64.0), Memory(64.0), TABLES["eyeriss"], 1.0)
+        Layer("dense", "matmul", ("image",), K=64),
+        Chip("c", (Axis("a", 12, "K"),), Memory(64.0), Memory(64.0), TABLES["eyeriss"], 1.0),
     )
     assert sorted(splits.elements[:, 2]) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
 
@@ -141,7 +190,10 @@ def test_the_space_is_counted_right() -> None:
 def test_a_time_limit_leaves_an_honest_gap() -> None:
     layer = Layer("conv", "conv", ("image",), K=64, C=64, P=56, Q=56, R=3, S=3)
     chip = load_chip("eyeriss")
-    hurried, patient = optimal_mapping(layer, chip, "energy", time_limit_s=0.0), optimal_mapping(layer, chip, "energy")
+    hurried, patient = (
+        optimal_mapping(layer, chip, "energy", time_limit_s=0.0),
+        optimal_mapping(layer, chip, "energy"),
+    )
     assert patient.certificate.proven
     assert not hurried.certificate.proven
     assert hurried.value * (1 - hurried.certificate.gap) <= patient.value <= hurried.value
@@ -158,7 +210,14 @@ def test_restrictions_bypass_and_bad_input() -> None:
     with pytest.raises(RecipeError, match="not both 0"):
         optimal_mapping(layer, chip, (0.0, 0.0))
     wide = Layer("wide kernel", "conv", ("image",), K=2, S=4, Q=3)
-    tight = Chip("tight", (Axis("a", 1),), Memory(weight_bytes=1, input_bytes=1, output_bytes=4), Memory(6.0), TABLES["eyeriss"], 1.0)
+    tight = Chip(
+        "tight",
+        (Axis("a", 1),),
+        Memory(weight_bytes=1, input_bytes=1, output_bytes=4),
+        Memory(6.0),
+        TABLES["eyeriss"],
+        1.0,
+    )
     assert optimal_mapping(wide, tight).certificate.proven
     with pytest.raises(InfeasibleError, match="no mapping"):
         # Two inputs at once never fit where one does.
@@ -167,9 +226,15 @@ def test_restrictions_bypass_and_bad_input() -> None:
 
 def test_a_weighted_product_is_written_as_text_or_as_powers() -> None:
     layer, chip = LAYERS[3], small_chip(1)
-    named, plain = optimal_mapping(layer, chip, "energy^2*latency"), optimal_mapping(layer, chip, (2.0, 1.0))
+    named, plain = (
+        optimal_mapping(layer, chip, "energy^2*latency"),
+        optimal_mapping(layer, chip, (2.0, 1.0)),
+    )
     assert named.value == plain.value == pytest.approx(plain.cost.energy**2 * plain.cost.cycles)
-    assert optimal_mapping(layer, chip, "latency*energy").value == optimal_mapping(layer, chip, "edp").value
+    assert (
+        optimal_mapping(layer, chip, "latency*energy").value
+        == optimal_mapping(layer, chip, "edp").value
+    )
     for text in ("energy*energy", "energy^0", "energy^-1", "energy*area", ""):
         with pytest.raises(RecipeError, match="a product such as energy"):
             optimal_mapping(layer, chip, text)

@@ -13,16 +13,20 @@ from onnx import TensorProto, helper
 
 from pliant.accelerator.chip import Chip, load_chip
 from pliant.accelerator.network import map_workload, shape_key
-from pliant.accelerator.onnx_import import onnx_workload
 from pliant.errors import DamagedFileError, EncodingError
 from pliant.workload import NETWORK_INPUT, Layer, Workload
+from pliant.workload.onnx import onnx_workload
 
 
 def weight(name: str, *shape: int) -> Any:
-    return helper.make_tensor(name, TensorProto.FLOAT, shape, np.zeros(int(np.prod(shape)), dtype=np.float32))
+    return helper.make_tensor(
+        name, TensorProto.FLOAT, shape, np.zeros(int(np.prod(shape)), dtype=np.float32)
+    )
 
 
-def save(path: Path, nodes: list[Any], weights: list[Any], shape: list[Any], out: list[Any]) -> Path:
+def save(
+    path: Path, nodes: list[Any], weights: list[Any], shape: list[Any], out: list[Any]
+) -> Path:
     graph = helper.make_graph(
         nodes,
         "net",
@@ -42,7 +46,9 @@ def residual_net(path: Path, batch: Any = 1, extra: str = "Relu") -> Path:
         node("BatchNormalization", ["a", "s", "s", "s", "s"], ["b"], "norm"),
         node("Relu", ["b"], ["c"], "act"),
         node("Conv", ["c", "w1"], ["d"], "depthwise", group=8, pads=[1, 1, 1, 1]),
-        node("Conv", ["d", "w2", "s"], ["e"], "grouped", group=2, dilations=[2, 2], pads=[2, 2, 2, 2]),
+        node(
+            "Conv", ["d", "w2", "s"], ["e"], "grouped", group=2, dilations=[2, 2], pads=[2, 2, 2, 2]
+        ),
         node(extra, ["e"], ["e2"], "extra"),
         node("Add", ["e2", "c"], ["f"], "sum"),
         node("MaxPool", ["f"], ["g"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
@@ -97,15 +103,24 @@ def test_matrix_products_of_attention_are_groups(tmp_path: Path) -> None:
         helper.make_node("Transpose", ["x"], ["t"], "turn", perm=[0, 2, 1]),
         helper.make_node("MatMul", ["q", "t"], ["y"], "scores"),
     ]
-    layers = onnx_workload(save(tmp_path / "a.onnx", nodes, [weight("w", 16, 16)], [2, 5, 16], [2, 5, 5])).layers
+    layers = onnx_workload(
+        save(tmp_path / "a.onnx", nodes, [weight("w", 16, 16)], [2, 5, 16], [2, 5, 5])
+    ).layers
     assert layers[0] == Layer("query", "matmul", (NETWORK_INPUT,), N=10, K=16, C=16, bias=False)
-    assert layers[1] == Layer("scores", "matmul", ("query", NETWORK_INPUT), N=5, G=2, K=5, C=16, bias=False)
+    assert layers[1] == Layer(
+        "scores", "matmul", ("query", NETWORK_INPUT), N=5, G=2, K=5, C=16, bias=False
+    )
 
 
 def test_equal_layers_are_mapped_once_and_totals_add_up(tmp_path: Path) -> None:
     first = Layer("first", "conv", (NETWORK_INPUT,), K=16, C=8, P=14, Q=14, R=3, S=3)
     workload = Workload(
-        (first, replace(first, name="second", inputs=("first",)), Layer("add", "elementwise", ("first", "second"), G=16, P=14, Q=14)), 100
+        (
+            first,
+            replace(first, name="second", inputs=("first",)),
+            Layer("add", "elementwise", ("first", "second"), G=16, P=14, Q=14),
+        ),
+        100,
     )
     chip = load_chip("nvdla-256")
     mapped = map_workload(workload, chip, cache=tmp_path / "cache")
@@ -123,7 +138,9 @@ def load_cost_without_energy(workload: Workload) -> float | None:
     return map_workload(workload, load_chip("eyeriss")).cost().energy_mj
 
 
-def test_the_cache_answers_and_damage_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_answers_and_damage_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer = Layer("a", "conv", (NETWORK_INPUT,), K=16, C=8, P=14, Q=14, R=3, S=3)
     workload, chip = Workload((layer,), 100), load_chip("nvdla-256")
     made = map_workload(workload, chip, cache=tmp_path)

@@ -33,38 +33,83 @@ FEW = settings(max_examples=25, deadline=None)
 def layers(draw: st.DrawFn) -> Layer:
     sizes = {dim: draw(st.integers(1, 8)) for dim in "KCPQ"}
     window = draw(st.integers(1, 3))
-    return Layer("drawn", "conv", ("image",), R=window, S=window, stride=draw(st.integers(1, 2)), **sizes)
+    return Layer(
+        "drawn", "conv", ("image",), R=window, S=window, stride=draw(st.integers(1, 2)), **sizes
+    )
 
 
 @st.composite
 def chips(draw: st.DrawFn) -> Chip:
-    axes = (Axis("rows", draw(st.integers(1, 4)), "KCR"), Axis("columns", draw(st.integers(1, 4)), "PQK"))
+    axes = (
+        Axis("rows", draw(st.integers(1, 4)), "KCR"),
+        Axis("columns", draw(st.integers(1, 4)), "PQK"),
+    )
     speed = [draw(st.floats(0.25, 16)) for _ in BANDWIDTHS]
-    registers = Memory(float(draw(st.integers(6, 40))), double_buffered=False, bandwidth_bytes_per_cycle=8 * speed[2])
-    buffer = Memory(float(draw(st.integers(40, 400))), double_buffered=draw(st.booleans()), bandwidth_bytes_per_cycle=speed[1])
-    return Chip("drawn", axes, registers, buffer, TABLES[draw(st.sampled_from(sorted(TABLES)))], 100.0, speed[0])
+    registers = Memory(
+        float(draw(st.integers(6, 40))),
+        double_buffered=False,
+        bandwidth_bytes_per_cycle=8 * speed[2],
+    )
+    buffer = Memory(
+        float(draw(st.integers(40, 400))),
+        double_buffered=draw(st.booleans()),
+        bandwidth_bytes_per_cycle=speed[1],
+    )
+    return Chip(
+        "drawn",
+        axes,
+        registers,
+        buffer,
+        TABLES[draw(st.sampled_from(sorted(TABLES)))],
+        100.0,
+        speed[0],
+    )
 
 
 def faster(chip: Chip, link: str, times: float) -> Chip:
     if link == "dram":
-        return replace(chip, dram_bandwidth_bytes_per_cycle=chip.dram_bandwidth_bytes_per_cycle * times)
+        return replace(
+            chip, dram_bandwidth_bytes_per_cycle=chip.dram_bandwidth_bytes_per_cycle * times
+        )
     memory = getattr(chip, link)
-    return replace(chip, **{link: replace(memory, bandwidth_bytes_per_cycle=memory.bandwidth_bytes_per_cycle * times)})
+    return replace(
+        chip,
+        **{
+            link: replace(
+                memory, bandwidth_bytes_per_cycle=memory.bandwidth_bytes_per_cycle * times
+            )
+        },
+    )
 
 
 @FEW
 @given(SEEDS, chips(), st.sampled_from(BANDWIDTHS), st.sampled_from(["roofline", "stall_exact"]))
-def test_more_bandwidth_never_makes_a_mapping_slower(seed: int, chip: Chip, link: str, mode: str) -> None:
+def test_more_bandwidth_never_makes_a_mapping_slower(
+    seed: int, chip: Chip, link: str, mode: str
+) -> None:
     layer, mapping = random_nest(np.random.default_rng(seed), most_steps=60)
-    chip = replace(chip, axes=(Axis("a", 10**6, max_loops=8),), registers=replace(chip.registers, shared_bytes=1e9))
+    chip = replace(
+        chip,
+        axes=(Axis("a", 10**6, max_loops=8),),
+        registers=replace(chip.registers, shared_bytes=1e9),
+    )
     chip = replace(chip, buffer=replace(chip.buffer, shared_bytes=1e9))
-    slow, fast = (evaluate(layer, c, mapping, latency=mode).cycles for c in (chip, faster(chip, link, 2.0)))  # type: ignore[arg-type]
+    slow, fast = (
+        evaluate(layer, c, mapping, latency=mode).cycles for c in (chip, faster(chip, link, 2.0))
+    )  # type: ignore[arg-type]
     assert fast <= slow * (1 + 1e-12)
 
 
 @FEW
-@given(layers(), chips(), st.sampled_from(["energy", "latency", "edp"]), st.sampled_from(["registers", "buffer"]))
-def test_larger_memories_and_wider_links_never_make_the_optimum_worse(layer: Layer, chip: Chip, goal: str, level: str) -> None:
+@given(
+    layers(),
+    chips(),
+    st.sampled_from(["energy", "latency", "edp"]),
+    st.sampled_from(["registers", "buffer"]),
+)
+def test_larger_memories_and_wider_links_never_make_the_optimum_worse(
+    layer: Layer, chip: Chip, goal: str, level: str
+) -> None:
     # Where a table's price of an access grows with the buffer, a larger buffer may cost more: that is the point of the table.
     chip = replace(chip, energy=replace(chip.energy, buffer_per_kib=0.0))
     memory = getattr(chip, level)
@@ -79,16 +124,28 @@ def test_larger_memories_and_wider_links_never_make_the_optimum_worse(layer: Lay
 def test_nothing_moves_less_than_once_and_loops_that_run_once_may_stand_anywhere(seed: int) -> None:
     generator = np.random.default_rng(seed)
     layer, mapping = random_nest(generator, most_steps=100)
-    chip = Chip("wide", (Axis("a", 10**6, max_loops=8),), Memory(1e9), Memory(1e9), TABLES["eyeriss"], 1.0)
+    chip = Chip(
+        "wide", (Axis("a", 10**6, max_loops=8),), Memory(1e9), Memory(1e9), TABLES["eyeriss"], 1.0
+    )
     cost = evaluate(layer, chip, mapping)
     whole = {t.tensor: t.words for t in tiles(best_of(layer, mapping, chip)) if t.level == "dram"}
     assert cost.counts["operations"] == math.prod(getattr(layer, dim) for dim in DIMS)
     assert cost.counts["dram_input_reads"] >= (whole["I"] or 0)
-    assert cost.counts["dram_output_writes"] - cost.counts["dram_sum_reads"] == layer.output_elements
+    assert (
+        cost.counts["dram_output_writes"] - cost.counts["dram_sum_reads"] == layer.output_elements
+    )
     assert not layer.weighted or cost.counts["dram_weight_reads"] >= (whole["W"] or 0)
     once = [dim for dim in DIMS if mapping.dram[DIMS.index(dim)] == 1]
     order = "".join([dim for dim in mapping.dram_order if dim not in once] + once)
-    moved = Mapping(mapping.register, mapping.spatial, mapping.buffer, mapping.dram, mapping.buffer_order, order, mapping.bypass)
+    moved = Mapping(
+        mapping.register,
+        mapping.spatial,
+        mapping.buffer,
+        mapping.dram,
+        mapping.buffer_order,
+        order,
+        mapping.bypass,
+    )
     assert moved == mapping
 
 
@@ -104,23 +161,45 @@ def best_of(layer: Layer, mapping: Mapping, chip: Chip) -> BestMapping:
     [
         (Memory(5.0), "shared_bytes is 5, and 6 are needed"),
         (Memory(11.0, double_buffered=True), "shared_bytes is 11, and 12 are needed"),
-        (Memory(weight_bytes=0.5, input_bytes=1, output_bytes=4), r"weight_bytes is 0\.5, and 1 are needed"),
-        (Memory(weight_bytes=1, input_bytes=0, output_bytes=4), "input_bytes is 0, and 1 are needed"),
-        (Memory(weight_bytes=1, input_bytes=1, output_bytes=3), "output_bytes is 3, and 4 are needed"),
+        (
+            Memory(weight_bytes=0.5, input_bytes=1, output_bytes=4),
+            r"weight_bytes is 0\.5, and 1 are needed",
+        ),
+        (
+            Memory(weight_bytes=1, input_bytes=0, output_bytes=4),
+            "input_bytes is 0, and 1 are needed",
+        ),
+        (
+            Memory(weight_bytes=1, input_bytes=1, output_bytes=3),
+            "output_bytes is 3, and 4 are needed",
+        ),
     ],
 )
-def test_a_memory_that_cannot_hold_one_of_each_is_named_with_its_size(level: str, memory: Memory, said: str) -> None:
+def test_a_memory_that_cannot_hold_one_of_each_is_named_with_its_size(
+    level: str, memory: Memory, said: str
+) -> None:
     memories = {"registers": Memory(64.0), "buffer": Memory(64.0), level: memory}
     with pytest.raises(RecipeError, match=rf"{level}\.{said}"):
         Chip("small", (Axis("a", 1),), energy=TABLES["eyeriss"], clock_mhz=1.0, **memories)
 
 
-@pytest.mark.parametrize("missing", ["unit", "word_bits", "mac", "register", "noc", "buffer", "dram"])
+@pytest.mark.parametrize(
+    "missing", ["unit", "word_bits", "mac", "register", "noc", "buffer", "dram"]
+)
 def test_an_energy_table_with_a_hole_names_the_entry(missing: str) -> None:
-    entries = {"unit": '"picojoule"', "word_bits": "8", "mac": "1", "register": "1", "noc": "1", "buffer": "2", "dram": "100"}
+    entries = {
+        "unit": '"picojoule"',
+        "word_bits": "8",
+        "mac": "1",
+        "register": "1",
+        "noc": "1",
+        "buffer": "2",
+        "dram": "100",
+    }
     lines = "\n".join(f"{key} = {value}" for key, value in entries.items() if key != missing)
     text = (
-        '\nclock_mhz = 1\naxes = [{ name = "a", size = 2 }]\nregisters = { shared_bytes = 64 }\nbuffer = { shared_bytes = 640 }\n[energy]\n'
+        '\nclock_mhz = 1\naxes = [{ name = "a", size = 2 }]\nregisters = { shared_bytes = 64 }\n'
+        "buffer = { shared_bytes = 640 }\n[energy]\n"
     )
     with pytest.raises(RecipeError, match=f"'{missing}' is missing"):
         parse_chip(text + lines)
@@ -130,7 +209,9 @@ def test_counts_are_exact_to_the_last_number_before_2_to_the_53() -> None:
     chip = load_chip("nvdla-256")
     # 9,007,199,254,740,991 = 6361 * 69431 * 20394401, the largest exact number; one more column is refused everywhere.
     largest = Layer("largest", "matmul", ("image",), N=6361, K=69431, C=20394401)
-    counts = evaluate(largest, chip, replace(trivial_mapping(largest, chip), dram_order="GPQRSNKC")).counts
+    counts = evaluate(
+        largest, chip, replace(trivial_mapping(largest, chip), dram_order="GPQRSNKC")
+    ).counts
     assert counts["operations"] == 2**53 - 1
     too_large = replace(largest, N=6362)
     with pytest.raises(InfeasibleError, match=r"2\^53"):
@@ -142,10 +223,15 @@ def test_counts_are_exact_to_the_last_number_before_2_to_the_53() -> None:
 
 
 def test_the_ten_lines_of_the_guide_describe_a_chip_and_say_why_a_layer_is_slow() -> None:
-    described = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    described = re.findall(
+        r"```toml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL
+    )[0]
     assert len(described.strip().splitlines()) <= 10
     chip = parse_chip(described)
-    dense, depthwise = Layer("dense", "matmul", ("image",), K=1000, C=1280), Layer("dw", "conv", ("image",), G=96, P=56, Q=56, R=3, S=3)
+    dense, depthwise = (
+        Layer("dense", "matmul", ("image",), K=1000, C=1280),
+        Layer("dw", "conv", ("image",), G=96, P=56, Q=56, R=3, S=3),
+    )
     said = " ".join(reasons(optimal_mapping(dense, chip), chip))
     # Each weight is used once, so DRAM is the limit: 1,280,000 weights of a byte at 8 bytes a cycle.
     assert re.search(r"DRAM sets the pace \(160,\d{3} cycles\)", said)
@@ -164,7 +250,13 @@ def test_the_maestro_table_is_that_of_its_constants_and_leaves_dram_free() -> No
     assert cost.energy_unit == "mac_energies"
     assert parts["dram"] == parts["noc"] == 0.0
     assert parts["mac"] == counts["operations"]
-    words = sum(counts[f"{level}_{tensor}_reads"] for level in ("array", "dram") for tensor in ("weight", "input"))
+    words = sum(
+        counts[f"{level}_{tensor}_reads"]
+        for level in ("array", "dram")
+        for tensor in ("weight", "input")
+    )
     sums = [counts[f"{level}_sum_reads"] for level in ("array", "dram")]
     # Finished outputs are a word of 8 bits on both sides of the buffer, partial sums four, written and read.
-    assert parts["buffer"] == pytest.approx(18.61 * (words + 2 * layer.output_elements + 2 * 4 * sum(sums)))
+    assert parts["buffer"] == pytest.approx(
+        18.61 * (words + 2 * layer.output_elements + 2 * 4 * sum(sums))
+    )

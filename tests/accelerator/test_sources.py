@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from pliant.accelerator.chip import load_chip
 from pliant.accelerator.cost import layer_code
 from pliant.accelerator.network import map_workload
-from pliant.accelerator.onnx_import import onnx_workload
 from pliant.cli.accelerator import app
 from pliant.errors import EncodingError, RecipeError
 from pliant.networks.onnx import network_model
@@ -25,6 +24,7 @@ from pliant.networks.supernet import describe
 from pliant.networks.trace import module_workload
 from pliant.spaces.presets import PRESETS, preset
 from pliant.workload import NETWORK_INPUT, Layer, Workload
+from pliant.workload.onnx import onnx_workload
 
 
 class Branching(nn.Module):
@@ -53,7 +53,9 @@ def test_a_module_becomes_the_layers_one_would_write_by_hand() -> None:
     assert workload.layers == (
         Layer("stem", "conv", (NETWORK_INPUT,), N=2, K=8, C=3, P=8, Q=8, R=3, S=3, stride=2),
         Layer("depthwise", "conv", ("stem",), N=2, G=8, P=8, Q=8, R=3, S=3, bias=False),
-        Layer("grouped", "conv", ("depthwise",), N=2, G=2, K=4, C=4, P=8, Q=8, R=3, S=3, dilation=2),
+        Layer(
+            "grouped", "conv", ("depthwise",), N=2, G=2, K=4, C=4, P=8, Q=8, R=3, S=3, dilation=2
+        ),
         Layer("add", "elementwise", ("grouped", "stem"), N=2, G=8, P=8, Q=8),
         Layer("max_pool2d_with_indices", "pool", ("add",), N=2, G=8, P=4, Q=4, R=2, S=2, stride=2),
         Layer("late", "elementwise", ("max_pool2d_with_indices",), N=2, G=8, P=4, Q=4),
@@ -71,7 +73,9 @@ def test_a_module_becomes_the_layers_one_would_write_by_hand() -> None:
 
 
 def test_attention_and_its_fast_kernels_are_products() -> None:
-    layers = module_workload(nn.MultiheadAttention(8, 2, batch_first=True), *[torch.zeros(1, 16, 8)] * 3).layers
+    layers = module_workload(
+        nn.MultiheadAttention(8, 2, batch_first=True), *[torch.zeros(1, 16, 8)] * 3
+    ).layers
     macs = 16 * 24 * 8 + 2 * 16 * 16 * 4 * 2 + 16 * 8 * 8
     assert sum(layer.macs for layer in layers) == macs
 
@@ -84,7 +88,10 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (nn.Sequential(nn.Conv2d(3, 3, 1), Odd()), r"'special_bessel_j0' \(in module '1'\) has no cost"),
+        (
+            nn.Sequential(nn.Conv2d(3, 3, 1), Odd()),
+            r"'special_bessel_j0' \(in module '1'\) has no cost",
+        ),
         (nn.ConvTranspose2d(3, 3, 2), "transposed convolutions are no layer"),
         (nn.Conv2d(3, 3, 3, stride=(1, 2)), r"rows and columns have one stride, received \[1, 2\]"),
         (nn.ReLU(), "no layer that costs anything"),
@@ -106,20 +113,29 @@ def nests(workload: Workload) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "size"), [("digits", 1, 8), ("mobile-32", 3, 32), ("plain-32", 1, 28), ("ofa-resnet50", 3, 128)]
+    ("name", "channels", "size"),
+    [("digits", 1, 8), ("mobile-32", 3, 32), ("plain-32", 1, 28), ("ofa-resnet50", 3, 128)],
 )
-def test_space_file_and_module_describe_one_network(name: str, channels: int, size: int, tmp_path: Path) -> None:
+def test_space_file_and_module_describe_one_network(
+    name: str, channels: int, size: int, tmp_path: Path
+) -> None:
     space = preset(name, channels=channels, image_size=size, classes=10)
     blocks = space.blocks(space.sample(np.random.default_rng(0)))
     network = Network(describe(blocks)).eval()
     state = {key: value.numpy() for key, value in network.state_dict().items()}
     onnx.save(network_model(blocks, state, batch=1), str(tmp_path / "net.onnx"))
-    file, module = onnx_workload(tmp_path / "net.onnx"), module_workload(network, torch.zeros(1, channels, size, size))
+    file, module = (
+        onnx_workload(tmp_path / "net.onnx"),
+        module_workload(network, torch.zeros(1, channels, size, size)),
+    )
     assert nests(file) == nests(module)
     lowered = space.lower(space.sample(np.random.default_rng(0)))
     assert lowered.macs == file.macs
     # A BatchNorm behind pooling is a layer of its own in the file; the space folds it, and counts the resizing of images always.
-    weighted = [Counter(nest[:-1] for nest in nests(source) if nest[0] in ("conv", "matmul")) for source in (lowered, file)]
+    weighted = [
+        Counter(nest[:-1] for nest in nests(source) if nest[0] in ("conv", "matmul"))
+        for source in (lowered, file)
+    ]
     assert weighted[0] == weighted[1]
 
 

@@ -13,9 +13,13 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT.parent / "shared" / "data" / "accelerator_reference.json"
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference data stand beside the repository, in shared/data")
+@pytest.mark.skipif(
+    not REFERENCE.exists(), reason="the reference data stand beside the repository, in shared/data"
+)
 def test_fills_reads_and_updates_equal_timeloop() -> None:
-    spec = importlib.util.spec_from_file_location("accelerator_timeloop", ROOT / "benchmarks" / "accelerator_timeloop.py")
+    spec = importlib.util.spec_from_file_location(
+        "accelerator_timeloop", ROOT / "benchmarks" / "accelerator_timeloop.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,6 +29,10 @@ def test_fills_reads_and_updates_equal_timeloop() -> None:
     entries = [entry for case in cases for entry in module.compare(case)]
     assert len(cases) == 14
     assert len(entries) == 177
-    unequal = [(entry.case, entry.level, entry.tensor, entry.what) for entry in entries if entry.published != entry.ours]
+    unequal = [
+        (entry.case, entry.level, entry.tensor, entry.what)
+        for entry in entries
+        if entry.published != entry.ours
+    ]
     # Timeloop shares a word along one axis only, so the diagonal of Eyeriss counts thrice: 42 reads a step for 16 words.
     assert unequal == [("06-mapper-convlayer-eyeriss", "shared_glb", "Inputs", "reads")]

@@ -19,8 +19,14 @@ def test_statistics_by_brute_force(digits_space, digits, fresh):
     network = fresh(digits_space).extract(digits_space.largest())
     images = pixels(digits.train.batch(np.arange(110))[0])
     calibrate(network, images, batch_size=25)
-    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    found = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}
+    norms = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+    }
+    found = {
+        name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()
+    }
 
     sums = {name: [0.0, 0.0] for name in norms}
 
@@ -49,7 +55,10 @@ def test_statistics_by_brute_force(digits_space, digits, fresh):
 def test_calibrating_again_starts_anew(digits_space, digits, fresh):
     network = fresh(digits_space).extract(digits_space.smallest())
     images = pixels(digits.train.batch(np.arange(60))[0])
-    once = {name: tensor.clone() for name, tensor in calibrate(network, images[:30]).state_dict().items()}
+    once = {
+        name: tensor.clone()
+        for name, tensor in calibrate(network, images[:30]).state_dict().items()
+    }
     calibrate(network, images)
     again = calibrate(network, images[:30]).state_dict()
     assert all(torch.equal(tensor, once[name]) for name, tensor in again.items())
@@ -58,18 +67,25 @@ def test_calibrating_again_starts_anew(digits_space, digits, fresh):
 
 def test_what_was_never_calibrated_is_refused(digits_space, digits, fresh):
     network = fresh(digits_space).extract(digits_space.largest())
-    with pytest.raises(UncalibratedError, match=r"layer 'blocks.stem.norm1' has none. Calibrate it first"):
+    with pytest.raises(
+        UncalibratedError, match=r"layer 'blocks.stem.norm1' has none. Calibrate it first"
+    ):
         top1(network, digits.validation)
     images = pixels(digits.train.batch(np.arange(50))[0])
     require_calibrated(calibrate(network, images))
     network.blocks["stage2_block1"].project_norm.running_var[3] = float("inf")
     with pytest.raises(UncalibratedError, match=r"stage2_block1.project_norm"):
         require_calibrated(network)
-    assert torch.isnan(fresh(digits_space).extract(digits_space.largest()).eval()(images)).all(), "and could not pass for an answer"
+    assert torch.isnan(fresh(digits_space).extract(digits_space.largest()).eval()(images)).all(), (
+        "and could not pass for an answer"
+    )
 
 
 def test_top1_by_a_loop(digits_space, digits, fresh):
-    network = calibrate(fresh(digits_space).extract(digits_space.largest()), pixels(digits.train.batch(np.arange(200))[0]))
+    network = calibrate(
+        fresh(digits_space).extract(digits_space.largest()),
+        pixels(digits.train.batch(np.arange(200))[0]),
+    )
     right = 0
     with torch.no_grad():
         for index in range(len(digits.validation)):
@@ -96,7 +112,9 @@ def test_an_estimate_does_not_touch_the_supernet(digits_space, digits, fresh):
 def test_an_estimate_is_repeatable_whatever_was_asked_before(digits_space, digits, fresh):
     networks = [digits_space.sample_choices(np.random.default_rng(seed)) for seed in range(3)]
     one = SupernetEstimator(fresh(digits_space), digits.train, digits.validation, images=80, seed=4)
-    other = SupernetEstimator(fresh(digits_space), digits.train, digits.validation, images=80, seed=4)
+    other = SupernetEstimator(
+        fresh(digits_space), digits.train, digits.validation, images=80, seed=4
+    )
     assert one(networks) == other(networks[::-1])[::-1]
     assert all(found.images == 80 for found in one(networks))
     assert one.validate(networks[0]).images == len(digits.validation)
@@ -104,9 +122,13 @@ def test_an_estimate_is_repeatable_whatever_was_asked_before(digits_space, digit
 
 
 @pytest.mark.parametrize("where", ["stem.conv1.weight", "head.classifier.bias"])
-def test_a_network_that_diverged_is_a_failed_row_and_not_the_end(where, digits_space, digits, fresh):
+def test_a_network_that_diverged_is_a_failed_row_and_not_the_end(
+    where, digits_space, digits, fresh
+):
     supernet = fresh(digits_space)
     with torch.no_grad():
         supernet.get_parameter(f"blocks.{where}")[0] = float("nan")
-    [found] = SupernetEstimator(supernet, digits.train, digits.validation)([digits_space.smallest()])
+    [found] = SupernetEstimator(supernet, digits.train, digits.validation)(
+        [digits_space.smallest()]
+    )
     assert found == Failed("the network's weights or BatchNorm statistics are not finite")

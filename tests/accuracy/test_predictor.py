@@ -23,7 +23,9 @@ from pliant.spaces.space import Space
 MOBILE = preset("mobile-32", channels=3, image_size=32, classes=10)
 
 
-def made_up(space: Space, architectures: Sequence[Architecture], noise: float, seed: int = 0) -> np.ndarray:
+def made_up(
+    space: Space, architectures: Sequence[Architecture], noise: float, seed: int = 0
+) -> np.ndarray:
     """Top-1 that saturates in size and has an interaction and noise, as measured on a split of a few hundred images."""
     rng = np.random.default_rng(seed)
     features = space.features(architectures)
@@ -52,7 +54,9 @@ def test_it_ranks_networks_that_it_never_saw_and_says_how_well(fitted: AccuracyP
     assert quality.kendall_tau is not None
     assert quality.spearman is not None
     assert quality.kendall_tau > 0.75
-    assert quality.kendall_tau == pytest.approx(stats.kendalltau(predicted, truth).statistic, abs=0.06)
+    assert quality.kendall_tau == pytest.approx(
+        stats.kendalltau(predicted, truth).statistic, abs=0.06
+    )
     assert quality.spearman == pytest.approx(stats.spearmanr(predicted, truth).statistic, abs=0.06)
     assert quality.mean_absolute_error == pytest.approx(np.abs(predicted - truth).mean(), rel=0.25)
 
@@ -60,13 +64,18 @@ def test_it_ranks_networks_that_it_never_saw_and_says_how_well(fitted: AccuracyP
 def test_more_rows_rank_better() -> None:
     architectures = drawn(MOBILE, 400, seed=2)
     top1 = made_up(MOBILE, architectures, noise=0.002)
-    taus = [AccuracyPredictor(MOBILE, architectures[:rows], top1[:rows]).quality.kendall_tau or 0.0 for rows in (25, 100, 400)]
+    taus = [
+        AccuracyPredictor(MOBILE, architectures[:rows], top1[:rows]).quality.kendall_tau or 0.0
+        for rows in (25, 100, 400)
+    ]
     assert taus == sorted(taus)
 
 
 def test_nothing_to_learn_is_admitted() -> None:
     architectures = drawn(MOBILE, 200, seed=3)
-    noise = AccuracyPredictor(MOBILE, architectures, np.random.default_rng(0).normal(0.5, 0.01, 200)).quality
+    noise = AccuracyPredictor(
+        MOBILE, architectures, np.random.default_rng(0).normal(0.5, 0.01, 200)
+    ).quality
     assert abs(noise.kendall_tau or 0.0) < 0.2
     constant = AccuracyPredictor(MOBILE, architectures, [0.1] * 200)
     assert (constant.quality.kendall_tau, constant.quality.spearman) == (None, None)
@@ -75,7 +84,10 @@ def test_nothing_to_learn_is_admitted() -> None:
 
 def test_an_exact_law_is_found(toy_space: Space) -> None:
     architectures = drawn(toy_space, 150, seed=4)
-    law = toy_space.features(architectures)[:, :-2] @ np.random.default_rng(0).normal(0, 0.02, 19) + 0.5
+    law = (
+        toy_space.features(architectures)[:, :-2] @ np.random.default_rng(0).normal(0, 0.02, 19)
+        + 0.5
+    )
     predictor = AccuracyPredictor(toy_space, architectures, law)
     assert predictor.quality.mean_absolute_error < 1e-4
     assert predictor.quality.kendall_tau is not None
@@ -90,14 +102,18 @@ def test_it_is_an_accuracy_estimator(fitted: AccuracyPredictor) -> None:
     assert [one.top1 for one in together if isinstance(one, Accuracy)] == pytest.approx(
         [one.top1 for one in apart if isinstance(one, Accuracy)], abs=1e-12
     )
-    assert all(isinstance(one, Accuracy) and 0 <= one.top1 <= 1 and one.images == 0 for one in together)
+    assert all(
+        isinstance(one, Accuracy) and 0 <= one.top1 <= 1 and one.images == 0 for one in together
+    )
     assert estimator([]) == []
 
 
 def test_it_repeats_under_a_seed(fitted: AccuracyPredictor) -> None:
     architectures = drawn(MOBILE, 300, seed=0)
     again = AccuracyPredictor(MOBILE, architectures, made_up(MOBILE, architectures, noise=0.004))
-    np.testing.assert_array_equal(again.predict(architectures[:50]), fitted.predict(architectures[:50]))
+    np.testing.assert_array_equal(
+        again.predict(architectures[:50]), fitted.predict(architectures[:50])
+    )
     assert again.quality == fitted.quality
 
 
@@ -106,7 +122,9 @@ def test_support_vectors_by_matrix_product_are_those_of_the_library() -> None:
     features, truth = rng.normal(size=(60, 4)), rng.normal(size=60)
     features = (features - features.mean(axis=0)) / features.std(axis=0)
     truth = (truth - truth.mean()) / truth.std()
-    expected = SVR(C=10.0, epsilon=SVR_TUBE, gamma=1 / 4).fit(features, truth).predict(features[:10])
+    expected = (
+        SVR(C=10.0, epsilon=SVR_TUBE, gamma=1 / 4).fit(features, truth).predict(features[:10])
+    )
     np.testing.assert_allclose(_fit_svr(features, truth, 10.0)(features[:10]), expected, atol=1e-6)
 
 
@@ -115,10 +133,16 @@ def test_the_blend_of_least_error() -> None:
     error = np.array([1.0, -1.0, 0.5])
     one, other = truth + error, truth - error
     assert _best_share(one, other, truth) == pytest.approx(0.5)
-    assert (_best_share(truth, other, truth), _best_share(one, truth, truth), _best_share(one, one, truth)) == (0.0, 1.0, 0.0)
+    assert (
+        _best_share(truth, other, truth),
+        _best_share(one, truth, truth),
+        _best_share(one, one, truth),
+    ) == (0.0, 1.0, 0.0)
 
 
-@pytest.mark.parametrize(("rows", "top1"), [(9, [0.5] * 9), (12, [0.5] * 11), (12, [0.5] * 11 + [float("nan")]), (0, [])])
+@pytest.mark.parametrize(
+    ("rows", "top1"), [(9, [0.5] * 9), (12, [0.5] * 11), (12, [0.5] * 11 + [float("nan")]), (0, [])]
+)
 def test_rows_that_cannot_be_fitted(rows: int, top1: list[float]) -> None:
     with pytest.raises(DataError, match="at least 10 architectures"):
         AccuracyPredictor(MOBILE, drawn(MOBILE, rows, seed=0), top1)
@@ -133,6 +157,10 @@ def test_a_search_of_20000_predicted_networks_takes_seconds() -> None:
     assert time.process_time() - began < 2
     began = time.process_time()
     searcher = ParetoSearch(space, minimise=["macs"])
-    history = explore(searcher, joined(predictor, lambda found: [space.cost(one) for one in found]), 20_000)
+    history = explore(
+        searcher, joined(predictor, lambda found: [space.cost(one) for one in found]), 20_000
+    )
     assert len(history) == 20_000
-    assert time.process_time() - began < 20, "10 s are the goal; twice that allows for a slower machine"
+    assert time.process_time() - began < 20, (
+        "10 s are the goal; twice that allows for a slower machine"
+    )

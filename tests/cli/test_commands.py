@@ -17,7 +17,9 @@ from pliant import Record
 
 def _pliant(*words, **environment):
     command = [sys.executable, "-m", "pliant", *map(str, words)]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_version_and_help(command):
@@ -38,7 +40,9 @@ def test_nothing_of_the_libraries_reaches_the_screen(copied):
 
 def test_steps_one_by_one(command, tmp_path, tiny, digits_profile, finished):
     """Profile, train, search, deploy and report come to what the whole job came to."""
-    (tmp_path / "tiny.toml").write_text(tiny.read_text() + f'\n[device]\nprofile = "{digits_profile}"\n')
+    (tmp_path / "tiny.toml").write_text(
+        tiny.read_text() + f'\n[device]\nprofile = "{digits_profile}"\n'
+    )
     run = tmp_path / "run"
     code, said, _ = command("profile", tmp_path / "tiny.toml", "--into", run)
     assert code == 0
@@ -80,12 +84,26 @@ def test_names_that_look_like_markup_are_printed_as_they_are(command, tmp_path, 
 
 
 def test_interrupted_command_says_that_it_goes_on(tmp_path):
-    words = [sys.executable, "-m", "pliant", "train", "digits", "--epochs", "500", "--into", str(tmp_path / "run")]
+    words = [
+        sys.executable,
+        "-m",
+        "pliant",
+        "train",
+        "digits",
+        "--epochs",
+        "500",
+        "--into",
+        str(tmp_path / "run"),
+    ]
     # A shell starts what runs in its background deaf to interrupts, and the test may run there.
     hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hearing)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hearing
+    )
     deadline = time.monotonic() + 300
-    while not list((tmp_path / "run").glob("supernet/tensorboard/*")) and time.monotonic() < deadline:
+    while (
+        not list((tmp_path / "run").glob("supernet/tensorboard/*")) and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=300)
@@ -95,13 +113,33 @@ def test_interrupted_command_says_that_it_goes_on(tmp_path):
 
 @pytest.mark.timeout(900)
 def test_torchrun_trains_once_and_writes_once(tmp_path):
-    words = ["--nproc-per-node", "2", "--standalone", "-m", "pliant", "train", "digits", "--epochs", "2", "--into", str(tmp_path / "run")]
+    words = [
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "pliant",
+        "train",
+        "digits",
+        "--epochs",
+        "2",
+        "--into",
+        str(tmp_path / "run"),
+    ]
     command = [sys.executable, "-m", "torch.distributed.run", *words]
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("networks of space digits") == 1
     supernet = tmp_path / "run" / "supernet"
-    assert {"checkpoint-000000022.safetensors", "weights.safetensors"} <= {path.name for path in supernet.glob("*.safetensors")}
+    assert {"checkpoint-000000022.safetensors", "weights.safetensors"} <= {
+        path.name for path in supernet.glob("*.safetensors")
+    }
     assert len(list((supernet / "tensorboard").iterdir())) == 1
     with Record.read(tmp_path / "run" / "record.sqlite") as record:
         assert [step.step for step in record.steps()] == [10, 20, 22]

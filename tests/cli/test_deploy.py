@@ -10,7 +10,7 @@ import pytest
 from pliant import Record, Run
 from pliant.devices.profile import load_profile
 from pliant.objective import Limit
-from pliant.pipeline import train
+from pliant.runs import train
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,9 @@ def test_another_limit(command, copied, finished):
     assert (code, error) == (0, "")
     card = (copied / "fast" / "card.md").read_text()
     assert f"| limits | {limit} | |" in card
-    assert (copied / "best" / "card.md").read_bytes() == (finished.folder / "best" / "card.md").read_bytes()
+    assert (copied / "best" / "card.md").read_bytes() == (
+        finished.folder / "best" / "card.md"
+    ).read_bytes()
     assert "ms measured" in said
 
 
@@ -58,12 +60,18 @@ def test_another_device(command, tmp_path, copied, digits_profile):
     for block in profile["blocks"]:
         block["latency_us"] *= 2
     (tmp_path / "phone.json").write_text(json.dumps(profile))
-    code, said, error = command("deploy", copied, "--device", tmp_path / "phone.json", "--into", tmp_path / "phone")
+    code, said, error = command(
+        "deploy", copied, "--device", tmp_path / "phone.json", "--into", tmp_path / "phone"
+    )
     assert (code, error) == (0, "")
     card = (tmp_path / "phone" / "card.md").read_text()
     with Run.reopen(copied) as run:
-        [cost] = load_profile(tmp_path / "phone.json").table(run.space)([run.space.parse(card.split("`")[1])])
-        [here] = load_profile(digits_profile).table(run.space)([run.space.parse(card.split("`")[1])])
+        [cost] = load_profile(tmp_path / "phone.json").table(run.space)(
+            [run.space.parse(card.split("`")[1])]
+        )
+        [here] = load_profile(digits_profile).table(run.space)(
+            [run.space.parse(card.split("`")[1])]
+        )
     assert cost.latency_ms > 1.3 * here.latency_ms
     assert f"{cost.latency_ms:.4g} ms, predicted only: the device is elsewhere" in said
     assert f"| latency, predicted | {cost.latency_ms:.4g} ms |" in card
@@ -73,8 +81,12 @@ def test_another_device(command, tmp_path, copied, digits_profile):
 
 
 def test_runtime_of_another_version_is_another_device(command, tmp_path, copied, digits_profile):
-    (tmp_path / "old.json").write_text(json.dumps(json.loads(digits_profile.read_text()) | {"runtime_version": "1.2.3"}))
-    code, said, _ = command("deploy", copied, "--device", tmp_path / "old.json", "--into", tmp_path / "old")
+    (tmp_path / "old.json").write_text(
+        json.dumps(json.loads(digits_profile.read_text()) | {"runtime_version": "1.2.3"})
+    )
+    code, said, _ = command(
+        "deploy", copied, "--device", tmp_path / "old.json", "--into", tmp_path / "old"
+    )
     assert code == 0
     assert "predicted only: the device is elsewhere" in said
 
@@ -82,7 +94,9 @@ def test_runtime_of_another_version_is_another_device(command, tmp_path, copied,
 def test_whole_job_for_a_device_that_is_elsewhere(tmp_path, copied, digits_profile):
     from pliant import run_all
 
-    (tmp_path / "phone.json").write_text(json.dumps(json.loads(digits_profile.read_text()) | {"machine": "a phone"}))
+    (tmp_path / "phone.json").write_text(
+        json.dumps(json.loads(digits_profile.read_text()) | {"machine": "a phone"})
+    )
     with Run.reopen(copied, device__profile=str(tmp_path / "phone.json")) as run:
         result = run_all(run)
     assert all(one.measured is None for one in result.found.finalists)

@@ -35,28 +35,54 @@ def _pictures(folder: Path, **classes: int) -> Path:
     for name, count in classes.items():
         (folder / name).mkdir(parents=True)
         for number in range(count):
-            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / name / f"{number}.png")
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(
+                folder / name / f"{number}.png"
+            )
     return folder
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "digitz"], ["a recipe is one of cifar10, digits", "received 'digitz'", "Did you mean 'digits'?"]),
+        (
+            ["run", "digitz"],
+            ["a recipe is one of cifar10, digits", "received 'digitz'", "Did you mean 'digits'?"],
+        ),
         (["deploy", "runs/none"], ["the directory of a run that was started", "'runs/none'"]),
-        (["run", "digits", "--schedule", "nonsense"], ["'train.schedule'", "'sandwich' or 'progressive-shrinking'", "'nonsense'"]),
-        (["run", "digits", "--space", "digit"], ["no space is called 'digit'", "Did you mean 'digits'?"]),
-        (["run", "digits", "--limit", "latency=2"], ["latency is given in one of us", "no unit in 'latency=2'", "latency=2ms"]),
+        (
+            ["run", "digits", "--schedule", "nonsense"],
+            ["'train.schedule'", "'sandwich' or 'progressive-shrinking'", "'nonsense'"],
+        ),
+        (
+            ["run", "digits", "--space", "digit"],
+            ["no space is called 'digit'", "Did you mean 'digits'?"],
+        ),
+        (
+            ["run", "digits", "--limit", "latency=2"],
+            ["latency is given in one of us", "no unit in 'latency=2'", "latency=2ms"],
+        ),
         (["run", "digits", "--limit", "latency=2parsec"], ["unit 'parsec'", "Write for example"]),
-        (["run", "digits", "--limit", "speed=2"], ["a limit names a cost metric", "received 'speed'", "Known:"]),
-        (["run", "digits", "--limit", "latency_ms=-1"], ["a finite number above 0", "latency_ms=-1"]),
+        (
+            ["run", "digits", "--limit", "speed=2"],
+            ["a limit names a cost metric", "received 'speed'", "Known:"],
+        ),
+        (
+            ["run", "digits", "--limit", "latency_ms=-1"],
+            ["a finite number above 0", "latency_ms=-1"],
+        ),
         (["run", "digits", "--limit", "latency_ms"], ["metric=value", "'latency_ms'"]),
-        (["run", "digits", "--epochs", "0"], ["Invalid value for '--epochs'", "greater than or equal to 1"]),
+        (
+            ["run", "digits", "--epochs", "0"],
+            ["Invalid value for '--epochs'", "greater than or equal to 1"],
+        ),
         (["run", "digits", "--seed", "one"], ["Invalid value for '--seed'", "valid integer"]),
         (["run", "digits", "--bogus"], ["No such option: --bogus"]),
         (["run"], ["Missing argument"]),
         (["rum", "digits"], ["No such command 'rum'", "run"]),
-        (["deploy", "digits", "--architecture", "r8", "--limit", "macs=1M"], ["give --architecture or --limit, not both"]),
+        (
+            ["deploy", "digits", "--architecture", "r8", "--limit", "macs=1M"],
+            ["give --architecture or --limit, not both"],
+        ),
     ],
 )
 def test_mistaken_options(command, tmp_path, monkeypatch, words, said):
@@ -67,7 +93,11 @@ def test_mistaken_options(command, tmp_path, monkeypatch, words, said):
 
 def test_unknown_key_of_a_recipe_names_the_nearest(command, tmp_path, tiny):
     (tmp_path / "mine.toml").write_text(tiny.read_text().replace("epochs", "epoks"))
-    _refused(command("run", tmp_path / "mine.toml"), "unknown key 'train.epoks'", "Did you mean 'epochs'?")
+    _refused(
+        command("run", tmp_path / "mine.toml"),
+        "unknown key 'train.epoks'",
+        "Did you mean 'epochs'?",
+    )
 
 
 def test_torchrun_is_for_training_only(command, monkeypatch):
@@ -76,7 +106,11 @@ def test_torchrun_is_for_training_only(command, monkeypatch):
 
 
 def test_training_device_that_is_not_here(command, tmp_path):
-    _refused(command("train", "digits", "--train-on", "tpu", "--into", tmp_path / "run"), "received 'tpu'", "cpu")
+    _refused(
+        command("train", "digits", "--train-on", "tpu", "--into", tmp_path / "run"),
+        "received 'tpu'",
+        "cpu",
+    )
 
 
 def test_mistakes_in_options_are_answered_without_pytorch():
@@ -90,7 +124,9 @@ try:
 except SystemExit as end:
     print(end.code, sorted({"torch", "onnxruntime", "sklearn", "scipy", "datasets"} & sys.modules.keys()))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "2 []\n"
     assert "nonsense" in done.stderr
 
@@ -110,17 +146,25 @@ def test_folders_that_cannot_be_learned_from(command, tmp_path, classes, said):
     (tmp_path / "photos").mkdir()
     data = _pictures(tmp_path / "photos", **classes)
     _refused(command("run", "digits", "--data", data, "--into", tmp_path / "run"), *said)
-    assert not (tmp_path / "run").exists(), "a corrected command must not meet a directory of the mistake"
+    assert not (tmp_path / "run").exists(), (
+        "a corrected command must not meet a directory of the mistake"
+    )
 
 
 def test_corrupt_image_is_named(command, tmp_path):
     data = _pictures(tmp_path / "photos", cat=6, dog=6)
     (data / "dog" / "3.png").write_bytes((data / "dog" / "3.png").read_bytes()[:40])
-    _refused(command("run", "digits", "--data", data, "--into", tmp_path / "run"), str(data / "dog" / "3.png"))
+    _refused(
+        command("run", "digits", "--data", data, "--into", tmp_path / "run"),
+        str(data / "dog" / "3.png"),
+    )
 
 
 def test_data_that_is_not_there(command, tmp_path):
-    _refused(command("run", "digits", "--data", tmp_path / "photoz", "--into", tmp_path / "run"), "photoz")
+    _refused(
+        command("run", "digits", "--data", tmp_path / "photoz", "--into", tmp_path / "run"),
+        "photoz",
+    )
 
 
 def test_images_smaller_than_the_space_can_handle(command, tmp_path):
@@ -133,8 +177,12 @@ def test_images_smaller_than_the_space_can_handle(command, tmp_path):
 
 
 @pytest.mark.parametrize("words", [["run"], ["search"]])
-def test_limit_that_nothing_meets_is_said_before_training(command, tmp_path, tiny, digits_profile, words):
-    (tmp_path / "mine.toml").write_text(tiny.read_text() + f'\n[device]\nprofile = "{digits_profile}"\n')
+def test_limit_that_nothing_meets_is_said_before_training(
+    command, tmp_path, tiny, digits_profile, words
+):
+    (tmp_path / "mine.toml").write_text(
+        tiny.read_text() + f'\n[device]\nprofile = "{digits_profile}"\n'
+    )
     into = ["--into", tmp_path / "run"] if words == ["run"] else []
     started = time.monotonic()
     if not into:
@@ -143,15 +191,29 @@ def test_limit_that_nothing_meets_is_said_before_training(command, tmp_path, tin
     kept = None if into else (tmp_path / "run" / "recipe.toml").read_text()
     answer = command(*words, target, *into, "--limit", "latency_ms=0.0001")
     _refused(
-        answer, "no network of space 'digits' was found within latency_ms=0.0001", "latency_ms reaches", "Raise latency_ms to at least"
+        answer,
+        "no network of space 'digits' was found within latency_ms=0.0001",
+        "latency_ms reaches",
+        "Raise latency_ms to at least",
     )
     assert time.monotonic() - started < 20
     assert not (tmp_path / "run" / "supernet").exists()
-    assert kept in (None, (tmp_path / "run" / "recipe.toml").read_text()), "a run that was begun stays as it was"
+    assert kept in (None, (tmp_path / "run" / "recipe.toml").read_text()), (
+        "a run that was begun stays as it was"
+    )
 
 
 def test_limit_on_what_the_device_cannot_tell(command, tmp_path, digits_profile):
-    answer = command("run", "digits", "--device", digits_profile, "--into", tmp_path / "run", "--limit", "energy=1mJ")
+    answer = command(
+        "run",
+        "digits",
+        "--device",
+        digits_profile,
+        "--into",
+        tmp_path / "run",
+        "--limit",
+        "energy=1mJ",
+    )
     _refused(answer, "it gives no energy_mj", "latency_ms")
 
 
@@ -160,21 +222,35 @@ def test_limit_on_what_the_device_cannot_tell(command, tmp_path, digits_profile)
     [
         ({"threads": 4}, ["threads", "4 there, 1 in this run", "device.threads = 4"]),
         ({"optimisation": "basic"}, ["optimisation", "basic there, all in this run"]),
-        ({"space": {"name": "digits", "channels": 3, "image_size": 32, "classes": 10}}, ["3x32x32", "1x8x8"]),
+        (
+            {"space": {"name": "digits", "channels": 3, "image_size": 32, "classes": 10}},
+            ["3x32x32", "1x8x8"],
+        ),
         ({"speed": 1}, ["not a device profile", "speed"]),
         ({"version": 2}, ["not a device profile", "version"]),
     ],
 )
 def test_profile_of_another_device(command, tmp_path, digits_profile, change, said):
-    (tmp_path / "other.json").write_text(json.dumps(json.loads(digits_profile.read_text()) | change))
-    _refused(command("run", "digits", "--device", tmp_path / "other.json", "--into", tmp_path / "run"), *said)
+    (tmp_path / "other.json").write_text(
+        json.dumps(json.loads(digits_profile.read_text()) | change)
+    )
+    _refused(
+        command("run", "digits", "--device", tmp_path / "other.json", "--into", tmp_path / "run"),
+        *said,
+    )
 
 
 def test_profile_that_is_not_there_or_half(command, tmp_path, digits_profile):
     into = ["--into", tmp_path / "run"]
-    _refused(command("run", "digits", "--device", tmp_path / "none.json", *into), "none.json cannot be read")
+    _refused(
+        command("run", "digits", "--device", tmp_path / "none.json", *into),
+        "none.json cannot be read",
+    )
     (tmp_path / "half.json").write_bytes(digits_profile.read_bytes()[:500])
-    _refused(command("run", "digits", "--device", tmp_path / "half.json", *into), "half.json is not a device profile")
+    _refused(
+        command("run", "digits", "--device", tmp_path / "half.json", *into),
+        "half.json is not a device profile",
+    )
 
 
 # The run directory.
@@ -189,7 +265,11 @@ def _without_outside_profile(folder: Path) -> Path:
 
 
 def _states(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and "record" not in path.name}
+    return {
+        str(path): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "record" not in path.name
+    }
 
 
 def test_damaged_files_are_named_and_left_alone(command, copied):
@@ -202,7 +282,9 @@ def test_damaged_files_are_named_and_left_alone(command, copied):
     ):
         path = copied / name
         whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) // 2] if name != "record.sqlite" else b"garbage" + whole[7:])
+        path.write_bytes(
+            whole[: len(whole) // 2] if name != "record.sqlite" else b"garbage" + whole[7:]
+        )
         before = _states(copied)
         _refused(command("deploy", copied), str(path), said)
         assert _states(copied) == before
@@ -234,12 +316,20 @@ def test_damaged_checkpoint_is_named_and_the_run_goes_on_without_it(command, cop
 
 def test_directory_of_another_recipe_says_what_differs(command, copied, tiny):
     answer = command("run", tiny, "--epochs", "5", "--seed", "1", "--into", copied)
-    _refused(answer, "belongs to another recipe", "seed (0 there, 1 here)", "train.epochs (3 there, 5 here)", "--into NEW_DIRECTORY")
+    _refused(
+        answer,
+        "belongs to another recipe",
+        "seed (0 there, 1 here)",
+        "train.epochs (3 there, 5 here)",
+        "--into NEW_DIRECTORY",
+    )
 
 
 def test_directory_with_foreign_files(command, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    _refused(command("run", "digits", "--into", tmp_path), "an empty directory", "thesis.tex", "--into")
+    _refused(
+        command("run", "digits", "--into", tmp_path), "an empty directory", "thesis.tex", "--into"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -264,24 +354,38 @@ with Record.open({str(copied / "record.sqlite")!r}, recipe_digest=sys.argv[1]):
     with Record.read(copied / "record.sqlite") as record:
         digest = record.fact("recipe_digest")
     process = subprocess.Popen(
-        [sys.executable, "-c", holder, digest], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", holder, digest],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout.readline() == "held\n"
-        _refused(command("deploy", copied), "one process writes a run at a time", f"process {process.pid}")
+        _refused(
+            command("deploy", copied),
+            "one process writes a run at a time",
+            f"process {process.pid}",
+        )
     finally:
         process.communicate()
     assert command("report", copied)[0] == 0
 
 
 def test_run_directory_and_into(command, copied, tmp_path):
-    _refused(command("run", copied, "--into", tmp_path / "new"), "goes on there", "recipe.toml --into")
+    _refused(
+        command("run", copied, "--into", tmp_path / "new"), "goes on there", "recipe.toml --into"
+    )
 
 
 def test_search_before_deploying_another_network(command, copied):
     with Record.open(copied / "record.sqlite", recipe_digest=_digest(copied)) as record:
         record._connection.execute("DELETE FROM evaluations")
-    _refused(command("deploy", copied, "--limit", "latency_ms=0.05"), "holds 0 evaluations", "Run pliant search")
+    _refused(
+        command("deploy", copied, "--limit", "latency_ms=0.05"),
+        "holds 0 evaluations",
+        "Run pliant search",
+    )
 
 
 def test_architecture_of_another_space(command, copied):
@@ -302,7 +406,11 @@ def test_full_disk_keeps_what_was_there(command, copied, monkeypatch):
 
     before = _states(copied)
     monkeypatch.setattr(os, "fsync", full)
-    _refused(command("report", copied), "No space left on device", "Free some space, then start the same command again")
+    _refused(
+        command("report", copied),
+        "No space left on device",
+        "Free some space, then start the same command again",
+    )
     assert _states(copied) == before
     monkeypatch.undo()
 
@@ -310,7 +418,11 @@ def test_full_disk_keeps_what_was_there(command, copied, monkeypatch):
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
 def test_directory_that_may_not_be_written(command, tmp_path):
     tmp_path.chmod(0o500)
-    _refused(command("train", "digits", "--into", tmp_path / "run"), "Permission denied", "Allow writing there")
+    _refused(
+        command("train", "digits", "--into", tmp_path / "run"),
+        "Permission denied",
+        "Allow writing there",
+    )
 
 
 def test_full_small_disk(tmp_path):
@@ -319,11 +431,25 @@ def test_full_small_disk(tmp_path):
     disk.mkdir()
     if (
         os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "none", disk], capture_output=True, check=False).returncode
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=600k", "none", disk],
+            capture_output=True,
+            check=False,
+        ).returncode
     ):
         pytest.skip("needs the right to mount a file system")
     try:
-        words = [sys.executable, "-m", "pliant", "train", "digits", "--epochs", "1", "--into", disk / "run"]
+        words = [
+            sys.executable,
+            "-m",
+            "pliant",
+            "train",
+            "digits",
+            "--epochs",
+            "1",
+            "--into",
+            disk / "run",
+        ]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr

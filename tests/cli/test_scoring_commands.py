@@ -37,7 +37,9 @@ def scores(monkeypatch):
         }
         return {name: _Made(values[name]) for name in names}
 
-    monkeypatch.setattr(zero_shot, "SCORES", {name: SimpleNamespace(needs=needs) for name, needs in NEEDS.items()})
+    monkeypatch.setattr(
+        zero_shot, "SCORES", {name: SimpleNamespace(needs=needs) for name, needs in NEEDS.items()}
+    )
     monkeypatch.setattr(zero_shot, "score", score)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -46,7 +48,9 @@ def scores(monkeypatch):
 def cells(tmp_path):
     space, rng = preset("digits", channels=1, image_size=8, classes=10), np.random.default_rng(0)
     names = list(dict.fromkeys(str(space.sample(rng)) for _ in range(24)))
-    (tmp_path / "cells.csv").write_text("\n".join(["number,arch", *(f"{row},{name}" for row, name in enumerate(names))]))
+    (tmp_path / "cells.csv").write_text(
+        "\n".join(["number,arch", *(f"{row},{name}" for row, name in enumerate(names))])
+    )
     truth = [f"{name},{space.cost(space.parse(name)).parameters}" for name in names]
     (tmp_path / "truth.csv").write_text("\n".join(["arch,test", *truth]))
     return tmp_path / "cells.csv"
@@ -60,7 +64,19 @@ def _refused(done, *said):
 
 def test_score_then_fidelity(command, cells, tmp_path):
     table = tmp_path / "scores.parquet"
-    words = ("score", "--space", "digits", "--architectures", cells, "--method", "quick", "--data", "digits", "--out", table)
+    words = (
+        "score",
+        "--space",
+        "digits",
+        "--architectures",
+        cells,
+        "--method",
+        "quick",
+        "--data",
+        "digits",
+        "--out",
+        table,
+    )
     code, said, error = command(*words, "--processes", "1")
     assert (code, error) == (0, "")
     assert all(name in said for name in ("quick", "parameters", "macs", str(table)))
@@ -73,7 +89,20 @@ def test_score_then_fidelity(command, cells, tmp_path):
 def test_too_few_networks_are_said_to_be(command, cells, tmp_path):
     cells.write_text("\n".join(cells.read_text().splitlines()[:6]))
     table = tmp_path / "scores.csv"
-    assert command("score", "--space", "digits", "--architectures", cells, "--out", table, "--processes", "1")[0] == 0
+    assert (
+        command(
+            "score",
+            "--space",
+            "digits",
+            "--architectures",
+            cells,
+            "--out",
+            table,
+            "--processes",
+            "1",
+        )[0]
+        == 0
+    )
     code, said, _ = command("fidelity", table, "--truth", tmp_path / "truth.csv")
     assert code == 0
     assert "too few networks for intervals" in said.replace("\n", " ")
@@ -81,16 +110,23 @@ def test_too_few_networks_are_said_to_be(command, cells, tmp_path):
 
 def test_score_a_file_of_ones_own(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.py").write_text("from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n")
+    (tmp_path / "model.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
     code, said, error = command("score", "model.py:build", "--method", "quick", "--data", "digits")
     assert (code, error) == (0, "")
     assert "650" in said
     assert "taught" in command("score", "model.py:build", "--data", "digits")[1]
     assert "taught" not in command("score", "model.py:build", "--shape", "1x8x8")[1]
     assert command("score", "model.py:build", "--shape", "1x8x8")[0] == 0
-    _refused(command("score", "model.py:build", "--shape", "3x8x8"), "must take a batch of the images, (N, 3, 8, 8)")
+    _refused(
+        command("score", "model.py:build", "--shape", "3x8x8"),
+        "must take a batch of the images, (N, 3, 8, 8)",
+    )
     _refused(command("score", "model.py:build"), "needs images to be scored", "--data SOURCE")
-    _refused(command("score", "model.py:build", "--shape", "8x8"), "channels (1 or 3) x size x size")
+    _refused(
+        command("score", "model.py:build", "--shape", "8x8"), "channels (1 or 3) x size x size"
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,15 +134,30 @@ def test_score_a_file_of_ones_own(command, tmp_path, monkeypatch):
     [
         (["score"], ["a file of one's own", "--space with --architectures"]),
         (["score", "model.py:build", "--data", "digits"], ["there is no file model.py"]),
-        (["score", "--space", "digits", "--architectures", "none.csv"], ["none.csv cannot be read"]),
+        (
+            ["score", "--space", "digits", "--architectures", "none.csv"],
+            ["none.csv cannot be read"],
+        ),
         (["search"], ["a recipe or a run directory, or --space and --estimator"]),
         (["search", "--space", "mobile"], ["--estimator"]),
-        (["search", "--space", "mobil", "--estimator", "quick"], ["no space is called 'mobil'", "mobile for mobile-32"]),
+        (
+            ["search", "--space", "mobil", "--estimator", "quick"],
+            ["no space is called 'mobil'", "mobile for mobile-32"],
+        ),
         (["search", "--space", "mobile", "--estimator", "quik"], ["Did you mean 'quick'"]),
-        (["search", "--space", "mobile", "--estimator", "taught"], ["taught looks at labels", "--data"]),
+        (
+            ["search", "--space", "mobile", "--estimator", "taught"],
+            ["taught looks at labels", "--data"],
+        ),
         (["search", "--space", "mobile", "--estimator", "quick,macs"], ["maximises one score"]),
-        (["search", "--space", "mobile", "--estimator", "quick", "--limit", "macs=1k"], ["Raise macs to at least"]),
-        (["search", "--space", "mobile", "--estimator", "quick", "--limit", "latency=1ms"], ["--device"]),
+        (
+            ["search", "--space", "mobile", "--estimator", "quick", "--limit", "macs=1k"],
+            ["Raise macs to at least"],
+        ),
+        (
+            ["search", "--space", "mobile", "--estimator", "quick", "--limit", "latency=1ms"],
+            ["--device"],
+        ),
         (["search", "digits", "--space", "mobile"], ["leave the recipe out"]),
         (["fidelity", "none.parquet", "--truth", "none.csv"], ["none.parquet cannot be read"]),
     ],
@@ -119,14 +170,38 @@ def test_mistakes(command, tmp_path, monkeypatch, words, said):
 
 def test_search_without_training(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ("search", "--space", "digits", "--estimator", "quick", "--limit", "macs=300k", "--evaluations", "60", "--processes", "1")
+    words = (
+        "search",
+        "--space",
+        "digits",
+        "--estimator",
+        "quick",
+        "--limit",
+        "macs=300k",
+        "--evaluations",
+        "60",
+        "--processes",
+        "1",
+    )
     code, said, error = command(*words)
     assert (code, error) == (0, "")
     said = said.replace("\n", " ")
     assert all(
-        name in said for name in ("evolution", "random search", "parameter count", "60 networks scored by evolution and 60 at random")
+        name in said
+        for name in (
+            "evolution",
+            "random search",
+            "parameter count",
+            "60 networks scored by evolution and 60 at random",
+        )
     )
-    assert "pliant train cifar10 --space digits --data YOUR_IMAGES --into runs/digits-quick/trained" in said
+    assert (
+        "pliant train cifar10 --space digits --data YOUR_IMAGES --into runs/digits-quick/trained"
+        in said
+    )
     found = json.loads((tmp_path / "runs" / "digits-quick" / "search.json").read_text())
-    assert f"pliant deploy runs/digits-quick/trained --architecture {found['chosen']['architecture']}" in said
+    assert (
+        f"pliant deploy runs/digits-quick/trained --architecture {found['chosen']['architecture']}"
+        in said
+    )
     assert all(pick["cost"]["macs"] <= 300_000 for pick in found["best"])

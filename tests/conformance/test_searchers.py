@@ -31,7 +31,14 @@ def random(space: Space, seed: int) -> Searcher:
 
 
 def random_within(space: Space, seed: int) -> Searcher:
-    return RandomSearch(space, LIMITS, minimise=["macs"], batch=16, seed=seed, cost_model=lambda found: [space.cost(one) for one in found])
+    return RandomSearch(
+        space,
+        LIMITS,
+        minimise=["macs"],
+        batch=16,
+        seed=seed,
+        cost_model=lambda found: [space.cost(one) for one in found],
+    )
 
 
 def predicted(space: Space, seed: int) -> Searcher:
@@ -39,12 +46,26 @@ def predicted(space: Space, seed: int) -> Searcher:
         return AccuracyPredictor(space, architectures, top1)
 
     return LinasSearch(
-        space, fit, lambda found: [space.cost(one) for one in found], LIMITS, minimise=["macs"], batch=16, candidates=100, seed=seed
+        space,
+        fit,
+        lambda found: [space.cost(one) for one in found],
+        LIMITS,
+        minimise=["macs"],
+        batch=16,
+        candidates=100,
+        seed=seed,
     )
 
 
 def evolved(space: Space, seed: int) -> Searcher:
-    return EvolutionSearch(space, lambda found: [space.cost(one) for one in found], LIMITS, population=16, batch=16, seed=seed)
+    return EvolutionSearch(
+        space,
+        lambda found: [space.cost(one) for one in found],
+        LIMITS,
+        population=16,
+        batch=16,
+        seed=seed,
+    )
 
 
 @pytest.fixture(params=[guided, random, random_within, predicted, evolved])
@@ -67,14 +88,18 @@ def test_it_repeats_under_a_seed(make: Make, toy_space: Space, evaluate: Callabl
     assert one != other
 
 
-def test_it_asks_for_networks_of_the_space_once(make: Make, toy_space: Space, evaluate: Callable) -> None:
+def test_it_asks_for_networks_of_the_space_once(
+    make: Make, toy_space: Space, evaluate: Callable
+) -> None:
     asked = [one.architecture for one in explore(make(toy_space, 0), evaluate, 100)]
     assert len(set(asked)) == len(asked)
     assert all(toy_space.parse(str(architecture)) == architecture for architecture in asked)
 
 
 @pytest.mark.parametrize("budget", [1, 7, 16, 50])
-def test_it_spends_what_it_was_given_and_no_more(make: Make, toy_space: Space, evaluate: Callable, budget: int) -> None:
+def test_it_spends_what_it_was_given_and_no_more(
+    make: Make, toy_space: Space, evaluate: Callable, budget: int
+) -> None:
     assert len(explore(make(toy_space, 0), evaluate, budget)) == budget
 
 
@@ -82,7 +107,9 @@ def test_it_ends_when_the_space_is_spent(make: Make, toy_space: Space, evaluate:
     assert 50 < len(explore(make(toy_space, 0), evaluate, 10_000)) <= toy_space.size
 
 
-def test_its_front_is_that_of_all_it_was_told(make: Make, toy_space: Space, evaluate: Callable) -> None:
+def test_its_front_is_that_of_all_it_was_told(
+    make: Make, toy_space: Space, evaluate: Callable
+) -> None:
     searcher = make(toy_space, 0)
     assert searcher.front() == []
     history = explore(searcher, evaluate, 80)
@@ -92,15 +119,22 @@ def test_its_front_is_that_of_all_it_was_told(make: Make, toy_space: Space, eval
     assert all(holds(LIMITS, one.cost) for one in front if isinstance(one.cost, Cost))
 
 
-def test_the_order_of_telling_does_not_matter(make: Make, toy_space: Space, evaluate: Callable) -> None:
+def test_the_order_of_telling_does_not_matter(
+    make: Make, toy_space: Space, evaluate: Callable
+) -> None:
     def backwards(architectures: Sequence[Architecture]) -> list[Candidate]:
         return evaluate(architectures)[::-1]
 
-    asked = [{one.architecture for one in explore(make(toy_space, 5), how, 80)} for how in (evaluate, backwards)]
+    asked = [
+        {one.architecture for one in explore(make(toy_space, 5), how, 80)}
+        for how in (evaluate, backwards)
+    ]
     assert asked[0] == asked[1]
 
 
-def test_a_given_cost_model_keeps_random_search_within_the_limits(toy_space: Space, evaluate: Callable) -> None:
+def test_a_given_cost_model_keeps_random_search_within_the_limits(
+    toy_space: Space, evaluate: Callable
+) -> None:
     history = explore(random_within(toy_space, 0), evaluate, 60)
     assert len(history) == 60
     assert all(holds(LIMITS, one.cost) for one in history if isinstance(one.cost, Cost))

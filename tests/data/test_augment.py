@@ -21,16 +21,32 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def random_images(count: int, channels: int, height: int, width: int) -> Tensor:
-    return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8, generator=seeded(1))
+    return torch.randint(
+        0, 256, (count, channels, height, width), dtype=torch.uint8, generator=seeded(1)
+    )
 
 
 def slow(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """The same draws, applied one image at a time."""
     (count, _, height, width), pad, side = images.shape, augmentation.pad, augmentation.cutout
-    mirrored = torch.rand(count, generator=generator) < 0.5 if augmentation.flip else [False] * count
-    down, right = torch.randint(-pad, pad + 1, (2, count), generator=generator).tolist() if pad else ([0] * count, [0] * count)
-    tops = (torch.randint(0, height, (count,), generator=generator) - side // 2).tolist() if side else [0] * count
-    lefts = (torch.randint(0, width, (count,), generator=generator) - side // 2).tolist() if side else [0] * count
+    mirrored = (
+        torch.rand(count, generator=generator) < 0.5 if augmentation.flip else [False] * count
+    )
+    down, right = (
+        torch.randint(-pad, pad + 1, (2, count), generator=generator).tolist()
+        if pad
+        else ([0] * count, [0] * count)
+    )
+    tops = (
+        (torch.randint(0, height, (count,), generator=generator) - side // 2).tolist()
+        if side
+        else [0] * count
+    )
+    lefts = (
+        (torch.randint(0, width, (count,), generator=generator) - side // 2).tolist()
+        if side
+        else [0] * count
+    )
     results = []
     for index in range(count):
         image = images[index].float() / 255
@@ -39,7 +55,11 @@ def slow(images: Tensor, augmentation: Augmentation, generator: torch.Generator)
             image = padded[:, pad + down[index] :, pad + right[index] :][:, :height, :width].clone()
         if mirrored[index]:
             image = image.flip(2)
-        square = image[:, max(0, tops[index]) : max(0, tops[index] + side), max(0, lefts[index]) : max(0, lefts[index] + side)]
+        square = image[
+            :,
+            max(0, tops[index]) : max(0, tops[index] + side),
+            max(0, lefts[index]) : max(0, lefts[index] + side),
+        ]
         square.copy_(torch.tensor(augmentation.fill).view(-1, 1, 1).expand_as(square))
         results.append(image)
     return torch.stack(results)
@@ -54,7 +74,9 @@ def slow(images: Tensor, augmentation: Augmentation, generator: torch.Generator)
     size=st.sampled_from([(8, 8), (5, 9)]),
     seed=st.integers(0, 2**40),
 )
-def test_equals_the_slow_way(pad: int, flip: bool, cutout: int, fill: tuple[float, ...], size: tuple[int, int], seed: int) -> None:
+def test_equals_the_slow_way(
+    pad: int, flip: bool, cutout: int, fill: tuple[float, ...], size: tuple[int, int], seed: int
+) -> None:
     images, augmentation = random_images(7, 3, *size), Augmentation(pad, flip, cutout, fill)
     assert torch.equal(augmentation(images, seeded(seed)), slow(images, augmentation, seeded(seed)))
 
@@ -92,7 +114,10 @@ def test_every_image_alternates_and_half_of_them_start() -> None:
     assert np.array_equal(even, alternating_flips(1000, 0, seed=7))
     assert 430 < even.sum() < 570
     pixels = Augmentation()(images, seeded(0), mirrored=torch.from_numpy(even))
-    expected = torch.where(torch.from_numpy(even)[:, None, None, None], images.flip(3), images).float() / 255
+    expected = (
+        torch.where(torch.from_numpy(even)[:, None, None, None], images.flip(3), images).float()
+        / 255
+    )
     assert torch.equal(pixels, expected)
 
 
@@ -107,7 +132,11 @@ def test_options_that_make_no_sense() -> None:
 
 def test_fast_enough_for_training_on_a_cpu() -> None:
     """About 2 ms on one free core; the bound leaves room for busy machines."""
-    images, augmentation, generator = random_images(512, 3, 32, 32), Augmentation(4, True, 8), seeded(0)
+    images, augmentation, generator = (
+        random_images(512, 3, 32, 32),
+        Augmentation(4, True, 8),
+        seeded(0),
+    )
     augmentation(images, generator)
     seconds = []
     for _ in range(20):

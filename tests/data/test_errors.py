@@ -51,7 +51,9 @@ def write_table(path: Path, **columns: list[Any]) -> Path:
         (Path("digits"), "'digits' does not"),
     ],
 )
-def test_unknown_data_sets_and_paths(source: str | Path, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_data_sets_and_paths(
+    source: str | Path, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
         load(source, seed=0)
@@ -71,7 +73,10 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
         ({"cat": 9}, "has 1: cat"),
         ({"cat": 9, "dog": 9, "emu": 0}, "emu holds none"),
         ({"cat": 9, "dog": 2}, "class 'dog' has only 1 left"),
-        ({"train__cat": 3, "train__dog": 3, "test__cat": 3, "test__cow": 3}, "test, has cow, which is none of cat, dog"),
+        (
+            {"train__cat": 3, "train__dog": 3, "test__cat": 3, "test__cow": 3},
+            "test, has cow, which is none of cat, dog",
+        ),
         ({"train__cat": 3, "train__dog": 3, "more__cow": 3}, "'more' is none"),
     ],
 )
@@ -82,7 +87,11 @@ def test_folders(counts: dict[str, int], message: str, tmp_path: Path) -> None:
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    assert load(write_folder(tmp_path, bus=4, test=4, train=4), seed=0).classes == ("bus", "test", "train")
+    assert load(write_folder(tmp_path, bus=4, test=4, train=4), seed=0).classes == (
+        "bus",
+        "test",
+        "train",
+    )
 
 
 @pytest.mark.parametrize("damage", [b"no image at all", png(1)[:-30], b""])
@@ -121,9 +130,15 @@ def test_tables(tmp_path: Path) -> None:
 
 
 def test_a_named_class_without_images(tmp_path: Path) -> None:
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["no", "yes", "maybe"])})
-    table = pa.table({"image": [{"bytes": png(value), "path": ""} for value in range(6)], "label": [0, 1] * 3})
-    pq.write_table(table.replace_schema_metadata(features.arrow_schema.metadata), tmp_path / "a.parquet")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["no", "yes", "maybe"])}
+    )
+    table = pa.table(
+        {"image": [{"bytes": png(value), "path": ""} for value in range(6)], "label": [0, 1] * 3}
+    )
+    pq.write_table(
+        table.replace_schema_metadata(features.arrow_schema.metadata), tmp_path / "a.parquet"
+    )
     with pytest.raises(DataError, match="none of 'maybe'"):
         load(tmp_path / "a.parquet", seed=0)
 
@@ -143,7 +158,10 @@ def test_a_named_class_without_images(tmp_path: Path) -> None:
         ({"x": X, "y": Y / 2}, "has float64 of shape (12,)"),
         ({"x": X, "y": np.eye(12)}, "has float64 of shape (12, 12)"),
         ({"x": X, "y": Y * 0}, "has 1: 0"),
-        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1}, "test, has 2, which is none of 0, 1"),
+        (
+            {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1},
+            "test, has 2, which is none of 0, 1",
+        ),
         ({"x": X[:2], "y": Y[:2]}, "class '0' has only 1 left"),
         ({"x": X[:0], "y": Y[:0]}, "has shape (0, 8, 8, 1)"),
         ({"x": X.astype(object), "y": Y}, "not Python objects"),
@@ -172,7 +190,9 @@ def test_a_damaged_idx_file(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="train-images"):
         read_fashion_mnist(tmp_path)
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + bytes(12) + b"too much"))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(
+        gzip.compress(bytes((0, 0, 8, 3)) + bytes(12) + b"too much")
+    )
     with pytest.raises(DataError, match="as many bytes as its head says"):
         read_fashion_mnist(tmp_path)
 
@@ -196,7 +216,14 @@ def test_nothing_but_the_result(tmp_path: Path, capfd: pytest.CaptureFixture[str
     """Neither messages nor progress bars of `datasets`, whose settings stay as the host program has them."""
     bars, verbosity = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
     images = [{"bytes": png(value), "path": ""} for value in range(12)]
-    load(write_table(tmp_path / "a.parquet", image=images, label=[0, 1] * 6), seed=0, memory_budget_bytes=10)
+    load(
+        write_table(tmp_path / "a.parquet", image=images, label=[0, 1] * 6),
+        seed=0,
+        memory_budget_bytes=10,
+    )
     load(write_folder(tmp_path / "folder", cat=6, dog=6), seed=0)
     assert capfd.readouterr() == ("", "")
-    assert (datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()) == (bars, verbosity)
+    assert (datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()) == (
+        bars,
+        verbosity,
+    )

@@ -24,11 +24,21 @@ def everything(split: Split) -> torch.Tensor:
 
 
 def all_splits(data: DataSet) -> dict[str, Split]:
-    return {"train": data.train, "validation": data.validation, "test": data.test.open("a test of Pliant")}
+    return {
+        "train": data.train,
+        "validation": data.validation,
+        "test": data.test.open("a test of Pliant"),
+    }
 
 
 def write_images(
-    folder: Path, count: int, *, seed: int = 0, size: tuple[int, int] = (12, 10), mode: str = "RGB", kind: str = "png"
+    folder: Path,
+    count: int,
+    *,
+    seed: int = 0,
+    size: tuple[int, int] = (12, 10),
+    mode: str = "RGB",
+    kind: str = "png",
 ) -> None:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
@@ -45,7 +55,9 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def write_parquet(path: Path, labels: list[Any], *, features: datasets.Features | None = None, seed: int = 0) -> None:
+def write_parquet(
+    path: Path, labels: list[Any], *, features: datasets.Features | None = None, seed: int = 0
+) -> None:
     """Noise of 8x8 pixels as PNG."""
     import io
 
@@ -78,10 +90,16 @@ def test_the_seed_moves_validation_but_never_the_test_images() -> None:
     assert all(torch.equal(everything(first[name]), everything(again[name])) for name in first)
     assert torch.equal(everything(first["test"]), everything(other["test"]))
     assert not torch.equal(everything(first["validation"]), everything(other["validation"]))
-    assert load("digits", seed=0).fingerprint == load("digits", seed=0).fingerprint != load("digits", seed=1).fingerprint
+    assert (
+        load("digits", seed=0).fingerprint
+        == load("digits", seed=0).fingerprint
+        != load("digits", seed=1).fingerprint
+    )
 
 
-@pytest.mark.skipif(not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(
+    not FASHION_MNIST_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
+)
 def test_fashion_mnist_has_its_published_statistics() -> None:
     data = load("fashion-mnist", seed=0)
     assert (len(data.train), len(data.validation), len(data.test)) == (54_000, 6_000, 10_000)
@@ -107,9 +125,22 @@ def test_a_folder_of_class_folders(photos: Path) -> None:
     (photos / "cat" / "notes.txt").write_text("not an image")
     (photos / ".cache").mkdir()
     data = load(photos, seed=0)
-    assert (data.name, data.classes, data.channels, data.image_size) == ("photos", ("cat", "dog"), 3, 8)
-    assert [np.bincount(split.labels).tolist() for split in all_splits(data).values()] == [[16, 8], [2, 1], [2, 1]]
-    rows = [tuple(image.flatten().tolist()) for split in all_splits(data).values() for image in everything(split)]
+    assert (data.name, data.classes, data.channels, data.image_size) == (
+        "photos",
+        ("cat", "dog"),
+        3,
+        8,
+    )
+    assert [np.bincount(split.labels).tolist() for split in all_splits(data).values()] == [
+        [16, 8],
+        [2, 1],
+        [2, 1],
+    ]
+    rows = [
+        tuple(image.flatten().tolist())
+        for split in all_splits(data).values()
+        for image in everything(split)
+    ]
     assert len(set(rows)) == 30
 
 
@@ -134,20 +165,29 @@ def test_pictures_become_upright_squares_of_the_asked_size(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         for index in range(3):
             Image.fromarray(pixels).save(tmp_path / name / f"{index}.png", exif=exif)
-    assert load(tmp_path, seed=0).image_size == 24  # the shorter side, 20, to the next multiple of 8
+    assert (
+        load(tmp_path, seed=0).image_size == 24
+    )  # the shorter side, 20, to the next multiple of 8
     image = everything(load(tmp_path, seed=0, image_size=10).train)[0]
     assert image.shape == (3, 10, 10)
     assert image[:, :4].min() > 200
     assert image[:, 6:].max() < 50
 
 
-@pytest.mark.parametrize(("modes", "channels"), [(("L", "L"), 1), (("L", "RGB"), 3), (("1", "I;16"), 1), (("P", "RGBA"), 3)])
-def test_one_channel_only_where_all_images_are_gray(tmp_path: Path, modes: tuple[str, str], channels: int) -> None:
+@pytest.mark.parametrize(
+    ("modes", "channels"),
+    [(("L", "L"), 1), (("L", "RGB"), 3), (("1", "I;16"), 1), (("P", "RGBA"), 3)],
+)
+def test_one_channel_only_where_all_images_are_gray(
+    tmp_path: Path, modes: tuple[str, str], channels: int
+) -> None:
     for name, mode in zip("ab", modes, strict=True):
         if mode == "I;16":
             (tmp_path / name).mkdir()
             for index in range(3):
-                Image.fromarray(np.full((8, 8), 128 << 8, np.uint16)).save(tmp_path / name / f"{index}.png")
+                Image.fromarray(np.full((8, 8), 128 << 8, np.uint16)).save(
+                    tmp_path / name / f"{index}.png"
+                )
         else:
             write_images(tmp_path / name, 3, mode=mode, size=(8, 8))
     data = load(tmp_path, seed=0)
@@ -169,17 +209,26 @@ def test_streaming_equals_memory(form: str, photos: Path, tmp_path: Path) -> Non
         source = tmp_path / "x.npz"
         rng = np.random.default_rng(0)
         np.savez(source, x=rng.integers(0, 256, (40, 9, 7, 3), dtype=np.uint8), y=np.arange(40) % 2)
-    memory, stream = load(source, seed=3, image_size=8), load(source, seed=3, image_size=8, memory_budget_bytes=100)
+    memory, stream = (
+        load(source, seed=3, image_size=8),
+        load(source, seed=3, image_size=8, memory_budget_bytes=100),
+    )
     assert "Streamed" in repr(stream.train._store)
     assert "Streamed" not in repr(memory.train._store)
     for one, other in zip(all_splits(memory).values(), all_splits(stream).values(), strict=True):
         indices = np.random.default_rng(1).permutation(len(one))
         for mine, yours in zip(one.batch(indices), other.batch(indices), strict=True):
             assert torch.equal(mine, yours)
-    assert (memory.mean, memory.std, memory.fingerprint) == (stream.mean, stream.std, stream.fingerprint)
+    assert (memory.mean, memory.std, memory.fingerprint) == (
+        stream.mean,
+        stream.std,
+        stream.fingerprint,
+    )
 
 
-def test_a_temporary_folder_goes_with_its_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_folder_goes_with_its_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     write_parquet(tmp_path / "one.parquet", [0, 1] * 6)
@@ -192,9 +241,14 @@ def test_a_temporary_folder_goes_with_its_data_set(tmp_path: Path, monkeypatch: 
 def test_names_of_classes_in_a_table(tmp_path: Path) -> None:
     write_parquet(tmp_path / "text.parquet", ["wolf", "bear"] * 6)
     write_parquet(tmp_path / "numbers.parquet", [7, 3] * 6)
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["no", "yes"])})
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
     write_parquet(tmp_path / "named.parquet", [0, 1] * 6, features=features)
-    classes = {name: load(tmp_path / f"{name}.parquet", seed=0).classes for name in ("text", "numbers", "named")}
+    classes = {
+        name: load(tmp_path / f"{name}.parquet", seed=0).classes
+        for name in ("text", "numbers", "named")
+    }
     assert classes == {"text": ("bear", "wolf"), "numbers": ("3", "7"), "named": ("no", "yes")}
 
 
@@ -208,10 +262,18 @@ def test_names_of_classes_in_a_table(tmp_path: Path) -> None:
     ids=["whole numbers", "channels first", "fractions"],
 )
 def test_arrays_of_any_common_form(x: np.ndarray, tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", x_train=x, y_train=np.arange(12)[:, None] % 2, x_test=x, y_test=np.arange(12) % 2)
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=x,
+        y_train=np.arange(12)[:, None] % 2,
+        x_test=x,
+        y_test=np.arange(12) % 2,
+    )
     data = load(tmp_path / "a.npz", seed=0)
     assert (data.name, data.classes, data.channels) == ("a", ("0", "1"), 1)
-    assert torch.equal(everything(data.test.open("compare")).flatten(), (torch.arange(12 * 64) % 256).byte())
+    assert torch.equal(
+        everything(data.test.open("compare")).flatten(), (torch.arange(12 * 64) % 256).byte()
+    )
 
 
 def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,10 +285,16 @@ def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load_dataset(*names: str | None) -> datasets.DatasetDict:
         asked.append(names)
-        return datasets.DatasetDict({"train": whole, "valid": whole.select(range(6)), "test": secret})
+        return datasets.DatasetDict(
+            {"train": whole, "valid": whole.select(range(6)), "test": secret}
+        )
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     data = load("hf:someone/pictures:small", seed=0)
     load("hf:someone/pictures", seed=0)
     assert asked == [("someone/pictures", "small"), ("someone/pictures", None)]
-    assert [len(data.train), len(data.validation), len(data.test)] == [18, 6, 2]  # test labels of -1 are secret: cut off train
+    assert [len(data.train), len(data.validation), len(data.test)] == [
+        18,
+        6,
+        2,
+    ]  # test labels of -1 are secret: cut off train

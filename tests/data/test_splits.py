@@ -14,7 +14,9 @@ from pliant.errors import DataError
 
 def numbered_split(count: int = 10) -> Split:
     """Image i is filled with i, and its label is i modulo 3."""
-    pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).contiguous()
+    pixels = (
+        torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).contiguous()
+    )
     return Split(ImagesInMemory(pixels), np.arange(count) % 3)
 
 
@@ -72,7 +74,9 @@ def test_an_opening_that_cannot_be_written_down_is_refused() -> None:
     share=st.floats(0.05, 0.5),
     seed=st.integers(0, 100),
 )
-def test_a_cut_is_disjoint_complete_stratified_and_reproducible(counts: list[int], share: float, seed: int) -> None:
+def test_a_cut_is_disjoint_complete_stratified_and_reproducible(
+    counts: list[int], share: float, seed: int
+) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     classes = tuple("abcde"[: len(counts)])
     stays, cut = stratified_cut(labels, share, seed, part="validation", classes=classes)
@@ -91,11 +95,21 @@ def test_too_few_images_to_cut() -> None:
         stratified_cut(np.array([0, 0, 1]), 0.1, 0, part="test", classes=("often", "rare"))
 
 
-@given(count=st.integers(1, 60), epoch=st.integers(0, 5), seed=st.integers(0, 5), world_size=st.integers(1, 4))
-def test_processes_share_an_epoch_without_overlap(count: int, epoch: int, seed: int, world_size: int) -> None:
+@given(
+    count=st.integers(1, 60),
+    epoch=st.integers(0, 5),
+    seed=st.integers(0, 5),
+    world_size=st.integers(1, 4),
+)
+def test_processes_share_an_epoch_without_overlap(
+    count: int, epoch: int, seed: int, world_size: int
+) -> None:
     whole = epoch_order(count, epoch, seed)
     assert sorted(whole) == list(range(count))
-    shares = [epoch_order(count, epoch, seed, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [
+        epoch_order(count, epoch, seed, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
     assert {len(share) for share in shares} == {count // world_size}
     together = np.stack(shares, axis=1).ravel()  # one image of each process in turn
     assert np.array_equal(together, whole[: len(together)])

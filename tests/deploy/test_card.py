@@ -66,7 +66,10 @@ def test_what_is_not_known_is_said(tmp_path):
 def test_code_of_a_card_runs(finished, monkeypatch):
     """As it stands there, beside the model."""
     monkeypatch.chdir(finished.folder / "best")
-    [code] = [part.partition("```")[0] for part in (finished.folder / "best" / "card.md").read_text().split("```python\n")[1:]]
+    [code] = [
+        part.partition("```")[0]
+        for part in (finished.folder / "best" / "card.md").read_text().split("```python\n")[1:]
+    ]
     scope: dict = {}
     exec(code, scope)
     assert scope["logits"].shape == (1, 10)

@@ -23,8 +23,8 @@ from pliant.deploy.verify import (
 )
 from pliant.devices.measure import Settings
 from pliant.errors import UncalibratedError, VerificationError
-from pliant.pipeline.search import make_estimator
-from pliant.pipeline.train import train_supernet
+from pliant.runs.search import make_estimator
+from pliant.runs.train import train_supernet
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def delivered(copied, finished):
 def test_whole_folder_is_verified(delivered):
     run, supernet, network, architecture, images = delivered
     agreement = verify_outputs(run.best, supernet, network, architecture, images)
-    assert agreement.supernet <= 1e-12, "compared in double precision, so no kernel's rounding is in it"
+    assert agreement.supernet <= 1e-12, (
+        "compared in double precision, so no kernel's rounding is in it"
+    )
     assert agreement.model_py <= 1e-5
     assert agreement.onnx <= 1e-4
     ours, theirs = verify_accuracy(run.best, network, run.data.validation)
@@ -63,7 +65,9 @@ def test_tampered_onnx(delivered):
     run, supernet, network, architecture, images = delivered
     model = onnx.load(run.best / "model.onnx")
     largest = max(model.graph.initializer, key=lambda one: np.prod(one.dims))
-    largest.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(largest) * np.float32(1.01), largest.name))
+    largest.CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(largest) * np.float32(1.01), largest.name)
+    )
     onnx.save(model, run.best / "model.onnx")
     with pytest.raises(VerificationError, match="ONNX Runtime differs by"):
         verify_outputs(run.best, supernet, network, architecture, images)
@@ -74,7 +78,9 @@ def test_half_a_file(delivered, name):
     run, supernet, network, architecture, images = delivered
     whole = (run.best / name).read_bytes()
     (run.best / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(VerificationError, match=name.replace(".safetensors", ".py").replace(".", r"\.")):
+    with pytest.raises(
+        VerificationError, match=name.replace(".safetensors", ".py").replace(".", r"\.")
+    ):
         verify_outputs(run.best, supernet, network, architecture, images)
 
 
@@ -92,21 +98,34 @@ def test_another_networks_folder(delivered):
 def test_network_without_statistics_is_not_written(delivered, tmp_path):
     run, supernet, _, architecture, _ = delivered
     with pytest.raises(UncalibratedError):
-        write_model(tmp_path / "new", supernet.extract(architecture), run.space.blocks(architecture), classes=run.data.classes)
+        write_model(
+            tmp_path / "new",
+            supernet.extract(architecture),
+            run.space.blocks(architecture),
+            classes=run.data.classes,
+        )
     assert not (tmp_path / "new").exists()
 
 
 def test_delivering_twice_writes_the_same_files(delivered, tmp_path):
     run, _, network, architecture, _ = delivered
     metadata = {"architecture": str(architecture), "run": "tiny"}
-    write_model(tmp_path, network, run.space.blocks(architecture), classes=run.data.classes, metadata=metadata)
+    write_model(
+        tmp_path,
+        network,
+        run.space.blocks(architecture),
+        classes=run.data.classes,
+        metadata=metadata,
+    )
     for name in ("model.onnx", "model.safetensors", "model.py"):
         assert (tmp_path / name).read_bytes() == (run.best / name).read_bytes()
 
 
 def test_onnx_carries_classes_and_takes_any_batch(delivered):
     run, _, _, architecture, images = delivered
-    metadata = {entry.key: entry.value for entry in onnx.load(run.best / "model.onnx").metadata_props}
+    metadata = {
+        entry.key: entry.value for entry in onnx.load(run.best / "model.onnx").metadata_props
+    }
     assert metadata["architecture"] == str(architecture)
     assert metadata["classes"].split("\n") == list(run.data.classes)
     whole = run_onnx(run.best / "model.onnx", images.numpy())

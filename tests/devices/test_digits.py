@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pliant.devices.profile import DeviceProfile, measure_networks, profile_device, random_network_model
+from pliant.devices.profile import (
+    DeviceProfile,
+    measure_networks,
+    profile_device,
+    random_network_model,
+)
 from pliant.devices.timings import Settings
 from pliant.spaces.presets import preset
 
@@ -32,7 +37,9 @@ def test_latency_is_predicted_and_ranked(profile):
 def test_a_network_measured_on_its_own_agrees(profile, space):
     rng = np.random.default_rng(7)
     networks = [space.smallest(), space.largest(), space.sample_choices(rng)]
-    models = {str(network): random_network_model(space.blocks(network), rng) for network in networks}
+    models = {
+        str(network): random_network_model(space.blocks(network), rng) for network in networks
+    }
     measured = measure_networks(models, QUICK, seed=2)
     for network, cost in zip(networks, profile.table(space)(networks), strict=True):
         assert cost.latency_ms == pytest.approx(measured[str(network)].latency_ms, rel=0.35)

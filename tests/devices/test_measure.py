@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 
 from pliant.devices import measure as measuring
-from pliant.devices.measure import call_model, collect, convolution_peak_gflops, measure, measuring_processor, pinned
+from pliant.devices.measure import (
+    call_model,
+    collect,
+    convolution_peak_gflops,
+    measure,
+    measuring_processor,
+    pinned,
+)
 from pliant.devices.timings import Settings, Timings
 from pliant.errors import MeasurementError
 from pliant.networks.onnx import block_model, network_model, random_weights
@@ -39,21 +46,34 @@ def test_more_work_takes_longer_and_no_work_almost_nothing():
 
 def test_repeating_a_short_model_measures_one_run():
     """The same model timed in short and in long samples has one latency: repeats are divided out."""
-    [short] = measure({"a": conv(32)}, dataclasses.replace(QUICK, sample_us=1), seed=0, refuse=False).values()
-    [long] = measure({"a": conv(32)}, dataclasses.replace(QUICK, sample_us=3000), seed=0, refuse=False).values()
+    [short] = measure(
+        {"a": conv(32)}, dataclasses.replace(QUICK, sample_us=1), seed=0, refuse=False
+    ).values()
+    [long] = measure(
+        {"a": conv(32)}, dataclasses.replace(QUICK, sample_us=3000), seed=0, refuse=False
+    ).values()
     assert short.runs < long.runs
     assert short.latency_ms == pytest.approx(long.latency_ms, rel=0.5)
 
 
 def test_models_that_settled_are_left_alone_and_the_others_go_on(monkeypatch):
     """Two models, one of which never settles: it gets all rounds, the other the fewest."""
-    monkeypatch.setattr(measuring, "settled", lambda timings, settings: timings.cpu_us.shape[1] == 3 and timings.cpu_us[0, 0] < 1000)
+    monkeypatch.setattr(
+        measuring,
+        "settled",
+        lambda timings, settings: timings.cpu_us.shape[1] == 3 and timings.cpu_us[0, 0] < 1000,
+    )
     monkeypatch.setattr(measuring, "_repeats", lambda session, settings: 1)
     seen = []
     slow = ConvBlock(slot="a", size=64, inputs=64, outputs=128)
-    models = {"slow": block_model(slow, np.random.default_rng(0)).SerializeToString(), "fast": conv(8)}
+    models = {
+        "slow": block_model(slow, np.random.default_rng(0)).SerializeToString(),
+        "fast": conv(8),
+    }
     settings = dataclasses.replace(QUICK, rounds=5)
-    found = collect(models, settings, seed=0, progress=lambda done, total: seen.append((done, total)))
+    found = collect(
+        models, settings, seed=0, progress=lambda done, total: seen.append((done, total))
+    )
     assert found["fast"].cpu_us.shape == (3, 3)
     assert found["slow"].cpu_us.shape == (5, 3)
     assert seen == [(number, 5) for number in range(1, 6)]
@@ -71,10 +91,15 @@ def test_models_that_do_not_fit_together_are_measured_in_groups(monkeypatch):
 
 def test_the_batch_is_bound_to_free_dimensions():
     block = ConvBlock(slot="a", size=16, inputs=32, outputs=32)
-    state = {f"blocks.a.{name}": array for name, array in random_weights(block, np.random.default_rng(0)).items()}
+    state = {
+        f"blocks.a.{name}": array
+        for name, array in random_weights(block, np.random.default_rng(0)).items()
+    }
     model = network_model([block], state).SerializeToString()
     [single] = measure({"a": model}, QUICK, seed=0, refuse=False).values()
-    [eight] = measure({"a": model}, dataclasses.replace(QUICK, batch=8), seed=0, refuse=False).values()
+    [eight] = measure(
+        {"a": model}, dataclasses.replace(QUICK, batch=8), seed=0, refuse=False
+    ).values()
     assert eight.latency_ms > 3 * single.latency_ms
 
 

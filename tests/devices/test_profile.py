@@ -10,10 +10,17 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 
-from pliant.devices.lookup import distinct_blocks
-from pliant.devices.profile import DeviceProfile, load_profile, machine_name, measure_networks, profile_device, random_network_model
+from pliant.devices.profile import (
+    DeviceProfile,
+    load_profile,
+    measure_networks,
+    profile_device,
+    random_network_model,
+)
+from pliant.devices.table import distinct_blocks
 from pliant.devices.timings import Settings
 from pliant.errors import DamagedFileError, MeasurementError, ProfileMismatchError
+from pliant.host import machine_name
 from pliant.spaces.presets import preset
 
 QUICK = Settings(least_rounds=2, rounds=2, samples=2, sample_us=100, noise_limit=100.0)
@@ -41,7 +48,9 @@ def test_a_profile_is_read_back_as_it_was_and_predicts_the_same(profile, toy_spa
 
 
 def test_a_profile_says_what_was_measured(profile, toy_space):
-    assert {row.block for row in profile.blocks} == set(distinct_blocks(toy_space, np.random.default_rng(5)))
+    assert {row.block for row in profile.blocks} == set(
+        distinct_blocks(toy_space, np.random.default_rng(5))
+    )
     assert (profile.machine, profile.runtime_version) == (machine_name(), onnxruntime.__version__)
     assert 0 < profile.call_us < profile.anchor_us
     assert profile.convolution_peak_gflops > 0
@@ -53,15 +62,23 @@ def test_the_timings_behind_it_are_kept(profile, folder):
     whats = table["what"].to_pylist()
     assert len(set(whats)) == len(profile.blocks) + 32 + 2
     assert table.num_rows == len(set(whats)) * QUICK.rounds * QUICK.samples
-    anchor = [time for what, time in zip(whats, table["cpu_us"].to_pylist(), strict=True) if what == "anchor"]
+    anchor = [
+        time
+        for what, time in zip(whats, table["cpu_us"].to_pylist(), strict=True)
+        if what == "anchor"
+    ]
     by_round = np.array(anchor).reshape(QUICK.rounds, QUICK.samples).min(axis=1)
     assert np.median(by_round) == pytest.approx(profile.anchor_us)
 
 
-@pytest.mark.parametrize(("field", "value"), [("threads", 4), ("batch", 8), ("optimisation", "basic")])
+@pytest.mark.parametrize(
+    ("field", "value"), [("threads", 4), ("batch", 8), ("optimisation", "basic")]
+)
 def test_another_way_of_running_is_refused(profile, field, value):
     profile.require_settings(QUICK)
-    with pytest.raises(ProfileMismatchError, match=rf"{field}.*{getattr(QUICK, field)} there, {value} in this run"):
+    with pytest.raises(
+        ProfileMismatchError, match=rf"{field}.*{getattr(QUICK, field)} there, {value} in this run"
+    ):
         profile.require_settings(dataclasses.replace(QUICK, **{field: value}))
 
 
@@ -73,7 +90,10 @@ def test_another_machine_is_refused_for_measuring(profile, field, value):
 
 
 def test_another_space_is_refused(profile):
-    with pytest.raises(ProfileMismatchError, match="for space 'toy' with 3x8x8 images and 5 classes, the run needs space 'digits'"):
+    with pytest.raises(
+        ProfileMismatchError,
+        match="for space 'toy' with 3x8x8 images and 5 classes, the run needs space 'digits'",
+    ):
         profile.table(preset("digits", channels=3, image_size=8, classes=5))
 
 
@@ -107,7 +127,16 @@ def broken(name, profile):
 
 @pytest.mark.parametrize(
     "name",
-    ["cut short", "misspelt", "more than is known", "no such block", "no such size", "words for sizes", "no time at all", "coefficients"],
+    [
+        "cut short",
+        "misspelt",
+        "more than is known",
+        "no such block",
+        "no such size",
+        "words for sizes",
+        "no time at all",
+        "coefficients",
+    ],
 )
 def test_a_damaged_profile_says_where(profile, tmp_path, name):
     text, message = broken(name, profile)
@@ -131,7 +160,12 @@ def test_too_few_networks_to_judge_are_kept_as_not_a_number(profile, tmp_path):
 
 def test_a_noisy_machine_is_refused_but_its_timings_are_kept(toy_space, tmp_path):
     with pytest.raises(MeasurementError, match="Stop what else runs"):
-        profile_device(toy_space, dataclasses.replace(QUICK, noise_limit=-1.0), seed=0, measurements=tmp_path / "measurements.parquet")
+        profile_device(
+            toy_space,
+            dataclasses.replace(QUICK, noise_limit=-1.0),
+            seed=0,
+            measurements=tmp_path / "measurements.parquet",
+        )
     assert pq.read_table(tmp_path / "measurements.parquet").num_rows > 0
 
 

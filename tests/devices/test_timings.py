@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pliant.devices.timings import Settings, Timings, require_repeatable, settled, summarise, timings_of, usual_anchor, without_drift
+from pliant.devices.timings import (
+    Settings,
+    Timings,
+    require_repeatable,
+    settled,
+    summarise,
+    timings_of,
+    usual_anchor,
+    without_drift,
+)
 from pliant.errors import MeasurementError
 
 ONE = Settings()
@@ -30,8 +39,14 @@ def test_an_estimate_by_hand():
 
 def test_one_thread_is_judged_by_cpu_time_and_more_by_the_clock():
     both = timings([[10.0] * 5] * 6, [[17.0] * 5] * 6)
-    assert (summarise(both, ONE).latency_ms, summarise(both, ONE).source) == (pytest.approx(0.010), "cpu")
-    assert (summarise(both, TWO).latency_ms, summarise(both, TWO).source) == (pytest.approx(0.017), "wall")
+    assert (summarise(both, ONE).latency_ms, summarise(both, ONE).source) == (
+        pytest.approx(0.010),
+        "cpu",
+    )
+    assert (summarise(both, TWO).latency_ms, summarise(both, TWO).source) == (
+        pytest.approx(0.017),
+        "wall",
+    )
     assert summarise(both, ONE).wall_ms == pytest.approx(0.017)
 
 
@@ -40,7 +55,9 @@ def test_bursts_of_interference_do_not_move_the_estimate():
     times = 100 * (1 + 0.01 * rng.random((12, 5)))
     disturbed = times * np.where(rng.random((12, 5)) < 0.4, 3.0, 1.0)
     disturbed[[2, 7, 8]] *= 2  # three spoilt rounds of twelve
-    assert summarise(timings(disturbed), ONE).latency_ms == pytest.approx(summarise(timings(times), ONE).latency_ms, rel=0.01)
+    assert summarise(timings(disturbed), ONE).latency_ms == pytest.approx(
+        summarise(timings(times), ONE).latency_ms, rel=0.01
+    )
 
 
 def test_a_model_is_settled_when_its_rounds_agree():
@@ -55,7 +72,9 @@ def test_drift_is_divided_out():
     """A machine that slows down by a third after two rounds: the anchor slows down with it."""
     slower = np.array([1.0, 1.0, 1.0, 4 / 3, 4 / 3])
     anchor = timings(37 * slower[:, None] * np.ones((5, 7)))
-    steady = without_drift(timings(200 * slower[:, None] * np.ones((5, 3))), anchor, usual_anchor([anchor]))
+    steady = without_drift(
+        timings(200 * slower[:, None] * np.ones((5, 3))), anchor, usual_anchor([anchor])
+    )
     np.testing.assert_allclose(steady.cpu_us, 200)
     # A model that settled after three rounds is divided by the anchor of those.
     early = without_drift(timings(np.full((3, 3), 200.0)), anchor, usual_anchor([anchor]))
@@ -66,7 +85,9 @@ def test_one_bad_anchor_of_a_round_does_no_harm():
     anchors = np.full((5, 7), 37.0)
     anchors[1, 3] = 90.0
     anchor = timings(anchors)
-    np.testing.assert_allclose(without_drift(timings(np.full((5, 3), 200.0)), anchor, usual_anchor([anchor])).cpu_us, 200)
+    np.testing.assert_allclose(
+        without_drift(timings(np.full((5, 3), 200.0)), anchor, usual_anchor([anchor])).cpu_us, 200
+    )
 
 
 def test_groups_measured_one_after_the_other_share_one_scale():
@@ -80,7 +101,14 @@ def test_groups_measured_one_after_the_other_share_one_scale():
 
 def test_noise_is_refused_with_its_figures():
     quiet = summarise(timings([[100.0], [100.5], [100.2], [100.1]]), ONE)
-    noisy = summarise(timings([[100.0], [150.0], [100.0], [150.0]], [[250.0], [375.0], [250.0], [375.0]], preempted=1.0), ONE)
+    noisy = summarise(
+        timings(
+            [[100.0], [150.0], [100.0], [150.0]],
+            [[250.0], [375.0], [250.0], [375.0]],
+            preempted=1.0,
+        ),
+        ONE,
+    )
     require_repeatable({}, ONE)
     require_repeatable({str(i): quiet for i in range(9)} | {"one": noisy}, ONE)
     with pytest.raises(MeasurementError, match=r"differ by 40.0%.*interrupted 100%.*2.5 times"):

@@ -32,7 +32,9 @@ def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
 def perturbed() -> Callable[[Space], Supernet]:
     def make(space: Space) -> Supernet:
         channels = space.channels
-        return perturb(Supernet(space, mean=[0.4, 0.5, 0.45][:channels], std=[0.2, 0.25, 0.3][:channels]))
+        return perturb(
+            Supernet(space, mean=[0.4, 0.5, 0.45][:channels], std=[0.2, 0.25, 0.3][:channels])
+        )
 
     return make
 
@@ -48,6 +50,9 @@ def shipped() -> Callable[[str, int], Space]:
 @pytest.fixture(scope="session")
 def pixels() -> Callable[..., Tensor]:
     def make(space: Space, images: int, seed: int = 0) -> Tensor:
-        return torch.rand((images, space.channels, space.image_size, space.image_size), generator=torch.Generator().manual_seed(seed))
+        return torch.rand(
+            (images, space.channels, space.image_size, space.image_size),
+            generator=torch.Generator().manual_seed(seed),
+        )
 
     return make

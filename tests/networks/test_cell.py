@@ -43,7 +43,9 @@ def fresh(space, text, seed=0):
     with torch.no_grad():
         for parameter in network.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + 0.3 * noise if parameter.ndim == 1 else noise / parameter[0].numel() ** 0.5)
+            parameter.copy_(
+                1 + 0.3 * noise if parameter.ndim == 1 else noise / parameter[0].numel() ** 0.5
+            )
     return network.train()
 
 
@@ -52,11 +54,15 @@ class Benchmark:
 
     def __init__(self, space, text, state):
         self.space, self.state, self.seed = space, state, torch.Generator().manual_seed(7)
-        self.nodes = [[term.split("~") for term in node.strip("|").split("|")] for node in text.split("+")]
+        self.nodes = [
+            [term.split("~") for term in node.strip("|").split("|")] for node in text.split("+")
+        ]
 
     def relu_conv_bn(self, x, conv, norm, kernel, stride=1, rectify=True):
         channels = x.shape[1]
-        weight = self.state.get(f"{conv}.weight", torch.randn((channels, channels, kernel, kernel), generator=self.seed))
+        weight = self.state.get(
+            f"{conv}.weight", torch.randn((channels, channels, kernel, kernel), generator=self.seed)
+        )
         scale = self.state.get(f"{norm}.weight", torch.ones(len(weight)))
         shift = self.state.get(f"{norm}.bias", torch.zeros(len(weight)))
         x = F.conv2d(x.relu() if rectify else x, weight, stride=stride, padding=kernel // 2)
@@ -65,7 +71,12 @@ class Benchmark:
     def cell(self, x, slot):
         nodes = [x]
         for target, terms in enumerate(self.nodes, 1):
-            nodes.append(sum(self.operation(name, nodes[int(source)], f"{slot}.{{}}.{name}_{source}{target}") for name, source in terms))
+            nodes.append(
+                sum(
+                    self.operation(name, nodes[int(source)], f"{slot}.{{}}.{name}_{source}{target}")
+                    for name, source in terms
+                )
+            )
         return nodes[-1]
 
     def operation(self, name, x, slot):
@@ -79,23 +90,40 @@ class Benchmark:
 
     def __call__(self, images):
         state, head = self.state, "blocks.head"
-        x = (images - state["blocks.preprocess.mean"].view(1, -1, 1, 1)) / state["blocks.preprocess.std"].view(1, -1, 1, 1)
+        x = (images - state["blocks.preprocess.mean"].view(1, -1, 1, 1)) / state[
+            "blocks.preprocess.std"
+        ].view(1, -1, 1, 1)
         x = self.relu_conv_bn(x, "blocks.stem.conv1", "blocks.stem.norm1", 3, rectify=False)
         for stage in (1, 2, 3):
             if stage > 1:
                 slot = f"blocks.stage{stage}_reduction"
                 y = self.relu_conv_bn(x, f"{slot}.conv1", f"{slot}.norm1", 3, stride=2)
                 y = self.relu_conv_bn(y, f"{slot}.conv2", f"{slot}.norm2", 3)
-                x = F.conv2d(nn.AvgPool2d(2, stride=2, padding=0)(x), state[f"{slot}.shortcut.weight"]) + y
+                x = (
+                    F.conv2d(
+                        nn.AvgPool2d(2, stride=2, padding=0)(x), state[f"{slot}.shortcut.weight"]
+                    )
+                    + y
+                )
             for number in range(self.space.depth):
                 x = self.cell(x, f"blocks.stage{stage}_cell{number + 1}")
-        x = F.batch_norm(x, None, None, state[f"{head}.input_norm.weight"], state[f"{head}.input_norm.bias"], training=True, eps=1e-5)
+        x = F.batch_norm(
+            x,
+            None,
+            None,
+            state[f"{head}.input_norm.weight"],
+            state[f"{head}.input_norm.bias"],
+            training=True,
+            eps=1e-5,
+        )
         x = F.adaptive_avg_pool2d(x.relu(), 1).flatten(1)
         return F.linear(x, state[f"{head}.classifier.weight"], state[f"{head}.classifier.bias"])
 
 
 def close(found, expected, relative=1e-5):
-    torch.testing.assert_close(found, expected, rtol=0, atol=relative * max(1.0, float(expected.abs().max())))
+    torch.testing.assert_close(
+        found, expected, rtol=0, atol=relative * max(1.0, float(expected.abs().max()))
+    )
 
 
 @pytest.mark.parametrize("text", CELLS.values(), ids=CELLS)
@@ -110,7 +138,10 @@ def test_it_is_the_benchmarks_network(space, text, pixels):
 @torch.no_grad()
 def test_the_active_network_is_the_extracted_one(space, text, perturbed, pixels):
     supernet, architecture = perturbed(space).train(), space.parse(text)
-    close(supernet(pixels(space, 4), architecture), supernet.extract(architecture).train()(pixels(space, 4)))
+    close(
+        supernet(pixels(space, 4), architecture),
+        supernet.extract(architecture).train()(pixels(space, 4)),
+    )
 
 
 @pytest.mark.parametrize("text", CELLS.values(), ids=CELLS)
@@ -126,14 +157,26 @@ def test_the_delivered_model_is_the_calibrated_network(space, text, perturbed, p
 def run(model, images):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     return session.run(None, {"image": images})[0]
 
 
 BLOCKS = [
-    *(Cell(slot="a", size=5, channels=3, operations=CELLS[name]) for name in ("full", "shared", "skips", "pools")),
-    Cell(slot="a", size=4, channels=2, operations="|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"),
-    Cell(slot="a", size=4, channels=2, operations="|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"),
+    *(
+        Cell(slot="a", size=5, channels=3, operations=CELLS[name])
+        for name in ("full", "shared", "skips", "pools")
+    ),
+    Cell(
+        slot="a", size=4, channels=2, operations="|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+    ),
+    Cell(
+        slot="a",
+        size=4,
+        channels=2,
+        operations="|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|",
+    ),
     *(Reduction(slot="a", size=size, inputs=3, outputs=6) for size in (6, 7)),
     Head(slot="a", size=4, inputs=3, classes=5, input_norm=True),
 ]
@@ -147,12 +190,22 @@ def test_a_block_to_be_timed_is_the_block_that_is_delivered(block):
     module = plain.BLOCKS[type(block).__name__](**block.sizes).eval()
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     missing, unknown = module.load_state_dict(tensors, strict=False)
-    assert (unknown, [name for name in missing if not name.endswith("num_batches_tracked")]) == ([], [])
-    images = np.random.default_rng(1).standard_normal((2, block.in_channels, block.size, block.size), dtype=np.float32)
+    assert (unknown, [name for name in missing if not name.endswith("num_batches_tracked")]) == (
+        [],
+        [],
+    )
+    images = np.random.default_rng(1).standard_normal(
+        (2, block.in_channels, block.size, block.size), dtype=np.float32
+    )
     expected = module(torch.from_numpy(images))
     last = block.layers()[-1]
-    assert expected.shape[1:] == ((last.K,) if last.kind == "matmul" else (last.G * last.K, last.P, last.Q))
-    close(torch.from_numpy(run(block_model(block, np.random.default_rng(0), batch=2), images)), expected)
+    assert expected.shape[1:] == (
+        (last.K,) if last.kind == "matmul" else (last.G * last.K, last.P, last.Q)
+    )
+    close(
+        torch.from_numpy(run(block_model(block, np.random.default_rng(0), batch=2), images)),
+        expected,
+    )
 
 
 @pytest.mark.parametrize("text", CELLS.values(), ids=CELLS)
@@ -163,7 +216,11 @@ def test_the_workload_counts_what_the_network_computes(space, text, pixels):
     network = fresh(space, text)
 
     def hook(module, inputs, output):
-        macs.append(module.weight.numel() * output[0, 0].numel() if output.ndim == 4 else module.weight.numel())
+        macs.append(
+            module.weight.numel() * output[0, 0].numel()
+            if output.ndim == 4
+            else module.weight.numel()
+        )
 
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -177,8 +234,14 @@ def test_the_workload_counts_what_the_network_computes(space, text, pixels):
 def test_only_what_is_active_gets_a_gradient(space, perturbed, pixels):
     supernet, architecture = perturbed(space).train(), space.parse(CELLS["unread"])
     supernet(pixels(space, 4), architecture).square().sum().backward()
-    reached = {name for name, parameter in supernet.named_parameters() if parameter.grad is not None and parameter.grad.any()}
-    assert reached == {name for name, _ in plain.Network(describe(space.blocks(architecture))).named_parameters()}
+    reached = {
+        name
+        for name, parameter in supernet.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
+    assert reached == {
+        name for name, _ in plain.Network(describe(space.blocks(architecture))).named_parameters()
+    }
 
 
 def test_a_cell_reads_the_same_with_and_without_pytorch(space):

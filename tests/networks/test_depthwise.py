@@ -25,7 +25,9 @@ def gradients(convolve, x, weight, toward):
     stride=st.integers(1, 3),
     channels_last=st.booleans(),
 )
-def test_output_and_gradients_are_those_of_conv2d(height, width, channels, kernel, stride, channels_last):
+def test_output_and_gradients_are_those_of_conv2d(
+    height, width, channels, kernel, stride, channels_last
+):
     drawn = torch.Generator().manual_seed(0)
     x = torch.randn(3, channels, height, width, generator=drawn, dtype=torch.float64)
     if channels_last:
@@ -36,7 +38,12 @@ def test_output_and_gradients_are_those_of_conv2d(height, width, channels, kerne
         return torch.arange(y.numel(), dtype=y.dtype).view_as(y).cos()
 
     ours = gradients(lambda x, weight: depthwise_conv(x, weight, stride), x, weight, toward)
-    plain = gradients(lambda x, weight: F.conv2d(x, weight, None, stride, kernel // 2, 1, channels), x, weight, toward)
+    plain = gradients(
+        lambda x, weight: F.conv2d(x, weight, None, stride, kernel // 2, 1, channels),
+        x,
+        weight,
+        toward,
+    )
     for one, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -54,9 +61,15 @@ def test_a_gradient_by_hand():
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_under_autocast_gradients_have_the_type_of_what_they_are_of_and_its_value(kernel, stride):
     torch.manual_seed(0)
-    x, weight = torch.randn(4, 8, 8, 8, requires_grad=True), torch.randn(8, 1, kernel, kernel, requires_grad=True)
+    x, weight = (
+        torch.randn(4, 8, 8, 8, requires_grad=True),
+        torch.randn(8, 1, kernel, kernel, requires_grad=True),
+    )
     found = []
-    for convolve in (depthwise_conv, lambda x, weight, stride: F.conv2d(x, weight, None, stride, kernel // 2, 1, 8)):
+    for convolve in (
+        depthwise_conv,
+        lambda x, weight, stride: F.conv2d(x, weight, None, stride, kernel // 2, 1, 8),
+    ):
         with torch.autocast("cpu", torch.bfloat16):
             y = convolve(x, weight, stride)
         assert y.dtype == torch.bfloat16

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from pliant.networks import plain
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, copy_active
-from pliant.spaces.blocks import BasicResidual, Bottleneck, ConvBlock, Head, InvertedResidual, Preprocess
+from pliant.spaces.blocks import (
+    BasicResidual,
+    Bottleneck,
+    ConvBlock,
+    Head,
+    InvertedResidual,
+    Preprocess,
+)
 
 WIDTHS = st.tuples(st.integers(1, 24), st.integers(1, 24)).map(sorted)
 """Active and largest number of channels."""
@@ -18,7 +25,11 @@ ACTIVATIONS = st.sampled_from(["relu", "hswish", "gelu"])
 @st.composite
 def pairs(draw):
     """A largest block and an active one of its slot."""
-    (inputs, most_inputs), (hidden, most_hidden), (outputs, most_outputs) = draw(WIDTHS), draw(WIDTHS), draw(WIDTHS)
+    (inputs, most_inputs), (hidden, most_hidden), (outputs, most_outputs) = (
+        draw(WIDTHS),
+        draw(WIDTHS),
+        draw(WIDTHS),
+    )
     size, most_size = draw(st.integers(2, 9)), 9
     fixed = {"slot": "a", "activation": draw(ACTIVATIONS)}
     kind, stride = draw(st.sampled_from(sorted(ELASTIC_BLOCKS))), draw(st.integers(1, 2))
@@ -28,27 +39,64 @@ def pairs(draw):
         return block_type(**active, **shared), block_type(**(active | largest), **shared)
 
     if kind == "Preprocess":
-        return both(Preprocess, {"resolution": size}, {"resolution": most_size}, slot="a", size=7, channels=3)
+        return both(
+            Preprocess,
+            {"resolution": size},
+            {"resolution": most_size},
+            slot="a",
+            size=7,
+            channels=3,
+        )
     if kind == "ConvBlock":
-        shared = fixed | {"kernel": draw(st.sampled_from([1, 3])), "stride": stride, "pool": 2 if flag and stride == 1 else 1}
+        shared = fixed | {
+            "kernel": draw(st.sampled_from([1, 3])),
+            "stride": stride,
+            "pool": 2 if flag and stride == 1 else 1,
+        }
         active = {"size": size, "inputs": inputs, "outputs": outputs}
-        return both(ConvBlock, active, {"size": most_size, "inputs": most_inputs, "outputs": most_outputs}, **shared)
+        return both(
+            ConvBlock,
+            active,
+            {"size": most_size, "inputs": most_inputs, "outputs": most_outputs},
+            **shared,
+        )
     if kind == "InvertedResidual":
         kernel, most_kernel = sorted(draw(st.tuples(*2 * [st.sampled_from([3, 5, 7])])))
-        inputs, hidden, most_hidden = (max(2, width) for width in (inputs, hidden, most_hidden))  # one group is no depthwise convolution
+        inputs, hidden, most_hidden = (
+            max(2, width) for width in (inputs, hidden, most_hidden)
+        )  # one group is no depthwise convolution
         if not flag:
             hidden = most_hidden = inputs
         shared = fixed | {"stride": stride, "expand": flag, "squeeze": second, "inputs": inputs}
         shared["outputs"] = inputs if draw(st.booleans()) else outputs
         active = {"size": size, "kernel": kernel, "hidden": hidden}
-        return both(InvertedResidual, active, {"size": most_size, "kernel": most_kernel, "hidden": most_hidden}, **shared)
+        return both(
+            InvertedResidual,
+            active,
+            {"size": most_size, "kernel": most_kernel, "hidden": most_hidden},
+            **shared,
+        )
     if kind == "BasicResidual":
         active = {"size": size, "channels": inputs, "hidden": hidden}
-        return both(BasicResidual, active, {"size": most_size, "channels": most_inputs, "hidden": most_hidden}, **fixed)
+        return both(
+            BasicResidual,
+            active,
+            {"size": most_size, "channels": most_inputs, "hidden": most_hidden},
+            **fixed,
+        )
     if kind == "Bottleneck":
         project = flag or stride == 2
-        active = {"size": size, "inputs": inputs, "hidden": hidden, "outputs": outputs if project else inputs}
-        largest = {"inputs": most_inputs, "hidden": most_hidden, "outputs": most_outputs if project else most_inputs}
+        active = {
+            "size": size,
+            "inputs": inputs,
+            "hidden": hidden,
+            "outputs": outputs if project else inputs,
+        }
+        largest = {
+            "inputs": most_inputs,
+            "hidden": most_hidden,
+            "outputs": most_outputs if project else most_inputs,
+        }
         return both(Bottleneck, active, largest, stride=stride, project=project, **fixed)
     shared = fixed | {"classes": 5, "expand": 6 if flag else 0, "hidden": 7 if second else 0}
     return both(Head, {"size": size, "inputs": inputs}, {"inputs": most_inputs}, **shared)
@@ -62,11 +110,17 @@ def test_an_elastic_block_is_the_plain_one_of_its_sizes(blocks, seed):
     elastic = ELASTIC_BLOCKS[type(largest).__name__](**largest.sizes)
     with torch.no_grad():
         for tensor in (*elastic.parameters(), *elastic.buffers()):
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) / max(1, tensor[0].numel()) ** 0.5)
+            tensor.copy_(
+                torch.randn(tensor.shape, generator=generator) / max(1, tensor[0].numel()) ** 0.5
+            )
         alone = plain.BLOCKS[type(active).__name__](**active.sizes)
         copy_active(elastic, alone)
         x = torch.randn((4, active.in_channels, active.size, active.size), generator=generator)
         found, expected = elastic(x, active), alone.train()(x)
     last = active.layers()[-1]
-    assert found.shape[1:] == ((last.K,) if last.kind == "matmul" else (last.G * last.K, last.P, last.Q))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
+    assert found.shape[1:] == (
+        (last.K,) if last.kind == "matmul" else (last.G * last.K, last.P, last.Q)
+    )
+    torch.testing.assert_close(
+        found, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max()))
+    )

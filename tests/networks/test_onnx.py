@@ -14,7 +14,15 @@ from pliant.errors import EncodingError
 from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.networks.plain import BLOCKS, Network
 from pliant.networks.supernet import describe
-from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, ConvBlock, Head, InvertedResidual, Preprocess
+from pliant.spaces.blocks import (
+    BasicResidual,
+    Block,
+    Bottleneck,
+    ConvBlock,
+    Head,
+    InvertedResidual,
+    Preprocess,
+)
 from pliant.spaces.presets import preset
 
 CHANNELS = st.integers(1, 20)
@@ -25,26 +33,65 @@ ACTIVATIONS = st.sampled_from(["relu", "hswish", "gelu"])
 @st.composite
 def any_block(draw) -> Block:
     common = {"slot": "a", "size": draw(SIZES), "views": draw(st.integers(1, 2))}
-    inputs, hidden, outputs, activation = draw(CHANNELS), draw(CHANNELS), draw(CHANNELS), draw(ACTIVATIONS)
-    stride, kernel, flag = draw(st.integers(1, 2)), draw(st.sampled_from([1, 3, 5, 7])), draw(st.booleans())
+    inputs, hidden, outputs, activation = (
+        draw(CHANNELS),
+        draw(CHANNELS),
+        draw(CHANNELS),
+        draw(ACTIVATIONS),
+    )
+    stride, kernel, flag = (
+        draw(st.integers(1, 2)),
+        draw(st.sampled_from([1, 3, 5, 7])),
+        draw(st.booleans()),
+    )
     kind = draw(st.sampled_from(sorted(BLOCKS)))
     if kind == "Preprocess":
         return Preprocess(**common, channels=draw(st.sampled_from([1, 3])), resolution=draw(SIZES))
     if kind == "ConvBlock":
         pool = 2 if flag and stride == 1 else 1
-        return ConvBlock(**common, inputs=inputs, outputs=outputs, kernel=kernel, stride=stride, pool=pool, activation=activation)
+        return ConvBlock(
+            **common,
+            inputs=inputs,
+            outputs=outputs,
+            kernel=kernel,
+            stride=stride,
+            pool=pool,
+            activation=activation,
+        )
     if kind == "InvertedResidual":
         outputs = inputs if draw(st.booleans()) else outputs
-        more = {"kernel": kernel, "stride": stride, "expand": flag, "squeeze": draw(st.booleans()), "activation": activation}
-        return InvertedResidual(**common, inputs=inputs, hidden=hidden if flag else inputs, outputs=outputs, **more)
+        more = {
+            "kernel": kernel,
+            "stride": stride,
+            "expand": flag,
+            "squeeze": draw(st.booleans()),
+            "activation": activation,
+        }
+        return InvertedResidual(
+            **common, inputs=inputs, hidden=hidden if flag else inputs, outputs=outputs, **more
+        )
     if kind == "BasicResidual":
         return BasicResidual(**common, channels=inputs, hidden=hidden, activation=activation)
     if kind == "Bottleneck":
         project = flag or stride > 1
         outputs = outputs if project else inputs
-        return Bottleneck(**common, inputs=inputs, hidden=hidden, outputs=outputs, stride=stride, project=project, activation=activation)
-    more = {"expand": draw(st.sampled_from([0, 6])), "hidden": draw(st.sampled_from([0, 9])), "dropout": draw(st.sampled_from([0.0, 0.2]))}
-    return Head(**common, inputs=inputs, classes=draw(st.integers(2, 7)), activation=activation, **more)
+        return Bottleneck(
+            **common,
+            inputs=inputs,
+            hidden=hidden,
+            outputs=outputs,
+            stride=stride,
+            project=project,
+            activation=activation,
+        )
+    more = {
+        "expand": draw(st.sampled_from([0, 6])),
+        "hidden": draw(st.sampled_from([0, 9])),
+        "dropout": draw(st.sampled_from([0.0, 0.2])),
+    }
+    return Head(
+        **common, inputs=inputs, classes=draw(st.integers(2, 7)), activation=activation, **more
+    )
 
 
 def randomised(module: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -64,7 +111,9 @@ def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     onnx.checker.check_model(model, full_check=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     return session.run(None, {"image": images})[0]
 
 
@@ -82,7 +131,9 @@ def compare(blocks: list[Block], seed: int, images: int = 2) -> None:
         expected = network(pixels).numpy()
     found = run(network_model(blocks, state), pixels.numpy())
     assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * max(1.0, float(np.abs(expected).max())))
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=2e-5 * max(1.0, float(np.abs(expected).max()))
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -91,12 +142,17 @@ def test_every_block_equals_its_module(block, seed):
     compare([block], seed)
 
 
-@pytest.mark.parametrize(("size", "resolution"), [(32, 24), (32, 28), (28, 20), (8, 6), (24, 32), (9, 5), (5, 17)])
+@pytest.mark.parametrize(
+    ("size", "resolution"), [(32, 24), (32, 28), (28, 20), (8, 6), (24, 32), (9, 5), (5, 17)]
+)
 def test_resizing_is_antialiased_as_in_pytorch(size, resolution):
     compare([Preprocess(slot="a", size=size, channels=3, resolution=resolution)], seed=1)
 
 
-@pytest.mark.parametrize(("name", "size"), [("digits", 8), ("mobile-32", 32), ("plain-32", 32), ("wide-32", 32), ("ofa-resnet50", 128)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("digits", 8), ("mobile-32", 32), ("plain-32", 32), ("wide-32", 32), ("ofa-resnet50", 128)],
+)
 def test_networks_of_the_presets_equal_their_modules(name, size):
     space = preset(name, channels=3, image_size=size, classes=10)
     architecture = space.smallest() if size > 32 else space.sample_choices(np.random.default_rng(3))
@@ -110,11 +166,24 @@ def test_a_block_to_be_timed_is_the_block_that_is_delivered(block, batch):
     timed = block_model(block, np.random.default_rng(0), batch=batch)
     state = {name: tensor.numpy() for name, tensor in network_of([block], 0).state_dict().items()}
     delivered = network_model([block], state)
-    assert [node.op_type for node in timed.graph.node] == [node.op_type for node in delivered.graph.node]
-    assert [list(value.dims) for value in timed.graph.initializer] == [list(value.dims) for value in delivered.graph.initializer]
-    shapes = {f"blocks.a.{name}": array.shape for name, array in random_weights(block, np.random.default_rng(0)).items()}
-    assert shapes == {name: array.shape for name, array in state.items() if not name.endswith("num_batches_tracked")}
-    pixels = np.random.default_rng(1).random((batch * block.in_views, block.in_channels, block.size, block.size), dtype=np.float32)
+    assert [node.op_type for node in timed.graph.node] == [
+        node.op_type for node in delivered.graph.node
+    ]
+    assert [list(value.dims) for value in timed.graph.initializer] == [
+        list(value.dims) for value in delivered.graph.initializer
+    ]
+    shapes = {
+        f"blocks.a.{name}": array.shape
+        for name, array in random_weights(block, np.random.default_rng(0)).items()
+    }
+    assert shapes == {
+        name: array.shape
+        for name, array in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    pixels = np.random.default_rng(1).random(
+        (batch * block.in_views, block.in_channels, block.size, block.size), dtype=np.float32
+    )
     assert np.isfinite(run(timed, pixels)).all()
 
 
@@ -125,7 +194,10 @@ def test_the_nodes_count_what_the_block_counts(name):
     for block in space.blocks(space.largest()):
         model = onnx.shape_inference.infer_shapes(block_model(block, np.random.default_rng(0)))
         values = [*model.graph.value_info, *model.graph.output]
-        shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+        shapes = {
+            value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in values
+        }
         weights = {value.name: list(value.dims) for value in model.graph.initializer}
         macs = 0
         for node in model.graph.node:
@@ -137,7 +209,10 @@ def test_the_nodes_count_what_the_block_counts(name):
 
 def test_metadata_and_shapes_are_in_the_file():
     block = Head(slot="head", size=4, inputs=3, classes=5)
-    state = {f"blocks.head.{name}": array for name, array in random_weights(block, np.random.default_rng(0)).items()}
+    state = {
+        f"blocks.head.{name}": array
+        for name, array in random_weights(block, np.random.default_rng(0)).items()
+    }
     model = network_model([block], state, metadata={"classes": "a\nb"})
     assert {entry.key: entry.value for entry in model.metadata_props} == {"classes": "a\nb"}
     dims = model.graph.input[0].type.tensor_type.shape.dim

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pliant.accuracy.progressive import SHARES, ProgressiveShrinking
 from pliant.networks.supernet import Supernet
+from pliant.training.progressive import SHARES, ProgressiveShrinking
 
 SIZES = {"digits": 8, "mobile-32": 24, "plain-32": 24}
 
@@ -24,16 +24,24 @@ def close(found, expected, relative=1e-5):
 
 
 def falls(importance: torch.Tensor, borders=()) -> bool:
-    tiers = [importance[start:end] for start, end in itertools.pairwise([0, *sorted(borders), len(importance)])]
+    tiers = [
+        importance[start:end]
+        for start, end in itertools.pairwise([0, *sorted(borders), len(importance)])
+    ]
     return all(bool((tier[:-1] >= tier[1:] * (1 - 1e-6)).all()) for tier in tiers)
 
 
 @torch.no_grad()
 def test_the_largest_network_computes_the_same(space, perturbed, pixels):
     supernet, images = perturbed(space), pixels(space, 4)
-    before, weights = supernet(images, space.largest()), {k: v.clone() for k, v in supernet.state_dict().items()}
+    before, weights = (
+        supernet(images, space.largest()),
+        {k: v.clone() for k, v in supernet.state_dict().items()},
+    )
     supernet.sort_channels()
-    assert any(not torch.equal(tensor, weights[name]) for name, tensor in supernet.state_dict().items()), "something moved"
+    assert any(
+        not torch.equal(tensor, weights[name]) for name, tensor in supernet.state_dict().items()
+    ), "something moved"
     close(supernet(images, space.largest()), before)
 
 
@@ -85,7 +93,9 @@ def test_small_networks_change_unless_their_widths_are_kept(shipped, perturbed, 
     images, small = pixels(space, 4), space.smallest()
     supernet = perturbed(space)
     before = supernet(images, small)
-    supernet.sort_channels([space.architecture(dict(space.largest().options) | widths(space, small))])
+    supernet.sort_channels(
+        [space.architecture(dict(space.largest().options) | widths(space, small))]
+    )
     close(supernet(images, small), before)
     supernet.sort_channels()
     assert (supernet(images, small) - before).abs().max() > 0.01 * before.abs().max()
@@ -93,7 +103,11 @@ def test_small_networks_change_unless_their_widths_are_kept(shipped, perturbed, 
 
 def widths(space, architecture):
     chosen = dict(space.largest().options)
-    return {c.name: architecture.mapping.get(c.name, c.options[0]) for c in space.choices if c.dimension == "width" and c.name in chosen}
+    return {
+        c.name: architecture.mapping.get(c.name, c.options[0])
+        for c in space.choices
+        if c.dimension == "width" and c.name in chosen
+    }
 
 
 @torch.no_grad()
@@ -110,7 +124,9 @@ def test_channels_stay_on_their_side_of_a_kept_width(shipped, perturbed):
 @pytest.mark.parametrize("phase", ["width1", "width2"])
 @pytest.mark.parametrize("name", SIZES)
 @torch.no_grad()
-def test_what_was_trained_before_a_width_phase_computes_the_same_in_it(name, phase, shipped, perturbed, pixels):
+def test_what_was_trained_before_a_width_phase_computes_the_same_in_it(
+    name, phase, shipped, perturbed, pixels
+):
     """Every network that an earlier phase could draw, whatever its widths at different places."""
     space = shipped(name, SIZES[name])
     schedule = ProgressiveShrinking(space)

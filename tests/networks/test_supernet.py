@@ -33,7 +33,9 @@ def architectures(space, count, seed=0):
 
 
 def close(found, expected, relative):
-    torch.testing.assert_close(found, expected, rtol=0, atol=relative * max(1.0, float(expected.abs().max())))
+    torch.testing.assert_close(
+        found, expected, rtol=0, atol=relative * max(1.0, float(expected.abs().max()))
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -60,7 +62,11 @@ def test_both_ends_of_small_spaces_are_the_extracted_ones(toy_space, shipped, pe
     for space in (toy_space, shipped("digits", 8), shipped("plain-32", 24)):
         supernet = perturbed(space).train()
         for architecture in (space.smallest(), space.largest()):
-            close(supernet(pixels(space, 4), architecture), alone(supernet, architecture)(pixels(space, 4)), 1e-5)
+            close(
+                supernet(pixels(space, 4), architecture),
+                alone(supernet, architecture)(pixels(space, 4)),
+                1e-5,
+            )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -71,7 +77,9 @@ def test_the_delivered_model_is_the_calibrated_network(name, shipped, perturbed,
     space = shipped(name, size)
     supernet = perturbed(space)
     [architecture] = architectures(space, 1, seed=3)
-    resolutions = [r for r in (space.choices[0].options[0], 132) if r in space.choices[0].options and r != size]
+    resolutions = [
+        r for r in (space.choices[0].options[0], 132) if r in space.choices[0].options and r != size
+    ]
     architecture = space.architecture(dict(architecture.options) | {"r": resolutions[0]})
     network = calibrate(supernet.extract(architecture), pixels(space, 4 if size > 32 else 16))
     images = pixels(space, 2, seed=1)
@@ -96,7 +104,12 @@ def test_the_workload_counts_what_the_network_computes(name, shipped, pixels):
 
         def hook(module, inputs, output, seen=seen):
             shape = tuple(output.shape[1:])
-            macs = len(output) // 2 * module.weight.numel() * (shape[1] * shape[2] if len(shape) == 3 else 1)
+            macs = (
+                len(output)
+                // 2
+                * module.weight.numel()
+                * (shape[1] * shape[2] if len(shape) == 3 else 1)
+            )
             seen.append((shape, macs, module.weight.numel() + shape[0]))
 
         for module in network.modules():
@@ -107,11 +120,15 @@ def test_the_workload_counts_what_the_network_computes(name, shipped, pixels):
         expected = []
         for layer in workload.layers:
             if layer.weighted:
-                shape = (layer.G * layer.K, layer.P, layer.Q) if layer.kind == "conv" else (layer.K,)
+                shape = (
+                    (layer.G * layer.K, layer.P, layer.Q) if layer.kind == "conv" else (layer.K,)
+                )
                 expected.append((shape, layer.macs, layer.parameters))
         assert seen == expected
         assert sum(macs for _, macs, _ in seen) == workload.macs == space.cost(architecture).macs
-        addends = sum(m.num_features if isinstance(m, nn.BatchNorm2d) else 0 for m in network.modules())
+        addends = sum(
+            m.num_features if isinstance(m, nn.BatchNorm2d) else 0 for m in network.modules()
+        )
         stored = sum(p.numel() for p in network.parameters()) - addends
         assert stored == workload.parameters == space.cost(architecture).parameters
 
@@ -177,7 +194,9 @@ def test_only_what_is_active_gets_a_gradient(name, shipped, perturbed, pixels):
             mask = masks.get(key, torch.zeros(parameter.shape, dtype=torch.bool))
             assert not gradient[~mask].any(), key
             reached += int((gradient[mask] != 0).sum())
-        assert reached > 0.8 * sum(int(mask.sum()) for mask in masks.values()), "all but dead channels"
+        assert reached > 0.8 * sum(int(mask.sum()) for mask in masks.values()), (
+            "all but dead channels"
+        )
 
 
 def test_gradients_of_two_networks_add_up(shipped, perturbed, pixels):
@@ -191,7 +210,9 @@ def test_gradients_of_two_networks_add_up(shipped, perturbed, pixels):
     for logits in (alone_one, alone_other):
         supernet.zero_grad(set_to_none=True)
         logits.square().sum().backward()
-        separate.append({name: p.grad for name, p in supernet.named_parameters() if p.grad is not None})
+        separate.append(
+            {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
+        )
     supernet.zero_grad(set_to_none=True)
     first, second = supernet(images, one), supernet(images, other)
     assert torch.equal(first, alone_one)
@@ -213,7 +234,9 @@ def test_residual_branches_start_at_nothing(shipped, pixels):
     torch.manual_seed(0)
     supernet = Supernet(space, mean=[0.5] * 3, std=[0.2] * 3).train()
     deep = space.architecture({choice.name: choice.options[-1] for choice in space.choices})
-    shallow = space.architecture({c.name: c.options[0] if c.dimension == "depth" else c.options[-1] for c in space.choices})
+    shallow = space.architecture(
+        {c.name: c.options[0] if c.dimension == "depth" else c.options[-1] for c in space.choices}
+    )
     assert torch.equal(supernet(pixels(space, 4), deep), supernet(pixels(space, 4), shallow))
 
 

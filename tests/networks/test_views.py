@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from pliant.accelerator.onnx_import import onnx_workload
 from pliant.accuracy.calibration import calibrate
-from pliant.accuracy.sandwich import Sandwich
 from pliant.deploy.package import onnx_bytes
 from pliant.errors import EncodingError
 from pliant.networks.supernet import Supernet, build
-from pliant.pipeline.run import Run
-from pliant.pipeline.subject import networks_of
-from pliant.pipeline.train import schedule
+from pliant.runs.run import Run
+from pliant.runs.train import schedule
+from pliant.scoring.inputs import networks_of
 from pliant.spaces.presets import preset
 from pliant.spaces.resnet import PlainSpace
+from pliant.training.sandwich import Sandwich
+from pliant.workload.onnx import onnx_workload
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def test_two_views_are_the_mean_of_an_image_and_its_mirror_image(space, perturbe
     calibrate(one, pixels(space, 16))
     two.load_state_dict(one.state_dict())
     images = pixels(space, 3, seed=2)
-    torch.testing.assert_close(two.eval()(images), (one(images) + one(images.flip(3))) / 2, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        two.eval()(images), (one(images) + one(images.flip(3))) / 2, rtol=0, atol=1e-5
+    )
 
 
 def test_a_second_view_doubles_all_but_the_classifier(space):
@@ -61,7 +63,9 @@ def test_without_the_choice_every_network_has_one_view(space):
     alone = space.one_view()
     assert space.size == 2 * alone.size
     assert alone.largest() == with_views(space, space.largest(), 1)
-    assert alone.blocks(alone.largest()) == space.blocks(alone.largest()), "the same weights in the same places"
+    assert alone.blocks(alone.largest()) == space.blocks(alone.largest()), (
+        "the same weights in the same places"
+    )
     assert alone.one_view().choices == alone.choices
     plain = preset("plain-32", channels=3, image_size=24, classes=10)
     assert plain.one_view() is plain
@@ -69,7 +73,9 @@ def test_without_the_choice_every_network_has_one_view(space):
 
 def test_there_is_no_third_view(space):
     with pytest.raises(EncodingError, match=r"received views \(1, 3\)"):
-        PlainSpace("p", space.stages, (24,), stem=8, views=(1, 3), channels=3, image_size=24, classes=2)
+        PlainSpace(
+            "p", space.stages, (24,), stem=8, views=(1, 3), channels=3, image_size=24, classes=2
+        )
 
 
 def test_scores_and_training_see_one_view(space, tmp_path):
@@ -79,13 +85,21 @@ def test_scores_and_training_see_one_view(space, tmp_path):
     np.savez(tmp_path / "images.npz", x=images, y=np.arange(40) % 2)
     for flip, views in ((True, {1, 2}), (False, {1})):
         with Run.create(
-            "cifar10", folder=tmp_path / f"run {flip}", data__source=str(tmp_path / "images.npz"), data__flip=flip, space="wide-32"
+            "cifar10",
+            folder=tmp_path / f"run {flip}",
+            data__source=str(tmp_path / "images.npz"),
+            data__flip=flip,
+            space="wide-32",
         ) as run:
-            assert {one.mapping["v"] for one in _draws(run.space)} == views, "mirror images only where they show the same thing"
+            assert {one.mapping["v"] for one in _draws(run.space)} == views, (
+                "mirror images only where they show the same thing"
+            )
             learnt = schedule(run)
             assert isinstance(learnt, Sandwich)
             assert {one.mapping["v"] for one in _draws(learnt.space)} == {1}
-            Supernet(run.space, mean=[0.5] * 3, std=[0.25] * 3)(torch.rand(2, 3, 24, 24), learnt.space.largest())
+            Supernet(run.space, mean=[0.5] * 3, std=[0.25] * 3)(
+                torch.rand(2, 3, 24, 24), learnt.space.largest()
+            )
 
 
 def _draws(space):

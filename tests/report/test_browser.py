@@ -47,10 +47,16 @@ return [...document.querySelectorAll("section *, .tile *")]
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium (pip install -e .[dev])")
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="the browser tests need selenium (pip install -e .[dev])"
+    )
     from selenium.webdriver.chrome.service import Service
 
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    browser = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     drives = shutil.which("chromedriver")
     if browser is None or drives is None:
         pytest.skip("the browser tests need Chromium and chromedriver on the PATH")
@@ -67,7 +73,10 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def _open(driver: Any, page: Path, width: int = 1280, *, scheme: str = "light") -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
     driver.get(page.as_uri())
     # Charts are drawn before the script goes on; one frame later their marks are laid out.
     driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
@@ -97,12 +106,17 @@ def _eventually(driver: Any, script: str) -> Any:
     return WebDriverWait(driver, 10).until(lambda one: one.execute_script(script))
 
 
-def test_pointing_and_clicking_at_the_front(driver: Any, page: Path, summary: dict[str, Any]) -> None:
+def test_pointing_and_clicking_at_the_front(
+    driver: Any, page: Path, summary: dict[str, Any]
+) -> None:
     _open(driver, page)
     for number in (0, len(summary["front"]) - 1):
         network = summary["front"][number]
         click = _point_at(driver, "front of the search, measured", number)
-        says = _eventually(driver, """return document.querySelector("#chart-front .hoverlayer .hovertext")?.textContent""")
+        says = _eventually(
+            driver,
+            """return document.querySelector("#chart-front .hoverlayer .hovertext")?.textContent""",
+        )
         assert network["architecture"] in says
         assert f"{network['top1_validation']:.2%}".replace("%", "\N{NO-BREAK SPACE}%") in says
         click.click().perform()
@@ -118,15 +132,20 @@ def test_the_table_works_by_keyboard(driver: Any, page: Path, summary: dict[str,
 
     _open(driver, page)
     network = summary["front"][1]
-    button = driver.find_element(By.CSS_SELECTOR, f'button[aria-label="Show {network["architecture"]}"]')
+    button = driver.find_element(
+        By.CSS_SELECTOR, f'button[aria-label="Show {network["architecture"]}"]'
+    )
     button.send_keys(Keys.ENTER)
     assert button.get_attribute("aria-pressed") == "true"
     (shown,) = driver.execute_script(_SHOWN)
     assert network["architecture"] in shown.replace("\n", "")
-    driver.execute_script("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    driver.find_element(By.CSS_SELECTOR, f'#front table [aria-label="Copy the command for {network["architecture"]}"]').send_keys(
-        Keys.ENTER
+    driver.execute_script(
+        "navigator.clipboard.writeText = async (text) => { window.copied = text; }"
     )
+    driver.find_element(
+        By.CSS_SELECTOR,
+        f'#front table [aria-label="Copy the command for {network["architecture"]}"]',
+    ).send_keys(Keys.ENTER)
     assert _eventually(driver, "return window.copied") == network["command"]
 
 
@@ -137,11 +156,18 @@ def test_nothing_is_cut_off_or_asked_for(driver: Any, page: Path, width: int, sc
     _open(driver, page, width, scheme=scheme)
     assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert driver.execute_script(_OUTSIDE) == []
-    assert driver.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)") == []
+    assert (
+        driver.execute_script(
+            "return performance.getEntriesByType('resource').map((one) => one.name)"
+        )
+        == []
+    )
     assert driver.execute_script("return document.querySelectorAll('.chart .main-svg').length >= 3")
     assert driver.get_log("browser") == []
     # Colours of the scheme have reached the charts.
-    line = driver.execute_script("return document.getElementById('chart-front').layout.shapes[0].line.color")
+    line = driver.execute_script(
+        "return document.getElementById('chart-front').layout.shapes[0].line.color"
+    )
     assert line == {"light": "#a3005c", "dark": "#ff8ac4"}[scheme]
 
 
@@ -153,6 +179,9 @@ def test_hostile_names_do_nothing(driver: Any, tmp_path: Path, summary: dict[str
     write_report(summary, tmp_path / "report.html")
     _open(driver, tmp_path / "report.html")
     _point_at(driver, "front of the search, measured", 0)
-    says = _eventually(driver, """return document.querySelector("#chart-front .hoverlayer .hovertext")?.textContent""")
+    says = _eventually(
+        driver,
+        """return document.querySelector("#chart-front .hoverlayer .hovertext")?.textContent""",
+    )
     assert "<img src=x" in says
     assert driver.execute_script("return window.taken") is None

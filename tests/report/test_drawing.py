@@ -32,7 +32,9 @@ def test_every_layer_with_weights_is_a_box() -> None:
         for architecture in (space.smallest(), space.largest()):
             svg = _drawn(space, architecture)
             layers = [layer for layer in space.lower(architecture).layers if layer.weighted]
-            widths = [float(width) for width in re.findall(r'<rect x="14" y="\d+" width="([\d.]+)"', svg)]
+            widths = [
+                float(width) for width in re.findall(r'<rect x="14" y="\d+" width="([\d.]+)"', svg)
+            ]
             assert len(widths) == len(layers)
             widest = max(layer.G * layer.K for layer in layers)
             assert max(widths) == 286
@@ -44,7 +46,9 @@ def test_stages_stand_between_input_and_output(toy_space: Space) -> None:
     mobile = preset("mobile-32", channels=1, image_size=28, classes=10)
     captions = re.findall("<figcaption>(.*?)</figcaption>", _drawn(mobile, mobile.largest()))
     assert captions == ["Input", "Stage 1", "Stage 2", "Stage 3", "Output"]
-    assert re.findall("<figcaption>(.*?)</figcaption>", _drawn(toy_space, toy_space.largest())) == ["Network"]
+    assert re.findall("<figcaption>(.*?)</figcaption>", _drawn(toy_space, toy_space.largest())) == [
+        "Network"
+    ]
 
 
 def test_a_shortcut_is_a_bracket() -> None:
@@ -55,7 +59,10 @@ def test_a_shortcut_is_a_bracket() -> None:
 
 def test_two_views_are_said_where_they_begin_and_end() -> None:
     space = preset("wide-32", channels=3, image_size=32, classes=10)
-    one, two = (_drawn(space, architecture) for architecture in (space.one_view().largest(), space.largest()))
+    one, two = (
+        _drawn(space, architecture)
+        for architecture in (space.one_view().largest(), space.largest())
+    )
     for words in ("and mirrored", "mean of both views"):
         assert words in two
         assert words not in one
@@ -63,7 +70,10 @@ def test_two_views_are_said_where_they_begin_and_end() -> None:
 
 def test_an_unknown_block_is_named_and_nothing_else() -> None:
     svg = drawing(
-        [{"slot": "<i>", "type": "Attention", "sizes": {"heads": 4}}, {"slot": "stem", "type": "ConvBlock", "sizes": {"wrong": 1}}]
+        [
+            {"slot": "<i>", "type": "Attention", "sizes": {"heads": 4}},
+            {"slot": "stem", "type": "ConvBlock", "sizes": {"wrong": 1}},
+        ]
     )
     assert "Attention" in svg
     assert "heads 4" in svg

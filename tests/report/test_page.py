@@ -51,7 +51,11 @@ class Reader(HTMLParser):
 
     def charts(self) -> dict[str, Any]:
         """The figures by the id of their place."""
-        return {str(attributes["data-chart"]): json.loads(data) for attributes, data in self.scripts if "data-chart" in attributes}
+        return {
+            str(attributes["data-chart"]): json.loads(data)
+            for attributes, data in self.scripts
+            if "data-chart" in attributes
+        }
 
 
 def _strings(value: object) -> list[str]:
@@ -90,10 +94,20 @@ def test_every_network_has_its_command(summary: dict[str, Any]) -> None:
 
 
 def test_a_chosen_network_beside_the_front_is_shown(summary: dict[str, Any]) -> None:
-    summary["chosen"] = {**summary["chosen"], "architecture": "r9_other", "command": "pliant deploy other"}
+    summary["chosen"] = {
+        **summary["chosen"],
+        "architecture": "r9_other",
+        "command": "pliant deploy other",
+    }
     reader = Reader(page(summary))
-    assert "pliant deploy other" in [attributes.get("data-copy") for _, attributes in reader.elements]
-    shown = [attributes for tag, attributes in reader.elements if tag == "article" and "hidden" not in attributes]
+    assert "pliant deploy other" in [
+        attributes.get("data-copy") for _, attributes in reader.elements
+    ]
+    shown = [
+        attributes
+        for tag, attributes in reader.elements
+        if tag == "article" and "hidden" not in attributes
+    ]
     assert len(shown) == 1
     assert "r9_other" in reader.text
 
@@ -101,7 +115,11 @@ def test_a_chosen_network_beside_the_front_is_shown(summary: dict[str, Any]) -> 
 def test_points_of_the_front_name_their_panels(summary: dict[str, Any]) -> None:
     reader = Reader(page(summary))
     panels = {attributes["id"] for tag, attributes in reader.elements if tag == "article"}
-    named = [trace["customdata"] for trace in reader.charts()["chart-front"]["data"] if "customdata" in trace]
+    named = [
+        trace["customdata"]
+        for trace in reader.charts()["chart-front"]["data"]
+        if "customdata" in trace
+    ]
     assert panels == {key for keys in named for key in keys}
     assert len(panels) == len(summary["front"]) + len(summary["random_front"])
 
@@ -111,18 +129,27 @@ def test_nothing_is_loaded_from_elsewhere(summary: dict[str, Any]) -> None:
     reader = Reader(html)
     assert get_plotlyjs() in html
     for tag, attributes in reader.elements:
-        assert not {"src", "href", "srcset", "action", "data", "poster", "xlink:href"} & set(attributes), tag
+        assert not {"src", "href", "srcset", "action", "data", "poster", "xlink:href"} & set(
+            attributes
+        ), tag
     assert "http://" not in html.replace(get_plotlyjs(), "")
     assert "https://" not in html.replace(get_plotlyjs(), "")
     assert "url(" not in html.replace(get_plotlyjs(), "")
-    policy = next(attributes["content"] for _, attributes in reader.elements if attributes.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attributes["content"]
+        for _, attributes in reader.elements
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
     assert str(policy).startswith("default-src 'none'")
 
 
 def _poisoned(value: object) -> object:
     """The summary with every text in it replaced; what the page decides by keeps its value."""
     if isinstance(value, dict):
-        return {key: item if key in ("metric", "minimise", "by") else _poisoned(item) for key, item in value.items()}
+        return {
+            key: item if key in ("metric", "minimise", "by") else _poisoned(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_poisoned(item) for item in value]
     return HOSTILE if isinstance(value, str) else value
@@ -132,7 +159,11 @@ def test_hostile_text_stays_text(summary: dict[str, Any]) -> None:
     honest, taken = Reader(page(summary)), Reader(page(_poisoned(summary)))  # type: ignore[arg-type]
     kinds = {tag for tag, _ in honest.elements}
     assert {tag for tag, _ in taken.elements} <= kinds
-    assert not [attributes for _, attributes in taken.elements if any(name.startswith("on") for name in attributes)]
+    assert not [
+        attributes
+        for _, attributes in taken.elements
+        if any(name.startswith("on") for name in attributes)
+    ]
     assert len(taken.scripts) == len(honest.scripts)
     assert HOSTILE in taken.text
     # Plotly reads its own HTML in hover boxes and labels: only its line breaks may be left there.
@@ -173,7 +204,9 @@ def test_an_empty_run_has_a_page() -> None:
 
 
 def _emptied(network: dict[str, Any]) -> dict[str, Any]:
-    return {key: value if key in ("architecture", "command") else None for key, value in network.items()}
+    return {
+        key: value if key in ("architecture", "command") else None for key, value in network.items()
+    }
 
 
 def test_what_was_not_measured_is_never_zero(summary: dict[str, Any]) -> None:
@@ -189,7 +222,9 @@ def test_what_was_not_measured_is_never_zero(summary: dict[str, Any]) -> None:
     assert "The latency of any block was not measured." in reader.text
     assert not re.search(r"(?<![\d.,])0(\.0+)? (ms|%|k|M|KiB|bytes)\b", reader.text)
     assert "chart-front" not in reader.charts()
-    latency = next(trace for trace in reader.charts()["chart-blocks"]["data"] if trace["name"] == "latency")
+    latency = next(
+        trace for trace in reader.charts()["chart-blocks"]["data"] if trace["name"] == "latency"
+    )
     assert latency["x"] == [None] * len(summary["blocks"])
 
 
@@ -201,19 +236,29 @@ def test_another_metric_is_minimised(summary: dict[str, Any], metric: str) -> No
         network["predicted"][metric] = network["measured"][metric] = 4.5
     figure = Reader(page(summary)).charts()["chart-front"]
     assert figure["layout"]["shapes"][0]["x0"] == 5
-    measured = next(trace for trace in figure["data"] if trace.get("name") == "front of the search, measured")
+    measured = next(
+        trace for trace in figure["data"] if trace.get("name") == "front of the search, measured"
+    )
     own = [network.get(metric, 4.5) for network in summary["front"]]
     assert measured["x"] == own
 
 
 def test_the_front_is_drawn_where_it_is(summary: dict[str, Any]) -> None:
-    traces = {trace.get("name"): trace for trace in Reader(page(summary)).charts()["chart-front"]["data"]}
+    traces = {
+        trace.get("name"): trace for trace in Reader(page(summary)).charts()["chart-front"]["data"]
+    }
     front = summary["front"]
-    assert traces["front of the search, measured"]["x"] == [network["measured"]["latency_ms"] for network in front]
-    assert traces["front of the search, predicted"]["y"] == [network["top1_estimate"] for network in front]
+    assert traces["front of the search, measured"]["x"] == [
+        network["measured"]["latency_ms"] for network in front
+    ]
+    assert traces["front of the search, predicted"]["y"] == [
+        network["top1_estimate"] for network in front
+    ]
     assert traces["chosen"]["x"] == [summary["chosen"]["measured"]["latency_ms"]]
     by_random = [point for point in summary["search"]["points"] if point["by"] == "random"]
-    assert traces["estimated by random search"]["x"] == [point["predicted_latency_ms"] for point in by_random]
+    assert traces["estimated by random search"]["x"] == [
+        point["predicted_latency_ms"] for point in by_random
+    ]
 
 
 def test_shares_of_the_blocks_add_up(summary: dict[str, Any]) -> None:
@@ -223,12 +268,22 @@ def test_shares_of_the_blocks_add_up(summary: dict[str, Any]) -> None:
 
 def test_a_long_training_is_drawn_by_its_means(summary: dict[str, Any]) -> None:
     rows = [
-        {"step": n, "epoch": n / 100, "phase": "a" if n < 500 else "b", "learning_rate": 0.1, "losses": {"largest": n % 2}}
+        {
+            "step": n,
+            "epoch": n / 100,
+            "phase": "a" if n < 500 else "b",
+            "learning_rate": 0.1,
+            "losses": {"largest": n % 2},
+        }
         for n in range(1000)
     ]
     summary["training"]["curve"] = rows
     reader = Reader(page(summary))
-    loss = next(trace for trace in reader.charts()["chart-training"]["data"] if trace.get("name") == "largest")
+    loss = next(
+        trace
+        for trace in reader.charts()["chart-training"]["data"]
+        if trace.get("name") == "largest"
+    )
     assert len(loss["x"]) == 144  # 72 means of up to 7 rows in each phase
     assert loss["x"][:2] == pytest.approx([0.03, 0.10])
     assert loss["y"][:2] == pytest.approx([3 / 7, 4 / 7])
@@ -238,7 +293,11 @@ def test_a_long_training_is_drawn_by_its_means(summary: dict[str, Any]) -> None:
 def test_many_estimates_are_thinned_and_this_is_said(summary: dict[str, Any]) -> None:
     summary["search"]["points"] = [summary["search"]["points"][-1] | {"by": "search"}] * 7000
     reader = Reader(page(summary))
-    drawn = next(trace for trace in reader.charts()["chart-front"]["data"] if trace.get("name") == "estimated by the search")
+    drawn = next(
+        trace
+        for trace in reader.charts()["chart-front"]["data"]
+        if trace.get("name") == "estimated by the search"
+    )
     assert len(drawn["x"]) == 2334  # every third
     assert "Of more than 3,000 estimates of a search, evenly spaced ones are drawn." in reader.text
 

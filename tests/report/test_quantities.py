@@ -64,9 +64,9 @@ def test_units(text: str, expected: str) -> None:
 
 
 def test_tag_escapes_all_but_markup() -> None:
-    assert tag("p", "<b>", Markup("<i></i>"), None, class_="a", title='"', hidden=True, lang=None) == (
-        '<p class="a" title="&quot;" hidden>&lt;b&gt;<i></i></p>'
-    )
+    assert tag(
+        "p", "<b>", Markup("<i></i>"), None, class_="a", title='"', hidden=True, lang=None
+    ) == ('<p class="a" title="&quot;" hidden>&lt;b&gt;<i></i></p>')
     assert joined("&", tag("br")) == "&amp;<br>"
 
 

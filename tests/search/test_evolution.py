@@ -46,24 +46,34 @@ def test_it_climbs_faster_than_chance():
     limits = [Limit("macs", 3e6)]
 
     def evaluate(architectures):
-        return [Candidate(one, Accuracy(float(space.cost(one).parameters), 0), space.cost(one)) for one in architectures]
+        return [
+            Candidate(one, Accuracy(float(space.cost(one).parameters), 0), space.cost(one))
+            for one in architectures
+        ]
 
     def best(searcher):
         return max(one.top1 for one in explore(searcher, evaluate, 800))
 
-    assert best(EvolutionSearch(space, costs, limits, population=16)) > best(RandomSearch(space, limits, cost_model=costs))
+    assert best(EvolutionSearch(space, costs, limits, population=16)) > best(
+        RandomSearch(space, limits, cost_model=costs)
+    )
 
 
 @pytest.mark.parametrize("budget", [5, 20, 33])
 def test_a_smaller_budget_is_the_beginning_of_a_larger_one(toy_space, costs, evaluate, budget):
-    short, long = (explore(EvolutionSearch(toy_space, costs, LIMITS, batch=8, seed=3), evaluate, spent) for spent in (budget, 60))
+    short, long = (
+        explore(EvolutionSearch(toy_space, costs, LIMITS, batch=8, seed=3), evaluate, spent)
+        for spent in (budget, 60)
+    )
     assert short == long[:budget]
 
 
 def test_what_failed_has_no_descendants(toy_space, costs, evaluate):
     def broken(architectures):
         return [
-            Candidate(one.architecture, Failed("broken"), one.cost) if one.architecture["r"] == 8 else one
+            Candidate(one.architecture, Failed("broken"), one.cost)
+            if one.architecture["r"] == 8
+            else one
             for one in evaluate(architectures)
         ]
 
@@ -93,6 +103,11 @@ def test_a_cap_on_depth_is_a_limit_like_any_other(toy_space, costs, evaluate):
     history = explore(EvolutionSearch(toy_space, capped, batch=8), evaluate, 60)
     depths = [depth(toy_space.lower(one.architecture)) for one in history]
     assert max(depths) == 5
-    assert depth(toy_space.lower(check_feasible(toy_space, capped, [], np.random.default_rng(0)).example)) <= 5
+    assert (
+        depth(
+            toy_space.lower(check_feasible(toy_space, capped, [], np.random.default_rng(0)).example)
+        )
+        <= 5
+    )
     with pytest.raises(MeasurementError, match="at most 1 are wanted"):
         check_feasible(toy_space, no_deeper(toy_space, costs, 1), [], np.random.default_rng(0))

@@ -39,17 +39,27 @@ class Worker:
         self.done.append(architecture)
         cost = self.space.cost(architecture)
         broken = architecture["2.1h"] == 16
-        return Candidate(architecture, Failed("shape") if broken else Accuracy(1 - 1000 / (cost.parameters or 1), 50), cost)
+        return Candidate(
+            architecture,
+            Failed("shape") if broken else Accuracy(1 - 1000 / (cost.parameters or 1), 50),
+            cost,
+        )
 
 
 def run(space: Space, worker: Worker, path: Path, batch: int) -> list[Candidate]:
     with Record.open(path, recipe_digest="one") as record:
         searcher = ParetoSearch(space, minimise=["macs"], population=20, seed=3)
-        return explore(searcher, remembered(worker, record, stage="supernet", split="search", batch=batch), EVALUATIONS)
+        return explore(
+            searcher,
+            remembered(worker, record, stage="supernet", split="search", batch=batch),
+            EVALUATIONS,
+        )
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_a_killed_search_goes_on_as_if_nothing_had_happened(toy_space: Space, tmp_path: Path, batch: int) -> None:
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(
+    toy_space: Space, tmp_path: Path, batch: int
+) -> None:
     undisturbed = run(toy_space, Worker(toy_space), tmp_path / "whole" / "record.sqlite", batch)
     assert len(undisturbed) == EVALUATIONS
     path = tmp_path / "killed" / "record.sqlite"

@@ -30,7 +30,9 @@ class Counted:
 
 
 def test_limits_that_hold_everywhere(toy_space: Space) -> None:
-    reach = check_feasible(toy_space, Counted(toy_space), [Limit("macs", 1e12)], np.random.default_rng(0))
+    reach = check_feasible(
+        toy_space, Counted(toy_space), [Limit("macs", 1e12)], np.random.default_rng(0)
+    )
     ends = (toy_space.cost(toy_space.smallest()).macs, toy_space.cost(toy_space.largest()).macs)
     assert (reach.ranges, reach.share) == ({"macs": ends}, 1.0)
     assert check_feasible(toy_space, Counted(toy_space), [], np.random.default_rng(0)).ranges == {}
@@ -40,11 +42,17 @@ def test_an_impossible_limit_says_what_can_be_reached() -> None:
     space = preset("ofa-mobilenetv3", channels=3, image_size=224, classes=1000)
     cost = Counted(space)
     began = time.process_time()
-    with pytest.raises(InfeasibleError, match=r"within macs=1M, .* macs reaches 41.48M to 566.2M. Raise macs to at least 41.48M"):
+    with pytest.raises(
+        InfeasibleError,
+        match=r"within macs=1M, .* macs reaches 41.48M to 566.2M. Raise macs to at least 41.48M",
+    ):
         check_feasible(space, cost, [Limit.parse("macs=1M")], np.random.default_rng(0))
     assert cost.asked <= 2 + 256 + ROUNDS * MUTANTS
     assert time.process_time() - began < 5
-    assert check_feasible(space, cost, [Limit.parse("macs=41.48M")], np.random.default_rng(0)).example == space.smallest()
+    assert (
+        check_feasible(space, cost, [Limit.parse("macs=41.48M")], np.random.default_rng(0)).example
+        == space.smallest()
+    )
 
 
 def test_a_corner_that_samples_miss_is_walked_to() -> None:
@@ -55,7 +63,10 @@ def test_a_corner_that_samples_miss_is_walked_to() -> None:
 
     def turned(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
         found = [space.cost(architecture) for architecture in architectures]
-        return [Cost(parameters=cost.parameters, macs=(most.macs or 0) - (cost.macs or 0) + 1) for cost in found]
+        return [
+            Cost(parameters=cost.parameters, macs=(most.macs or 0) - (cost.macs or 0) + 1)
+            for cost in found
+        ]
 
     limits.append(Limit("macs", turned([space.smallest()])[0].macs - 0.4 * (least.macs or 0)))  # type: ignore[union-attr, operator]
     reach = check_feasible(space, turned, limits, np.random.default_rng(0), samples=64)
@@ -65,23 +76,43 @@ def test_a_corner_that_samples_miss_is_walked_to() -> None:
 
 def test_limits_that_exclude_each_other(toy_space: Space) -> None:
     def opposed(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
-        return [Cost(macs=toy_space.cost(one).macs, latency_ms=1e6 / (toy_space.cost(one).macs or 1)) for one in architectures]
+        return [
+            Cost(macs=toy_space.cost(one).macs, latency_ms=1e6 / (toy_space.cost(one).macs or 1))
+            for one in architectures
+        ]
 
     low = toy_space.cost(toy_space.smallest()).macs or 0
     limits = [Limit("macs", low), Limit("latency_ms", 0.5e6 / low)]
-    with pytest.raises(InfeasibleError, match=r"Each limit can be met alone but not all together; the closest is r\d"):
+    with pytest.raises(
+        InfeasibleError,
+        match=r"Each limit can be met alone but not all together; the closest is r\d",
+    ):
         check_feasible(toy_space, opposed, limits, np.random.default_rng(0))
 
 
 def test_failures_are_passed_over_unless_nothing_else_is_left(toy_space: Space) -> None:
     def half(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
-        return [Failed("no kernel") if one["r"] == 4 else toy_space.cost(one) for one in architectures]
+        return [
+            Failed("no kernel") if one["r"] == 4 else toy_space.cost(one) for one in architectures
+        ]
 
-    assert check_feasible(toy_space, half, [Limit("macs", 1e12)], np.random.default_rng(0)).share == 1.0
+    assert (
+        check_feasible(toy_space, half, [Limit("macs", 1e12)], np.random.default_rng(0)).share
+        == 1.0
+    )
     with pytest.raises(MeasurementError, match=r"all \d+ networks failed: no device"):
-        check_feasible(toy_space, lambda found: [Failed("no device")] * len(found), [Limit("macs", 1)], np.random.default_rng(0))
+        check_feasible(
+            toy_space,
+            lambda found: [Failed("no device")] * len(found),
+            [Limit("macs", 1)],
+            np.random.default_rng(0),
+        )
 
 
 def test_a_metric_that_the_cost_model_cannot_tell(toy_space: Space) -> None:
-    with pytest.raises(RecipeError, match="gives no energy_mj, only peak_memory_bytes, parameters, macs"):
-        check_feasible(toy_space, Counted(toy_space), [Limit("energy_mj", 1)], np.random.default_rng(0))
+    with pytest.raises(
+        RecipeError, match="gives no energy_mj, only peak_memory_bytes, parameters, macs"
+    ):
+        check_feasible(
+            toy_space, Counted(toy_space), [Limit("energy_mj", 1)], np.random.default_rng(0)
+        )

@@ -10,7 +10,8 @@ from scipy import stats
 
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.metrics import Accuracy, Cost, Failed
-from pliant.objective import AccuracyEstimator, Candidate, Limit, holds, hypervolume_2d
+from pliant.objective import AccuracyEstimator, Candidate, Limit, holds
+from pliant.pareto import hypervolume_2d
 from pliant.search.explore import Searcher, explore
 from pliant.search.linas import LinasSearch, best_spread
 from pliant.search.pareto import ParetoSearch
@@ -32,11 +33,16 @@ def cost(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
 
 def evaluate(architectures: Sequence[Architecture]) -> list[Candidate]:
     top1 = 0.7 + 0.1 * np.tanh(SPACE.features(architectures)[:, :-2] @ WEIGHTS / 8)
-    return [Candidate(one, Accuracy(float(right), 100), SPACE.cost(one)) for one, right in zip(architectures, top1, strict=True)]
+    return [
+        Candidate(one, Accuracy(float(right), 100), SPACE.cost(one))
+        for one, right in zip(architectures, top1, strict=True)
+    ]
 
 
 def linas(limits: Sequence[Limit] = (), **options: int) -> LinasSearch:
-    return LinasSearch(SPACE, fit, cost, limits, minimise=["macs"], **({"batch": 50, "candidates": 3000} | options))
+    return LinasSearch(
+        SPACE, fit, cost, limits, minimise=["macs"], **({"batch": 50, "candidates": 3000} | options)
+    )
 
 
 def test_it_beats_random_and_plain_evolution_at_equal_evaluations() -> None:
@@ -45,7 +51,9 @@ def test_it_beats_random_and_plain_evolution_at_equal_evaluations() -> None:
     def area(searcher: Searcher) -> float:
         history = explore(searcher, evaluate, 200)
         assert len(history) == 200
-        front = [(-one.top1, one.cost.macs) for one in searcher.front() if isinstance(one.cost, Cost)]
+        front = [
+            (-one.top1, one.cost.macs) for one in searcher.front() if isinstance(one.cost, Cost)
+        ]
         return hypervolume_2d(np.array(front), (-0.6, limit.at_most))
 
     others = (
@@ -61,7 +69,12 @@ def test_what_it_predicted_stands_beside_what_was_found() -> None:
     assert searcher.rounds == 3
     assert set(searcher.predicted) == {one.architecture for one in history[50:]}
     found = [one.top1 for one in history[50:]]
-    assert stats.kendalltau(found, [searcher.predicted[one.architecture] for one in history[50:]]).statistic > 0.6
+    assert (
+        stats.kendalltau(
+            found, [searcher.predicted[one.architecture] for one in history[50:]]
+        ).statistic
+        > 0.6
+    )
 
 
 def test_after_the_first_round_only_networks_within_the_limits_are_asked_for() -> None:
@@ -75,12 +88,24 @@ def test_after_the_first_round_only_networks_within_the_limits_are_asked_for() -
 def test_failures_are_asked_for_once_and_learned_from_by_nobody() -> None:
     def some_fail(architectures: Sequence[Architecture]) -> list[Candidate]:
         return [
-            Candidate(one.architecture, Failed("no"), one.cost) if one.architecture["r"] == 32 else one for one in evaluate(architectures)
+            Candidate(one.architecture, Failed("no"), one.cost)
+            if one.architecture["r"] == 32
+            else one
+            for one in evaluate(architectures)
         ]
 
     history = explore(linas(candidates=500), some_fail, 150)
     assert len({one.architecture for one in history}) == len(history) == 150
-    assert len(explore(linas(batch=2), lambda found: [Candidate(one, Failed("no"), Failed("no")) for one in found], 12)) == 12
+    assert (
+        len(
+            explore(
+                linas(batch=2),
+                lambda found: [Candidate(one, Failed("no"), Failed("no")) for one in found],
+                12,
+            )
+        )
+        == 12
+    )
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 3, 4, 6, 20])
@@ -90,6 +115,11 @@ def test_best_spread(wanted: int) -> None:
 
     front = [made(0.1 * number, number) for number in range(1, 6)]
     behind = [made(0.1 * number - 0.05, number + 10) for number in (2, 5)]
-    expected = {0: [], 1: front[:1], 3: [front[0], front[2], front[4]], 4: [front[0], front[1], front[3], front[4]]}
+    expected = {
+        0: [],
+        1: front[:1],
+        3: [front[0], front[2], front[4]],
+        4: [front[0], front[1], front[3], front[4]],
+    }
     expected |= {6: [*front, behind[0]], 20: [*front, *behind]}
     assert best_spread([*behind, *front[::-1]], ["macs"], wanted) == expected[wanted]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pliant.metrics import Accuracy, Cost, Failed
-from pliant.objective import Candidate, Limit, holds, hypervolume_2d, pareto_front
+from pliant.objective import Candidate, Limit, holds, pareto_front
+from pliant.pareto import hypervolume_2d
 from pliant.search.explore import explore, joined
 from pliant.search.pareto import ParetoSearch
 from pliant.search.random import RandomSearch
@@ -23,24 +24,46 @@ class Made:
 
     def __init__(self, space: Space, seed: int = 0) -> None:
         self.space = space
-        self.weights = np.random.default_rng(seed).normal(0.3, 1, space.features([space.largest()]).shape[1] - 2)
+        self.weights = np.random.default_rng(seed).normal(
+            0.3, 1, space.features([space.largest()]).shape[1] - 2
+        )
 
     def __call__(self, architectures: Sequence[Architecture]) -> list[Accuracy | Failed]:
-        return [Accuracy(float(top1), 100) for top1 in 0.5 + 0.4 * np.tanh(self.space.features(architectures)[:, :-2] @ self.weights / 8)]
+        return [
+            Accuracy(float(top1), 100)
+            for top1 in 0.5
+            + 0.4 * np.tanh(self.space.features(architectures)[:, :-2] @ self.weights / 8)
+        ]
 
 
 def costs(space: Space, architectures: Sequence[Architecture]) -> list[Cost | Failed]:
     return [space.cost(architecture) for architecture in architectures]
 
 
-def search(space: Space, limits: Sequence[Limit] = (), evaluations: int = 240, seed: int = 0, population: int = 40) -> ParetoSearch:
+def search(
+    space: Space,
+    limits: Sequence[Limit] = (),
+    evaluations: int = 240,
+    seed: int = 0,
+    population: int = 40,
+) -> ParetoSearch:
     searcher = ParetoSearch(space, limits, minimise=["macs"], population=population, seed=seed)
-    explore(searcher, joined(Made(space), lambda architectures: costs(space, architectures)), evaluations)
+    explore(
+        searcher,
+        joined(Made(space), lambda architectures: costs(space, architectures)),
+        evaluations,
+    )
     return searcher
 
 
 def everything(space: Space) -> list[Candidate]:
-    networks = sorted({space.decode(row) for row in itertools.product(*(range(len(choice.options)) for choice in space.choices))}, key=str)
+    networks = sorted(
+        {
+            space.decode(row)
+            for row in itertools.product(*(range(len(choice.options)) for choice in space.choices))
+        },
+        key=str,
+    )
     return joined(Made(space), lambda architectures: costs(space, architectures))(networks)
 
 
@@ -49,7 +72,10 @@ def worth(front: Sequence[Candidate]) -> set[tuple[float, int | None]]:
 
 
 def area(front: Sequence[Candidate], most: float) -> float:
-    return hypervolume_2d(np.array([(-one.top1, one.cost.macs) for one in front if isinstance(one.cost, Cost)]), (0.0, most))
+    return hypervolume_2d(
+        np.array([(-one.top1, one.cost.macs) for one in front if isinstance(one.cost, Cost)]),
+        (0.0, most),
+    )
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
@@ -78,7 +104,9 @@ def test_it_beats_random_search_at_equal_cost() -> None:
     evaluate = joined(Made(space), lambda architectures: costs(space, architectures))
     random = RandomSearch(space, minimise=["macs"])
     explore(random, evaluate, 1500)
-    assert area(search(space, evaluations=1500, population=100).front(), most) > 1.02 * area(random.front(), most)
+    assert area(search(space, evaluations=1500, population=100).front(), most) > 1.02 * area(
+        random.front(), most
+    )
 
 
 def test_what_the_caller_knows_is_looked_at_first(toy_space: Space) -> None:
@@ -92,10 +120,15 @@ def test_failed_candidates_have_no_descendants() -> None:
 
     def large_fails(architectures: Sequence[Architecture]) -> list[Accuracy | Failed]:
         results = Made(space)(architectures)
-        return [Failed("too large") if one["r"] == 32 else right for one, right in zip(architectures, results, strict=True)]
+        return [
+            Failed("too large") if one["r"] == 32 else right
+            for one, right in zip(architectures, results, strict=True)
+        ]
 
     searcher = ParetoSearch(space, minimise=["macs"], population=50)
-    history = explore(searcher, joined(large_fails, lambda architectures: costs(space, architectures)), 500)
+    history = explore(
+        searcher, joined(large_fails, lambda architectures: costs(space, architectures)), 500
+    )
     failed = [one.failure == "too large" for one in history]
     assert np.mean(failed[:50]) > 0.2
     assert 0 < np.mean(failed[100:]) < 0.1
@@ -104,7 +137,10 @@ def test_failed_candidates_have_no_descendants() -> None:
 
 def test_nothing_but_failures_is_survived(toy_space: Space) -> None:
     searcher = ParetoSearch(toy_space, minimise=["macs"], population=20)
-    fails = joined(lambda architectures: [Failed("no")] * len(architectures), lambda architectures: costs(toy_space, architectures))
+    fails = joined(
+        lambda architectures: [Failed("no")] * len(architectures),
+        lambda architectures: costs(toy_space, architectures),
+    )
     assert len(explore(searcher, fails, 100)) == 100
     assert searcher.front() == []
 

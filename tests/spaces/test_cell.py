@@ -36,7 +36,10 @@ def space() -> CellSpace:
 
 @pytest.fixture(scope="module")
 def cells(space):
-    return [space.decode(positions) for positions in itertools.product(range(len(OPERATIONS)), repeat=len(EDGES))]
+    return [
+        space.decode(positions)
+        for positions in itertools.product(range(len(OPERATIONS)), repeat=len(EDGES))
+    ]
 
 
 def test_there_are_as_many_as_published(space, cells):
@@ -50,16 +53,24 @@ def test_both_forms_and_the_number_lead_back(space, cells):
         assert space.of_benchmark_index(space.benchmark_index(cell)) == cell
     assert sorted(map(space.benchmark_index, cells)) == list(range(15_625))
     assert str(cells[-2]) == "1.0o4_2.0o4_2.1o4_3.0o4_3.1o4_3.2o3"
-    assert space.benchmark_text(cells[-2]).endswith("|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_1x1~2|")
+    assert space.benchmark_text(cells[-2]).endswith(
+        "|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_1x1~2|"
+    )
     assert space.parse(str(cells[-2])) == cells[-2]
 
 
 @pytest.mark.parametrize(
     ("index", "text"),
     [
-        (0, "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"),
+        (
+            0,
+            "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|",
+        ),
         (9, "|avg_pool_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"),
-        (123, "|avg_pool_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"),
+        (
+            123,
+            "|avg_pool_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|",
+        ),
     ],
 )
 def test_numbers_that_the_benchmark_checks_itself(space, index, text):
@@ -69,11 +80,20 @@ def test_numbers_that_the_benchmark_checks_itself(space, index, text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("|skip_connect~0|+|none~0|none~1|", r"a cell reads like \|nor_conv_3x3~0\|\+.*Name an operation for each edge"),
+        (
+            "|skip_connect~0|+|none~0|none~1|",
+            r"a cell reads like \|nor_conv_3x3~0\|\+.*Name an operation for each edge",
+        ),
         ("|none~0|+|none~0|none~0|+|none~0|none~1|none~2|", "a cell reads like"),
         ("|none~0|none~0|none~1|+|none~0|none~1|none~2|", "a cell reads like"),
-        ("|nor_conv_5x5~0|+|none~0|none~1|+|none~0|none~1|none~2|", "no operation of a cell is called 'nor_conv_5x5'. Did you mean"),
-        ("1.0o5_2.0o0_2.1o0_3.0o0_3.1o0_3.2o0", r"'1.0o' takes one of \(0, 1, 2, 3, 4\), received 5"),
+        (
+            "|nor_conv_5x5~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+            "no operation of a cell is called 'nor_conv_5x5'. Did you mean",
+        ),
+        (
+            "1.0o5_2.0o0_2.1o0_3.0o0_3.1o0_3.2o0",
+            r"'1.0o' takes one of \(0, 1, 2, 3, 4\), received 5",
+        ),
     ],
 )
 def test_text_that_names_no_cell(space, text, says):
@@ -101,14 +121,18 @@ def test_what_lives_is_all_that_matters(space, cells):
         kept = space.operations(space.live(cell))
         assert flow(kept) == flow(space.operations(cell))
         for edge in range(len(EDGES)):
-            assert kept[edge] == "none" or flow((*kept[:edge], "none", *kept[edge + 1 :])) < flow(kept)
+            assert kept[edge] == "none" or flow((*kept[:edge], "none", *kept[edge + 1 :])) < flow(
+                kept
+            )
 
 
 def test_rows_of_the_benchmark(space):
     check(space, [row.split() for row in ROWS.split("\n") if row])
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"needs {DATA.name} in shared/data beside the repository")
+@pytest.mark.skipif(
+    not DATA.exists(), reason=f"needs {DATA.name} in shared/data beside the repository"
+)
 def test_the_rows_of_the_data_file(space):
     with DATA.open() as file:
         rows = list(csv.DictReader(file))
@@ -123,7 +147,10 @@ def check(space, rows):
         cell = space.parse(text)
         assert space.benchmark_text(cell) == text
         assert space.benchmark_index(cell) == int(index)
-        assert space.benchmark_size(cell) == (round(1e6 * float(parameters)), round(1e6 * float(flops)))
+        assert space.benchmark_size(cell) == (
+            round(1e6 * float(parameters)),
+            round(1e6 * float(flops)),
+        )
         pairs.add((group, space.isomorphism_class(cell)))
     assert len(pairs) == len({group for group, _ in pairs}) == len({found for _, found in pairs})
 
@@ -133,8 +160,12 @@ def test_macs_are_the_benchmarks_where_all_operations_live(space, cells):
         cost, size = space.cost(cell), space.benchmark_size(space.live(cell))
         assert cost.macs == size.flops
         # A BatchNorm is one addend where it folds into a convolution, and nothing where it stands alone, behind the last sum.
-        kernels = [name for name in space.operations(space.live(cell)) if name.startswith("nor_conv")]
-        assert size.parameters - cost.parameters == 16 + 2 * 32 + 2 * 64 + 2 * 64 + len(kernels) * 5 * (16 + 32 + 64)
+        kernels = [
+            name for name in space.operations(space.live(cell)) if name.startswith("nor_conv")
+        ]
+        assert size.parameters - cost.parameters == 16 + 2 * 32 + 2 * 64 + 2 * 64 + len(
+            kernels
+        ) * 5 * (16 + 32 + 64)
 
 
 def test_a_cell_by_hand():
@@ -179,7 +210,12 @@ def test_dead_operations_and_cells_that_hand_on_cost_nothing(space):
 
 def test_an_operation_on_nothing_is_refused():
     with pytest.raises(EncodingError, match="Write none for 'avg_pool_3x3'"):
-        Cell(slot="c", size=4, channels=2, operations="|none~0|+|none~0|none~1|+|none~0|none~1|avg_pool_3x3~2|")
+        Cell(
+            slot="c",
+            size=4,
+            channels=2,
+            operations="|none~0|+|none~0|none~1|+|none~0|none~1|avg_pool_3x3~2|",
+        )
 
 
 def test_the_preset_is_the_benchmarks_network_for_any_images():
@@ -187,4 +223,8 @@ def test_the_preset_is_the_benchmarks_network_for_any_images():
         found = preset("nas-bench-201", channels=1, image_size=size, classes=classes)
         blocks = found.blocks(found.largest())
         assert [type(block).__name__ for block in blocks].count("Cell") == 15
-        assert (blocks[-1].in_channels, blocks[-1].size, blocks[-1].sizes["classes"]) == (64, last, classes)
+        assert (blocks[-1].in_channels, blocks[-1].size, blocks[-1].sizes["classes"]) == (
+            64,
+            last,
+            classes,
+        )

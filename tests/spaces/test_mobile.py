@@ -12,21 +12,35 @@ from pliant.workload import Layer
 
 
 def test_rounding_of_channels_by_hand():
-    assert [round_channels(channels) for channels in (1, 8, 11, 12, 20, 72, 90, 166.4, 2.5)] == [8, 8, 16, 16, 24, 72, 88, 168, 8]
+    assert [round_channels(channels) for channels in (1, 8, 11, 12, 20, 72, 90, 166.4, 2.5)] == [
+        8,
+        8,
+        16,
+        16,
+        24,
+        72,
+        88,
+        168,
+        8,
+    ]
     assert round_channels(12 - 1e-9) == 16, "8 would be below 90 %"
     assert [halved(size, 2) for size in (8, 7, 1)] == [4, 4, 1]
 
 
 def test_a_block_by_hand():
     """5 pixels, stride 2: 3 remain. Hidden 12, so the squeeze has round(12 / 4) = 8 channels at least."""
-    block = InvertedResidual(slot="b", size=5, inputs=4, hidden=12, outputs=6, kernel=5, stride=2, squeeze=True)
+    block = InvertedResidual(
+        slot="b", size=5, inputs=4, hidden=12, outputs=6, kernel=5, stride=2, squeeze=True
+    )
     assert block.layers("image") == (
         Layer("b.expand", "conv", ("image",), K=12, C=4, P=5, Q=5),
         Layer("b.depthwise", "conv", ("b.expand",), G=12, P=3, Q=3, R=5, S=5, stride=2),
         Layer("b.squeeze.pool", "pool", ("b.depthwise",), G=12, R=3, S=3, stride=3),
         Layer("b.squeeze.reduce", "conv", ("b.squeeze.pool",), K=8, C=12),
         Layer("b.squeeze.expand", "conv", ("b.squeeze.reduce",), K=12, C=8),
-        Layer("b.squeeze.scale", "elementwise", ("b.depthwise", "b.squeeze.expand"), G=12, P=3, Q=3),
+        Layer(
+            "b.squeeze.scale", "elementwise", ("b.depthwise", "b.squeeze.expand"), G=12, P=3, Q=3
+        ),
         Layer("b.project", "conv", ("b.squeeze.scale",), K=6, C=12, P=3, Q=3),
     )
     assert block.cost.macs == 12 * 4 * 25 + 12 * 25 * 9 + 96 + 96 + 6 * 12 * 9
@@ -36,7 +50,9 @@ def test_a_block_by_hand():
 
 
 def test_a_residual_keeps_its_input_alive():
-    block = InvertedResidual(slot="b", size=2, inputs=8, hidden=8, outputs=8, kernel=3, expand=False)
+    block = InvertedResidual(
+        slot="b", size=2, inputs=8, hidden=8, outputs=8, kernel=3, expand=False
+    )
     assert [layer.name for layer in block.layers()] == ["b.depthwise", "b.project", "b.add"]
     assert block.layers("before")[-1].inputs == ("b.project", "before")
     assert block.cost.macs == 8 * 9 * 4 + 8 * 8 * 4
@@ -46,7 +62,9 @@ def test_a_residual_keeps_its_input_alive():
 def stored_with_batchnorm(space, architecture):
     """Parameters as PyTorch counts them: a BatchNorm has two numbers a channel, and the workload counts one."""
     workload = space.lower(architecture)
-    normalised = [layer for layer in workload.layers if layer.kind == "conv" and "squeeze" not in layer.name]
+    normalised = [
+        layer for layer in workload.layers if layer.kind == "conv" and "squeeze" not in layer.name
+    ]
     return workload.parameters + sum(layer.G * layer.K for layer in normalised)
 
 
@@ -80,7 +98,10 @@ def test_the_largest_of_once_for_all_by_hand():
     assert cost["stem"] == 3 * 16 * 9 * 112**2
     assert cost["first"] == 16 * 9 * 112**2 + 16 * 16 * 112**2
     assert cost["stage1_block1"] == 16 * 96 * 112**2 + 96 * 49 * 56**2 + 96 * 24 * 56**2
-    assert cost["stage2_block2"] == 40 * 240 * 28**2 + 240 * 49 * 28**2 + 2 * 240 * 64 + 240 * 40 * 28**2
+    assert (
+        cost["stage2_block2"]
+        == 40 * 240 * 28**2 + 240 * 49 * 28**2 + 2 * 240 * 64 + 240 * 40 * 28**2
+    )
     assert cost["stage5_block4"] == 160 * 960 * 49 + 960 * 49 * 49 + 2 * 960 * 240 + 960 * 160 * 49
     assert cost["head"] == 160 * 960 * 49 + 960 * 1280 + 1280 * 1000
     assert len(cost) == 3 + 5 * 4 + 1
@@ -89,10 +110,18 @@ def test_the_largest_of_once_for_all_by_hand():
 def test_text_names_every_choice():
     space = preset("digits", channels=1, image_size=8, classes=10)
     architecture = space.parse("r8_1d2_1.1k3e2_1.2k5e4_2d1_2.1k5e3")
-    one, two, three = [block for block in space.blocks(architecture) if isinstance(block, InvertedResidual)]
+    one, two, three = [
+        block for block in space.blocks(architecture) if isinstance(block, InvertedResidual)
+    ]
     assert (one.kernel, one.inputs, one.hidden, one.outputs, one.stride) == (3, 16, 32, 16, 1)
     assert (two.kernel, two.inputs, two.hidden, two.outputs, two.residual) == (5, 16, 64, 16, True)
-    assert (three.kernel, three.hidden, three.outputs, three.stride, three.squeeze) == (5, 48, 32, 2, True)
+    assert (three.kernel, three.hidden, three.outputs, three.stride, three.squeeze) == (
+        5,
+        48,
+        32,
+        2,
+        True,
+    )
     head = space.blocks(architecture)[-1]
     assert isinstance(head, Head)
     assert (head.size, head.inputs, head.expand, head.classes) == (4, 32, 64, 10)
@@ -100,10 +129,26 @@ def test_text_names_every_choice():
 
 def test_a_stage_without_blocks_is_refused():
     with pytest.raises(EncodingError, match="use depths from 1 up"):
-        MobileSpace("none", [MobileStage(8, (0, 1))], (8,), MobileFrame(), channels=1, image_size=8, classes=2)
+        MobileSpace(
+            "none",
+            [MobileStage(8, (0, 1))],
+            (8,),
+            MobileFrame(),
+            channels=1,
+            image_size=8,
+            classes=2,
+        )
 
 
 @pytest.mark.parametrize("kernels", [(1, 3), (4,), (3, 6)])
 def test_kernels_without_a_centre_are_refused(kernels):
     with pytest.raises(EncodingError, match="odd numbers from 3 up"):
-        MobileSpace("odd", [MobileStage(8, (1,), kernels)], (8,), MobileFrame(), channels=1, image_size=8, classes=2)
+        MobileSpace(
+            "odd",
+            [MobileStage(8, (1,), kernels)],
+            (8,),
+            MobileFrame(),
+            channels=1,
+            image_size=8,
+            classes=2,
+        )

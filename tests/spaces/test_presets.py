@@ -16,9 +16,18 @@ from pliant.spaces.presets import PRESETS, preset
 def test_every_space_works_at_its_smallest_images(name, channels):
     least = PRESETS[name].smallest_image
     space = preset(name, channels=channels, image_size=least, classes=7)
-    assert (space.name, space.channels, space.image_size, space.classes) == (name, channels, least, 7)
+    assert (space.name, space.channels, space.image_size, space.classes) == (
+        name,
+        channels,
+        least,
+        7,
+    )
     rng = np.random.default_rng(0)
-    for architecture in (space.smallest(), space.largest(), *(space.sample_choices(rng) for _ in range(10))):
+    for architecture in (
+        space.smallest(),
+        space.largest(),
+        *(space.sample_choices(rng) for _ in range(10)),
+    ):
         blocks = space.blocks(architecture)
         for before, block in itertools.pairwise(blocks):
             last = before.layers()[-1]
@@ -44,7 +53,10 @@ def test_resolutions_follow_the_images(name, size, resolutions):
 @pytest.mark.parametrize("name", PRESETS)
 def test_smaller_images_are_refused_with_a_space_that_takes_them(name):
     least = PRESETS[name].smallest_image
-    with pytest.raises(EncodingError, match=f"'{name}' needs images of at least {least} pixels, received {least - 1}") as caught:
+    with pytest.raises(
+        EncodingError,
+        match=f"'{name}' needs images of at least {least} pixels, received {least - 1}",
+    ) as caught:
         preset(name, channels=1, image_size=least - 1, classes=10)
     advice = str(caught.value).rsplit(". ", 1)[1]
     if name == "digits":
@@ -55,7 +67,9 @@ def test_smaller_images_are_refused_with_a_space_that_takes_them(name):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(RecipeError, match=r"no space is called 'mobil-32'. Did you mean 'mobile-32'\?") as caught:
+    with pytest.raises(
+        RecipeError, match=r"no space is called 'mobil-32'. Did you mean 'mobile-32'\?"
+    ) as caught:
         preset("mobil-32", channels=1, image_size=32, classes=10)
     assert isinstance(caught.value, PliantError)
 

@@ -46,15 +46,24 @@ def test_a_plain_stage_by_hand():
 def test_resnet_50_is_one_of_the_networks():
     """He et al. 2016: layer1 to layer4 of ResNet-50 have 23,498,496 parameters (215,808 + 1,219,584 + 7,098,368 + 14,964,736)."""
     rows = [(256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2)]
-    stages = [ResidualStage(width, (depth,), (1.0,), (0.25,), stride) for width, depth, stride in rows]
-    space = BottleneckSpace("r", stages, (224,), stem_widths=(1.0,), channels=3, image_size=224, classes=1000)
+    stages = [
+        ResidualStage(width, (depth,), (1.0,), (0.25,), stride) for width, depth, stride in rows
+    ]
+    space = BottleneckSpace(
+        "r", stages, (224,), stem_widths=(1.0,), channels=3, image_size=224, classes=1000
+    )
     found = Counter()
     for block in space.blocks(space.largest()):
         if isinstance(block, Bottleneck):
             # A BatchNorm has two numbers a channel, and a workload counts one.
             addends = sum(layer.K for layer in block.layers() if layer.weighted)
             found[block.slot[:6]] += block.cost.parameters + addends
-    assert dict(found) == {"stage1": 215_808, "stage2": 1_219_584, "stage3": 7_098_368, "stage4": 14_964_736}
+    assert dict(found) == {
+        "stage1": 215_808,
+        "stage2": 1_219_584,
+        "stage3": 7_098_368,
+        "stage4": 14_964_736,
+    }
     head = space.blocks(space.largest())[-1]
     assert isinstance(head, Head)
     assert (head.size, head.cost.parameters) == (7, 2_049_000)
@@ -62,21 +71,41 @@ def test_resnet_50_is_one_of_the_networks():
 
 def test_once_for_all_depths_and_size():
     space = preset("ofa-resnet50", channels=3, image_size=224, classes=1000)
-    depths = {choice.name: choice.options for choice in space.choices if choice.dimension == "depth"}
+    depths = {
+        choice.name: choice.options for choice in space.choices if choice.dimension == "depth"
+    }
     assert depths == {"1d": (2, 3, 4), "2d": (2, 3, 4), "3d": (4, 5, 6), "4d": (2, 3, 4)}
     by_stage = [3 * sum(3**depth for depth in options) for options in depths.values()]
     assert space.size == 25 * 3 * np.prod(by_stage, dtype=object)
-    assert [sum(isinstance(b, Bottleneck) for b in space.blocks(one)) for one in (space.smallest(), space.largest())] == [10, 18]
+    assert [
+        sum(isinstance(b, Bottleneck) for b in space.blocks(one))
+        for one in (space.smallest(), space.largest())
+    ] == [10, 18]
 
 
 def test_widths_follow_from_stage_and_ratio():
     space = preset("ofa-resnet50", channels=3, image_size=224, classes=1000)
     options = dict(space.smallest().options) | {"r": 224, "2w": 0.8, "2.1e": 0.35, "2.2e": 0.25}
     blocks = {block.slot: block for block in space.blocks(space.architecture(options))}
-    first, second, third = (blocks[slot] for slot in ("stage2_block1", "stage2_block2", "stage3_block1"))
+    first, second, third = (
+        blocks[slot] for slot in ("stage2_block1", "stage2_block2", "stage3_block1")
+    )
     # 0.65 x 256 = 166.4 gives 168; 0.8 x 512 = 409.6 gives 408; 0.35 x 408 = 142.8 gives 144; 0.25 x 408 = 102 gives 104.
-    assert (first.inputs, first.hidden, first.outputs, first.project, first.size, first.stride) == (168, 144, 408, True, 56, 2)
-    assert (second.inputs, second.hidden, second.outputs, second.project, second.size) == (408, 104, 408, False, 28)
+    assert (first.inputs, first.hidden, first.outputs, first.project, first.size, first.stride) == (
+        168,
+        144,
+        408,
+        True,
+        56,
+        2,
+    )
+    assert (second.inputs, second.hidden, second.outputs, second.project, second.size) == (
+        408,
+        104,
+        408,
+        False,
+        28,
+    )
     assert (third.inputs, third.size) == (408, 28)
 
 
@@ -100,4 +129,12 @@ def test_images_that_pooling_leaves_nothing_of_are_refused():
 
 def test_a_bottleneck_stage_without_blocks_is_refused():
     with pytest.raises(EncodingError, match="use depths from 1 up"):
-        BottleneckSpace("none", [ResidualStage(8, (0, 1), (1.0,), (1.0,))], (32,), stem_widths=(1.0,), channels=1, image_size=32, classes=2)
+        BottleneckSpace(
+            "none",
+            [ResidualStage(8, (0, 1), (1.0,), (1.0,))],
+            (32,),
+            stem_widths=(1.0,),
+            channels=1,
+            image_size=32,
+            classes=2,
+        )

@@ -17,11 +17,19 @@ from pliant.spaces.presets import PRESETS, preset
 from pliant.spaces.space import Choice, Space
 
 SEEDS = st.integers(0, 2**32 - 1)
-SHIPPED = [preset(name, channels=3, image_size=max(8, row.smallest_image), classes=10) for name, row in PRESETS.items()]
+SHIPPED = [
+    preset(name, channels=3, image_size=max(8, row.smallest_image), classes=10)
+    for name, row in PRESETS.items()
+]
 
 
 def everything(space: Space) -> set[Architecture]:
-    return {space.decode(positions) for positions in itertools.product(*(range(len(choice.options)) for choice in space.choices))}
+    return {
+        space.decode(positions)
+        for positions in itertools.product(
+            *(range(len(choice.options)) for choice in space.choices)
+        )
+    }
 
 
 @pytest.fixture(params=["toy", *PRESETS])
@@ -55,7 +63,11 @@ def test_round_trips(seed: int) -> None:
 
 def test_round_trips_of_every_toy_network(toy_space: Space) -> None:
     for architecture in everything(toy_space):
-        assert toy_space.parse(str(architecture)) == architecture == toy_space.decode(toy_space.encode(architecture))
+        assert (
+            toy_space.parse(str(architecture))
+            == architecture
+            == toy_space.decode(toy_space.encode(architecture))
+        )
 
 
 @settings(max_examples=40)
@@ -63,7 +75,10 @@ def test_round_trips_of_every_toy_network(toy_space: Space) -> None:
 def test_inactive_choices_do_not_matter(seed: int) -> None:
     for space in SHIPPED:
         rng = np.random.default_rng(seed)
-        one, other = (np.array([rng.integers(len(choice.options)) for choice in space.choices]) for _ in range(2))
+        one, other = (
+            np.array([rng.integers(len(choice.options)) for choice in space.choices])
+            for _ in range(2)
+        )
         architecture = space.decode(one)
         active = np.array([name in architecture.mapping for name in space.names])
         assert space.decode(np.where(active, one, other)) == architecture
@@ -72,7 +87,9 @@ def test_inactive_choices_do_not_matter(seed: int) -> None:
 
 @settings(max_examples=25)
 @given(seed=SEEDS, probability=st.floats(0, 1))
-def test_variation_stays_in_the_space_and_repeats_under_a_seed(seed: int, probability: float) -> None:
+def test_variation_stays_in_the_space_and_repeats_under_a_seed(
+    seed: int, probability: float
+) -> None:
     def vary(space: Space) -> list[Architecture]:
         rng = np.random.default_rng(seed)
         one, other = space.sample(rng), space.sample_choices(rng)
@@ -120,9 +137,17 @@ def test_ends(space: Space) -> None:
 
 def test_cost_by_blocks_is_the_cost_of_the_whole_workload(space: Space) -> None:
     rng = np.random.default_rng(1)
-    for architecture in (space.smallest(), space.largest(), *(space.sample(rng) for _ in range(10))):
+    for architecture in (
+        space.smallest(),
+        space.largest(),
+        *(space.sample(rng) for _ in range(10)),
+    ):
         workload = space.lower(architecture)
-        whole = Cost(macs=workload.macs, parameters=workload.parameters, peak_memory_bytes=workload.peak_memory_bytes)
+        whole = Cost(
+            macs=workload.macs,
+            parameters=workload.parameters,
+            peak_memory_bytes=workload.peak_memory_bytes,
+        )
         assert space.cost(architecture) == whole
 
 
@@ -137,9 +162,14 @@ def test_slots_are_those_of_the_largest_network(space: Space) -> None:
 def test_features_tell_networks_apart(toy_space: Space) -> None:
     networks = sorted(everything(toy_space), key=str)
     table = toy_space.features(networks)
-    assert table.shape == (len(networks), sum(len(choice.options) for choice in toy_space.choices) + 2)
+    assert table.shape == (
+        len(networks),
+        sum(len(choice.options) for choice in toy_space.choices) + 2,
+    )
     assert len(np.unique(table, axis=0)) == len(networks)
-    assert (table[:, :-2].sum(axis=1) == [len(architecture.options) for architecture in networks]).all()
+    assert (
+        table[:, :-2].sum(axis=1) == [len(architecture.options) for architecture in networks]
+    ).all()
     np.testing.assert_array_equal(table[5:6], toy_space.features(networks[5:6]))
 
 
@@ -167,7 +197,9 @@ def test_positions_that_name_no_network(toy_space: Space) -> None:
         toy_space.decode([3, 0, 0, 0, 0, 0, 0])
 
 
-@pytest.mark.parametrize(("name", "options"), [("K", (1, 2)), ("1.2", (1,)), ("k", ()), ("k", (3, 3)), ("k", (5, 3))])
+@pytest.mark.parametrize(
+    ("name", "options"), [("K", (1, 2)), ("1.2", (1,)), ("k", ()), ("k", (3, 3)), ("k", (5, 3))]
+)
 def test_choices_that_cannot_be(name: str, options: tuple[int, ...]) -> None:
     with pytest.raises(EncodingError):
         Choice(name, options)

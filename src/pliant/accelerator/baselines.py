@@ -63,13 +63,20 @@ def fixed_dataflow(layer: Layer, chip: Chip, name: str, objective: Goal = "edp")
     restriction, loops = DATAFLOWS[name]
     if loops is not None:
         if len(chip.axes) < 2 or "R" not in chip.axes[0].loops or "P" not in chip.axes[1].loops:
-            raise InfeasibleError(f"{name} spreads R over the first axis and P over the second; chip {chip.name!r} is not wired for that.")
-        axes = tuple(replace(axis, loops=loops[index]) if index < 2 else axis for index, axis in enumerate(chip.axes))
+            raise InfeasibleError(
+                f"{name} spreads R over the first axis and P over the second; chip {chip.name!r} is not wired for that."
+            )
+        axes = tuple(
+            replace(axis, loops=loops[index]) if index < 2 else axis
+            for index, axis in enumerate(chip.axes)
+        )
         chip = replace(chip, axes=axes)
     return optimal_mapping(layer, chip, objective, restriction=restriction)
 
 
-def random_search(layer: Layer, chip: Chip, objective: Goal, evaluations: int, generator: np.random.Generator) -> Found:
+def random_search(
+    layer: Layer, chip: Chip, objective: Goal, evaluations: int, generator: np.random.Generator
+) -> Found:
     """Uniform over spatial splits, then over factors one after the other, any two orders, any bypass.
 
     Args:
@@ -87,7 +94,13 @@ def random_search(layer: Layer, chip: Chip, objective: Goal, evaluations: int, g
 
 
 def naas_evolution(
-    layer: Layer, chip: Chip, objective: Goal, evaluations: int, generator: np.random.Generator, population: int = 50, parents: int = 12
+    layer: Layer,
+    chip: Chip,
+    objective: Goal,
+    evaluations: int,
+    generator: np.random.Generator,
+    population: int = 50,
+    parents: int = 12,
 ) -> Found:
     """The inner loop of NAAS: a multivariate normal in [0, 1]^n that moves to its best samples.
 
@@ -112,8 +125,17 @@ def naas_evolution(
         wanted = min(population, evaluations - score.evaluations)
         genes, values = np.empty((0, length)), np.empty(0)
         while len(values) < wanted:
-            drawn = np.clip(generator.multivariate_normal(mean, covariance, size=2 * population, method="cholesky"), 0.0, 1.0)
-            kept, value = score.add(np.stack([decode(row, layer, chip) for row in drawn]), score.evaluations + wanted - len(values))
+            drawn = np.clip(
+                generator.multivariate_normal(
+                    mean, covariance, size=2 * population, method="cholesky"
+                ),
+                0.0,
+                1.0,
+            )
+            kept, value = score.add(
+                np.stack([decode(row, layer, chip) for row in drawn]),
+                score.evaluations + wanted - len(values),
+            )
             genes, values = np.vstack([genes, drawn[kept]]), np.concatenate([values, value])
         best = genes[np.argsort(values)[:parents]]
         centre = best.mean(axis=0)
@@ -137,7 +159,12 @@ def decode(gene: NDArray[np.float64], layer: Layer, chip: Chip) -> NDArray[np.in
                 share = max(1, round(room * part[8])) if used == 0 and axis.max_loops > 1 else room
                 wanted = min(rest[d], max(share, 2))
                 factor = -(-rest[d] // -(-rest[d] // wanted))
-                code[8 + 8 * index + d], rest[d], room, used = factor, -(-rest[d] // factor), room // factor, used + 1
+                code[8 + 8 * index + d], rest[d], room, used = (
+                    factor,
+                    -(-rest[d] // factor),
+                    room // factor,
+                    used + 1,
+                )
     elements = np.prod([code[8 + 8 * a : 16 + 8 * a] for a in range(3)], axis=0)
     rounds = -(-sizes // elements)
     for d in range(8):
@@ -166,7 +193,11 @@ def _draw(splits: SpatialSplits, generator: np.random.Generator) -> NDArray[np.i
         code[d] = generator.choice(divisors(rounds))
         code[32 + d] = generator.choice(divisors(rounds // int(code[d])))
         code[40 + d] = rounds // (code[d] * code[32 + d])
-    code[48:56], code[56:64], code[64] = generator.permutation(8), generator.permutation(8), generator.integers(8)
+    code[48:56], code[56:64], code[64] = (
+        generator.permutation(8),
+        generator.permutation(8),
+        generator.integers(8),
+    )
     return code
 
 
@@ -178,7 +209,9 @@ class _Score:
         self.value, self.code = np.inf, np.zeros(ENCODED_LENGTH, dtype=np.int64)
         self.evaluations = self.drawn = 0
 
-    def add(self, codes: NDArray[np.int64], limit: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def add(
+        self, codes: NDArray[np.int64], limit: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Rows that fit (at most so many that `limit` evaluations are reached), and their values."""
         covering = self._covering(codes)
         costs: MappingCosts = evaluate_many(self.layer, self.chip, codes[covering])

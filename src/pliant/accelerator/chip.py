@@ -54,7 +54,11 @@ class Memory:
     @property
     def total_bytes(self) -> float:
         """All of its space."""
-        return self.shared_bytes if self.shared_bytes is not None else self.weight_bytes + self.input_bytes + self.output_bytes
+        return (
+            self.shared_bytes
+            if self.shared_bytes is not None
+            else self.weight_bytes + self.input_bytes + self.output_bytes
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +105,14 @@ class Chip:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.axes) <= 3:
-            raise RecipeError(f"chip {self.name!r}: an array has 1, 2 or 3 axes, received {len(self.axes)}.")
+            raise RecipeError(
+                f"chip {self.name!r}: an array has 1, 2 or 3 axes, received {len(self.axes)}."
+            )
         for axis in self.axes:
             if axis.size < 1 or axis.max_loops < 1 or set(axis.loops) - set(DIMS):
-                raise RecipeError(f"chip {self.name!r}, axis {axis.name!r}: sizes start at 1 and loops are out of {DIMS}, received {axis}.")
+                raise RecipeError(
+                    f"chip {self.name!r}, axis {axis.name!r}: sizes start at 1 and loops are out of {DIMS}, received {axis}."
+                )
         positive = {
             "clock_mhz": self.clock_mhz,
             "dram_bandwidth_bytes_per_cycle": self.dram_bandwidth_bytes_per_cycle,
@@ -120,7 +128,11 @@ class Chip:
     def _holds_one_of_each(self, where: str, memory: Memory) -> None:
         copies = 2 if memory.double_buffered else 1
         words = self.words
-        sizes = {"weight": words.weight_bits, "input": words.input_bits, "output": words.partial_sum_bits}
+        sizes = {
+            "weight": words.weight_bits,
+            "input": words.input_bits,
+            "output": words.partial_sum_bits,
+        }
         needed = {key: bits / 8 * copies for key, bits in sizes.items()}
         held = {key: getattr(memory, f"{key}_bytes") for key in sizes}
         if memory.shared_bytes is not None:
@@ -141,13 +153,22 @@ class Chip:
     def area_mm2(self) -> float:
         """Multipliers, registers and buffer; wires, control and pads are not in it."""
         register_bits, buffer_bits = 8 * self.registers.total_bytes, 8 * self.buffer.total_bytes
-        element = self.area.mac_um2 * self.macs_per_element_per_cycle + self.area.register_um2_per_bit * register_bits
+        element = (
+            self.area.mac_um2 * self.macs_per_element_per_cycle
+            + self.area.register_um2_per_bit * register_bits
+        )
         return (self.elements * element + self.area.buffer_um2_per_bit * buffer_bits) / 1e6
 
 
 def shipped_chips() -> tuple[str, ...]:
     """Names of the chips that come with Pliant."""
-    return tuple(sorted(entry.name[: -len(".toml")] for entry in _folder().iterdir() if entry.name.endswith(".toml")))
+    return tuple(
+        sorted(
+            entry.name[: -len(".toml")]
+            for entry in _folder().iterdir()
+            if entry.name.endswith(".toml")
+        )
+    )
 
 
 def load_chip(name_or_path: str | Path) -> Chip:
@@ -159,13 +180,17 @@ def load_chip(name_or_path: str | Path) -> Chip:
     text = str(name_or_path)
     if not text.endswith(".toml"):
         if text not in shipped_chips():
-            raise RecipeError(f"no chip is called {text!r} (a file's name ends in .toml). {nearest(text, shipped_chips())}")
+            raise RecipeError(
+                f"no chip is called {text!r} (a file's name ends in .toml). {nearest(text, shipped_chips())}"
+            )
         content = (_folder() / f"{text}.toml").read_text(encoding="utf-8")
     else:
         try:
             content = Path(text).read_text(encoding="utf-8")
         except OSError as error:
-            raise RecipeError(f"the chip file {text!r} cannot be read: {error.strerror}.") from error
+            raise RecipeError(
+                f"the chip file {text!r} cannot be read: {error.strerror}."
+            ) from error
     return parse_chip(content, default_name=Path(text).stem)
 
 
@@ -181,7 +206,9 @@ def parse_chip(toml: str, default_name: str = "chip") -> Chip:
         raise RecipeError(f"chip {default_name!r}: not a TOML file: {error}.") from error
     axes = given.pop("axes", None)
     if not isinstance(axes, list):
-        raise RecipeError(f"chip {default_name!r}: the array is stated as [[axes]] tables with name, size and loops.")
+        raise RecipeError(
+            f"chip {default_name!r}: the array is stated as [[axes]] tables with name, size and loops."
+        )
     parts: dict[str, Any] = {
         "axes": tuple(_build(Axis, axis, "axes") for axis in axes),
         "registers": _build(Memory, given.pop("registers", {}), "registers"),
@@ -192,7 +219,9 @@ def parse_chip(toml: str, default_name: str = "chip") -> Chip:
     }
     for key in ("registers", "buffer"):
         if math.isinf(parts[key].total_bytes):
-            raise RecipeError(f"chip {default_name!r}: {key} states shared_bytes, or weight_bytes, input_bytes and output_bytes.")
+            raise RecipeError(
+                f"chip {default_name!r}: {key} states shared_bytes, or weight_bytes, input_bytes and output_bytes."
+            )
     return _build(Chip, {"name": default_name, **given}, "the chip", **parts)
 
 
@@ -216,11 +245,16 @@ def _build(kind: Any, given: Mapping[str, Any], where: str, **parts: Any) -> Any
             number = int if wanted == "int" else (int, float)
             good = isinstance(value, number) and not isinstance(value, bool) and value >= 0
         if not good:
-            raise RecipeError(f"{where}: {key} is of type {wanted} (numbers from 0 up), received {value!r}.")
+            raise RecipeError(
+                f"{where}: {key} is of type {wanted} (numbers from 0 up), received {value!r}."
+            )
     missing = [
         name
         for name, item in known.items()
-        if name not in given and name not in parts and item.default is MISSING and item.default_factory is MISSING
+        if name not in given
+        and name not in parts
+        and item.default is MISSING
+        and item.default_factory is MISSING
     ]
     if missing:
         raise RecipeError(f"{where}: {missing[0]!r} is missing.")
@@ -230,4 +264,6 @@ def _build(kind: Any, given: Mapping[str, Any], where: str, **parts: Any) -> Any
 def _check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     for key in given:
         if key not in known:
-            raise RecipeError(f"{where}: unknown key {key!r}; every key carries its unit. {nearest(key, known)}")
+            raise RecipeError(
+                f"{where}: unknown key {key!r}; every key carries its unit. {nearest(key, known)}"
+            )

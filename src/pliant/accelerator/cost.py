@@ -80,7 +80,13 @@ def layer_code(layer: Layer) -> NDArray[np.int64]:
 
 @overload
 def evaluate(
-    layer: Layer, chip: Chip, mapping: Mapping, *, latency: LatencyMode = ..., check_capacity: bool = ..., halo: bool = ...
+    layer: Layer,
+    chip: Chip,
+    mapping: Mapping,
+    *,
+    latency: LatencyMode = ...,
+    check_capacity: bool = ...,
+    halo: bool = ...,
 ) -> MappingCost: ...
 @overload
 def evaluate(layer: Layer, chip: Chip, mapping: NDArray[Any]) -> MappingCosts: ...
@@ -111,7 +117,9 @@ def evaluate(
     """
     if isinstance(mapping, np.ndarray):
         if latency != "roofline" or halo or not check_capacity:
-            raise RecipeError("arrays of mappings are costed by the roofline, without halos, and say which fit. Leave the options out.")
+            raise RecipeError(
+                "arrays of mappings are costed by the roofline, without halos, and say which fit. Leave the options out."
+            )
         return evaluate_many(layer, chip, mapping)
     check_mapping(layer, chip, mapping)
     code, vector = layer_code(layer), price.chip_vector(chip)
@@ -126,7 +134,9 @@ def evaluate(
         _refuse_over_capacity(layer, chip, code, vector, work, bits)
     seconds = np.zeros(4)
     price.times(counts, bits, vector, seconds)
-    cycles = float(seconds.max()) if latency == "roofline" else stall_exact_cycles(layer, chip, mapping)
+    cycles = (
+        float(seconds.max()) if latency == "roofline" else stall_exact_cycles(layer, chip, mapping)
+    )
     return _priced(chip, code, bits, vector, counts, seconds, cycles)
 
 
@@ -166,16 +176,26 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
     Raises:
         InfeasibleError: a row does not cover the layer, or counts above 2^53.
     """
-    if codes.ndim != 2 or codes.shape[1] != ENCODED_LENGTH or not np.issubdtype(codes.dtype, np.integer):
+    if (
+        codes.ndim != 2
+        or codes.shape[1] != ENCODED_LENGTH
+        or not np.issubdtype(codes.dtype, np.integer)
+    ):
         raise InfeasibleError(
             f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), received {codes.dtype} of shape {codes.shape}."
         )
-    energy, cycles, fits = np.empty(len(codes)), np.empty(len(codes)), np.empty(len(codes), dtype=np.bool_)
+    energy, cycles, fits = (
+        np.empty(len(codes)),
+        np.empty(len(codes)),
+        np.empty(len(codes), dtype=np.bool_),
+    )
     code, vector = layer_code(layer), price.chip_vector(chip)
     for start in range(0, len(codes), _BLOCK):
         part = slice(start, start + _BLOCK)
         rows = np.ascontiguousarray(codes[part], dtype=np.int64)
-        wrong = evaluate_rows(code, vector, chip.multicast, rows, energy[part], cycles[part], fits[part])
+        wrong = evaluate_rows(
+            code, vector, chip.multicast, rows, energy[part], cycles[part], fits[part]
+        )
         if wrong >= 0:
             raise InfeasibleError(
                 f"layer {layer.name!r}: mapping {start + wrong} is none, does not cover the layer exactly, or its counts exceed 2^53."
@@ -184,22 +204,39 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def evaluate_rows(layer: Any, chip: Any, multicast: bool, rows: Any, energy: Any, cycles: Any, fits: Any) -> int:
+def evaluate_rows(
+    layer: Any, chip: Any, multicast: bool, rows: Any, energy: Any, cycles: Any, fits: Any
+) -> int:
     """The kernel behind `evaluate_many`; returns a row that is wrong, or -1."""
     wrong = np.full((len(rows) + _CHUNK - 1) // _CHUNK, -1)
     for chunk in prange(len(wrong)):
-        s, work, counts, parts = np.empty(lanes.SCRATCH), np.empty(eq.SCRATCH), np.empty(15), np.empty(6)
+        s, work, counts, parts = (
+            np.empty(lanes.SCRATCH),
+            np.empty(eq.SCRATCH),
+            np.empty(15),
+            np.empty(6),
+        )
         for start in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows)), lanes.LANES):
             lanes.evaluate_lanes(layer, chip, multicast, rows, start, s)
             for lane in range(min(lanes.LANES, len(rows) - start)):
                 row = start + lane
-                energy[row], cycles[row] = s[lanes.ENERGY * lanes.LANES + lane], s[lanes.TIME * lanes.LANES + lane]
-                fits[row], largest = s[lanes.OVER * lanes.LANES + lane] == 0.0, s[lanes.LARGEST * lanes.LANES + lane]
+                energy[row], cycles[row] = (
+                    s[lanes.ENERGY * lanes.LANES + lane],
+                    s[lanes.TIME * lanes.LANES + lane],
+                )
+                fits[row], largest = (
+                    s[lanes.OVER * lanes.LANES + lane] == 0.0,
+                    s[lanes.LARGEST * lanes.LANES + lane],
+                )
                 bad = s[lanes.BAD * lanes.LANES + lane] > 0.0
                 if s[lanes.SPECIAL * lanes.LANES + lane] > 0.0 and not bad:
                     eq.count(layer, rows[row], multicast, counts, work)
-                    largest = max(counts[0], counts[eq.SENT_O], counts[eq.SENT_I], counts[eq.SENT_W])
-                    energy[row], cycles[row] = price.total_energy_and_cycles(counts, layer, rows[row, eq.BYPASS], chip, parts)
+                    largest = max(
+                        counts[0], counts[eq.SENT_O], counts[eq.SENT_I], counts[eq.SENT_W]
+                    )
+                    energy[row], cycles[row] = price.total_energy_and_cycles(
+                        counts, layer, rows[row, eq.BYPASS], chip, parts
+                    )
                 if bad or largest >= price.EXACT:
                     wrong[chunk] = row
     return int(wrong.max()) if len(wrong) else -1
@@ -238,7 +275,12 @@ def _refuse_inexact(layer: Layer, largest: float) -> None:
 
 
 def _refuse_over_capacity(
-    layer: Layer, chip: Chip, code: NDArray[np.int64], vector: NDArray[np.float64], work: NDArray[np.float64], bypass: int
+    layer: Layer,
+    chip: Chip,
+    code: NDArray[np.int64],
+    vector: NDArray[np.float64],
+    work: NDArray[np.float64],
+    bypass: int,
 ) -> None:
     over = {
         "registers": price.register_excess(code, work, vector),

@@ -83,13 +83,21 @@ def energy_table(entries: Mapping[str, Any]) -> EnergyTable:
             raise RecipeError(f"energy: no table is called {name!r}. {nearest(str(name), TABLES)}")
         given = {key: getattr(TABLES[name], key) for key in EnergyTable.__slots__} | given
     if missing := [key for key in _ENTRIES if key not in given]:
-        raise RecipeError(f"energy: an energy table states {', '.join(_ENTRIES)}; {missing[0]!r} is missing.")
+        raise RecipeError(
+            f"energy: an energy table states {', '.join(_ENTRIES)}; {missing[0]!r} is missing."
+        )
     if unknown := [key for key in given if key not in EnergyTable.__slots__]:
-        raise RecipeError(f"energy: unknown key {unknown[0]!r}. {nearest(unknown[0], EnergyTable.__slots__)}")
+        raise RecipeError(
+            f"energy: unknown key {unknown[0]!r}. {nearest(unknown[0], EnergyTable.__slots__)}"
+        )
     if given["unit"] not in UNITS:
         raise RecipeError(f"energy: unit is one of {', '.join(UNITS)}, received {given['unit']!r}.")
     texts = {"name", "source", "unit"}
     for key, value in given.items():
-        if key not in texts and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf")):
+        if key not in texts and (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not 0 <= value < float("inf")
+        ):
             raise RecipeError(f"energy: {key} is a number from 0 up, received {value!r}.")
     return EnergyTable(**{"name": "own", "source": "stated by the user"} | given)

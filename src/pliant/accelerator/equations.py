@@ -52,12 +52,28 @@ COUNTS: Final = (
 DRAM, for a tensor that bypasses it) after multicast and before reduction; `delivered_*` arrives at or leaves the
 single elements. `restored_sums` are accumulators refilled at a later visit, `started_sums` those that begin at zero.
 """
-(OPS, CYCLES, DRAM_W, DRAM_I, DRAM_BACK, DRAM_OUT, ARRAY_W, ARRAY_I, ARRAY_BACK, ARRAY_OUT, SENT_W, SENT_I, SENT_O, RESTORED, STARTED) = (
-    range(15)
-)
+(
+    OPS,
+    CYCLES,
+    DRAM_W,
+    DRAM_I,
+    DRAM_BACK,
+    DRAM_OUT,
+    ARRAY_W,
+    ARRAY_I,
+    ARRAY_BACK,
+    ARRAY_OUT,
+    SENT_W,
+    SENT_I,
+    SENT_O,
+    RESTORED,
+    STARTED,
+) = range(15)
 
 # Rows of the scratch: by loop, the extents and counts that every equation needs.
-(SIZE, TILE, ELEMENTS, ARRAY, INNER, BLOCK, OUTER, TILES, LAST_INNER, LAST_BLOCK, LAST_ARRAY) = range(11)
+(SIZE, TILE, ELEMENTS, ARRAY, INNER, BLOCK, OUTER, TILES, LAST_INNER, LAST_BLOCK, LAST_ARRAY) = (
+    range(11)
+)
 (FIRST_ACTIVE, BLOCK_ACTIVE, ALL_ACTIVE, PART, BOUND, EXTENT) = range(11, 17)
 SCRATCH: Final = (18, 8)
 ALL, FULL, LAST = 0.0, 1.0, 2.0
@@ -78,15 +94,35 @@ def prepare(layer: Any, code: Any, s: Any) -> bool:
     """(2) Extents of tiles and of the last tile, and active elements, for each loop; False where they do not cover the layer."""
     covered = True
     for d in range(8):
-        size, tile, inner, outer = float(layer[d]), float(code[d]), float(code[BUFFER + d]), float(code[DRAM + d])
+        size, tile, inner, outer = (
+            float(layer[d]),
+            float(code[d]),
+            float(code[BUFFER + d]),
+            float(code[DRAM + d]),
+        )
         wide = float(code[AXES + d] * code[AXES + 8 + d] * code[AXES + 16 + d])
         array = tile * wide
         block = array * inner
-        s[SIZE, d], s[TILE, d], s[ELEMENTS, d], s[INNER, d], s[OUTER, d] = size, tile, wide, inner, outer
+        s[SIZE, d], s[TILE, d], s[ELEMENTS, d], s[INNER, d], s[OUTER, d] = (
+            size,
+            tile,
+            wide,
+            inner,
+            outer,
+        )
         s[ARRAY, d], s[BLOCK, d], s[EXTENT, d] = array, block, min(block, size)
         if block * outer == size:
-            s[LAST_BLOCK, d], s[LAST_INNER, d], s[LAST_ARRAY, d], s[TILES, d] = block, inner, array, outer * inner
-            s[FIRST_ACTIVE, d], s[BLOCK_ACTIVE, d], s[ALL_ACTIVE, d] = wide, outer * wide, outer * inner * wide
+            s[LAST_BLOCK, d], s[LAST_INNER, d], s[LAST_ARRAY, d], s[TILES, d] = (
+                block,
+                inner,
+                array,
+                outer * inner,
+            )
+            s[FIRST_ACTIVE, d], s[BLOCK_ACTIVE, d], s[ALL_ACTIVE, d] = (
+                wide,
+                outer * wide,
+                outer * inner * wide,
+            )
             continue
         last_block = size - (outer - 1.0) * block
         last_inner = np.ceil(last_block / array)
@@ -159,8 +195,12 @@ def rows_sum(a: Any, b: Any, stride: float, dilation: float) -> float:
 def moved_words(tensor: int, s: Any, stride: float, dilation: float, per_element: bool) -> float:
     """(7) Words of all array (or element) tiles of a tensor, each taken once; input rows overlap inside a tile only."""
     if tensor == I:
-        rows = rows_sum(tile_list(s, P, per_element), tile_list(s, R, per_element), stride, dilation)
-        columns = rows_sum(tile_list(s, Q, per_element), tile_list(s, S, per_element), stride, dilation)
+        rows = rows_sum(
+            tile_list(s, P, per_element), tile_list(s, R, per_element), stride, dilation
+        )
+        columns = rows_sum(
+            tile_list(s, Q, per_element), tile_list(s, S, per_element), stride, dilation
+        )
         return extent_sum(s, G) * extent_sum(s, N) * extent_sum(s, C) * rows * columns
     product = 1.0
     for d in range(8):
@@ -230,13 +270,20 @@ def mark_special(tensor: int, s: Any) -> int:
     special = 0
     for d in range(8):
         s[BOUND, d], s[PART, d] = s[INNER, d], ALL
-        if _MASK[tensor] >> d & 1 and s[LAST_INNER, d] == 1.0 and s[INNER, d] > 1.0 and s[OUTER, d] > 1.0:
+        if (
+            _MASK[tensor] >> d & 1
+            and s[LAST_INNER, d] == 1.0
+            and s[INNER, d] > 1.0
+            and s[OUTER, d] > 1.0
+        ):
             special |= 1 << d
     return special
 
 
 @kernel
-def array_traffic(tensor: int, s: Any, stride: float, dilation: float, code: Any) -> tuple[float, float]:
+def array_traffic(
+    tensor: int, s: Any, stride: float, dilation: float, code: Any
+) -> tuple[float, float]:
     """(10) Words into (or, for outputs, out of) the array, and the same counted at every element.
 
     A loop whose last buffer tile holds one array tile only is looked at in two parts, because the tensor may rest in
@@ -254,7 +301,9 @@ def array_traffic(tensor: int, s: Any, stride: float, dilation: float, code: Any
         times, elements = refetches(tensor, s, code)
         moved = moved_words(tensor, s, stride, dilation, False)
         words += times * moved
-        sent += elements * (moved_words(tensor, s, stride, dilation, True) if tensor == I else moved)
+        sent += elements * (
+            moved_words(tensor, s, stride, dilation, True) if tensor == I else moved
+        )
         if subset == 0:
             return words, sent
         subset = (subset - 1) & special
@@ -296,8 +345,16 @@ def count(layer: Any, code: Any, multicast: bool, out: Any, s: Any) -> bool:
         scale = float(layer[10 + tensor])
         words, sent = array_traffic(tensor, s, stride, dilation, code)
         words = words if multicast else sent
-        block = words if code[BYPASS] >> tensor & 1 else block_traffic(tensor, s, stride, dilation, code)
-        out[DRAM_W + tensor], out[ARRAY_W + tensor], out[SENT_W + tensor] = block * scale, words * scale, sent * scale
+        block = (
+            words
+            if code[BYPASS] >> tensor & 1
+            else block_traffic(tensor, s, stride, dilation, code)
+        )
+        out[DRAM_W + tensor], out[ARRAY_W + tensor], out[SENT_W + tensor] = (
+            block * scale,
+            words * scale,
+            sent * scale,
+        )
     words, sent = array_traffic(O, s, stride, dilation, code)
     block = words if code[BYPASS] & 4 else block_traffic(O, s, stride, dilation, code)
     out[DRAM_OUT], out[DRAM_BACK] = block, block - outputs
@@ -306,10 +363,14 @@ def count(layer: Any, code: Any, multicast: bool, out: Any, s: Any) -> bool:
     return True
 
 
-def layer_vector(sizes: Any, stride: int, dilation: int, weights: bool, inputs: int) -> NDArray[np.int64]:
+def layer_vector(
+    sizes: Any, stride: int, dilation: int, weights: bool, inputs: int
+) -> NDArray[np.int64]:
     """The twelve integers by which the kernels know a layer; steps that are never taken are 1, so equal nests are equal."""
     p, q, r, s = sizes[4:]
     if p == q == 1 or r == s == 1:
         stride = dilation = 1
     common = int(np.gcd(stride, dilation))
-    return np.array([*sizes, stride // common, dilation // common, int(weights), inputs], dtype=np.int64)
+    return np.array(
+        [*sizes, stride // common, dilation // common, int(weights), inputs], dtype=np.int64
+    )

@@ -40,11 +40,23 @@ def tiles(best: BestMapping) -> tuple[Tile, ...]:
     layer, mapping = best.layer, best.mapping
     sizes = layer_sizes(layer)
     register = list(mapping.register)
-    array = [min(tile * wide, size) for tile, wide, size in zip(register, mapping.elements, sizes, strict=True)]
-    buffer = [min(extent * count, size) for extent, count, size in zip(array, mapping.buffer, sizes, strict=True)]
+    array = [
+        min(tile * wide, size)
+        for tile, wide, size in zip(register, mapping.elements, sizes, strict=True)
+    ]
+    buffer = [
+        min(extent * count, size)
+        for extent, count, size in zip(array, mapping.buffer, sizes, strict=True)
+    ]
     levels = {"register": register, "array": array, "buffer": buffer, "dram": list(sizes)}
     return tuple(
-        Tile(tensor, level, None if level == "buffer" and tensor in mapping.bypass else tile_words(layer, tensor, extents))
+        Tile(
+            tensor,
+            level,
+            None
+            if level == "buffer" and tensor in mapping.bypass
+            else tile_words(layer, tensor, extents),
+        )
         for level, extents in levels.items()
         for tensor in "WIO"
         if tensor != "W" or layer.weighted
@@ -63,7 +75,14 @@ def tile_words(layer: Layer, tensor: str, extents: list[int]) -> int:
         return outputs * kernel - max(outputs - dilation, 0) * max(kernel - stride, 0)
 
     copies = max(len(layer.inputs), 1) if layer.kind == "elementwise" else 1
-    return copies * size["G"] * size["N"] * size["C"] * rows(size["P"], size["R"]) * rows(size["Q"], size["S"])
+    return (
+        copies
+        * size["G"]
+        * size["N"]
+        * size["C"]
+        * rows(size["P"], size["R"])
+        * rows(size["Q"], size["S"])
+    )
 
 
 def reasons(best: BestMapping, chip: Chip) -> tuple[str, ...]:
@@ -72,12 +91,22 @@ def reasons(best: BestMapping, chip: Chip) -> tuple[str, ...]:
     said = [_latency_reason(best, chip)]
     used = math.prod(mapping.elements)
     if used < chip.elements:
-        spread = ", ".join(f"{axis.name} {_spread(factors)}" for axis, factors in zip(chip.axes, mapping.spatial, strict=True))
-        said.append(f"{used} of {chip.elements} elements have work ({spread}): the loops that this wiring can spread do not fill it.")
-    steps = math.prod(-(-size // wide) for size, wide in zip(layer_sizes(best.layer), mapping.elements, strict=True))
+        spread = ", ".join(
+            f"{axis.name} {_spread(factors)}"
+            for axis, factors in zip(chip.axes, mapping.spatial, strict=True)
+        )
+        said.append(
+            f"{used} of {chip.elements} elements have work ({spread}): the loops that this wiring can spread do not fill it."
+        )
+    steps = math.prod(
+        -(-size // wide)
+        for size, wide in zip(layer_sizes(best.layer), mapping.elements, strict=True)
+    )
     full = cost.counts["operations"] / (steps * used)
     if full < 0.98:
-        said.append(f"Of the elements in use, {1 - full:.0%} idle at the edges, where sizes do not divide by the spread.")
+        said.append(
+            f"Of the elements in use, {1 - full:.0%} idle at the edges, where sizes do not divide by the spread."
+        )
     name, energy = max(cost.energy_parts.items(), key=lambda item: item[1])
     said.append(f"{energy / cost.energy:.0%} of the energy goes to {PART_NAMES[name]}.")
     moved = {"W": cost.counts["dram_weight_reads"], "I": cost.counts["dram_input_reads"]}
@@ -86,9 +115,13 @@ def reasons(best: BestMapping, chip: Chip) -> tuple[str, ...]:
     for tensor, words in moved.items():
         least = whole.get(tensor) or 0
         if least and words > 1.05 * least:
-            said.append(f"{TENSOR_NAMES[tensor].capitalize()} cross the DRAM interface {words / least:.1f} times over.")
+            said.append(
+                f"{TENSOR_NAMES[tensor].capitalize()} cross the DRAM interface {words / least:.1f} times over."
+            )
     if mapping.bypass:
-        said.append(f"{' and '.join(TENSOR_NAMES[t] for t in mapping.bypass).capitalize()} bypass the global buffer.")
+        said.append(
+            f"{' and '.join(TENSOR_NAMES[t] for t in mapping.bypass).capitalize()} bypass the global buffer."
+        )
     return tuple(said)
 
 
@@ -96,7 +129,11 @@ def _latency_reason(best: BestMapping, chip: Chip) -> str:
     cost = best.cost
     others = sorted(cost.time_cycles.items(), key=lambda item: -item[1])
     (slowest, cycles), (second, next_cycles) = others[0], others[1]
-    room = f"{PART_NAMES[second]} would be next, at {next_cycles / cycles:.0%} of it" if next_cycles else "nothing else takes time"
+    room = (
+        f"{PART_NAMES[second]} would be next, at {next_cycles / cycles:.0%} of it"
+        if next_cycles
+        else "nothing else takes time"
+    )
     name = PART_NAMES[slowest]
     start = f"{name[0].upper()}{name[1:]} sets the pace ({cycles:,.0f} cycles); {room}."
     if slowest == "dram":
@@ -110,22 +147,38 @@ def _latency_reason(best: BestMapping, chip: Chip) -> str:
 
 
 def _spread(factors: tuple[int, ...]) -> str:
-    return " ".join(f"{dim}*{count}" for dim, count in zip(DIMS, factors, strict=True) if count > 1) or "unused"
+    return (
+        " ".join(f"{dim}*{count}" for dim, count in zip(DIMS, factors, strict=True) if count > 1)
+        or "unused"
+    )
 
 
 def explanation(best: BestMapping, chip: Chip) -> str:
     """Everything about one layer as text: nest, tiles, bars of time and energy, reasons, proof."""
     layer, cost = best.layer, best.cost
-    sizes = " ".join(f"{dim}={size}" for dim, size in zip(DIMS, layer_sizes(layer), strict=True) if size > 1)
-    stride = f" stride={layer.stride}" * (layer.stride > 1) + f" dilation={layer.dilation}" * (layer.dilation > 1)
-    lines = [f"{layer.name} ({layer.kind}) {sizes}{stride} on {chip.name}, best for {best.objective}", ""]
+    sizes = " ".join(
+        f"{dim}={size}" for dim, size in zip(DIMS, layer_sizes(layer), strict=True) if size > 1
+    )
+    stride = f" stride={layer.stride}" * (layer.stride > 1) + f" dilation={layer.dilation}" * (
+        layer.dilation > 1
+    )
+    lines = [
+        f"{layer.name} ({layer.kind}) {sizes}{stride} on {chip.name}, best for {best.objective}",
+        "",
+    ]
     lines += [format_mapping(best.mapping, [axis.name for axis in chip.axes]), ""]
     lines += ["tile in words    register        array       buffer         DRAM"]
     held = {(tile.tensor, tile.level): tile.words for tile in tiles(best)}
     for tensor in dict.fromkeys(tensor for tensor, _ in held):
         words = [held[tensor, level] for level in ("register", "array", "buffer", "dram")]
-        lines.append(f"{TENSOR_NAMES[tensor]:12}" + "".join(f"{'bypass' if count is None else format(count, ','):>13}" for count in words))
-    lines += ["", f"time: {cost.cycles:,.0f} cycles, {cost.latency_ms:.4g} ms, utilisation {cost.utilisation:.1%}"]
+        lines.append(
+            f"{TENSOR_NAMES[tensor]:12}"
+            + "".join(f"{'bypass' if count is None else format(count, ','):>13}" for count in words)
+        )
+    lines += [
+        "",
+        f"time: {cost.cycles:,.0f} cycles, {cost.latency_ms:.4g} ms, utilisation {cost.utilisation:.1%}",
+    ]
     lines += _bars(cost.time_cycles, cost.cycles)
     unit = "uJ" if cost.energy_unit == "picojoule" else "million MAC energies"
     lines += ["", f"energy: {cost.energy / 1e6:,.4g} {unit}"]

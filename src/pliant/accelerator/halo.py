@@ -40,8 +40,13 @@ def halo_credit(layer: Layer, mapping: Mapping) -> dict[str, int]:
         tiles = {dim: _tiles(layer, mapping, dim, array=True) for dim in DIMS}
         repeats = sum(len(block) for block in tiles["K"])
         credit["array"] = _saved(layer, loop, tiles, repeats)
-        elements = {dim: [[_split(tile, mapping.register[d]) for tile in block] for block in tiles[dim]] for d, dim in enumerate(DIMS)}
-        credit["elements"] = _saved_at_elements(layer, loop, elements, _active(tiles["K"], mapping.register[2]))
+        elements = {
+            dim: [[_split(tile, mapping.register[d]) for tile in block] for block in tiles[dim]]
+            for d, dim in enumerate(DIMS)
+        }
+        credit["elements"] = _saved_at_elements(
+            layer, loop, elements, _active(tiles["K"], mapping.register[2])
+        )
     copies = len(layer.inputs) if layer.kind == "elementwise" else 1
     return {level: copies * words for level, words in credit.items()}
 
@@ -54,13 +59,18 @@ def _tiles(layer: Layer, mapping: Mapping, dim: str, array: bool) -> list[list[r
     blocks = [range(start, min(start + block, size)) for start in range(0, size, block)]
     if not array:
         return [blocks]
-    inner = [[range(start, min(start + tile, part.stop)) for start in range(part.start, part.stop, tile)] for part in blocks]
+    inner = [
+        [range(start, min(start + tile, part.stop)) for start in range(part.start, part.stop, tile)]
+        for part in blocks
+    ]
     # Where the loop runs over buffer tiles only, its array tiles follow each other across them.
     return inner if mapping.buffer[d] > 1 else [[tile for part in inner for tile in part]]
 
 
 def _split(tile: range, width: int) -> list[range]:
-    return [range(start, min(start + width, tile.stop)) for start in range(tile.start, tile.stop, width)]
+    return [
+        range(start, min(start + width, tile.stop)) for start in range(tile.start, tile.stop, width)
+    ]
 
 
 def _active(blocks: Sequence[Sequence[range]], width: int) -> int:
@@ -73,11 +83,15 @@ def _rows(layer: Layer, outputs: range, kernel: range) -> set[int]:
 
 def _saved(layer: Layer, loop: str, tiles: dict[str, list[list[range]]], repeats: int) -> int:
     """Overlap of neighbouring tiles along the loop, times everything else once, times the loops that do not move the inputs."""
-    nested = {dim: [[[tile] for tile in block] for block in blocks] for dim, blocks in tiles.items()}
+    nested = {
+        dim: [[[tile] for tile in block] for block in blocks] for dim, blocks in tiles.items()
+    }
     return _saved_at_elements(layer, loop, nested, repeats)
 
 
-def _saved_at_elements(layer: Layer, loop: str, parts: dict[str, list[list[list[range]]]], repeats: int) -> int:
+def _saved_at_elements(
+    layer: Layer, loop: str, parts: dict[str, list[list[list[range]]]], repeats: int
+) -> int:
     out, kernel = SLIDING[loop]
     other = kernel if loop == out else out
     overlap = 0
@@ -86,9 +100,16 @@ def _saved_at_elements(layer: Layer, loop: str, parts: dict[str, list[list[list[
         for before, after in pairwise(block):
             for left, right in zip(before, after, strict=False):
                 for rest in fixed:
-                    pair = [(left, rest), (right, rest)] if loop == out else [(rest, left), (rest, right)]
+                    pair = (
+                        [(left, rest), (right, rest)]
+                        if loop == out
+                        else [(rest, left), (rest, right)]
+                    )
                     overlap += len(_rows(layer, *pair[0]) & _rows(layer, *pair[1]))
     across_out, across_kernel = ("Q", "S") if out == "P" else ("P", "R")
-    flat = {dim: [part for block in parts[dim] for tile in block for part in tile] for dim in (across_out, across_kernel)}
+    flat = {
+        dim: [part for block in parts[dim] for tile in block for part in tile]
+        for dim in (across_out, across_kernel)
+    }
     across = sum(len(_rows(layer, a, b)) for a in flat[across_out] for b in flat[across_kernel])
     return overlap * across * repeats * layer.G * layer.N * layer.C

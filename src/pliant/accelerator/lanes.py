@@ -19,10 +19,26 @@ from pliant.accelerator import price as pr
 from pliant.accelerator.equations import C, G, I, K, N, O, P, Q, R, S, W, distinct_rows, kernel
 
 LANES: Final = 16
-inlined = njit(cache=True, inline="always", error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+inlined = njit(
+    cache=True, inline="always", error_model="numpy", fastmath={"reassoc", "nsz", "contract"}
+)
 """As `kernel`. Rows have to be constants where a loop is compiled, or LLVM cannot tell that they do not overlap."""
 # Quantities with a row for each loop.
-(TILE, WIDE, INNER, OUTER, PLACE, OUTER_PLACE, TILES, LAST_ARRAY, LAST_BLOCK, EXTENT, FIRST, BLOCKS, ALL) = range(0, 104, 8)
+(
+    TILE,
+    WIDE,
+    INNER,
+    OUTER,
+    PLACE,
+    OUTER_PLACE,
+    TILES,
+    LAST_ARRAY,
+    LAST_BLOCK,
+    EXTENT,
+    FIRST,
+    BLOCKS,
+    ALL,
+) = range(0, 104, 8)
 # Quantities with a row for each tensor.
 (KEPT, MOVED, OUTER_MOVED, WORDS, SENT, BLOCK, BITS) = range(104, 125, 3)
 (BAD, SPECIAL, CYCLES, ENERGY, TIME, OVER, LARGEST) = range(125, 132)
@@ -36,14 +52,19 @@ def load(rows: Any, start: int, s: Any) -> None:
         code = rows[min(start + lane, len(rows) - 1)]
         least, seen = code[0], 0
         for d in range(8):
-            s[(TILE + d) * LANES + lane], s[(INNER + d) * LANES + lane] = code[d], code[eq.BUFFER + d]
+            s[(TILE + d) * LANES + lane], s[(INNER + d) * LANES + lane] = (
+                code[d],
+                code[eq.BUFFER + d],
+            )
             s[(OUTER + d) * LANES + lane] = code[eq.DRAM + d]
             a, b, c = code[eq.AXES + d], code[eq.AXES + 8 + d], code[eq.AXES + 16 + d]
             s[(WIDE + d) * LANES + lane] = float(a) * float(b) * float(c)
             least = min(least, code[d], a, b, c, code[eq.BUFFER + d], code[eq.DRAM + d])
             inner, outer = code[eq.BUFFER_ORDER + d], code[eq.DRAM_ORDER + d]
             seen |= 1 << (inner & 7) | 256 << (outer & 7) | ((inner | outer) & ~7) << 16
-            s[(PLACE + (inner & 7)) * LANES + lane] = s[(OUTER_PLACE + (outer & 7)) * LANES + lane] = d
+            s[(PLACE + (inner & 7)) * LANES + lane] = s[
+                (OUTER_PLACE + (outer & 7)) * LANES + lane
+            ] = d
         bypass = code[eq.BYPASS]
         for tensor in range(3):
             s[(KEPT + tensor) * LANES + lane] = 1.0 - float(bypass >> tensor & 1)
@@ -68,9 +89,14 @@ def extents(layer: Any, s: Any) -> None:
             filled = np.ceil(last_array / tile)
             tiles = (outer - 1.0) * inner + last_inner
             s[(TILES + d) * LANES + lane], s[(LAST_ARRAY + d) * LANES + lane] = tiles, last_array
-            s[(LAST_BLOCK + d) * LANES + lane], s[(EXTENT + d) * LANES + lane] = last_block, min(block, size)
+            s[(LAST_BLOCK + d) * LANES + lane], s[(EXTENT + d) * LANES + lane] = (
+                last_block,
+                min(block, size),
+            )
             s[(FIRST + d) * LANES + lane] = filled if size < array else wide
-            s[(BLOCKS + d) * LANES + lane] = (outer - 1.0) * wide + (filled if last_block < array else wide)
+            s[(BLOCKS + d) * LANES + lane] = (outer - 1.0) * wide + (
+                filled if last_block < array else wide
+            )
             s[(ALL + d) * LANES + lane] = (tiles - 1.0) * wide + filled
             s[CYCLES * LANES + lane] *= (tiles - 1.0) * tile + min(tile, last_array)
             short = 1.0 if last_inner != inner else 0.0
@@ -118,7 +144,9 @@ def repeat(tensor: int, d: int, s: Any) -> None:
 
 
 @kernel
-def _pairs(aw: float, a: float, ar: float, bw: float, b: float, br: float, stride: float, dilation: float) -> float:
+def _pairs(
+    aw: float, a: float, ar: float, bw: float, b: float, br: float, stride: float, dilation: float
+) -> float:
     """(6) With numbers of whole tiles, their extents, and the odd tiles' (0 where there is none)."""
     whole = aw * bw * distinct_rows(a, b, stride, dilation)
     odd = bw * distinct_rows(ar, b, stride, dilation) + aw * distinct_rows(a, br, stride, dilation)
@@ -139,12 +167,16 @@ def input_rows(out: int, kernel_loop: int, stride: float, dilation: float, s: An
         s[(WORDS + I) * LANES + lane] *= _pairs(an, a, ao, kn, k, ko, stride, dilation)
         af, kf = np.floor(ao / at), np.floor(ko / kt)
         an, kn = an * awide + af, kn * kwide + kf
-        s[(SENT + I) * LANES + lane] *= _pairs(an, at, ao - af * at, kn, kt, ko - kf * kt, stride, dilation)
+        s[(SENT + I) * LANES + lane] *= _pairs(
+            an, at, ao - af * at, kn, kt, ko - kf * kt, stride, dilation
+        )
         a, k = a * s[(INNER + out) * LANES + lane], k * s[(INNER + kernel_loop) * LANES + lane]
         al, kl = s[(LAST_BLOCK + out) * LANES + lane], s[(LAST_BLOCK + kernel_loop) * LANES + lane]
         an = s[(OUTER + out) * LANES + lane] - (1.0 if al < a else 0.0)
         kn = s[(OUTER + kernel_loop) * LANES + lane] - (1.0 if kl < k else 0.0)
-        blocks = _pairs(an, a, al if al < a else 0.0, kn, k, kl if kl < k else 0.0, stride, dilation)
+        blocks = _pairs(
+            an, a, al if al < a else 0.0, kn, k, kl if kl < k else 0.0, stride, dilation
+        )
         s[(BLOCK + I) * LANES + lane] *= blocks
 
 
@@ -155,7 +187,11 @@ def traffic(layer: Any, multicast: bool, s: Any) -> None:
     innermost(s, INNER, PLACE, MOVED)
     innermost(s, OUTER, OUTER_PLACE, OUTER_MOVED)
     for lane in range(LANES):
-        w, i, o = s[(MOVED + W) * LANES + lane], s[(MOVED + I) * LANES + lane], s[(MOVED + O) * LANES + lane]
+        w, i, o = (
+            s[(MOVED + W) * LANES + lane],
+            s[(MOVED + I) * LANES + lane],
+            s[(MOVED + O) * LANES + lane],
+        )
         s[SPECIAL * LANES + lane] = (w - np.floor(w)) + (i - np.floor(i)) + (o - np.floor(o))
     around = float(layer[N]) * layer[G] * layer[C] * layer[11]
     weights = float(layer[G]) * layer[K] * layer[C] * layer[R] * layer[S] * layer[10]
@@ -201,32 +237,70 @@ def capacity(layer: Any, chip: Any, s: Any) -> None:
     most_w, most_i, most_o, most = chip[pr.REG_W], chip[pr.REG_I], chip[pr.REG_O], chip[pr.REG_ALL]
     tile_bits(TILE, layer, chip, s)
     for lane in range(LANES):
-        w, i, o = s[(BITS + W) * LANES + lane], s[(BITS + I) * LANES + lane], s[(BITS + O) * LANES + lane] * bits_sum
-        s[OVER * LANES + lane] = max(max(w - most_w, i - most_i), max(o - most_o, w + i + o - most), 0.0)
+        w, i, o = (
+            s[(BITS + W) * LANES + lane],
+            s[(BITS + I) * LANES + lane],
+            s[(BITS + O) * LANES + lane] * bits_sum,
+        )
+        s[OVER * LANES + lane] = max(
+            max(w - most_w, i - most_i), max(o - most_o, w + i + o - most), 0.0
+        )
     most_w, most_i, most_o, most = chip[pr.BUF_W], chip[pr.BUF_I], chip[pr.BUF_O], chip[pr.BUF_ALL]
     tile_bits(EXTENT, layer, chip, s)
     for lane in range(LANES):
-        steps = max(s[(TILES + C) * LANES + lane], s[(TILES + R) * LANES + lane], s[(TILES + S) * LANES + lane])
+        steps = max(
+            s[(TILES + C) * LANES + lane],
+            s[(TILES + R) * LANES + lane],
+            s[(TILES + S) * LANES + lane],
+        )
         w = s[(BITS + W) * LANES + lane] * s[(KEPT + W) * LANES + lane]
         i = s[(BITS + I) * LANES + lane] * s[(KEPT + I) * LANES + lane]
-        o = s[(BITS + O) * LANES + lane] * s[(KEPT + O) * LANES + lane] * (bits_sum if steps > 1.0 else bits_o)
-        s[OVER * LANES + lane] += max(max(w - most_w, i - most_i), max(o - most_o, w + i + o - most), 0.0)
+        o = (
+            s[(BITS + O) * LANES + lane]
+            * s[(KEPT + O) * LANES + lane]
+            * (bits_sum if steps > 1.0 else bits_o)
+        )
+        s[OVER * LANES + lane] += max(
+            max(w - most_w, i - most_i), max(o - most_o, w + i + o - most), 0.0
+        )
 
 
 @kernel
 def cost(layer: Any, chip: Any, s: Any) -> None:
     """(16) to (19) Energy and roofline cycles."""
-    bits_w, bits_i, bits_o, bits_sum = chip[pr.BITS_W], chip[pr.BITS_I], chip[pr.BITS_O], chip[pr.BITS_SUM]
+    bits_w, bits_i, bits_o, bits_sum = (
+        chip[pr.BITS_W],
+        chip[pr.BITS_I],
+        chip[pr.BITS_O],
+        chip[pr.BITS_SUM],
+    )
     outputs, operations = float(layer[N]) * layer[G] * layer[K] * layer[P] * layer[Q], 1.0
     for d in range(8):
         operations *= layer[d]
     always = operations * (bits_w * layer[10] + bits_i * layer[11] + 2.0 * bits_sum)
     arithmetic, rate = operations * chip[pr.E_MAC], 1.0 / chip[pr.RATE]
-    per_dram, per_port, per_noc = 1.0 / chip[pr.BW_DRAM], 1.0 / chip[pr.BW_BUFFER], 1.0 / chip[pr.BW_NOC]
-    e_register, e_noc, e_buffer, e_dram, e_idle = chip[pr.E_REGISTER], chip[pr.E_NOC], chip[pr.E_BUFFER], chip[pr.E_DRAM], chip[pr.E_IDLE]
+    per_dram, per_port, per_noc = (
+        1.0 / chip[pr.BW_DRAM],
+        1.0 / chip[pr.BW_BUFFER],
+        1.0 / chip[pr.BW_NOC],
+    )
+    e_register, e_noc, e_buffer, e_dram, e_idle = (
+        chip[pr.E_REGISTER],
+        chip[pr.E_NOC],
+        chip[pr.E_BUFFER],
+        chip[pr.E_DRAM],
+        chip[pr.E_IDLE],
+    )
     for lane in range(LANES):
-        kept_w, kept_i, kept_o = s[(KEPT + W) * LANES + lane], s[(KEPT + I) * LANES + lane], s[(KEPT + O) * LANES + lane]
-        array_w, array_i = s[(WORDS + W) * LANES + lane] * bits_w, s[(WORDS + I) * LANES + lane] * bits_i
+        kept_w, kept_i, kept_o = (
+            s[(KEPT + W) * LANES + lane],
+            s[(KEPT + I) * LANES + lane],
+            s[(KEPT + O) * LANES + lane],
+        )
+        array_w, array_i = (
+            s[(WORDS + W) * LANES + lane] * bits_w,
+            s[(WORDS + I) * LANES + lane] * bits_i,
+        )
         drained, sent_o = s[(WORDS + O) * LANES + lane], s[(SENT + O) * LANES + lane]
         array_o = outputs * bits_o + 2.0 * (drained - outputs) * bits_sum
         block_o = outputs * bits_o + 2.0 * (s[(BLOCK + O) * LANES + lane] - outputs) * bits_sum
@@ -237,12 +311,27 @@ def cost(layer: Any, chip: Any, s: Any) -> None:
         port = kept_w * array_w + kept_i * array_i + kept_o * array_o
         loads = s[(SENT + W) * LANES + lane] * bits_w + s[(SENT + I) * LANES + lane] * bits_i
         noc = loads + (sent_o + drained - outputs) * bits_sum
-        started = outputs * s[(FIRST + C) * LANES + lane] * s[(FIRST + R) * LANES + lane] * s[(FIRST + S) * LANES + lane]
-        time = max(max(s[CYCLES * LANES + lane] * rate, dram * per_dram), max(port * per_port, noc * per_noc))
+        started = (
+            outputs
+            * s[(FIRST + C) * LANES + lane]
+            * s[(FIRST + R) * LANES + lane]
+            * s[(FIRST + S) * LANES + lane]
+        )
+        time = max(
+            max(s[CYCLES * LANES + lane] * rate, dram * per_dram),
+            max(port * per_port, noc * per_noc),
+        )
         registers = always + 2.0 * (sent_o - started) * bits_sum + loads
         buffer = port + kept_w * dram_w + kept_i * dram_i + kept_o * dram_o
         s[TIME * LANES + lane] = time
-        s[ENERGY * LANES + lane] = arithmetic + registers * e_register + noc * e_noc + buffer * e_buffer + dram * e_dram + time * e_idle
+        s[ENERGY * LANES + lane] = (
+            arithmetic
+            + registers * e_register
+            + noc * e_noc
+            + buffer * e_buffer
+            + dram * e_dram
+            + time * e_idle
+        )
         sent = max(s[(SENT + W) * LANES + lane], s[(SENT + I) * LANES + lane], sent_o)
         s[LARGEST * LANES + lane] = max(operations, sent)
 

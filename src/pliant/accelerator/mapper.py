@@ -126,12 +126,21 @@ def optimal_mapping(
     cost = evaluate(layer, chip, mapping)
     certificate = search.certificate(order, done, gap, time.perf_counter() - started)
     return BestMapping(
-        layer, mapping, cost, _objective_name(objective), float(cost.energy ** powers[0] * cost.cycles ** powers[1]), certificate
+        layer,
+        mapping,
+        cost,
+        _objective_name(objective),
+        float(cost.energy ** powers[0] * cost.cycles ** powers[1]),
+        certificate,
     )
 
 
 def _objective_name(objective: str | tuple[float, float]) -> str:
-    return objective if isinstance(objective, str) else f"energy^{objective[0]:g} cycles^{objective[1]:g}"
+    return (
+        objective
+        if isinstance(objective, str)
+        else f"energy^{objective[0]:g} cycles^{objective[1]:g}"
+    )
 
 
 def _powers(objective: str | tuple[float, float]) -> tuple[float, float]:
@@ -139,7 +148,9 @@ def _powers(objective: str | tuple[float, float]) -> tuple[float, float]:
         return POWERS.get(objective) or _product(objective)
     energy, cycles = objective
     if min(energy, cycles) < 0 or energy + cycles == 0:
-        raise RecipeError(f"the powers of energy and cycles are from 0 up and not both 0, received {objective}.")
+        raise RecipeError(
+            f"the powers of energy and cycles are from 0 up and not both 0, received {objective}."
+        )
     return float(energy), float(cycles)
 
 
@@ -157,15 +168,27 @@ def _product(text: str) -> tuple[float, float]:
 class _Search:
     """The state of one search: the arrays of the kernel, the best code, the counters."""
 
-    def __init__(self, layer: Layer, chip: Chip, powers: tuple[float, float], restriction: Restriction, splits: SpatialSplits) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        chip: Chip,
+        powers: tuple[float, float],
+        restriction: Restriction,
+        splits: SpatialSplits,
+    ) -> None:
         from pliant.accelerator import search_split
 
         self._kernel = search_split
         self.layer, self.chip, self.splits = layer, chip, splits
         self.code, self.vector = layer_code(layer), pr.chip_vector(chip)
         self.powers = np.array(powers)
-        self.orders = np.array([[DIMS.index(dim) for dim in stationary_order(tensor)] for tensor in TENSORS])
-        tensors = [sum(1 << TENSORS.index(t) for t in kept) for kept in (restriction.keep_inner, restriction.keep_outer)]
+        self.orders = np.array(
+            [[DIMS.index(dim) for dim in stationary_order(tensor)] for tensor in TENSORS]
+        )
+        tensors = [
+            sum(1 << TENSORS.index(t) for t in kept)
+            for kept in (restriction.keep_inner, restriction.keep_outer)
+        ]
         self.masks = np.array([*tensors, 255 if restriction.bypass else 1])
         self.best_code = np.zeros(65, dtype=np.int64)
         self.stats = np.zeros(3, dtype=np.int64)
@@ -173,7 +196,9 @@ class _Search:
     def split_bounds(self) -> NDArray[np.float64]:
         """Least value that any mapping of each split could have."""
         splits = self.splits
-        return self._kernel.split_bounds(self.code, self.vector, splits.elements, splits.rounds, self.powers) * (1 - _ROUNDING)
+        return self._kernel.split_bounds(
+            self.code, self.vector, splits.elements, splits.rounds, self.powers
+        ) * (1 - _ROUNDING)
 
     def improve(self, split: int, best: float) -> float:
         """Value of the best mapping so far after one more split."""
@@ -196,7 +221,9 @@ class _Search:
         row = int(np.flatnonzero((self.splits.elements == flat.spatial[0]).all(axis=1))[0])
         return replace(flat, spatial=self.splits.axes[row])  # type: ignore[arg-type]
 
-    def certificate(self, order: NDArray[Any], done: int, gap: float, seconds: float) -> Certificate:
+    def certificate(
+        self, order: NDArray[Any], done: int, gap: float, seconds: float
+    ) -> Certificate:
         """What became of every mapping of the space."""
         mappings = self.splits.mappings
         total, visited = sum(mappings), sum(mappings[int(split)] for split in order[:done])

@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,9 @@ class Mapping:
     def __post_init__(self) -> None:
         for factors in (self.register, *self.spatial, self.buffer, self.dram):
             if len(factors) != len(DIMS) or min(factors) < 1:
-                raise EncodingError(f"a mapping has eight factors from 1 up a level, received {factors}.")
+                raise EncodingError(
+                    f"a mapping has eight factors from 1 up a level, received {factors}."
+                )
         if not 1 <= len(self.spatial) <= _AXES:
             raise EncodingError(f"a mapping has 1 to {_AXES} axes, received {len(self.spatial)}.")
         for name, factors in (("buffer_order", self.buffer), ("dram_order", self.dram)):
@@ -71,7 +73,9 @@ class Mapping:
             object.__setattr__(self, name, _canonical(order, factors))
         if set(self.bypass) - set(TENSORS):
             raise EncodingError(f"bypass names tensors out of {TENSORS}, received {self.bypass!r}.")
-        object.__setattr__(self, "bypass", "".join(tensor for tensor in TENSORS if tensor in self.bypass))
+        object.__setattr__(
+            self, "bypass", "".join(tensor for tensor in TENSORS if tensor in self.bypass)
+        )
 
     @property
     def elements(self) -> Counts8:
@@ -89,9 +93,18 @@ class Mapping:
     def encode(self) -> NDArray[np.int64]:
         """The mapping as `ENCODED_LENGTH` integers: register, three axes, buffer, dram, two orders, bypass bits."""
         axes = list(self.spatial) + [(1,) * 8] * (_AXES - len(self.spatial))
-        orders = [DIMS.index(letter) for order in (self.buffer_order, self.dram_order) for letter in order]
+        orders = [
+            DIMS.index(letter) for order in (self.buffer_order, self.dram_order) for letter in order
+        ]
         bits = sum(1 << TENSORS.index(tensor) for tensor in self.bypass)
-        flat = [*self.register, *(count for axis in axes for count in axis), *self.buffer, *self.dram, *orders, bits]
+        flat = [
+            *self.register,
+            *(count for axis in axes for count in axis),
+            *self.buffer,
+            *self.dram,
+            *orders,
+            bits,
+        ]
         return np.array(flat, dtype=np.int64)
 
     @staticmethod
@@ -103,12 +116,20 @@ class Mapping:
             axes: how many axes the chip's array has.
         """
         flat = [int(value) for value in code]
-        if len(flat) != ENCODED_LENGTH or not 0 <= flat[-1] < 8 or any(not 0 <= letter < 8 for letter in flat[48:64]):
-            raise EncodingError(f"a mapping is {ENCODED_LENGTH} integers with loops 0 to 7 and bypass 0 to 7, received {flat}.")
-        part = [tuple(flat[start : start + 8]) for start in range(0, 64, 8)]
+        if (
+            len(flat) != ENCODED_LENGTH
+            or not 0 <= flat[-1] < 8
+            or any(not 0 <= letter < 8 for letter in flat[48:64])
+        ):
+            raise EncodingError(
+                f"a mapping is {ENCODED_LENGTH} integers with loops 0 to 7 and bypass 0 to 7, received {flat}."
+            )
+        part: list[Any] = [tuple(flat[start : start + 8]) for start in range(0, 64, 8)]
         buffer_order, dram_order = ("".join(DIMS[d] for d in order) for order in part[6:8])
         bypass = "".join(tensor for bit, tensor in enumerate(TENSORS) if flat[-1] >> bit & 1)
-        return Mapping(part[0], tuple(part[1 : 1 + axes]), part[4], part[5], buffer_order, dram_order, bypass)  # type: ignore[arg-type]
+        return Mapping(
+            part[0], tuple(part[1 : 1 + axes]), part[4], part[5], buffer_order, dram_order, bypass
+        )
 
 
 def layer_sizes(layer: Layer) -> Counts8:
@@ -144,13 +165,19 @@ def check_mapping(layer: Layer, chip: Chip, mapping: Mapping) -> None:
                 )
             tile *= count
         if tile < size:
-            raise InfeasibleError(f"layer {layer.name!r}: a mapping covers the layer; {name} is {size}, its factors make {tile}.")
+            raise InfeasibleError(
+                f"layer {layer.name!r}: a mapping covers the layer; {name} is {size}, its factors make {tile}."
+            )
     if len(mapping.spatial) != len(chip.axes):
-        raise InfeasibleError(f"chip {chip.name!r} has {len(chip.axes)} axes, the mapping {len(mapping.spatial)}.")
+        raise InfeasibleError(
+            f"chip {chip.name!r} has {len(chip.axes)} axes, the mapping {len(mapping.spatial)}."
+        )
     for axis, factors in zip(chip.axes, mapping.spatial, strict=True):
         used = [DIMS[d] for d in range(8) if factors[d] > 1]
         if math.prod(factors) > axis.size:
-            raise InfeasibleError(f"axis {axis.name!r} has {axis.size} elements, the mapping takes {math.prod(factors)}.")
+            raise InfeasibleError(
+                f"axis {axis.name!r} has {axis.size} elements, the mapping takes {math.prod(factors)}."
+            )
         if set(used) - set(axis.loops) or len(used) > axis.max_loops:
             raise InfeasibleError(
                 f"axis {axis.name!r} spreads at most {axis.max_loops} of the loops {axis.loops}, received {''.join(used)}."
@@ -163,7 +190,9 @@ def order_from_short(short: str) -> str:
     Images and groups stand outermost.
     """
     if sorted(short) != sorted(_SHORT):
-        raise EncodingError(f"a short order holds each of {''.join(_SHORT)} once, received {short!r}.")
+        raise EncodingError(
+            f"a short order holds each of {''.join(_SHORT)} once, received {short!r}."
+        )
     return "NG" + "".join(_SHORT[letter] for letter in short)
 
 
@@ -184,7 +213,11 @@ def format_mapping(mapping: Mapping, axis_names: Sequence[str] = ()) -> str:
     names = list(axis_names) or [f"axis{index}" for index in range(len(mapping.spatial))]
 
     def loops(order: str, factors: Counts8) -> str:
-        text = ", ".join(f"{dim} in 0..{factors[DIMS.index(dim)]}" for dim in order if factors[DIMS.index(dim)] > 1)
+        text = ", ".join(
+            f"{dim} in 0..{factors[DIMS.index(dim)]}"
+            for dim in order
+            if factors[DIMS.index(dim)] > 1
+        )
         return f"for {text}" if text else "once"
 
     array = ", ".join(
@@ -212,19 +245,27 @@ def parse_mapping(text: str, chip: Chip) -> Mapping:
     for line in filter(None, map(str.strip, text.splitlines())):
         level, _, rest = line.partition(" ")
         lines[level] = rest
-    if missing := [level for level in ("dram", "buffer", "array", "register") if level not in lines]:
-        raise EncodingError(f"a mapping has the lines dram, buffer, array and register; {missing[0]!r} is missing.")
+    if missing := [
+        level for level in ("dram", "buffer", "array", "register") if level not in lines
+    ]:
+        raise EncodingError(
+            f"a mapping has the lines dram, buffer, array and register; {missing[0]!r} is missing."
+        )
     dram_text, _, comment = lines["dram"].partition("#")
     bypass = comment.partition("bypass")[2].strip()
     dram, dram_order = _parse_loops(dram_text)
     buffer, buffer_order = _parse_loops(lines["buffer"])
     register, _ = _parse_loops(lines["register"])
-    names = {axis.name: index for index, axis in enumerate(chip.axes)} | {f"axis{index}": index for index in range(len(chip.axes))}
+    names = {axis.name: index for index, axis in enumerate(chip.axes)} | {
+        f"axis{index}": index for index in range(len(chip.axes))
+    }
     spatial = [[1] * 8 for _ in chip.axes]
     for part in lines["array"].split(","):
         name, *factors = part.split()
         if name not in names:
-            raise EncodingError(f"the array of {chip.name!r} has the axes {', '.join(axis.name for axis in chip.axes)}, received {name!r}.")
+            raise EncodingError(
+                f"the array of {chip.name!r} has the axes {', '.join(axis.name for axis in chip.axes)}, received {name!r}."
+            )
         for factor in factors:
             match = re.fullmatch(rf"([{DIMS}])\*(\d+)", factor)
             if match is None:
@@ -240,7 +281,9 @@ def _parse_loops(text: str) -> tuple[Counts8, str]:
     for part in [] if text == "once" else text.removeprefix("for ").split(","):
         match = re.fullmatch(rf"([{DIMS}]) in 0\.\.(\d+)", part.strip())
         if match is None or match[1] in order:
-            raise EncodingError(f"loops are written as `for K in 0..4, C in 0..8`, each once, received {text!r}.")
+            raise EncodingError(
+                f"loops are written as `for K in 0..4, C in 0..8`, each once, received {text!r}."
+            )
         factors[DIMS.index(match[1])], order = int(match[2]), order + match[1]
     return tuple(factors), "".join(dim for dim in DIMS if dim not in order) + order  # type: ignore[return-value]
 

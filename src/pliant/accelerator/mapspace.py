@@ -42,8 +42,15 @@ class SpatialSplits:
 
     def only_spread(self, loops: str) -> SpatialSplits:
         """The rows in which these loops are spread whole, so that one round covers them."""
-        kept = np.flatnonzero((self.rounds[:, [DIMS.index(dim) for dim in loops]] == 1).all(axis=1)) if loops else np.arange(len(self.axes))
-        axes, mappings = tuple(self.axes[row] for row in kept), tuple(self.mappings[row] for row in kept)
+        kept = (
+            np.flatnonzero((self.rounds[:, [DIMS.index(dim) for dim in loops]] == 1).all(axis=1))
+            if loops
+            else np.arange(len(self.axes))
+        )
+        axes, mappings = (
+            tuple(self.axes[row] for row in kept),
+            tuple(self.mappings[row] for row in kept),
+        )
         return SpatialSplits(self.elements[kept], self.rounds[kept], axes, mappings)
 
 
@@ -69,9 +76,17 @@ def factorisations(number: int, parts: int) -> int:
 def spatial_splits(layer: Layer, chip: Chip) -> SpatialSplits:
     """The spatial part of the space, rows with equal elements kept once."""
     sizes = layer_sizes(layer)
-    per_axis = [_axis_splits(axis, sizes, [other for other in chip.axes if other is not axis]) for axis in chip.axes]
+    per_axis = [
+        _axis_splits(axis, sizes, [other for other in chip.axes if other is not axis])
+        for axis in chip.axes
+    ]
     # All combinations axis by axis, rows that are too long or wasteful dropped as soon as they are seen.
-    good = [np.array([0 < s <= size and _smallest_for_its_rounds(s, size) for s in range(chip.elements + 1)]) for size in sizes]
+    good = [
+        np.array(
+            [0 < s <= size and _smallest_for_its_rounds(s, size) for s in range(chip.elements + 1)]
+        )
+        for size in sizes
+    ]
     table = np.ones((1, 8), dtype=np.int64)
     chosen = np.zeros((1, 0), dtype=np.int64)
     for splits in per_axis:
@@ -101,7 +116,9 @@ def _axis_splits(axis: Axis, sizes: tuple[int, ...], others: list[Axis]) -> list
             for d in chosen:
                 shared = any(DIMS[d] in other.loops for other in others)
                 factors = range(2, min(sizes[d], axis.size) + 1)
-                options.append([f for f in factors if shared or _smallest_for_its_rounds(f, sizes[d])])
+                options.append(
+                    [f for f in factors if shared or _smallest_for_its_rounds(f, sizes[d])]
+                )
             for factors_chosen in itertools.product(*options):
                 if math.prod(factors_chosen) <= axis.size:
                     row = [1] * 8

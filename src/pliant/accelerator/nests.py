@@ -21,7 +21,9 @@ _KINDS: tuple[Kind, ...] = ("conv", "conv", "conv", "matmul", "pool", "elementwi
 def random_layer(generator: np.random.Generator) -> Layer:
     """A layer of at most some thousand operations."""
     kind = _KINDS[generator.integers(len(_KINDS))]
-    sizes = dict(zip(DIMS, (int(generator.integers(1, largest + 1)) for largest in _LARGEST), strict=True))
+    sizes = dict(
+        zip(DIMS, (int(generator.integers(1, largest + 1)) for largest in _LARGEST), strict=True)
+    )
     if kind in ("pool", "elementwise") or (kind == "conv" and generator.random() < 0.3):
         sizes |= {"K": 1, "C": 1, "G": int(generator.integers(1, 5))}
     if kind in ("matmul", "elementwise"):
@@ -47,11 +49,16 @@ def random_mapping(layer: Layer, generator: np.random.Generator) -> Mapping:
     return Mapping(register, (spatial,), buffer, dram, orders[0], orders[1], bypass)  # type: ignore[arg-type]
 
 
-def random_nest(generator: np.random.Generator, most_steps: int = 400, most_operations: int = 6000) -> tuple[Layer, Mapping]:
+def random_nest(
+    generator: np.random.Generator, most_steps: int = 400, most_operations: int = 6000
+) -> tuple[Layer, Mapping]:
     """A layer and a mapping that can be walked in milliseconds."""
     while True:
         layer = random_layer(generator)
         mapping = random_mapping(layer, generator)
         steps = math.prod(mapping.buffer) * math.prod(mapping.dram)
-        if steps <= most_steps and math.prod(getattr(layer, dim) for dim in DIMS) <= most_operations:
+        if (
+            steps <= most_steps
+            and math.prod(getattr(layer, dim) for dim in DIMS) <= most_operations
+        ):
             return layer, mapping

@@ -107,11 +107,17 @@ def map_workload(
     for layer in workload.layers:
         key = shape_key(layer, chip, objective)
         if key not in known:
-            best = _read(cache, key, layer, chip) or optimal_mapping(layer, chip, objective, time_limit_s=time_limit_s)
+            best = _read(cache, key, layer, chip) or optimal_mapping(
+                layer, chip, objective, time_limit_s=time_limit_s
+            )
             known[key] = best
             _write(cache, key, best)
         best = known[key]
-        found.append(BestMapping(layer, best.mapping, best.cost, best.objective, best.value, best.certificate))
+        found.append(
+            BestMapping(
+                layer, best.mapping, best.cost, best.objective, best.value, best.certificate
+            )
+        )
         if progress is not None:
             progress(found[-1])
     return NetworkMapping(chip, workload, tuple(found), len(known), time.perf_counter() - started)
@@ -124,7 +130,11 @@ def shape_key(layer: Layer, chip: Chip, objective: str | tuple[float, float]) ->
         hardware.pop(name)
     for name in ("name", "source"):
         hardware["energy"].pop(name)
-    content = json.dumps([MODEL_VERSION, layer_code(layer).tolist(), hardware, objective], sort_keys=True, default=str)
+    content = json.dumps(
+        [MODEL_VERSION, layer_code(layer).tolist(), hardware, objective],
+        sort_keys=True,
+        default=str,
+    )
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -21,7 +21,9 @@ from pliant.accelerator.mapping import ENCODED_LENGTH, TENSORS, stationary_order
 from pliant.errors import InfeasibleError
 from pliant.workload import Layer
 
-ORDERS: Final = np.array([[DIMS.index(dim) for dim in stationary_order(tensor)] for tensor in TENSORS])
+ORDERS: Final = np.array(
+    [[DIMS.index(dim) for dim in stationary_order(tensor)] for tensor in TENSORS]
+)
 """The order that keeps each tensor in place, one row a tensor."""
 _CHUNK: Final = 512
 
@@ -39,24 +41,47 @@ def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCos
         InfeasibleError: a row does not cover the layer, or counts above 2^53.
     """
     if codes.ndim != 2 or codes.shape[1] != ENCODED_LENGTH:
-        raise InfeasibleError(f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), received shape {codes.shape}.")
+        raise InfeasibleError(
+            f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), received shape {codes.shape}."
+        )
     shape = (len(codes), 3, 3, 8)
     energy, cycles, fits = np.empty(shape), np.empty(shape), np.empty(shape, dtype=np.bool_)
     rows = np.ascontiguousarray(codes, dtype=np.int64)
-    wrong = _evaluate_orders(layer_code(layer), pr.chip_vector(chip), chip.multicast, rows, ORDERS, energy, cycles, fits)
+    wrong = _evaluate_orders(
+        layer_code(layer), pr.chip_vector(chip), chip.multicast, rows, ORDERS, energy, cycles, fits
+    )
     if wrong >= 0:
-        raise InfeasibleError(f"layer {layer.name!r}: mapping {wrong} does not cover the layer exactly, or its counts exceed 2^53.")
+        raise InfeasibleError(
+            f"layer {layer.name!r}: mapping {wrong} does not cover the layer exactly, or its counts exceed 2^53."
+        )
     return MappingCosts(energy, cycles, fits)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def _evaluate_orders(layer: Any, chip: Any, multicast: bool, rows: Any, orders: Any, energy: Any, cycles: Any, fits: Any) -> int:
+def _evaluate_orders(
+    layer: Any,
+    chip: Any,
+    multicast: bool,
+    rows: Any,
+    orders: Any,
+    energy: Any,
+    cycles: Any,
+    fits: Any,
+) -> int:
     wrong = np.full((len(rows) + _CHUNK - 1) // _CHUNK, -1)
     for chunk in prange(len(wrong)):
-        s, code, parts = np.empty(eq.SCRATCH), np.empty(65, dtype=np.int64), np.empty((3, 3, 3, 2, 4))
+        s, code, parts = (
+            np.empty(eq.SCRATCH),
+            np.empty(65, dtype=np.int64),
+            np.empty((3, 3, 3, 2, 4)),
+        )
         for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows))):
             code[:] = rows[row]
-            code[eq.BUFFER_ORDER : eq.DRAM_ORDER], code[eq.DRAM_ORDER : eq.BYPASS], code[eq.BYPASS] = orders[0], orders[0], 0
+            (
+                code[eq.BUFFER_ORDER : eq.DRAM_ORDER],
+                code[eq.DRAM_ORDER : eq.BYPASS],
+                code[eq.BYPASS],
+            ) = orders[0], orders[0], 0
             if (
                 not well_formed(code)
                 or not eq.prepare(layer, code, s)
@@ -72,17 +97,28 @@ def _evaluate_orders(layer: Any, chip: Any, multicast: bool, rows: Any, orders: 
                 good = small and pr.buffer_excess(layer, s, partial, bypass, chip) == 0.0
                 for inner in range(3):
                     for outer in range(3):
-                        a, b, c = parts[W, inner, outer, w], parts[I, inner, outer, i], parts[O, inner, outer, o]
-                        links = max((a[1] + b[1] + c[1]) / chip[pr.BW_DRAM], (a[2] + b[2] + c[2]) / chip[pr.BW_BUFFER])
+                        a, b, c = (
+                            parts[W, inner, outer, w],
+                            parts[I, inner, outer, i],
+                            parts[O, inner, outer, o],
+                        )
+                        links = max(
+                            (a[1] + b[1] + c[1]) / chip[pr.BW_DRAM],
+                            (a[2] + b[2] + c[2]) / chip[pr.BW_BUFFER],
+                        )
                         time = max(compute, links, (a[3] + b[3] + c[3]) / chip[pr.BW_NOC])
                         cycles[row, inner, outer, bypass] = time
-                        energy[row, inner, outer, bypass] = constant + a[0] + b[0] + c[0] + time * chip[pr.E_IDLE]
+                        energy[row, inner, outer, bypass] = (
+                            constant + a[0] + b[0] + c[0] + time * chip[pr.E_IDLE]
+                        )
                         fits[row, inner, outer, bypass] = good
     return int(wrong.max()) if len(wrong) else -1
 
 
 @eq.kernel
-def tensor_parts(layer: Any, chip: Any, multicast: bool, code: Any, orders: Any, s: Any, parts: Any) -> float:
+def tensor_parts(
+    layer: Any, chip: Any, multicast: bool, code: Any, orders: Any, s: Any, parts: Any
+) -> float:
     """Energy and bits on DRAM, port and network of each tensor, by inner order, outer order and bypass; returns the largest count."""
     stride, dilation, largest, outputs = float(layer[8]), float(layer[9]), 0.0, 1.0
     for d in range(8):

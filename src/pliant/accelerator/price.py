@@ -45,7 +45,9 @@ from pliant.accelerator.equations import (
 
 # The chip's vector.
 (BITS_W, BITS_I, BITS_O, BITS_SUM, E_MAC, E_REGISTER, E_NOC, E_BUFFER, E_DRAM, E_IDLE) = range(10)
-(BW_DRAM, BW_BUFFER, BW_NOC, RATE, REG_W, REG_I, REG_O, REG_ALL, BUF_W, BUF_I, BUF_O, BUF_ALL) = range(10, 22)
+(BW_DRAM, BW_BUFFER, BW_NOC, RATE, REG_W, REG_I, REG_O, REG_ALL, BUF_W, BUF_I, BUF_O, BUF_ALL) = (
+    range(10, 22)
+)
 ENERGY_PARTS: Final = ("mac", "register", "noc", "buffer", "dram", "idle")
 TIME_PARTS: Final = ("compute", "dram", "buffer", "noc")
 EXACT: Final = 2.0**53
@@ -81,7 +83,12 @@ def _capacity_bits(memory: Memory) -> list[float]:
     scale = 4.0 if memory.double_buffered else 8.0
     if memory.shared_bytes is not None:
         return [math.inf, math.inf, math.inf, scale * memory.shared_bytes]
-    return [scale * memory.weight_bytes, scale * memory.input_bytes, scale * memory.output_bytes, math.inf]
+    return [
+        scale * memory.weight_bytes,
+        scale * memory.input_bytes,
+        scale * memory.output_bytes,
+        math.inf,
+    ]
 
 
 @kernel
@@ -127,7 +134,11 @@ def buffer_excess(layer: Any, s: Any, partial: bool, bypass: int, chip: Any) -> 
     """
     w = 0.0 if bypass & 1 else tile_words(0, s, EXTENT, layer) * chip[BITS_W]
     i = 0.0 if bypass & 2 else tile_words(I, s, EXTENT, layer) * chip[BITS_I]
-    o = 0.0 if bypass & 4 else tile_words(O, s, EXTENT, layer) * (chip[BITS_SUM] if partial else chip[BITS_O])
+    o = (
+        0.0
+        if bypass & 4
+        else tile_words(O, s, EXTENT, layer) * (chip[BITS_SUM] if partial else chip[BITS_O])
+    )
     return excess_bits(w, i, o, chip, BUF_W)
 
 
@@ -140,15 +151,28 @@ def output_bits(out: float, back: float, chip: Any) -> float:
 @kernel
 def times(counts: Any, bypass: int, chip: Any, out: Any) -> None:
     """(17) Cycles of compute, DRAM, buffer port and network, each as if alone."""
-    dram = counts[DRAM_W] * chip[BITS_W] + counts[DRAM_W + 1] * chip[BITS_I] + output_bits(counts[DRAM_OUT], counts[DRAM_BACK], chip)
+    dram = (
+        counts[DRAM_W] * chip[BITS_W]
+        + counts[DRAM_W + 1] * chip[BITS_I]
+        + output_bits(counts[DRAM_OUT], counts[DRAM_BACK], chip)
+    )
     port = 0.0
     for tensor in range(2):
         if not bypass >> tensor & 1:
             port += counts[ARRAY_W + tensor] * chip[BITS_W + tensor]
     if not bypass & 4:
         port += output_bits(counts[ARRAY_OUT], counts[ARRAY_BACK], chip)
-    sent = counts[SENT_W] * chip[BITS_W] + counts[SENT_I] * chip[BITS_I] + (counts[SENT_O] + counts[ARRAY_BACK]) * chip[BITS_SUM]
-    out[0], out[1], out[2], out[3] = counts[CYCLES] / chip[RATE], dram / chip[BW_DRAM], port / chip[BW_BUFFER], sent / chip[BW_NOC]
+    sent = (
+        counts[SENT_W] * chip[BITS_W]
+        + counts[SENT_I] * chip[BITS_I]
+        + (counts[SENT_O] + counts[ARRAY_BACK]) * chip[BITS_SUM]
+    )
+    out[0], out[1], out[2], out[3] = (
+        counts[CYCLES] / chip[RATE],
+        dram / chip[BW_DRAM],
+        port / chip[BW_BUFFER],
+        sent / chip[BW_NOC],
+    )
 
 
 @kernel
@@ -158,10 +182,13 @@ def energies(counts: Any, layer: Any, bypass: int, cycles: float, chip: Any, out
     operations = counts[OPS]
     out[0] = operations * chip[E_MAC]
     register = (
-        operations * (w * layer[10] + i * layer[11]) + (2.0 * operations - counts[STARTED] + counts[RESTORED] + counts[SENT_O]) * sums
+        operations * (w * layer[10] + i * layer[11])
+        + (2.0 * operations - counts[STARTED] + counts[RESTORED] + counts[SENT_O]) * sums
     )
     out[1] = (register + counts[SENT_W] * w + counts[SENT_I] * i) * chip[E_REGISTER]
-    out[2] = (counts[SENT_W] * w + counts[SENT_I] * i + (counts[SENT_O] + counts[ARRAY_BACK]) * sums) * chip[E_NOC]
+    out[2] = (
+        counts[SENT_W] * w + counts[SENT_I] * i + (counts[SENT_O] + counts[ARRAY_BACK]) * sums
+    ) * chip[E_NOC]
     buffer = 0.0
     for tensor in range(2):
         if not bypass >> tensor & 1:
@@ -175,7 +202,9 @@ def energies(counts: Any, layer: Any, bypass: int, cycles: float, chip: Any, out
 
 
 @kernel
-def total_energy_and_cycles(counts: Any, layer: Any, bypass: int, chip: Any, parts: Any) -> tuple[float, float]:
+def total_energy_and_cycles(
+    counts: Any, layer: Any, bypass: int, chip: Any, parts: Any
+) -> tuple[float, float]:
     """Energy and roofline cycles (19): the slowest of compute and the three links, perfectly overlapped."""
     times(counts, bypass, chip, parts)
     cycles = max(parts[0], parts[1], parts[2], parts[3])

@@ -40,19 +40,38 @@ def reference_counts(layer: Layer, mapping: Mapping, *, multicast: bool = True) 
         sent = scale * _volume(tensor, layer, parts, counts)
         words = float((union if multicast or tensor == "O" else sent)[new_tile].sum())
         delivered = float(sent[new_tile].sum())
-        blocks = float(scale * _volume(tensor, layer, block[:, :, None], np.ones_like(block)[:, :, None])[new_block].sum())
+        blocks = float(
+            scale
+            * _volume(tensor, layer, block[:, :, None], np.ones_like(block)[:, :, None])[
+                new_block
+            ].sum()
+        )
         crossing = words if tensor in mapping.bypass else blocks
         if tensor == "O":
             outputs = float(np.prod([layer_sizes(layer)[d] for d in moves]))
             first = np.zeros(len(outer), dtype=bool)
-            first[np.unique(np.hstack([outer, inner])[:, moves + [8 + d for d in moves]], axis=0, return_index=True)[1]] = True
+            first[
+                np.unique(
+                    np.hstack([outer, inner])[:, moves + [8 + d for d in moves]],
+                    axis=0,
+                    return_index=True,
+                )[1]
+            ] = True
             started = float(sent[first].sum())
             result |= {"dram_output_writes": crossing, "dram_sum_reads": crossing - outputs}
             result |= {"array_output_writes": words, "array_sum_reads": words - outputs}
-            result |= {"delivered_sums": delivered, "started_sums": started, "restored_sums": delivered - started}
+            result |= {
+                "delivered_sums": delivered,
+                "started_sums": started,
+                "restored_sums": delivered - started,
+            }
         else:
             name = "weight" if tensor == "W" else "input"
-            result |= {f"dram_{name}_reads": crossing, f"array_{name}_reads": words, f"delivered_{name}s": delivered}
+            result |= {
+                f"dram_{name}_reads": crossing,
+                f"array_{name}_reads": words,
+                f"delivered_{name}s": delivered,
+            }
     return {name: round(value) for name, value in result.items()}
 
 
@@ -61,7 +80,9 @@ def _steps(layer: Layer, mapping: Mapping) -> tuple[Array, Array, Array, Array]:
     bounds = [mapping.dram[DIMS.index(dim)] for dim in mapping.dram_order] + [
         mapping.buffer[DIMS.index(dim)] for dim in mapping.buffer_order
     ]
-    index = np.stack(np.unravel_index(np.arange(int(np.prod(bounds))), bounds), axis=1).astype(np.float64)
+    index = np.stack(np.unravel_index(np.arange(int(np.prod(bounds))), bounds), axis=1).astype(
+        np.float64
+    )
     outer = index[:, [mapping.dram_order.index(dim) for dim in DIMS]]
     inner = index[:, [8 + mapping.buffer_order.index(dim) for dim in DIMS]]
     tile = np.array(mapping.register, dtype=np.float64) * mapping.elements
@@ -83,7 +104,9 @@ def _element_parts(array: Array, mapping: Mapping) -> tuple[Array, Array]:
     tile = np.array(mapping.register, dtype=np.float64)
     whole = np.floor(array / tile)
     rest = array - whole * tile
-    return np.stack([np.broadcast_to(tile, array.shape), rest], axis=2), np.stack([whole, (rest > 0).astype(np.float64)], axis=2)
+    return np.stack([np.broadcast_to(tile, array.shape), rest], axis=2), np.stack(
+        [whole, (rest > 0).astype(np.float64)], axis=2
+    )
 
 
 def _volume(tensor: str, layer: Layer, extents: Array, counts: Array) -> Array:
@@ -92,7 +115,10 @@ def _volume(tensor: str, layer: Layer, extents: Array, counts: Array) -> Array:
     total = (extents * counts).sum(axis=2)
     number = counts.sum(axis=2)
     if tensor != "I":
-        return np.prod([total[:, d[dim]] if dim in RELEVANT[tensor] else number[:, d[dim]] for dim in DIMS], axis=0)
+        return np.prod(
+            [total[:, d[dim]] if dim in RELEVANT[tensor] else number[:, d[dim]] for dim in DIMS],
+            axis=0,
+        )
     common = np.gcd(layer.stride, layer.dilation)
     stride, dilation = layer.stride // common, layer.dilation // common
 
@@ -102,4 +128,11 @@ def _volume(tensor: str, layer: Layer, extents: Array, counts: Array) -> Array:
         distinct = a * b - np.maximum(a - dilation, 0) * np.maximum(b - stride, 0)
         return (distinct * times).sum(axis=(1, 2))
 
-    return total[:, d["G"]] * total[:, d["N"]] * total[:, d["C"]] * number[:, d["K"]] * rows("P", "R") * rows("Q", "S")
+    return (
+        total[:, d["G"]]
+        * total[:, d["N"]]
+        * total[:, d["C"]]
+        * number[:, d["K"]]
+        * rows("P", "R")
+        * rows("Q", "S")
+    )

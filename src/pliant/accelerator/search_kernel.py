@@ -42,7 +42,14 @@ def split_code(elements: Any) -> Any:
 
 @kernel
 def register_tiles(
-    layer: Any, chip: Any, multicast: bool, elements: Any, rounds: Any, divisors: Any, numbers: Any, s: Any
+    layer: Any,
+    chip: Any,
+    multicast: bool,
+    elements: Any,
+    rounds: Any,
+    divisors: Any,
+    numbers: Any,
+    s: Any,
 ) -> tuple[Any, Any]:
     """Every register tile that fits, and its traffic (the columns above).
 
@@ -115,7 +122,9 @@ def _tile_traffic(layer: Any, code: Any, multicast: bool, s: Any, out: Any) -> N
 
 
 @kernel
-def buffer_tiles(layer: Any, elements: Any, rounds: Any, divisors: Any, numbers: Any, s: Any) -> tuple[Any, Any]:
+def buffer_tiles(
+    layer: Any, elements: Any, rounds: Any, divisors: Any, numbers: Any, s: Any
+) -> tuple[Any, Any]:
     """Every number of buffer tiles by loop, and what follows from it (the columns above)."""
     total = 1
     for d in range(8):
@@ -155,7 +164,9 @@ def _block_facts(layer: Any, s: Any, out: Any) -> None:
 
 
 @kernel
-def add_array(tensor: int, words: float, sent: float, outputs: float, bypassed: bool, chip: Any, out: Any) -> None:
+def add_array(
+    tensor: int, words: float, sent: float, outputs: float, bypassed: bool, chip: Any, out: Any
+) -> None:
     """Adds energy and bits on DRAM, port and network of traffic between the array and the buffer (or DRAM)."""
     if tensor == O:
         back = words - outputs
@@ -166,7 +177,11 @@ def add_array(tensor: int, words: float, sent: float, outputs: float, bypassed: 
     else:
         bits, delivered = words * chip[pr.BITS_W + tensor], sent * chip[pr.BITS_W + tensor]
         registers = delivered
-    out[0] += bits * (chip[pr.E_DRAM] if bypassed else chip[pr.E_BUFFER]) + delivered * chip[pr.E_NOC] + registers * chip[pr.E_REGISTER]
+    out[0] += (
+        bits * (chip[pr.E_DRAM] if bypassed else chip[pr.E_BUFFER])
+        + delivered * chip[pr.E_NOC]
+        + registers * chip[pr.E_REGISTER]
+    )
     out[1] += bits if bypassed else 0.0
     out[2] += 0.0 if bypassed else bits
     out[3] += delivered
@@ -175,7 +190,11 @@ def add_array(tensor: int, words: float, sent: float, outputs: float, bypassed: 
 @kernel
 def add_dram(tensor: int, words: float, outputs: float, chip: Any, out: Any) -> None:
     """Adds energy and DRAM bits of traffic between the buffer and DRAM."""
-    bits = pr.output_bits(words, words - outputs, chip) if tensor == O else words * chip[pr.BITS_W + tensor]
+    bits = (
+        pr.output_bits(words, words - outputs, chip)
+        if tensor == O
+        else words * chip[pr.BITS_W + tensor]
+    )
     out[0] += bits * (chip[pr.E_DRAM] + chip[pr.E_BUFFER])
     out[1] += bits
 
@@ -187,15 +206,33 @@ def constant_energy(layer: Any, elements: Any, chip: Any) -> float:
     for d in range(8):
         operations *= layer[d]
         started *= layer[d] if eq.RELEVANCE[O, d] else elements[d]
-    bits = operations * (chip[pr.BITS_W] * layer[10] + chip[pr.BITS_I] * layer[11]) + 2.0 * (operations - started) * chip[pr.BITS_SUM]
+    bits = (
+        operations * (chip[pr.BITS_W] * layer[10] + chip[pr.BITS_I] * layer[11])
+        + 2.0 * (operations - started) * chip[pr.BITS_SUM]
+    )
     return float(operations * chip[pr.E_MAC] + bits * chip[pr.E_REGISTER])
 
 
 @kernel
-def bound(constant: float, slowest: float, a: Any, b: Any, chip: Any, energy_power: float, cycles_power: float) -> float:
+def bound(
+    constant: float,
+    slowest: float,
+    a: Any,
+    b: Any,
+    chip: Any,
+    energy_power: float,
+    cycles_power: float,
+) -> float:
     """Least value of any mapping whose energies and bits are at least the sum of two parts."""
-    cycles = max(slowest, (a[1] + b[1]) / chip[pr.BW_DRAM], (a[2] + b[2]) / chip[pr.BW_BUFFER], (a[3] + b[3]) / chip[pr.BW_NOC])
-    return objective(constant + a[0] + b[0] + cycles * chip[pr.E_IDLE], cycles, energy_power, cycles_power)
+    cycles = max(
+        slowest,
+        (a[1] + b[1]) / chip[pr.BW_DRAM],
+        (a[2] + b[2]) / chip[pr.BW_BUFFER],
+        (a[3] + b[3]) / chip[pr.BW_NOC],
+    )
+    return objective(
+        constant + a[0] + b[0] + cycles * chip[pr.E_IDLE], cycles, energy_power, cycles_power
+    )
 
 
 @kernel
@@ -203,7 +240,11 @@ def fits_buffer(facts: Any, partial: bool, bypass: int, chip: Any) -> bool:
     """Whether a buffer tile fits, by the words of its tensors."""
     w = 0.0 if bypass & 1 else facts[TILE_WORDS] * chip[pr.BITS_W]
     i = 0.0 if bypass & 2 else facts[TILE_WORDS + 1] * chip[pr.BITS_I]
-    o = 0.0 if bypass & 4 else facts[TILE_WORDS + 2] * (chip[pr.BITS_SUM] if partial else chip[pr.BITS_O])
+    o = (
+        0.0
+        if bypass & 4
+        else facts[TILE_WORDS + 2] * (chip[pr.BITS_SUM] if partial else chip[pr.BITS_O])
+    )
     return bool(pr.excess_bits(w, i, o, chip, pr.BUF_W) == 0.0)
 
 
@@ -218,12 +259,22 @@ def set_tiles(code: Any, elements: Any, rounds: Any, tile: Any, outer: Any) -> N
 
 @kernel
 def exact_value(
-    layer: Any, chip: Any, multicast: bool, code: Any, s: Any, counts: Any, parts: Any, energy_power: float, cycles_power: float
+    layer: Any,
+    chip: Any,
+    multicast: bool,
+    code: Any,
+    s: Any,
+    counts: Any,
+    parts: Any,
+    energy_power: float,
+    cycles_power: float,
 ) -> float:
     """What a mapping really costs, infinity where it does not fit."""
     eq.count(layer, code, multicast, counts, s)
     bypass = code[eq.BYPASS]
-    over = pr.register_excess(layer, s, chip) + pr.buffer_excess(layer, s, pr.reduction_is_partial(s), bypass, chip)
+    over = pr.register_excess(layer, s, chip) + pr.buffer_excess(
+        layer, s, pr.reduction_is_partial(s), bypass, chip
+    )
     if over > 0.0:
         return float(np.inf)
     energy, cycles = pr.total_energy_and_cycles(counts, layer, bypass, chip, parts)

@@ -43,7 +43,9 @@ def search_split(
     slowest = cycles_of_rounds(rounds, chip)
     constant = sk.constant_energy(layer, elements, chip)
     least = least_words(layer, s)
-    tiles, traffic = sk.register_tiles(layer, chip, multicast, elements, rounds, divisors, numbers, s)
+    tiles, traffic = sk.register_tiles(
+        layer, chip, multicast, elements, rounds, divisors, numbers, s
+    )
     for a in range(len(tiles)):
         stats[FITTING_TILES] += outer_factorisations(rounds, tiles[a], divisors, numbers)
     outer, facts = np.empty((0, 8), dtype=np.int64), np.empty((0, 12))
@@ -51,7 +53,10 @@ def search_split(
     kept = np.empty(0, dtype=np.int64)
     for bypass in range(8):
         for keep in range(3):
-            if not (masks[BYPASSES] >> bypass & 1 and masks[KEEP_INNER] >> keep & 1) or len(tiles) == 0:
+            if (
+                not (masks[BYPASSES] >> bypass & 1 and masks[KEEP_INNER] >> keep & 1)
+                or len(tiles) == 0
+            ):
                 continue
             lowest = inner_parts(traffic, keep, bypass, least[O], chip, inside)
             if masks[KEEP_OUTER] >> keep & 1:
@@ -65,7 +70,9 @@ def search_split(
             if len(outer) == 0:
                 outer, facts = sk.buffer_tiles(layer, elements, rounds, divisors, numbers, s)
                 across, kept = np.empty((len(outer), 4)), np.empty(len(outer), dtype=np.int64)
-            outer_parts(facts, traffic, elements, keep, bypass, masks[KEEP_OUTER], least, chip, across, kept)
+            outer_parts(
+                facts, traffic, elements, keep, bypass, masks[KEEP_OUTER], least, chip, across, kept
+            )
             best = search_pairs(
                 layer, chip, multicast, elements, rounds, orders, powers, best, best_code, stats,
                 tiles, inside, lowest, outer, facts, across, kept, keep, bypass, constant, slowest, s, counts, parts,
@@ -107,7 +114,15 @@ def split_bounds(layer: Any, chip: Any, elements: Any, rounds: Any, powers: Any)
                 sent *= 1 if eq.RELEVANCE[tensor, d] else elements[split, d]
             _add_least(tensor, least, sent, chip, floor)
         constant = sk.constant_energy(layer, elements[split], chip)
-        bounds[split] = sk.bound(constant, cycles_of_rounds(rounds[split], chip), floor, nothing, chip, powers[0], powers[1])
+        bounds[split] = sk.bound(
+            constant,
+            cycles_of_rounds(rounds[split], chip),
+            floor,
+            nothing,
+            chip,
+            powers[0],
+            powers[1],
+        )
     return bounds
 
 
@@ -133,7 +148,9 @@ def _add_least(tensor: int, least: Any, sent: float, chip: Any, out: Any) -> Non
 
 
 @kernel
-def inner_parts(traffic: Any, keep: int, bypass: int, outputs: float, chip: Any, inside: Any) -> Any:
+def inner_parts(
+    traffic: Any, keep: int, bypass: int, outputs: float, chip: Any, inside: Any
+) -> Any:
     """Energy and bits that a register tile costs for the two tensors that the inner loops refetch; the least of each."""
     lowest = np.full(4, np.inf)
     for a in range(len(inside)):
@@ -161,7 +178,16 @@ def _least_outer(traffic: Any, keep: int, bypass: int, least: Any, chip: Any, ou
 
 @kernel
 def outer_parts(
-    facts: Any, traffic: Any, elements: Any, keep: int, bypass: int, allowed: int, least: Any, chip: Any, across: Any, kept: Any
+    facts: Any,
+    traffic: Any,
+    elements: Any,
+    keep: int,
+    bypass: int,
+    allowed: int,
+    least: Any,
+    chip: Any,
+    across: Any,
+    kept: Any,
 ) -> None:
     """Energy and bits that a buffer tile costs: DRAM, with the best tensor in place, and the tensor kept by the inner loops.
 
@@ -177,7 +203,13 @@ def outer_parts(
             continue
         across[b, :] = 0.0
         sk.add_array(
-            keep, words * facts[b, sk.REPEATS + keep], sent * facts[b, sk.ACTIVE + keep], least[O], bypass >> keep & 1 > 0, chip, across[b]
+            keep,
+            words * facts[b, sk.REPEATS + keep],
+            sent * facts[b, sk.ACTIVE + keep],
+            least[O],
+            bypass >> keep & 1 > 0,
+            chip,
+            across[b],
         )
         saved, kept[b] = -1.0, -1
         for tensor in range(3):
@@ -186,7 +218,11 @@ def outer_parts(
                 sk.add_dram(tensor, full, least[O], chip, across[b])
             if allowed >> tensor & 1:
                 width = 2.0 * chip[pr.BITS_SUM] if tensor == O else chip[pr.BITS_W + tensor]
-                bits = 0.0 if bypass >> tensor & 1 else (full - full / facts[b, sk.REPEATS + tensor]) * width
+                bits = (
+                    0.0
+                    if bypass >> tensor & 1
+                    else (full - full / facts[b, sk.REPEATS + tensor]) * width
+                )
                 if bits > saved:
                     saved, kept[b] = bits, tensor
         across[b, 0] -= saved * (chip[pr.E_DRAM] + chip[pr.E_BUFFER])
@@ -222,17 +258,47 @@ def search_pairs(
             if sk.bound(constant, slowest, inside[a], edge_b, chip, powers[0], powers[1]) >= best:
                 break
             stats[PAIRS] += 1
-            if not _divides(rounds, tiles[a], outer[b]) or not sk.fits_buffer(facts[b], partial, bypass, chip):
+            if not _divides(rounds, tiles[a], outer[b]) or not sk.fits_buffer(
+                facts[b], partial, bypass, chip
+            ):
                 continue
-            if sk.bound(constant, slowest, inside[a], across[b], chip, powers[0], powers[1]) >= best:
+            if (
+                sk.bound(constant, slowest, inside[a], across[b], chip, powers[0], powers[1])
+                >= best
+            ):
                 continue
             sk.set_tiles(code, elements, rounds, tiles[a], outer[b])
-            best = _try(layer, chip, multicast, code, orders, keep, kept[b], bypass, powers, best, best_code, stats, s, counts, parts)
+            best = _try(
+                layer,
+                chip,
+                multicast,
+                code,
+                orders,
+                keep,
+                kept[b],
+                bypass,
+                powers,
+                best,
+                best_code,
+                stats,
+                s,
+                counts,
+                parts,
+            )
     return best
 
 
 @kernel
-def candidates(own: Any, other: Any, constant: float, slowest: float, chip: Any, powers: Any, best: float, key: int) -> Any:
+def candidates(
+    own: Any,
+    other: Any,
+    constant: float,
+    slowest: float,
+    chip: Any,
+    powers: Any,
+    best: float,
+    key: int,
+) -> Any:
     """Rows that could win with the best of the other list, by ascending key."""
     rows = np.empty(len(own), dtype=np.int64)
     found = 0
@@ -261,7 +327,10 @@ def _try(
 ) -> float:  # fmt: skip
     """Asks the kernel what a mapping costs, and remembers it if it is the best."""
     for position in range(8):
-        code[eq.BUFFER_ORDER + position], code[eq.DRAM_ORDER + position] = orders[keep, position], orders[keep_outer, position]
+        code[eq.BUFFER_ORDER + position], code[eq.DRAM_ORDER + position] = (
+            orders[keep, position],
+            orders[keep_outer, position],
+        )
     code[eq.BYPASS] = bypass
     stats[EVALUATED] += 1
     value = sk.exact_value(layer, chip, multicast, code, s, counts, parts, powers[0], powers[1])
@@ -282,10 +351,23 @@ def search_crossing(
     It needs buffer tiles that hold one array tile along every loop that moves over the tensor; the register tile then
     fixes the outer loops but for those that do not move over it.
     """
-    code, outer, extra, nothing = np.ones(65, dtype=np.int64), np.ones(8, dtype=np.int64), np.zeros(4), np.zeros(4)
+    code, outer, extra, nothing = (
+        np.ones(65, dtype=np.int64),
+        np.ones(8, dtype=np.int64),
+        np.zeros(4),
+        np.zeros(4),
+    )
     for a in range(len(tiles)):
         extra[:] = 0.0
-        sk.add_array(keep, traffic[a, sk.ARRAY_ONCE + keep], traffic[a, sk.SENT_ONCE + keep], least[O], bypass >> keep & 1 > 0, chip, extra)
+        sk.add_array(
+            keep,
+            traffic[a, sk.ARRAY_ONCE + keep],
+            traffic[a, sk.SENT_ONCE + keep],
+            least[O],
+            bypass >> keep & 1 > 0,
+            chip,
+            extra,
+        )
         for tensor in range(3):
             if not bypass >> tensor & 1:
                 words = least[tensor]
@@ -302,7 +384,23 @@ def search_crossing(
         while True:
             if _divides(rounds, tiles[a], outer):
                 sk.set_tiles(code, elements, rounds, tiles[a], outer)
-                best = _try(layer, chip, multicast, code, orders, keep, keep, bypass, powers, best, best_code, stats, s, counts, parts)
+                best = _try(
+                    layer,
+                    chip,
+                    multicast,
+                    code,
+                    orders,
+                    keep,
+                    keep,
+                    bypass,
+                    powers,
+                    best,
+                    best_code,
+                    stats,
+                    s,
+                    counts,
+                    parts,
+                )
             if not _next_outer(outer, keep, divisors, numbers):
                 break
     return best

@@ -33,7 +33,9 @@ class Step:
     tile: Ranges
 
 
-def walk(layer: Layer, mapping: Mapping, *, multicast: bool = True, halo: bool = False) -> dict[str, int]:
+def walk(
+    layer: Layer, mapping: Mapping, *, multicast: bool = True, halo: bool = False
+) -> dict[str, int]:
     """What the nest moves, by the names of `equations.COUNTS`.
 
     Args:
@@ -60,12 +62,18 @@ class _Previous:
 
 
 def _slid(
-    mapping: Mapping, old_outer: dict[str, int], outer: dict[str, int], old_inner: dict[str, int] | None, inner: dict[str, int] | None
+    mapping: Mapping,
+    old_outer: dict[str, int],
+    outer: dict[str, int],
+    old_inner: dict[str, int] | None,
+    inner: dict[str, int] | None,
 ) -> bool:
     """Whether this step differs from the last in one index only, that of the innermost loop, and that loop slides the window."""
     loops = [(dim, "outer") for dim in mapping.dram_order if mapping.dram[DIMS.index(dim)] > 1]
     if inner is not None:
-        loops += [(dim, "inner") for dim in mapping.buffer_order if mapping.buffer[DIMS.index(dim)] > 1]
+        loops += [
+            (dim, "inner") for dim in mapping.buffer_order if mapping.buffer[DIMS.index(dim)] > 1
+        ]
     if not loops or loops[-1][0] not in "PQRS" or not old_outer:
         return False
     differing = [(dim, "outer") for dim in DIMS if old_outer[dim] != outer[dim]]
@@ -80,7 +88,10 @@ class _Walker:
     def __init__(self, layer: Layer, mapping: Mapping, multicast: bool, halo: bool) -> None:
         self.layer, self.mapping, self.multicast, self.halo = layer, mapping, multicast, halo
         self.total = dict.fromkeys(COUNTS, 0)
-        self.copies = {"W": int(layer.weighted), "I": len(layer.inputs) if layer.kind == "elementwise" else 1}
+        self.copies = {
+            "W": int(layer.weighted),
+            "I": len(layer.inputs) if layer.kind == "elementwise" else 1,
+        }
         self.held: dict[str, tuple[int, ...]] = {}
         """Name of the tile of each tensor in the array."""
         self.blocks: dict[str, tuple[int, ...]] = {}
@@ -118,16 +129,27 @@ class _Walker:
         key = _name(tensor, step.outer)
         if not bypass and self.blocks.get(tensor) != key:
             self.blocks[tensor] = key
-            kept = self.old.block if slides and _slid(self.mapping, self.old.outer, step.outer, None, None) else set()
-            self.total[f"dram_{name}_reads"] += copies * len(_words(tensor, step.block, self.layer) - kept)
+            kept = (
+                self.old.block
+                if slides and _slid(self.mapping, self.old.outer, step.outer, None, None)
+                else set()
+            )
+            self.total[f"dram_{name}_reads"] += copies * len(
+                _words(tensor, step.block, self.layer) - kept
+            )
         key = _name(tensor, step.outer) + _name(tensor, step.inner)
         if self.held.get(tensor) == key:
             return
         self.held[tensor] = key
-        slid = slides and _slid(self.mapping, self.old.outer, step.outer, self.old.inner, step.inner)
+        slid = slides and _slid(
+            self.mapping, self.old.outer, step.outer, self.old.inner, step.inner
+        )
         nothing: Words = set()
         kept_parts, kept_tile = (self.old.parts, self.old.tile) if slid else ({}, nothing)
-        sent = sum(len(_words(tensor, part, self.layer) - kept_parts.get(where, nothing)) for where, part in elements)
+        sent = sum(
+            len(_words(tensor, part, self.layer) - kept_parts.get(where, nothing))
+            for where, part in elements
+        )
         read = len(_words(tensor, step.tile, self.layer) - kept_tile) if self.multicast else sent
         self.total[f"delivered_{name}s"] += copies * sent
         self.total[f"array_{name}_reads"] += copies * read
@@ -151,9 +173,13 @@ class _Walker:
             back = len(_words("O", step.tile, self.layer)) * again
             self.total["array_sum_reads"] += back
             self.total["dram_sum_reads"] += back * bypass
-            self.total["restored_sums" if again else "started_sums"] += sum(len(_words("O", part, self.layer)) for _, part in elements)
+            self.total["restored_sums" if again else "started_sums"] += sum(
+                len(_words("O", part, self.layer)) for _, part in elements
+            )
             self.seen.add(("array", key))
-        self.accumulators.update((where, word) for where, part in elements for word in _words("O", part, self.layer))
+        self.accumulators.update(
+            (where, word) for where, part in elements for word in _words("O", part, self.layer)
+        )
 
     def _drain(self) -> None:
         words = len({word for _, word in self.accumulators})
@@ -170,9 +196,15 @@ def _steps(layer: Layer, mapping: Mapping) -> Iterator[Step]:
     extent = {dim: array[dim] * mapping.buffer[d] for d, dim in enumerate(DIMS)}
     whole = {dim: range(size[dim]) for dim in DIMS}
     for outer in _tiles(mapping.dram_order, whole, extent):
-        block = {dim: whole[dim][outer[dim] * extent[dim] : (outer[dim] + 1) * extent[dim]] for dim in DIMS}
+        block = {
+            dim: whole[dim][outer[dim] * extent[dim] : (outer[dim] + 1) * extent[dim]]
+            for dim in DIMS
+        }
         for inner in _tiles(mapping.buffer_order, block, array):
-            tile = {dim: block[dim][inner[dim] * array[dim] : (inner[dim] + 1) * array[dim]] for dim in DIMS}
+            tile = {
+                dim: block[dim][inner[dim] * array[dim] : (inner[dim] + 1) * array[dim]]
+                for dim in DIMS
+            }
             yield Step(outer, block, inner, tile)
 
 
@@ -184,7 +216,10 @@ def _tiles(order: str, whole: Ranges, extent: dict[str, int]) -> Iterator[dict[s
 def _elements(mapping: Mapping, tile: Ranges) -> Iterator[Element]:
     """The elements that have work, and the coordinates of each."""
     parts = [
-        [tile[dim][start : start + mapping.register[d]] for start in range(0, len(tile[dim]), mapping.register[d])]
+        [
+            tile[dim][start : start + mapping.register[d]]
+            for start in range(0, len(tile[dim]), mapping.register[d])
+        ]
         for d, dim in enumerate(DIMS)
     ]
     for where in product(*(range(len(part)) for part in parts)):
@@ -221,7 +256,10 @@ def walk_stall(layer: Layer, chip: Chip, mapping: Mapping) -> float:
         dict(zip(mapping.buffer_order, at, strict=True))
         for at in product(*(range(mapping.buffer[DIMS.index(dim)]) for dim in mapping.buffer_order))
     ]
-    names = [[{t: _name(t, outer) + _name(t, inner) for t in RELEVANT} for inner in inside] for outer in blocks]
+    names = [
+        [{t: _name(t, outer) + _name(t, inner) for t in RELEVANT} for inner in inside]
+        for outer in blocks
+    ]
     block_names = [{t: _name(t, outer) for t in RELEVANT} for outer in blocks]
     total, seen_blocks, seen = tiles.dram["W"] + tiles.dram["I"], {block_names[0]["O"]}, set()
     for b, steps in enumerate(names):
@@ -230,7 +268,11 @@ def walk_stall(layer: Layer, chip: Chip, mapping: Mapping) -> float:
             previous = steps[index - 1] if index else (names[b - 1][-1] if b else None)
             if index == 0:
                 loads = [t for t in "WI" if previous is None or previous[t] != step[t]]
-                loads += ["O"] if (previous is None or previous["O"] != step["O"]) and step["O"] in seen else []
+                loads += (
+                    ["O"]
+                    if (previous is None or previous["O"] != step["O"]) and step["O"] in seen
+                    else []
+                )
                 port, part = sum(tiles.port[t] for t in loads), sum(tiles.bypass[t] for t in loads)
                 work, skipped = work + max(port, part), skipped + part
                 seen.add(step["O"])
@@ -243,14 +285,26 @@ def walk_stall(layer: Layer, chip: Chip, mapping: Mapping) -> float:
             moved += ["O"] if index and previous is not None and previous["O"] != step["O"] else []
             port, part = sum(tiles.port[t] for t in moved), sum(tiles.bypass[t] for t in moved)
             exchange = max(port, part)
-            work += max(tiles.compute, exchange) if chip.registers.double_buffered else tiles.compute + exchange
+            work += (
+                max(tiles.compute, exchange)
+                if chip.registers.double_buffered
+                else tiles.compute + exchange
+            )
             skipped += part
         if b + 1 == len(names) or names[b + 1][0]["O"] != steps[-1]["O"]:
-            work, skipped = work + max(tiles.port["O"], tiles.bypass["O"]), skipped + tiles.bypass["O"]
+            work, skipped = (
+                work + max(tiles.port["O"], tiles.bypass["O"]),
+                skipped + tiles.bypass["O"],
+            )
         moved_blocks = skipped
         if b + 1 < len(names):
-            moved_blocks += sum(tiles.dram[t] for t in "WI" if block_names[b + 1][t] != block_names[b][t])
-            if block_names[b + 1]["O"] != block_names[b]["O"] and block_names[b + 1]["O"] in seen_blocks:
+            moved_blocks += sum(
+                tiles.dram[t] for t in "WI" if block_names[b + 1][t] != block_names[b][t]
+            )
+            if (
+                block_names[b + 1]["O"] != block_names[b]["O"]
+                and block_names[b + 1]["O"] in seen_blocks
+            ):
                 moved_blocks += tiles.dram["O"]
             seen_blocks.add(block_names[b + 1]["O"])
         if b and block_names[b - 1]["O"] != block_names[b]["O"]:

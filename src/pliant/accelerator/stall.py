@@ -45,11 +45,16 @@ def step_classes(bounds: Sequence[int], sums: Sequence[bool]) -> Iterator[Slot]:
         yield Slot(None, None, False, False, 1)
         return
     m = len(bounds) - 1
-    at_start = [math.prod(b for b, s in zip(bounds[:a], sums[:a], strict=True) if not s) for a in range(m + 1)]
+    at_start = [
+        math.prod(b for b, s in zip(bounds[:a], sums[:a], strict=True) if not s)
+        for a in range(m + 1)
+    ]
     outer = [math.prod(bounds[:a]) for a in range(m + 1)]
     yield Slot(None, m, False, sums[m], 1)
     yield Slot(m, None, any(sums), False, 1)
-    yield from _split(m, m, outer[m] * (bounds[m] - 2), 0 if sums[m] else at_start[m] * (bounds[m] - 2), same=True)
+    yield from _split(
+        m, m, outer[m] * (bounds[m] - 2), 0 if sums[m] else at_start[m] * (bounds[m] - 2), same=True
+    )
     for a in range(m):
         total = outer[a] * (bounds[a] - 1)
         fresh = 0 if sums[a] else at_start[a] * (bounds[a] - 1)
@@ -103,35 +108,69 @@ class _Machine:
 
     def __init__(self, layer: Layer, chip: Chip, mapping: Mapping) -> None:
         self.chip, self.tiles = chip, full_tiles(layer, chip, mapping)
-        self.outer = [(dim, mapping.dram[DIMS.index(dim)]) for dim in mapping.dram_order if mapping.dram[DIMS.index(dim)] > 1]
-        self.inner = [(dim, mapping.buffer[DIMS.index(dim)]) for dim in mapping.buffer_order if mapping.buffer[DIMS.index(dim)] > 1]
+        self.outer = [
+            (dim, mapping.dram[DIMS.index(dim)])
+            for dim in mapping.dram_order
+            if mapping.dram[DIMS.index(dim)] > 1
+        ]
+        self.inner = [
+            (dim, mapping.buffer[DIMS.index(dim)])
+            for dim in mapping.buffer_order
+            if mapping.buffer[DIMS.index(dim)] > 1
+        ]
         self.bypass = mapping.bypass
         self.moves_inside = {t for t in TENSORS if any(dim in RELEVANT[t] for dim, _ in self.inner)}
 
     def cycles(self) -> float:
         dram = self.tiles.dram
         total = dram["W"] + dram["I"]
-        for slot in step_classes([b for _, b in self.outer], [dim in "CRS" for dim, _ in self.outer]):
-            changed_before, changed_after = self._changed(self.outer, slot.before), self._changed(self.outer, slot.after)
+        for slot in step_classes(
+            [b for _, b in self.outer], [dim in "CRS" for dim, _ in self.outer]
+        ):
+            changed_before, changed_after = (
+                self._changed(self.outer, slot.before),
+                self._changed(self.outer, slot.after),
+            )
             work, bypassed = self._block(slot, changed_before, changed_after)
-            moved = bypassed + sum(dram[t] for t in "WI" if slot.after is not None and t in changed_after)
-            moved += dram["O"] * (slot.after is not None and "O" in changed_after and slot.again_after)
+            moved = bypassed + sum(
+                dram[t] for t in "WI" if slot.after is not None and t in changed_after
+            )
+            moved += dram["O"] * (
+                slot.after is not None and "O" in changed_after and slot.again_after
+            )
             moved += dram["O"] * (slot.before is not None and "O" in changed_before)
             total += slot.times * _overlap(work, moved, self.chip.buffer.double_buffered)
         return total + dram["O"]
 
-    def _block(self, slot: Slot, changed_before: set[str], changed_after: set[str]) -> tuple[float, float]:
+    def _block(
+        self, slot: Slot, changed_before: set[str], changed_after: set[str]
+    ) -> tuple[float, float]:
         """Cycles of one buffer tile in the array, and of DRAM for tensors that bypass the buffer."""
         enters = changed_before | self.moves_inside if slot.before is not None else set(TENSORS)
         leaves = slot.after is None or "O" in changed_after | self.moves_inside
-        total, bypassed = self._transfer([t for t in TENSORS if t in enters and (t != "O" or slot.again)], 0)
+        total, bypassed = self._transfer(
+            [t for t in TENSORS if t in enters and (t != "O" or slot.again)], 0
+        )
         last = self._transfer([], int(leaves))
         total, bypassed = total + last[0], bypassed + last[1]
-        for step in step_classes([b for _, b in self.inner], [dim in "CRS" for dim, _ in self.inner]):
-            before, after = self._changed(self.inner, step.before), self._changed(self.inner, step.after)
-            loads = [t for t in TENSORS if step.after is not None and t in after and (t != "O" or slot.again or step.again_after)]
+        for step in step_classes(
+            [b for _, b in self.inner], [dim in "CRS" for dim, _ in self.inner]
+        ):
+            before, after = (
+                self._changed(self.inner, step.before),
+                self._changed(self.inner, step.after),
+            )
+            loads = [
+                t
+                for t in TENSORS
+                if step.after is not None
+                and t in after
+                and (t != "O" or slot.again or step.again_after)
+            ]
             moved, skipped = self._transfer(loads, int(step.before is not None and "O" in before))
-            total += step.times * _overlap(self.tiles.compute, moved, self.chip.registers.double_buffered)
+            total += step.times * _overlap(
+                self.tiles.compute, moved, self.chip.registers.double_buffered
+            )
             bypassed += step.times * skipped
         return total, bypassed
 
@@ -157,28 +196,54 @@ def full_tiles(layer: Layer, chip: Chip, mapping: Mapping) -> Tiles:
     """Cycles that one full tile of each tensor takes on each link, and one step of the array."""
     sizes = layer_sizes(layer)
     array = [min(mapping.register[d] * mapping.elements[d], sizes[d]) for d in range(8)]
-    block = [min(mapping.register[d] * mapping.elements[d] * mapping.buffer[d], sizes[d]) for d in range(8)]
+    block = [
+        min(mapping.register[d] * mapping.elements[d] * mapping.buffer[d], sizes[d])
+        for d in range(8)
+    ]
     words = chip.words
     sum_loops = [DIMS.index(dim) for dim in "CRS"]
     waits_in_array = any(mapping.buffer[d] * mapping.dram[d] > 1 for d in sum_loops)
     waits_in_buffer = any(mapping.dram[d] > 1 for d in sum_loops)
-    bits = {"W": words.weight_bits, "I": words.input_bits, "O": words.partial_sum_bits if waits_in_array else words.output_bits}
+    bits = {
+        "W": words.weight_bits,
+        "I": words.input_bits,
+        "O": words.partial_sum_bits if waits_in_array else words.output_bits,
+    }
     dram_bits = bits | {"O": words.partial_sum_bits if waits_in_buffer else words.output_bits}
     port, skipped, dram = {}, {}, {}
     for t in TENSORS:
-        union, sent = _words(t, [[extent] for extent in array], layer), _words(t, _element_extents(array, mapping), layer)
+        union, sent = (
+            _words(t, [[extent] for extent in array], layer),
+            _words(t, _element_extents(array, mapping), layer),
+        )
         read = bits[t] / 8 * (union if chip.multicast or t == "O" else sent)
         inside = t not in mapping.bypass
         delivered = sent * (words.partial_sum_bits if t == "O" else bits[t]) / 8
-        port[t] = max(read / chip.buffer.bandwidth_bytes_per_cycle * inside, delivered / chip.registers.bandwidth_bytes_per_cycle)
+        port[t] = max(
+            read / chip.buffer.bandwidth_bytes_per_cycle * inside,
+            delivered / chip.registers.bandwidth_bytes_per_cycle,
+        )
         skipped[t] = 0.0 if inside else read / chip.dram_bandwidth_bytes_per_cycle
-        dram[t] = dram_bits[t] / 8 * _words(t, [[e] for e in block], layer) / chip.dram_bandwidth_bytes_per_cycle if inside else 0.0
-    compute = math.prod(min(mapping.register[d], sizes[d]) for d in range(8)) / chip.macs_per_element_per_cycle
+        dram[t] = (
+            dram_bits[t]
+            / 8
+            * _words(t, [[e] for e in block], layer)
+            / chip.dram_bandwidth_bytes_per_cycle
+            if inside
+            else 0.0
+        )
+    compute = (
+        math.prod(min(mapping.register[d], sizes[d]) for d in range(8))
+        / chip.macs_per_element_per_cycle
+    )
     return Tiles(port, skipped, dram, compute)
 
 
 def _element_extents(array: Sequence[int], mapping: Mapping) -> list[list[int]]:
-    return [[min(tile, extent - start) for start in range(0, extent, tile)] for extent, tile in zip(array, mapping.register, strict=True)]
+    return [
+        [min(tile, extent - start) for start in range(0, extent, tile)]
+        for extent, tile in zip(array, mapping.register, strict=True)
+    ]
 
 
 def _words(tensor: str, extents: Sequence[Sequence[int]], layer: Layer) -> int:
@@ -186,12 +251,19 @@ def _words(tensor: str, extents: Sequence[Sequence[int]], layer: Layer) -> int:
     if tensor == "W" and not layer.weighted:
         return 0
     if tensor != "I":
-        return math.prod(sum(e) if dim in RELEVANT[tensor] else len(e) for dim, e in zip(DIMS, extents, strict=True))
+        return math.prod(
+            sum(e) if dim in RELEVANT[tensor] else len(e)
+            for dim, e in zip(DIMS, extents, strict=True)
+        )
     common = math.gcd(layer.stride, layer.dilation)
     stride, dilation = layer.stride // common, layer.dilation // common
     part = dict(zip(DIMS, extents, strict=True))
     rows, columns = (
-        sum(a * b - max(a - dilation, 0) * max(b - stride, 0) for a in part[out] for b in part[kernel])
+        sum(
+            a * b - max(a - dilation, 0) * max(b - stride, 0)
+            for a in part[out]
+            for b in part[kernel]
+        )
         for out, kernel in (("P", "R"), ("Q", "S"))
     )
     copies = max(len(layer.inputs), 1) if layer.kind == "elementwise" else 1

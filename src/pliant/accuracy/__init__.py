@@ -1,1 +1,1 @@
-"""How accurate is an architecture? Training, supernets, calibration, predictors."""
+"""How accurate is an architecture? Calibration, evaluation, estimators, and how well they rank."""

@@ -46,7 +46,9 @@ def require_calibrated(network: nn.Module) -> None:
         UncalibratedError: naming the first such layer.
     """
     for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and (module.running_var is None or not bool(module.running_var.isfinite().all())):
+        if isinstance(module, nn.BatchNorm2d) and (
+            module.running_var is None or not bool(module.running_var.isfinite().all())
+        ):
             raise UncalibratedError(
                 f"a network is evaluated and exported with BatchNorm statistics of its own; layer {name!r} has none. Calibrate it first."
             )

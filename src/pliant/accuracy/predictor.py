@@ -60,10 +60,21 @@ class AccuracyPredictor:
         DataError: too few rows, or an accuracy that is no finite number.
     """
 
-    def __init__(self, space: Space, architectures: Sequence[Architecture], top1: Sequence[float] | np.ndarray, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        space: Space,
+        architectures: Sequence[Architecture],
+        top1: Sequence[float] | np.ndarray,
+        *,
+        seed: int = 0,
+    ) -> None:
         self.space = space
         truth = np.asarray(top1, dtype=float)
-        if len(architectures) < FEWEST_ROWS or truth.shape != (len(architectures),) or not np.isfinite(truth).all():
+        if (
+            len(architectures) < FEWEST_ROWS
+            or truth.shape != (len(architectures),)
+            or not np.isfinite(truth).all()
+        ):
             raise DataError(
                 f"a predictor is fitted on at least {FEWEST_ROWS} architectures with one finite top-1 each, received {len(architectures)} "
                 f"and {truth.shape} of which {int(np.isfinite(truth).sum())} finite. Evaluate more architectures."
@@ -71,11 +82,16 @@ class AccuracyPredictor:
         features = space.features(architectures)
         folds = list(KFold(min(FOLDS, len(truth)), shuffle=True, random_state=seed).split(features))
         ridge = _held_out(features, truth, folds, _fit_ridge)
-        by_cost = {cost: _held_out(features, truth, folds, partial(_fit_svr, cost=cost)) for cost in SVR_COSTS}
+        by_cost = {
+            cost: _held_out(features, truth, folds, partial(_fit_svr, cost=cost))
+            for cost in SVR_COSTS
+        }
         cost = min(by_cost, key=lambda tried: float(np.square(by_cost[tried] - truth).sum()))
         self.svr_share = _best_share(ridge, by_cost[cost], truth)
         """Weight of the support-vector regression in the blend, 0 to 1; the rest is the ridge's."""
-        self.quality = _quality((1 - self.svr_share) * ridge + self.svr_share * by_cost[cost], truth)
+        self.quality = _quality(
+            (1 - self.svr_share) * ridge + self.svr_share * by_cost[cost], truth
+        )
         self._ridge = _fit_ridge(features, truth)
         self._svr = _fit_svr(features, truth, cost)
 
@@ -88,7 +104,10 @@ class AccuracyPredictor:
 
     def __call__(self, architectures: Sequence[Architecture]) -> list[Accuracy]:
         """Predicted accuracies, kept within 0 to 1; `images` is 0, since no image was looked at."""
-        return [Accuracy(float(top1), images=0) for top1 in np.clip(self.predict(architectures), 0.0, 1.0)]
+        return [
+            Accuracy(float(top1), images=0)
+            for top1 in np.clip(self.predict(architectures), 0.0, 1.0)
+        ]
 
 
 _Fitted = Callable[[np.ndarray], np.ndarray]

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pliant.accuracy.allocator import trim_freed_memory
 from pliant.accuracy.calibration import CALIBRATION_IMAGES, calibrate
 from pliant.accuracy.evaluation import pixels, top1
-from pliant.accuracy.training import Precision
 from pliant.data.splits import Split
 from pliant.metrics import Accuracy, Failed
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
+from pliant.training.allocator import trim_freed_memory
+from pliant.training.loop import Precision
 
 
 class SupernetEstimator:
@@ -31,14 +31,25 @@ class SupernetEstimator:
     """
 
     def __init__(
-        self, supernet: Supernet, train: Split, validation: Split, *, images: int = 2500, precision: Precision = "fp32", seed: int = 0
+        self,
+        supernet: Supernet,
+        train: Split,
+        validation: Split,
+        *,
+        images: int = 2500,
+        precision: Precision = "fp32",
+        seed: int = 0,
     ) -> None:
         self.supernet = supernet.eval()
         rng = np.random.default_rng(seed)
         subset = np.sort(rng.permutation(len(train))[:CALIBRATION_IMAGES])
-        self.calibration_images = pixels(train.batch(subset)[0]).to(next(supernet.parameters()).device)
+        self.calibration_images = pixels(train.batch(subset)[0]).to(
+            next(supernet.parameters()).device
+        )
         self.validation = validation
-        self._autocast = torch.autocast(self.calibration_images.device.type, torch.bfloat16, enabled=precision == "bf16")
+        self._autocast = torch.autocast(
+            self.calibration_images.device.type, torch.bfloat16, enabled=precision == "bf16"
+        )
         self._quick = validation.subset(np.sort(rng.permutation(len(validation))[:images]))
         self._known: dict[Architecture, Accuracy] = {}
 
@@ -57,7 +68,9 @@ class SupernetEstimator:
         if architecture not in self._known:
             with self._autocast:
                 network = self.network(architecture)
-                if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+                if not all(
+                    bool(tensor.isfinite().all()) for tensor in network.state_dict().values()
+                ):
                     return Failed("the network's weights or BatchNorm statistics are not finite")
                 self._known[architecture] = top1(network, self._quick)
         return self._known[architecture]

@@ -10,7 +10,9 @@ def main() -> None:
     import sys
     import warnings
 
-    warnings.simplefilter("ignore")  # warnings of libraries say nothing that the user of a command can act on
+    warnings.simplefilter(
+        "ignore"
+    )  # warnings of libraries say nothing that the user of a command can act on
     logging.getLogger().setLevel(logging.ERROR)
 
     from safetensors import SafetensorError
@@ -27,9 +29,15 @@ def main() -> None:
         cause = _system_error(fault)
         if cause.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        mend = "Allow writing there" if cause.errno in (errno.EACCES, errno.EROFS) else "Free some space"
+        mend = (
+            "Allow writing there"
+            if cause.errno in (errno.EACCES, errno.EROFS)
+            else "Free some space"
+        )
         place = cause.filename or "the disk"
-        complain(f"a run must be able to write; {place}: {cause.strerror}. {mend}, then start the same command again.")
+        complain(
+            f"a run must be able to write; {place}: {cause.strerror}. {mend}, then start the same command again."
+        )
         sys.exit(2)
 
 

@@ -13,19 +13,58 @@ if TYPE_CHECKING:
     from pliant.accelerator.network import NetworkMapping
     from pliant.workload import Workload
 
-app = typer.Typer(help="Accelerators on paper: chips, exact costs, and mappings proven to be the best.", no_args_is_help=True)
+app = typer.Typer(
+    help="Accelerators on paper: chips, exact costs, and mappings proven to be the best.",
+    no_args_is_help=True,
+)
 
-Model = Annotated[Path | None, typer.Argument(help="An ONNX file; left out where --space names a network.")]
-SpaceName = Annotated[str | None, typer.Option("--space", help="A search space instead of a file: digits, mobile-32, ofa-resnet50, ...")]
-Architecture = Annotated[str, typer.Option(help="A network of the space: largest, smallest, or its text form.")]
-Images = Annotated[str, typer.Option(help="Images that the network of a space gets, channels x size.")]
+Model = Annotated[
+    Path | None, typer.Argument(help="An ONNX file; left out where --space names a network.")
+]
+SpaceName = Annotated[
+    str | None,
+    typer.Option(
+        "--space", help="A search space instead of a file: digits, mobile-32, ofa-resnet50, ..."
+    ),
+]
+Architecture = Annotated[
+    str, typer.Option(help="A network of the space: largest, smallest, or its text form.")
+]
+Images = Annotated[
+    str, typer.Option(help="Images that the network of a space gets, channels x size.")
+]
 Classes = Annotated[int, typer.Option(min=1, help="Labels of the network of a space.")]
-ChipName = Annotated[str, typer.Option("--chip", help="A chip that ships (see `list`), or a TOML file.")]
-Objective = Annotated[str, typer.Option(help="energy, latency, edp (energy times delay), or a product such as energy^2*latency.")]
-Sizes = Annotated[list[str] | None, typer.Option("--size", help="What an open size of the ONNX input stands for, as batch=1. Repeatable.")]
-Skip = Annotated[list[str] | None, typer.Option(help="An operator without a cost of its own, passed through as free. Repeatable.")]
-Cache = Annotated[Path | None, typer.Option(help="Folder of results; layers of equal shape on equal chips are never mapped twice.")]
-Limit = Annotated[float, typer.Option(help="Seconds a layer shape; after them the best so far stands, with its gap. 0: no limit.")]
+ChipName = Annotated[
+    str, typer.Option("--chip", help="A chip that ships (see `list`), or a TOML file.")
+]
+Objective = Annotated[
+    str,
+    typer.Option(
+        help="energy, latency, edp (energy times delay), or a product such as energy^2*latency."
+    ),
+]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size", help="What an open size of the ONNX input stands for, as batch=1. Repeatable."
+    ),
+]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(help="An operator without a cost of its own, passed through as free. Repeatable."),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of results; layers of equal shape on equal chips are never mapped twice."
+    ),
+]
+Limit = Annotated[
+    float,
+    typer.Option(
+        help="Seconds a layer shape; after them the best so far stands, with its gap. 0: no limit."
+    ),
+]
 
 
 @app.command("list")
@@ -37,7 +76,9 @@ def list_chips() -> None:
         chip = load_chip(name)
         array = " x ".join(f"{axis.size} {axis.name} ({axis.loops})" for axis in chip.axes)
         buffer = f"{chip.buffer.total_bytes / 1024:,.0f} KiB buffer"
-        typer.echo(f"{name:16} {array}, {buffer}, {chip.clock_mhz:g} MHz, {chip.area_mm2:.2f} mm2 without wires")
+        typer.echo(
+            f"{name:16} {array}, {buffer}, {chip.clock_mhz:g} MHz, {chip.area_mm2:.2f} mm2 without wires"
+        )
         typer.echo(f"{'':16} {chip.source}")
 
 
@@ -69,7 +110,9 @@ def map_network(
         typer.echo(_layer_lines(number, best, hardware))
 
     limit = time_limit_s or float("inf")
-    mapped = map_workload(workload, hardware, objective, time_limit_s=limit, cache=cache, progress=progress)
+    mapped = map_workload(
+        workload, hardware, objective, time_limit_s=limit, cache=cache, progress=progress
+    )
     typer.echo(_total(mapped))
     if report is not None:
         from pliant.report.mapping import write_mapping_report
@@ -111,7 +154,9 @@ def _layer_index(layer: str, names: list[str]) -> int:
         return names.index(layer)
     if layer.isdecimal() and 1 <= int(layer) <= len(names):
         return int(layer) - 1
-    raise RecipeError(f"--layer is a name, or a number from 1 to {len(names)}; received {layer!r}. {nearest(layer, names)}")
+    raise RecipeError(
+        f"--layer is a name, or a number from 1 to {len(names)}; received {layer!r}. {nearest(layer, names)}"
+    )
 
 
 def _chip(name: str) -> Chip:
@@ -121,16 +166,24 @@ def _chip(name: str) -> Chip:
 
 
 def _workload(
-    model: Path | None, sizes: list[str], skip: list[str], space: str | None, architecture: str, images: str, classes: int
+    model: Path | None,
+    sizes: list[str],
+    skip: list[str],
+    space: str | None,
+    architecture: str,
+    images: str,
+    classes: int,
 ) -> Workload:
     """The network of an ONNX file, or of a space where one is named."""
-    from pliant.accelerator.onnx_import import onnx_workload
     from pliant.errors import RecipeError
+    from pliant.workload.onnx import onnx_workload
 
     if space is not None:
         return _of_space(model, space, architecture, images, classes)
     if model is None:
-        raise RecipeError("a network is needed: an ONNX file, or --space with the name of a search space.")
+        raise RecipeError(
+            "a network is needed: an ONNX file, or --space with the name of a search space."
+        )
     stated = {}
     for text in sizes:
         name, _, value = text.partition("=")
@@ -140,7 +193,9 @@ def _workload(
     return onnx_workload(model, sizes=stated, skip=skip)
 
 
-def _of_space(model: Path | None, name: str, architecture: str, images: str, classes: int) -> Workload:
+def _of_space(
+    model: Path | None, name: str, architecture: str, images: str, classes: int
+) -> Workload:
     from pliant.errors import RecipeError
     from pliant.spaces.presets import preset
 
@@ -167,7 +222,9 @@ def _layer_lines(number: int, best: BestMapping, chip: Chip) -> str:
 
 def _total(mapped: NetworkMapping) -> str:
     energy = _energy(mapped.energy, mapped.chip.energy.unit)
-    proven = "every mapping proven best" if mapped.proven else "not every mapping proven (time limit)"
+    proven = (
+        "every mapping proven best" if mapped.proven else "not every mapping proven (time limit)"
+    )
     return (
         f"{len(mapped.layers)} layers, {mapped.distinct} shapes on {mapped.chip.name}: {mapped.latency_ms:.4g} ms, {energy}, "
         f"utilisation {mapped.utilisation:.1%}; {proven}, {mapped.seconds:.1f} s"
@@ -175,4 +232,8 @@ def _total(mapped: NetworkMapping) -> str:
 
 
 def _energy(energy: float, unit: str) -> str:
-    return f"{energy * 1e-9:.4g} mJ" if unit == "picojoule" else f"{energy / 1e6:,.4g} million MAC energies"
+    return (
+        f"{energy * 1e-9:.4g} mJ"
+        if unit == "picojoule"
+        else f"{energy / 1e6:,.4g} million MAC energies"
+    )

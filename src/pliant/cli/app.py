@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 import pliant
 from pliant.errors import RecipeError
 
 if TYPE_CHECKING:
-    from pliant.pipeline.run import Run
+    from pliant.runs.run import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,21 +33,46 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From labelled images, a device and a limit to a measured, exported network.",
 )
-screen = Console(quiet=os.environ.get("RANK", "0") != "0")  # of the processes that torchrun starts, one speaks
+screen = Console(
+    quiet=os.environ.get("RANK", "0") != "0"
+)  # of the processes that torchrun starts, one speaks
 _errors = Console(stderr=True, soft_wrap=True)
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe by name (digits, fashion-mnist, cifar10) or path, or a run directory.")]
-Data = Annotated[str | None, typer.Option(help="Images: a folder, a parquet or .npz file, hf:NAME, or a name.")]
-Limits = Annotated[list[str] | None, typer.Option("--limit", help="As latency_ms=2, parameters=300k, peak_memory=256kB. Repeatable.")]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe by name (digits, fashion-mnist, cifar10) or path, or a run directory."
+    ),
+]
+Data = Annotated[
+    str | None, typer.Option(help="Images: a folder, a parquet or .npz file, hf:NAME, or a name.")
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", help="As latency_ms=2, parameters=300k, peak_memory=256kB. Repeatable."
+    ),
+]
 SpaceName = Annotated[
-    str | None, typer.Option("--space", help="Search space: digits, mobile-32, plain-32, ofa-mobilenetv3, ofa-resnet50, nas-bench-201.")
+    str | None,
+    typer.Option(
+        "--space",
+        help="Search space: digits, mobile-32, plain-32, ofa-mobilenetv3, ofa-resnet50, nas-bench-201.",
+    ),
 ]
 Schedule = Annotated[str | None, typer.Option(help="sandwich or progressive-shrinking.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
 Into = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]
-TrainOn = Annotated[str | None, typer.Option("--train-on", help="Where to train, as PyTorch names it: cpu, cuda.")]
-ProfileFile = Annotated[Path | None, typer.Option("--device", help="A device profile made before, instead of measuring this machine.")]
+TrainOn = Annotated[
+    str | None, typer.Option("--train-on", help="Where to train, as PyTorch names it: cpu, cuda.")
+]
+ProfileFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--device", help="A device profile made before, instead of measuring this machine."
+    ),
+]
 
 
 def complain(message: str) -> None:
@@ -50,12 +82,18 @@ def complain(message: str) -> None:
 
 def say(message: str, *, about: Path | None = None) -> None:
     """Print a line of result, after the file or folder that it is about."""
-    line = Text.assemble((f"{about}", "bold"), ": " if message else "", message) if about else Text(message)
+    line = (
+        Text.assemble((f"{about}", "bold"), ": " if message else "", message)
+        if about
+        else Text(message)
+    )
     screen.print(line, soft_wrap=True)
 
 
 @contextmanager
-def opened(recipe: str, into: Path | None = None, *, parallel: bool = False, **changes: Any) -> Iterator[Run]:
+def opened(
+    recipe: str, into: Path | None = None, *, parallel: bool = False, **changes: Any
+) -> Iterator[Run]:
     """The run that the options of a command describe.
 
     A command imports what needs PyTorch inside of this, so that a mistake in an option is answered at once.
@@ -63,22 +101,33 @@ def opened(recipe: str, into: Path | None = None, *, parallel: bool = False, **c
     Args:
         parallel: whether torchrun may start the command several times.
     """
-    from pliant.pipeline.recipe import load_recipe
+    from pliant.runs.recipe import load_recipe
 
     if not parallel and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError("of all commands only pliant train runs under torchrun. Train with it, then start this one alone.")
-    given = {key.replace("__", "."): value for key, value in changes.items() if value not in (None, [], ())}
+        raise RecipeError(
+            "of all commands only pliant train runs under torchrun. Train with it, then start this one alone."
+        )
+    given = {
+        key.replace("__", "."): value
+        for key, value in changes.items()
+        if value not in (None, [], ())
+    }
     folder = Path(recipe)
     begun = (folder / "recipe.toml").is_file()
     if begun and into is not None:
-        raise RecipeError(f"{recipe} is the directory of a run and goes on there. To begin another: {folder / 'recipe.toml'} --into {into}")
+        raise RecipeError(
+            f"{recipe} is the directory of a run and goes on there. To begin another: {folder / 'recipe.toml'} --into {into}"
+        )
     resolved = load_recipe(str(folder / "recipe.toml") if begun else recipe, given)
 
-    from pliant.accuracy.allocator import keep_freed_memory
-    from pliant.pipeline.run import Run
+    from pliant.runs.run import Run
+    from pliant.training.allocator import keep_freed_memory
 
     keep_freed_memory()
-    with interruptible(), Run(folder if begun else into or Path("runs") / resolved.name, resolved) as held:
+    with (
+        interruptible(),
+        Run(folder if begun else into or Path("runs") / resolved.name, resolved) as held,
+    ):
         yield held
 
 
@@ -114,7 +163,9 @@ def bars() -> Iterator[Any]:
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
     if version:
         say(pliant.__version__)
         raise typer.Exit

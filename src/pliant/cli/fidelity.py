@@ -14,19 +14,37 @@ from pliant.cli.app import Seed, app, say, screen
 @app.command()
 def fidelity(
     scores: Annotated[Path, typer.Argument(help="A table that pliant score --out wrote.")],
-    truth: Annotated[Path, typer.Option(help="CSV with a column arch or architecture and one of accuracies.")],
-    column: Annotated[str | None, typer.Option(help="Column of the accuracies; the first that says so if not given.")] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Networks that count as the top; a tenth if not given.")] = None,
+    truth: Annotated[
+        Path, typer.Option(help="CSV with a column arch or architecture and one of accuracies.")
+    ],
+    column: Annotated[
+        str | None,
+        typer.Option(help="Column of the accuracies; the first that says so if not given."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Networks that count as the top; a tenth if not given."),
+    ] = None,
     seed: Seed = None,
-    out: Annotated[Path | None, typer.Option(help="The page with the picture; beside the table if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page with the picture; beside the table if not given.")
+    ] = None,
 ) -> None:
     """Compare scores with known accuracies: signed rank correlations with intervals, beside parameters and MACs."""
-    from pliant.pipeline.fidelity import judge_table
-    from pliant.report.fidelity import explained, spelled_estimate, write_fidelity_page
+    from pliant.report.ranking import explained, spelled_estimate, write_fidelity_page
+    from pliant.scoring.ground_truth import judge_table
 
     judged = judge_table(scores, truth, column=column, top=top, seed=seed or 0)
     table = Table(
-        "score", "Kendall", "Spearman", "at equal size", "over parameters", f"of top {judged.rows[0].top}", "regret", "time", "failed"
+        "score",
+        "Kendall",
+        "Spearman",
+        "at equal size",
+        "over parameters",
+        f"of top {judged.rows[0].top}",
+        "regret",
+        "time",
+        "failed",
     )
     for row in judged.rows:
         figures = (row.kendall, row.spearman, row.equal_size, row.over_parameters)

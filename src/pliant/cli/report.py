@@ -9,7 +9,7 @@ from pliant.cli.app import RecipeArgument, app, opened, say
 def report(recipe: RecipeArgument) -> None:
     """Write report.html from summary.json."""
     with opened(recipe) as run:
-        from pliant.pipeline.summary import write_page
+        from pliant.runs.summary import write_page
 
         write_page(run)
         say("", about=run.folder / "report.html")

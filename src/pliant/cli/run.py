@@ -44,8 +44,10 @@ def run(
         "train__epochs": epochs,
         "seed": seed,
     }
-    with opened(recipe, into, **changes, device__profile=str(device) if device else None) as opened_run:
-        from pliant.pipeline.whole import run_all
+    with opened(
+        recipe, into, **changes, device__profile=str(device) if device else None
+    ) as opened_run:
+        from pliant.runs.workflow import run_all
 
         with bars() as progress:
             result = run_all(opened_run, device=train_on, progress=progress)
@@ -53,6 +55,9 @@ def run(
         latency = delivered.fresh_latency_ms or chosen.cost.latency_ms
         say(str(chosen.architecture), about=delivered.folder)
         limits = ", ".join(opened_run.recipe.limits)
-        say(f"{latency:.4g} ms {'measured' if delivered.fresh_latency_ms else 'predicted'}" + (f", limits {limits}" if limits else ""))
+        say(
+            f"{latency:.4g} ms {'measured' if delivered.fresh_latency_ms else 'predicted'}"
+            + (f", limits {limits}" if limits else "")
+        )
         say(f"{delivered.test_top1:.2%} of {delivered.test_images} test images")
         say("the report", about=opened_run.folder / "report.html")

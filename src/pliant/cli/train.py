@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from pliant.cli.app import Data, Epochs, Into, RecipeArgument, Schedule, Seed, SpaceName, TrainOn, app, bars, opened, say
+from pliant.cli.app import (
+    Data,
+    Epochs,
+    Into,
+    RecipeArgument,
+    Schedule,
+    Seed,
+    SpaceName,
+    TrainOn,
+    app,
+    bars,
+    opened,
+    say,
+)
 
 
 @app.command()
@@ -19,9 +32,15 @@ def train(
     into: Into = None,
 ) -> None:
     """Train the supernet, from its last checkpoint where there is one; under torchrun, in parallel."""
-    changes: dict[str, Any] = {"data__source": data, "space": space, "train__schedule": schedule, "train__epochs": epochs, "seed": seed}
+    changes: dict[str, Any] = {
+        "data__source": data,
+        "space": space,
+        "train__schedule": schedule,
+        "train__epochs": epochs,
+        "seed": seed,
+    }
     with opened(recipe, into, parallel=True, **changes) as run:
-        from pliant.pipeline.train import train_supernet
+        from pliant.runs.train import train_supernet
 
         with bars() as progress:
             train_supernet(run, device=train_on, progress=progress)

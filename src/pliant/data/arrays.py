@@ -17,9 +17,24 @@ from pliant.errors import DataError
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package `dataset-fashion-mnist` puts the files."""
 
-FASHION_MNIST_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
-_NPZ_KEYS: dict[SplitName, tuple[str, ...]] = {"train": ("_train", ""), "validation": ("_validation", "_val"), "test": ("_test",)}
+_NPZ_KEYS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("_train", ""),
+    "validation": ("_validation", "_val"),
+    "test": ("_test",),
+}
 """What follows x and y in the names of a split's arrays."""
 
 
@@ -30,7 +45,10 @@ def read_digits() -> Source:
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     return make_source(
-        "digits", {"train": ArrayPictures(pixels)}, {"train": digits.target}, tuple(str(name) for name in digits.target_names)
+        "digits",
+        {"train": ArrayPictures(pixels)},
+        {"train": digits.target},
+        tuple(str(name) for name in digits.target_names),
     )
 
 
@@ -41,8 +59,14 @@ def read_fashion_mnist(folder: Path) -> Source:
         DataError: a file is missing or damaged.
     """
     stems: dict[SplitName, str] = {"train": "train", "test": "t10k"}
-    pictures = {split: ArrayPictures(_read_idx(folder / f"{stem}-images-idx3-ubyte.gz", 3)[..., None]) for split, stem in stems.items()}
-    labels = {split: _read_idx(folder / f"{stem}-labels-idx1-ubyte.gz", 1) for split, stem in stems.items()}
+    pictures = {
+        split: ArrayPictures(_read_idx(folder / f"{stem}-images-idx3-ubyte.gz", 3)[..., None])
+        for split, stem in stems.items()
+    }
+    labels = {
+        split: _read_idx(folder / f"{stem}-labels-idx1-ubyte.gz", 1)
+        for split, stem in stems.items()
+    }
     return make_source("fashion-mnist", pictures, labels, FASHION_MNIST_CLASSES)
 
 
@@ -51,11 +75,15 @@ def _read_idx(path: Path, dimensions: int) -> Pixels:
     try:
         raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as fault:
-        raise DataError(f"Fashion-MNIST is read from four gzip files; {path} cannot be read: {fault}. Install it anew.") from fault
+        raise DataError(
+            f"Fashion-MNIST is read from four gzip files; {path} cannot be read: {fault}. Install it anew."
+        ) from fault
     start = 4 + 4 * dimensions
     shape = tuple(int(size) for size in np.frombuffer(raw[4:start], ">u4"))
     if raw[:4] != bytes((0, 0, 8, dimensions)) or len(raw) != start + int(np.prod(shape)):
-        raise DataError(f"an IDX file holds as many bytes as its head says; {path} does not. Install it anew.")
+        raise DataError(
+            f"an IDX file holds as many bytes as its head says; {path} does not. Install it anew."
+        )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
@@ -69,14 +97,22 @@ def read_npz(path: Path) -> Source:
         DataError: other names, shapes, types or values; a file that is no .npz, or holds Python objects.
     """
     arrays = _named_arrays(path)
-    pairs = {split: pair for split, ends in _NPZ_KEYS.items() if (pair := _find_pair(arrays, ends, path)) is not None}
+    pairs = {
+        split: pair
+        for split, ends in _NPZ_KEYS.items()
+        if (pair := _find_pair(arrays, ends, path)) is not None
+    }
     if "train" not in pairs:
         raise DataError(
             f"an .npz file holds x and y, or x_train, y_train, x_test and y_test; "
             f"{path} holds {', '.join(arrays) or 'nothing'}. Rename the arrays."
         )
-    pictures = {split: ArrayPictures(_pixels(x, f"{path}, {split}")) for split, (x, _) in pairs.items()}
-    labels = {split: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for split, (_, y) in pairs.items()}
+    pictures = {
+        split: ArrayPictures(_pixels(x, f"{path}, {split}")) for split, (x, _) in pairs.items()
+    }
+    labels = {
+        split: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for split, (_, y) in pairs.items()
+    }
     return make_source(path.stem, pictures, labels, None)
 
 
@@ -84,21 +120,35 @@ def _named_arrays(path: Path) -> dict[str, NDArray]:
     try:
         with path.open("rb") as raw:
             file = np.load(raw, allow_pickle=False)
-            arrays = {name: file[name] for name in file.files} if isinstance(file, np.lib.npyio.NpzFile) else None
+            arrays = (
+                {name: file[name] for name in file.files}
+                if isinstance(file, np.lib.npyio.NpzFile)
+                else None
+            )
     except (OSError, EOFError, zipfile.BadZipFile) as fault:
-        raise DataError(f"an .npz file is written by numpy.savez; {path} cannot be read: {fault}. Write it anew.") from fault
+        raise DataError(
+            f"an .npz file is written by numpy.savez; {path} cannot be read: {fault}. Write it anew."
+        ) from fault
     except ValueError as fault:
-        raise DataError(f"arrays hold numbers or text, not Python objects, which could run code; {path}: {fault}.") from fault
+        raise DataError(
+            f"arrays hold numbers or text, not Python objects, which could run code; {path}: {fault}."
+        ) from fault
     if arrays is None:
-        raise DataError(f"an .npz file holds named arrays; {path} holds one without. Use numpy.savez(path, x=..., y=...).")
+        raise DataError(
+            f"an .npz file holds named arrays; {path} holds one without. Use numpy.savez(path, x=..., y=...)."
+        )
     return arrays
 
 
-def _find_pair(arrays: Mapping[str, NDArray], ends: tuple[str, ...], path: Path) -> tuple[NDArray, NDArray] | None:
+def _find_pair(
+    arrays: Mapping[str, NDArray], ends: tuple[str, ...], path: Path
+) -> tuple[NDArray, NDArray] | None:
     for end in ends:
         x, y = f"x{end}", f"y{end}"
         if (x in arrays) != (y in arrays):
-            raise DataError(f"images x and labels y come in pairs; {path} has only one of {x} and {y}. Add the other.")
+            raise DataError(
+                f"images x and labels y come in pairs; {path} has only one of {x} and {y}. Add the other."
+            )
         if x in arrays:
             return arrays[x], arrays[y]
     return None
@@ -111,7 +161,9 @@ def _pixels(x: NDArray, where: str) -> Pixels:
     elif x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3):
         x = x.transpose(0, 2, 3, 1)
     if x.ndim != 4 or x.shape[3] not in (1, 3) or min(x.shape) == 0:
-        raise DataError(f"images are (N, height, width) with 1 or 3 channels before or after the size; {where}, has shape {x.shape}.")
+        raise DataError(
+            f"images are (N, height, width) with 1 or 3 channels before or after the size; {where}, has shape {x.shape}."
+        )
     if x.dtype == np.uint8:
         return x
     top = {"f": 1, "i": 255, "u": 255}.get(x.dtype.kind)

@@ -35,11 +35,17 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.pad < 0 or self.cutout < 0:
-            raise RecipeError(f"pad and cutout are counts of pixels from 0; received {self.pad} and {self.cutout}.")
+            raise RecipeError(
+                f"pad and cutout are counts of pixels from 0; received {self.pad} and {self.cutout}."
+            )
         if not self.fill or not all(0 <= value <= 1 for value in self.fill):
-            raise RecipeError(f"fill is a colour, one value from 0 to 1 a channel; received {self.fill}.")
+            raise RecipeError(
+                f"fill is a colour, one value from 0 to 1 a channel; received {self.fill}."
+            )
 
-    def __call__(self, images: Tensor, generator: torch.Generator, *, mirrored: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, images: Tensor, generator: torch.Generator, *, mirrored: Tensor | None = None
+    ) -> Tensor:
         """Vary a batch.
 
         Args:
@@ -55,12 +61,21 @@ class Augmentation:
         """
         count, _, height, width = images.shape
         if self.pad >= min(height, width):
-            raise DataError(f"images can be shifted by less than their size; received pad {self.pad} and {height}x{width} images.")
+            raise DataError(
+                f"images can be shifted by less than their size; received pad {self.pad} and {height}x{width} images."
+            )
         if self.pad or self.flip or mirrored is not None:
             images = self._moved(images, generator, mirrored)
-        pixels = images.float().div_(255) if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
+        pixels = (
+            images.float().div_(255)
+            if images.dtype == torch.uint8
+            else images.to(torch.float32, copy=True)
+        )
         if self.cutout:
-            inside = _spans(count, height, self.cutout, generator)[:, :, None] & _spans(count, width, self.cutout, generator)[:, None, :]
+            inside = (
+                _spans(count, height, self.cutout, generator)[:, :, None]
+                & _spans(count, width, self.cutout, generator)[:, None, :]
+            )
             fill = torch.tensor(self.fill, device=pixels.device).view(1, -1, 1, 1)
             pixels = torch.where(inside[:, None].to(pixels.device), fill, pixels)
         return pixels
@@ -68,16 +83,28 @@ class Augmentation:
     def _moved(self, images: Tensor, generator: torch.Generator, mirrored: Tensor | None) -> Tensor:
         """Shift and mirror by gathering: the source pixel of each pixel is a row offset plus a column offset."""
         count, channels, height, width = images.shape
-        rows, columns = torch.arange(height).expand(count, -1), torch.arange(width).expand(count, -1)
+        rows, columns = (
+            torch.arange(height).expand(count, -1),
+            torch.arange(width).expand(count, -1),
+        )
         if self.flip and mirrored is None:
             mirrored = torch.rand(count, generator=generator) < 0.5
         if mirrored is not None:
             columns = torch.where(mirrored.cpu()[:, None], columns.flip(1), columns)
         if self.pad:
             shifts = torch.randint(-self.pad, self.pad + 1, (2, count, 1), generator=generator)
-            rows, columns = _reflected(rows + shifts[0], height), _reflected(columns + shifts[1], width)
-        source = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, -1).to(images.device)
-        return images.reshape(count, channels, -1).gather(2, source.expand(-1, channels, -1)).view(images.shape)
+            rows, columns = (
+                _reflected(rows + shifts[0], height),
+                _reflected(columns + shifts[1], width),
+            )
+        source = (
+            (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, -1).to(images.device)
+        )
+        return (
+            images.reshape(count, channels, -1)
+            .gather(2, source.expand(-1, channels, -1))
+            .view(images.shape)
+        )
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:

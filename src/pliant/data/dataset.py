@@ -58,9 +58,13 @@ def survey(split: Split) -> Survey:
         images = split.batch(rows[start : start + _CHUNK])[0]
         digest.update(images.numpy().data)
         found = [torch.bincount(channel.reshape(-1), minlength=256) for channel in images.unbind(1)]
-        histograms = [old + new for old, new in zip(histograms, found, strict=True)] if histograms else found
+        histograms = (
+            [old + new for old, new in zip(histograms, found, strict=True)] if histograms else found
+        )
     moments = [_moments(histogram.numpy()) for histogram in histograms]
-    return Survey(digest.digest(), tuple(mean for mean, _ in moments), tuple(std for _, std in moments))
+    return Survey(
+        digest.digest(), tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
+    )
 
 
 def _moments(histogram: NDArray[np.int64]) -> tuple[float, float]:
@@ -75,11 +79,15 @@ def evenly(count: int, most: int) -> NDArray[np.int64]:
     return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)
 
 
-def fingerprint(classes: tuple[str, ...], shape: tuple[int, int], digests: tuple[bytes, ...]) -> str:
+def fingerprint(
+    classes: tuple[str, ...], shape: tuple[int, int], digests: tuple[bytes, ...]
+) -> str:
     """One text for what was surveyed.
 
     Args:
         shape: channels and size.
         digests: of train, validation and test.
     """
-    return hashlib.sha256(json.dumps([classes, shape, [digest.hex() for digest in digests]]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([classes, shape, [digest.hex() for digest in digests]]).encode()
+    ).hexdigest()

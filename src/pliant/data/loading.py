@@ -71,7 +71,14 @@ def load(
         )
     if image_size is not None and image_size < 1:
         raise DataError(f"images have a size from 1 pixel; received {image_size}.")
-    return _assemble(_read(source, memory_budget_bytes), seed, image_size, memory_budget_bytes, validation_share, test_share)
+    return _assemble(
+        _read(source, memory_budget_bytes),
+        seed,
+        image_size,
+        memory_budget_bytes,
+        validation_share,
+        test_share,
+    )
 
 
 def _read(source: str | Path, memory_budget_bytes: int) -> Source:
@@ -93,34 +100,54 @@ def _read(source: str | Path, memory_budget_bytes: int) -> Source:
         return tables.read_folder(path)
     if path.suffix == ".npz":
         return arrays.read_npz(path)
-    raise DataError(f"a file of images is .parquet or .npz; received {path}. Convert it, or give a folder with a folder for each class.")
+    raise DataError(
+        f"a file of images is .parquet or .npz; received {path}. Convert it, or give a folder with a folder for each class."
+    )
 
 
 def _unknown(source: str | Path) -> DataError:
     if isinstance(source, Path) or os.sep in source or Path(source).suffix:
-        return DataError(f"a path to images exists; {str(source)!r} does not. Check the spelling and the folder you are in.")
+        return DataError(
+            f"a path to images exists; {str(source)!r} does not. Check the spelling and the folder you are in."
+        )
     return DataError(
         f"a data set is a known name, an existing path, or hf:NAME for the Hugging Face hub; received {source!r}. {nearest(source, KNOWN)}"
     )
 
 
 def _assemble(
-    source: Source, seed: int, image_size: int | None, memory_budget_bytes: int, validation_share: float, test_share: float
+    source: Source,
+    seed: int,
+    image_size: int | None,
+    memory_budget_bytes: int,
+    validation_share: float,
+    test_share: float,
 ) -> DataSet:
-    headers = source.parts["train"].pictures.headers(evenly(len(source.parts["train"].labels), _HEADERS))
+    headers = source.parts["train"].pictures.headers(
+        evenly(len(source.parts["train"].labels), _HEADERS)
+    )
     channels = 1 if all(header.gray for header in headers) else 3
     size = image_size or _default_size(headers)
     count = sum(len(part.labels) for part in source.parts.values())
     streams = count * channels * size * size > memory_budget_bytes
-    splits = {name: Split(_store(part.pictures, channels, size, streams), part.labels) for name, part in source.parts.items()}
+    splits = {
+        name: Split(_store(part.pictures, channels, size, streams), part.labels)
+        for name, part in source.parts.items()
+    }
     train = splits["train"]
     staying = np.arange(len(train))
     if "test" not in splits:
-        staying, cut = stratified_cut(train.labels, test_share, _TEST_SEED, part="test", classes=source.classes)
+        staying, cut = stratified_cut(
+            train.labels, test_share, _TEST_SEED, part="test", classes=source.classes
+        )
         splits["test"] = train.subset(cut)
     if "validation" not in splits:
-        share = validation_share if len(staying) == len(train) else validation_share / (1 - test_share)
-        kept, cut = stratified_cut(train.labels[staying], share, seed, part="validation", classes=source.classes)
+        share = (
+            validation_share if len(staying) == len(train) else validation_share / (1 - test_share)
+        )
+        kept, cut = stratified_cut(
+            train.labels[staying], share, seed, part="validation", classes=source.classes
+        )
         splits["validation"] = train.subset(staying[cut])
         staying = staying[kept]
     splits["train"] = train.subset(staying)
@@ -135,7 +162,9 @@ def _assemble(
         test=TestSplit(splits["test"]),
         mean=surveys["train"].mean,
         std=surveys["train"].std,
-        fingerprint=fingerprint(source.classes, (channels, size), tuple(one.digest for one in surveys.values())),
+        fingerprint=fingerprint(
+            source.classes, (channels, size), tuple(one.digest for one in surveys.values())
+        ),
     )
 
 

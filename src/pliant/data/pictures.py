@@ -30,7 +30,15 @@ Pixels = NDArray[np.uint8]
 GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 """Pillow's names of pictures without colour."""
 
-_CANNOT_READ = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+_CANNOT_READ = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 """What Pillow raises on damaged files."""
 
 _CHUNK, _GROUP = 4096, 16
@@ -130,7 +138,9 @@ class TablePictures:
         result = torch.empty((len(rows), channels, size, size), dtype=torch.uint8)
         start = 0
         for chunk in self._chunks(rows, lambda picture: _fit(picture, channels, size)):
-            result[start : start + len(chunk)] = torch.from_numpy(np.stack(chunk)).permute(0, 3, 1, 2)
+            result[start : start + len(chunk)] = torch.from_numpy(np.stack(chunk)).permute(
+                0, 3, 1, 2
+            )
             start += len(chunk)
         return result
 
@@ -141,24 +151,40 @@ class TablePictures:
             encoded = self.table[wanted][self.column].to_pylist()
             yield self._read_all(wanted, encoded, read)
 
-    def _read_all(self, rows: Rows, encoded: list[dict[str, Any]], read: Callable[[Image.Image], T]) -> list[T]:
+    def _read_all(
+        self, rows: Rows, encoded: list[dict[str, Any]], read: Callable[[Image.Image], T]
+    ) -> list[T]:
         def read_group(first: int) -> list[T]:
             group = slice(first, first + _GROUP)
-            return [self._read(row, one, read) for row, one in zip(rows[group].tolist(), encoded[group], strict=True)]
+            return [
+                self._read(row, one, read)
+                for row, one in zip(rows[group].tolist(), encoded[group], strict=True)
+            ]
 
         firsts = range(0, len(rows), _GROUP)
         # Pillow warns of odd metadata, which does no harm. Filters are set here, once, as threads share them.
-        with warnings.catch_warnings(), ThreadPoolExecutor(min(len(firsts), os.cpu_count() or 1)) as threads:
+        with (
+            warnings.catch_warnings(),
+            ThreadPoolExecutor(min(len(firsts), os.cpu_count() or 1)) as threads,
+        ):
             warnings.simplefilter("ignore")
             return [result for group in threads.map(read_group, firsts) for result in group]
 
     def _read(self, row: int, encoded: dict[str, Any], read: Callable[[Image.Image], T]) -> T:
         try:
-            with Image.open(encoded["path"] if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])) as picture:
+            with Image.open(
+                encoded["path"] if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
+            ) as picture:
                 return read(picture)
         except _CANNOT_READ as fault:
-            where = encoded["path"] if encoded["bytes"] is None else f"row {row} ({encoded['path'] or 'no file name'}) of {self.source}"
-            raise DataError(f"every image can be decoded; {where} cannot: {fault}. Replace or remove it.") from fault
+            where = (
+                encoded["path"]
+                if encoded["bytes"] is None
+                else f"row {row} ({encoded['path'] or 'no file name'}) of {self.source}"
+            )
+            raise DataError(
+                f"every image can be decoded; {where} cannot: {fault}. Replace or remove it."
+            ) from fault
 
 
 def _header(picture: Image.Image) -> Header:
@@ -170,8 +196,12 @@ def _header(picture: Image.Image) -> Header:
 def _fit(picture: Image.Image, channels: int, size: int) -> Pixels:
     """Pixels of one picture, (size, size, channels)."""
     if min(picture.size) > size:
-        picture.draft(None, (size, size))  # JPEG decodes to 1/2, 1/4 or 1/8 at a fraction of the cost; others ignore it
-    upright = _of_eight_bits(ImageOps.exif_transpose(picture)).convert("L" if channels == 1 else "RGB")
+        picture.draft(
+            None, (size, size)
+        )  # JPEG decodes to 1/2, 1/4 or 1/8 at a fraction of the cost; others ignore it
+    upright = _of_eight_bits(ImageOps.exif_transpose(picture)).convert(
+        "L" if channels == 1 else "RGB"
+    )
     if upright.size != (size, size):
         upright = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(upright).reshape(size, size, channels)
@@ -180,7 +210,9 @@ def _fit(picture: Image.Image, channels: int, size: int) -> Pixels:
 def _of_eight_bits(picture: Image.Image) -> Image.Image:
     """Pillow clips 16-bit gray to white where it converts; keep the upper eight bits instead."""
     if picture.mode.startswith("I"):
-        return Image.fromarray((np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        return Image.fromarray(
+            (np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        )
     if picture.mode == "P" and "transparency" in picture.info:
         return picture.convert("RGBA")
     return picture

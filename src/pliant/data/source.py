@@ -13,7 +13,11 @@ from pliant.data.pictures import Pictures
 from pliant.errors import DataError
 
 SplitName = Literal["train", "validation", "test"]
-SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test",),
+}
 """What folders and files of a split are called."""
 
 
@@ -37,7 +41,10 @@ class Source:
 
 
 def make_source(
-    name: str, pictures: Mapping[SplitName, Pictures], labels: Mapping[SplitName, NDArray], classes: tuple[str, ...] | None
+    name: str,
+    pictures: Mapping[SplitName, Pictures],
+    labels: Mapping[SplitName, NDArray],
+    classes: tuple[str, ...] | None,
 ) -> Source:
     """Check the labels and number the classes.
 
@@ -56,9 +63,15 @@ def make_source(
                 f"labels are one whole number or one text an image; {name}, {split}, has {raw.dtype} of shape {raw.shape}. Convert them."
             )
         if len(raw) != len(pictures[split]):
-            raise DataError(f"every image has one label; {name}, {split}, has {len(pictures[split])} images and {len(raw)} labels.")
+            raise DataError(
+                f"every image has one label; {name}, {split}, has {len(pictures[split])} images and {len(raw)} labels."
+            )
     # Public benchmarks often keep the labels of their test images secret: such images can test nothing here.
-    kept = [split for split, raw in labels.items() if split == "train" or (len(raw) and not (raw.dtype.kind == "i" and (raw == -1).all()))]
+    kept = [
+        split
+        for split, raw in labels.items()
+        if split == "train" or (len(raw) and not (raw.dtype.kind == "i" and (raw == -1).all()))
+    ]
     known = np.unique(labels["train"]) if classes is None else np.arange(len(classes))
     names = tuple(str(label) for label in known) if classes is None else tuple(classes)
     numbered = {split: _numbered(labels[split], known, names, f"{name}, {split}") for split in kept}
@@ -66,7 +79,9 @@ def make_source(
     return Source(name, names, {split: Part(pictures[split], numbered[split]) for split in kept})
 
 
-def _numbered(raw: NDArray, known: NDArray, names: tuple[str, ...], where: str) -> NDArray[np.int64]:
+def _numbered(
+    raw: NDArray, known: NDArray, names: tuple[str, ...], where: str
+) -> NDArray[np.int64]:
     """The class index of each label, which is one of the known numbers or a class's name."""
     if "U" in (raw.dtype.kind, known.dtype.kind):
         raw, known = raw.astype(np.str_), np.array(names)
@@ -83,7 +98,9 @@ def _numbered(raw: NDArray, known: NDArray, names: tuple[str, ...], where: str) 
 
 def _require_classes(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]) -> None:
     if len(classes) < 2:
-        raise DataError(f"images are told apart by at least two classes; {name} has {len(classes)}: {', '.join(classes) or 'none'}.")
+        raise DataError(
+            f"images are told apart by at least two classes; {name} has {len(classes)}: {', '.join(classes) or 'none'}."
+        )
     counts = np.bincount(labels, minlength=len(classes))
     empty = [classes[index] for index in np.flatnonzero(counts == 0)]
     if empty:

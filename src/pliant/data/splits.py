@@ -57,13 +57,17 @@ class Split:
         rows: the split's rows of the store; all of them where None.
     """
 
-    def __init__(self, store: ImageStore, labels: NDArray[np.integer], rows: Rows | None = None) -> None:
+    def __init__(
+        self, store: ImageStore, labels: NDArray[np.integer], rows: Rows | None = None
+    ) -> None:
         self._store = store
         self._rows = np.arange(len(store)) if rows is None else np.asarray(rows, dtype=np.int64)
         self.labels: NDArray[np.int64] = np.array(labels, dtype=np.int64)
         self.labels.flags.writeable = False
         if len(self._rows) != len(self.labels):
-            raise DataError(f"every image has one label; received {len(self._rows)} images and {len(self.labels)} labels.")
+            raise DataError(
+                f"every image has one label; received {len(self._rows)} images and {len(self.labels)} labels."
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -118,14 +122,18 @@ class TestSplit:
             DataError: no purpose given.
         """
         if not purpose.strip():
-            raise DataError("the test split is opened for a purpose that is written down; received none. Say what it is for.")
+            raise DataError(
+                "the test split is opened for a purpose that is written down; received none. Say what it is for."
+            )
         if self.on_open is not None:
             self.on_open(purpose)
         self._purposes.append(purpose)
         return self._split
 
 
-def stratified_cut(labels: NDArray[np.integer], share: float, seed: int, *, part: str, classes: tuple[str, ...]) -> tuple[Rows, Rows]:
+def stratified_cut(
+    labels: NDArray[np.integer], share: float, seed: int, *, part: str, classes: tuple[str, ...]
+) -> tuple[Rows, Rows]:
     """Cut a share of every class off, at least one image of each.
 
     Args:

@@ -32,7 +32,11 @@ _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "y")
 def _quiet() -> Iterator[Any]:
     """`datasets` and the hub's client without progress bars and messages, as only the command line writes; hands out the library."""
     import datasets
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
     from huggingface_hub.utils import logging as hub_logging
 
     bars, hub_bars = not datasets.are_progress_bars_disabled(), not are_progress_bars_disabled()
@@ -60,28 +64,45 @@ def read_folder(folder: Path) -> Source:
     """
     inside = _folders(folder)
     split_folders: dict[SplitName, Path] = {
-        split: found for split, words in SPLIT_WORDS.items() for found in inside if found.name.lower() in words
+        split: found
+        for split, words in SPLIT_WORDS.items()
+        for found in inside
+        if found.name.lower() in words
     }
     if "train" not in split_folders or not _folders(split_folders["train"]):
         split_folders = {"train": folder}  # a class may well be called "train"
     elif len(split_folders) < len(inside):
         strange = next(found for found in inside if found not in split_folders.values())
-        raise DataError(f"beside {folder}/train stand only validation and test folders; {strange.name!r} is none. Move it into them.")
+        raise DataError(
+            f"beside {folder}/train stand only validation and test folders; {strange.name!r} is none. Move it into them."
+        )
     pictures: dict[SplitName, Pictures] = {}
     labels: dict[SplitName, NDArray] = {}
     with _quiet() as datasets:
         for split, path in split_folders.items():
             files = _class_files(path)
             paths = pa.array([str(file) for found in files.values() for file in found], pa.string())
-            structs = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], ["bytes", "path"])
-            pictures[split] = TablePictures(datasets.Dataset(pa.table({"image": structs})).with_format("arrow"), "image", str(path))
-            labels[split] = np.repeat(np.array(list(files), np.str_), [len(found) for found in files.values()])
+            structs = pa.StructArray.from_arrays(
+                [pa.nulls(len(paths), pa.binary()), paths], ["bytes", "path"]
+            )
+            pictures[split] = TablePictures(
+                datasets.Dataset(pa.table({"image": structs})).with_format("arrow"),
+                "image",
+                str(path),
+            )
+            labels[split] = np.repeat(
+                np.array(list(files), np.str_), [len(found) for found in files.values()]
+            )
     return make_source(folder.resolve().name, pictures, labels, None)
 
 
 def _folders(folder: Path) -> list[Path]:
     """Folders inside a folder, by name, without those that systems and archives leave behind."""
-    return sorted(found for found in folder.iterdir() if found.is_dir() and not found.name.startswith((".", "__")))
+    return sorted(
+        found
+        for found in folder.iterdir()
+        if found.is_dir() and not found.name.startswith((".", "__"))
+    )
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
@@ -89,7 +110,9 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     kinds = Image.registered_extensions()
     files = {
         one.name: sorted(
-            file for file in one.rglob("*") if file.suffix.lower() in kinds and file.is_file() and not file.name.startswith(".")
+            file
+            for file in one.rglob("*")
+            if file.suffix.lower() in kinds and file.is_file() and not file.name.startswith(".")
         )
         for one in _folders(folder)
     }
@@ -99,13 +122,19 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
         )
     empty = [name for name, found in files.items() if not found]
     if empty:
-        raise DataError(f"every class folder holds images; {folder / empty[0]} holds none. Add images or remove the folder.")
+        raise DataError(
+            f"every class folder holds images; {folder / empty[0]} holds none. Add images or remove the folder."
+        )
     return files
 
 
 def is_parquet(path: Path) -> bool:
     """Whether a path is a parquet file, or a folder of parquet files as the hub lays them out."""
-    return path.suffix == ".parquet" if path.is_file() else any(any(path.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet"))
+    return (
+        path.suffix == ".parquet"
+        if path.is_file()
+        else any(any(path.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet"))
+    )
 
 
 def read_parquet(path: Path, memory_budget_bytes: int) -> Source:
@@ -118,18 +147,27 @@ def read_parquet(path: Path, memory_budget_bytes: int) -> Source:
         DataError: files that cannot be read, no training file, or no columns of images and labels.
     """
     files = _split_files(path)
-    fits = sum(file.stat().st_size for found in files.values() for file in found) <= memory_budget_bytes
+    fits = (
+        sum(file.stat().st_size for found in files.values() for file in found)
+        <= memory_budget_bytes
+    )
     folder = None if fits else _TemporaryFolder()
     tables: dict[SplitName, Any] = {}
     with _quiet() as datasets:
         try:
             for split, found in files.items():
                 if folder is None:
-                    tables[split] = datasets.Dataset(pa.concat_tables(pq.read_table(file) for file in found))
+                    tables[split] = datasets.Dataset(
+                        pa.concat_tables(pq.read_table(file) for file in found)
+                    )
                 else:
-                    tables[split] = datasets.Dataset.from_parquet([str(file) for file in found], split=split, cache_dir=folder.path)
+                    tables[split] = datasets.Dataset.from_parquet(
+                        [str(file) for file in found], split=split, cache_dir=folder.path
+                    )
         except (pa.ArrowException, OSError, datasets.exceptions.DatasetsError) as fault:
-            raise DataError(f"a data set's parquet files are whole and have the same columns; those of {path}: {fault}.") from fault
+            raise DataError(
+                f"a data set's parquet files are whole and have the same columns; those of {path}: {fault}."
+            ) from fault
     return _from_tables(path.resolve().stem, str(path), tables, folder)
 
 
@@ -137,7 +175,10 @@ def _split_files(folder: Path) -> dict[SplitName, list[Path]]:
     if folder.is_file():
         return {"train": [folder]}
     files = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
-    split_files = {split: [file for file in files if file.name.lower().startswith(words)] for split, words in SPLIT_WORDS.items()}
+    split_files = {
+        split: [file for file in files if file.name.lower().startswith(words)]
+        for split, words in SPLIT_WORDS.items()
+    }
     split_files = {split: found for split, found in split_files.items() if found}
     if not split_files:
         return {"train": files}
@@ -170,13 +211,22 @@ def read_hub(name: str) -> Source:
             raise DataError(
                 f"hf:{name} names a data set of the Hugging Face hub; it cannot be had. Check the name and the connection. {fault}"
             ) from fault
-    found = {split: loaded[word] for split, words in SPLIT_WORDS.items() for word in words if word in loaded}
+    found = {
+        split: loaded[word]
+        for split, words in SPLIT_WORDS.items()
+        for word in words
+        if word in loaded
+    }
     if "train" not in found:
-        raise DataError(f"a data set has a split called train; hf:{name} has {', '.join(loaded)}. Download it and rename the split.")
+        raise DataError(
+            f"a data set has a split called train; hf:{name} has {', '.join(loaded)}. Download it and rename the split."
+        )
     return _from_tables(repository, f"hf:{name}", found)
 
 
-def _from_tables(name: str, where: str, tables: Mapping[SplitName, Any], owned: object = None) -> Source:
+def _from_tables(
+    name: str, where: str, tables: Mapping[SplitName, Any], owned: object = None
+) -> Source:
     """Find the columns of images and labels, and the names of the classes.
 
     Args:
@@ -187,17 +237,26 @@ def _from_tables(name: str, where: str, tables: Mapping[SplitName, Any], owned: 
 
     features = tables["train"].features
     image = next((column for column, feature in features.items() if _holds_images(feature)), None)
-    named = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    named = [
+        column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)
+    ]
     label = next((column for column in (*_LABEL_NAMES, *named) if column in features), None)
     if image is None or label is None:
         raise DataError(
             f"a table has a column of images (bytes and path) and one of labels ({', '.join(_LABEL_NAMES[:4])}); "
             f"{where} has {', '.join(f'{column}: {type(feature).__name__}' for column, feature in features.items())}. Rename the columns."
         )
-    other = next((split for split, table in tables.items() if not {image, label} <= set(table.features)), None)
+    other = next(
+        (split for split, table in tables.items() if not {image, label} <= set(table.features)),
+        None,
+    )
     if other is not None:
-        raise DataError(f"all splits have the same columns; {where}, {other}, lacks {image!r} or {label!r}.")
-    classes = tuple(features[label].names) if isinstance(features[label], datasets.ClassLabel) else None
+        raise DataError(
+            f"all splits have the same columns; {where}, {other}, lacks {image!r} or {label!r}."
+        )
+    classes = (
+        tuple(features[label].names) if isinstance(features[label], datasets.ClassLabel) else None
+    )
     pictures, labels = {}, {}
     for split, table in tables.items():
         arrow = table.select_columns([image, label]).with_format("arrow")
@@ -210,4 +269,6 @@ def _holds_images(feature: Any) -> bool:
     """Whether a column's type is the library's Image, or the struct of bytes and path under it."""
     import datasets
 
-    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+    return isinstance(feature, datasets.Image) or (
+        isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+    )

@@ -15,12 +15,12 @@ import numpy as np
 import onnx
 
 from pliant.accuracy.calibration import require_calibrated
-from pliant.accuracy.checkpoint import save_tensors
 from pliant.files import write_atomically
 from pliant.networks import plain
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import describe
 from pliant.spaces.blocks import Block
+from pliant.training.checkpoint import save_tensors
 
 _LOADER = '''
 
@@ -42,7 +42,12 @@ def load(weights: str | None = None) -> Network:
 
 
 def write_model(
-    folder: Path, network: plain.Network, blocks: Sequence[Block], *, classes: Sequence[str], metadata: Mapping[str, str] | None = None
+    folder: Path,
+    network: plain.Network,
+    blocks: Sequence[Block],
+    *,
+    classes: Sequence[str],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write model.onnx, model.safetensors and model.py of a calibrated network; each file is replaced atomically.
 
@@ -56,22 +61,32 @@ def write_model(
     """
     require_calibrated(network)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
     save_tensors(folder / "model.safetensors", state)
-    model = onnx_bytes(network, blocks, metadata=dict(metadata or {}) | {"classes": "\n".join(classes)})
+    model = onnx_bytes(
+        network, blocks, metadata=dict(metadata or {}) | {"classes": "\n".join(classes)}
+    )
     write_atomically(folder / "model.onnx", model)
     write_atomically(folder / "model.py", model_source(blocks, classes))
 
 
 def onnx_bytes(
-    network: plain.Network, blocks: Sequence[Block], *, metadata: Mapping[str, str] | None = None, batch: int | None = None
+    network: plain.Network,
+    blocks: Sequence[Block],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    batch: int | None = None,
 ) -> bytes:
     """The network as an ONNX model, BatchNorm folded into the convolutions.
 
     Args:
         batch: images a run; any number where None.
     """
-    state: dict[str, np.ndarray] = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+    state: dict[str, np.ndarray] = {
+        name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()
+    }
     model = network_model(blocks, state, batch=batch, metadata=dict(metadata or {}))
     onnx.checker.check_model(model)
     return model.SerializeToString()

@@ -61,7 +61,9 @@ def relative_difference(one: Tensor, other: Tensor) -> float:
 
 
 @torch.no_grad()
-def verify_outputs(folder: Path, supernet: Supernet, network: Network, architecture: Architecture, images: Tensor) -> Agreement:
+def verify_outputs(
+    folder: Path, supernet: Supernet, network: Network, architecture: Architecture, images: Tensor
+) -> Agreement:
     """Compare the four programs on the same images.
 
     Args:
@@ -78,7 +80,9 @@ def verify_outputs(folder: Path, supernet: Supernet, network: Network, architect
     found = Agreement(
         supernet=_difference_to_supernet(supernet, network, architecture, images),
         model_py=relative_difference(expected, run_model_py(folder, images)),
-        onnx=relative_difference(expected, torch.from_numpy(run_onnx(folder / "model.onnx", images.numpy()))),
+        onnx=relative_difference(
+            expected, torch.from_numpy(run_onnx(folder / "model.onnx", images.numpy()))
+        ),
     )
     for name, value, tolerance in (
         ("the supernet", found.supernet, SUPERNET_TOLERANCE),
@@ -93,16 +97,22 @@ def verify_outputs(folder: Path, supernet: Supernet, network: Network, architect
     return found
 
 
-def _difference_to_supernet(supernet: Supernet, network: Network, architecture: Architecture, images: Tensor) -> float:
+def _difference_to_supernet(
+    supernet: Supernet, network: Network, architecture: Architecture, images: Tensor
+) -> float:
     """In double precision on the CPU: the rounding of whichever kernels a device or a layout of memory chooses says nothing of equality."""
     by_batch = copy.deepcopy(network).double()
     for module in by_batch.modules():
-        module.training = isinstance(module, torch.nn.BatchNorm2d)  # batch statistics, as the supernet uses them
+        module.training = isinstance(
+            module, torch.nn.BatchNorm2d
+        )  # batch statistics, as the supernet uses them
     shared = copy.deepcopy(supernet).cpu().double().eval()
     return relative_difference(by_batch(images.double()), shared(images.double(), architecture))
 
 
-def run_onnx(path: Path, images: np.ndarray, *, threads: int = 1, batch_size: int = 500) -> np.ndarray:
+def run_onnx(
+    path: Path, images: np.ndarray, *, threads: int = 1, batch_size: int = 500
+) -> np.ndarray:
     """Logits of an ONNX model for images of any number.
 
     Raises:
@@ -112,12 +122,17 @@ def run_onnx(path: Path, images: np.ndarray, *, threads: int = 1, batch_size: in
     try:
         onnx.checker.check_model(model)
     except (ValueError, onnx.checker.ValidationError) as error:
-        raise VerificationError(f"{path} is an ONNX model; it cannot be read as one: {error}. Deliver it again.") from error
+        raise VerificationError(
+            f"{path} is an ONNX model; it cannot be read as one: {error}. Deliver it again."
+        ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    parts = [session.run(None, {name: images[start : start + batch_size]})[0] for start in range(0, len(images), batch_size)]
+    parts = [
+        session.run(None, {name: images[start : start + batch_size]})[0]
+        for start in range(0, len(images), batch_size)
+    ]
     return np.concatenate(parts)
 
 
@@ -137,7 +152,9 @@ def run_model_py(folder: Path, images: Tensor) -> Tensor:
         command = [sys.executable, "-c", _RUN_ALONE, str(folder), str(source), str(target)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise VerificationError(f"model.py in {folder} runs on its own; it ended with: {done.stderr.strip().splitlines()[-1:]}")
+            raise VerificationError(
+                f"model.py in {folder} runs on its own; it ended with: {done.stderr.strip().splitlines()[-1:]}"
+            )
         return load_file(target)["logits"]
 
 
@@ -171,7 +188,13 @@ def measure_in_fresh_process(path: Path, settings: Settings) -> float:
     Raises:
         VerificationError: the process ends with an error; its last line is repeated.
     """
-    command = [sys.executable, "-m", "pliant.devices.measure", str(path), json.dumps(asdict(settings))]
+    command = [
+        sys.executable,
+        "-m",
+        "pliant.devices.measure",
+        str(path),
+        json.dumps(asdict(settings)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise VerificationError(

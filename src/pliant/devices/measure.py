@@ -71,7 +71,9 @@ class Session:
         options.log_severity_level = 3
         # Threads that spin while they wait would be counted as work, and slow down everything else on the machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
         source = self._session.get_inputs()[0]
         shape = [size if isinstance(size, int) else settings.batch for size in source.shape]
         image = np.random.default_rng(0).random(shape, dtype=np.float32)
@@ -101,7 +103,11 @@ def _interruptions() -> int:
 
 
 def collect(
-    models: Mapping[str, bytes], settings: Settings, *, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
+    models: Mapping[str, bytes],
+    settings: Settings,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Timings]:
     """Time all models in interleaved rounds; drift is divided out of what is returned.
 
@@ -124,9 +130,15 @@ def collect(
     with _quiet():
         for index, group in enumerate(groups):
             start = index * settings.rounds
-            parts.append(_interleave(group, settings, rng, partial(_advance, progress, start, total)))
+            parts.append(
+                _interleave(group, settings, rng, partial(_advance, progress, start, total))
+            )
     usual = usual_anchor([anchor for _, anchor in parts]) if parts else (1.0, 1.0)
-    found = {name: without_drift(timings, anchor, usual) for part, anchor in parts for name, timings in part.items()}
+    found = {
+        name: without_drift(timings, anchor, usual)
+        for part, anchor in parts
+        for name, timings in part.items()
+    }
     return {name: found[name] for name in models}
 
 
@@ -150,7 +162,10 @@ def _groups(models: Mapping[str, bytes], rng: np.random.Generator) -> list[dict[
 
 
 def _interleave(
-    models: Mapping[str, bytes], settings: Settings, rng: np.random.Generator, progress: Callable[[int], None]
+    models: Mapping[str, bytes],
+    settings: Settings,
+    rng: np.random.Generator,
+    progress: Callable[[int], None],
 ) -> tuple[dict[str, Timings], Timings]:
     """Rounds over all models until each has settled, and the anchor's timings by round: shape (rounds, anchors a round)."""
     sessions = {name: Session(model, settings) for name, model in models.items()}
@@ -160,7 +175,11 @@ def _interleave(
     rows: dict[str, list[list[Row]]] = {name: [] for name in sessions}
     anchor_rows: list[list[Row]] = []
     for number in range(settings.rounds):
-        open_names = [name for name in sessions if number < settings.least_rounds or not settled(timings_of(rows[name]), settings)]
+        open_names = [
+            name
+            for name in sessions
+            if number < settings.least_rounds or not settled(timings_of(rows[name]), settings)
+        ]
         if not open_names:
             break
         anchor_rows.append([])
@@ -170,7 +189,9 @@ def _interleave(
                 name = open_names[index]
                 rows[name].append(_sample(sessions[name], repeats[name], settings.samples))
         progress(number + 1)
-    return {name: timings_of(rows[name], repeats[name]) for name in sessions}, timings_of(anchor_rows, anchor_repeats)
+    return {name: timings_of(rows[name], repeats[name]) for name in sessions}, timings_of(
+        anchor_rows, anchor_repeats
+    )
 
 
 def _fastest(rows: Sequence[Row]) -> Row:
@@ -184,14 +205,24 @@ def _sample(session: Session, repeats: int, samples: int) -> list[Row]:
 
 
 def collect_repeatable(
-    models: Mapping[str, bytes], settings: Settings, *, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
+    models: Mapping[str, bytes],
+    settings: Settings,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Timings]:
     """As `collect`, and again with twice the rounds while the results do not repeat; after the last attempt they are given as they are."""
     for attempt in range(ATTEMPTS):
-        patient = replace(settings, least_rounds=settings.least_rounds << attempt, rounds=settings.rounds << attempt)
+        patient = replace(
+            settings,
+            least_rounds=settings.least_rounds << attempt,
+            rounds=settings.rounds << attempt,
+        )
         timings = collect(models, patient, seed=seed + attempt, progress=progress)
         try:
-            require_repeatable({name: summarise(raw, settings) for name, raw in timings.items()}, settings)
+            require_repeatable(
+                {name: summarise(raw, settings) for name, raw in timings.items()}, settings
+            )
         except MeasurementError:
             continue
         break
@@ -216,7 +247,10 @@ def measure(
         MeasurementError: more than one model of ten has a split-half error above the limit.
     """
     gather = collect_repeatable if refuse else collect
-    found = {name: summarise(timings, settings) for name, timings in gather(models, settings, seed=seed, progress=progress).items()}
+    found = {
+        name: summarise(timings, settings)
+        for name, timings in gather(models, settings, seed=seed, progress=progress).items()
+    }
     if refuse:
         require_repeatable(found, settings)
     return found
@@ -235,13 +269,21 @@ def call_model() -> bytes:
     source, target = (value(name, onnx.TensorProto.FLOAT, [1]) for name in ("image", "same"))
     graph = onnx.helper.make_graph([node], "call", [source], [target])
     opset = onnx.helper.make_opsetid("", OPSET)
-    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION).SerializeToString()
+    return onnx.helper.make_model(
+        graph, opset_imports=[opset], ir_version=IR_VERSION
+    ).SerializeToString()
 
 
 def convolution_peak_gflops(settings: Settings) -> float:
     """Highest rate of plain 3x3 convolutions in this runtime, 2 floating-point operations a MAC: the roof that networks run under."""
-    blocks = [ConvBlock(slot=f"peak{size}", size=size, inputs=width, outputs=width) for size, width in ((56, 64), (28, 128), (14, 256))]
-    models = {block.slot: block_model(block, np.random.default_rng(0)).SerializeToString() for block in blocks}
+    blocks = [
+        ConvBlock(slot=f"peak{size}", size=size, inputs=width, outputs=width)
+        for size, width in ((56, 64), (28, 128), (14, 256))
+    ]
+    models = {
+        block.slot: block_model(block, np.random.default_rng(0)).SerializeToString()
+        for block in blocks
+    }
     found = measure(models, settings, seed=0, refuse=False)
     return max(2 * block.cost.macs / (found[block.slot].latency_ms * 1e6) for block in blocks)
 
@@ -268,7 +310,11 @@ def _quiet() -> Iterator[None]:
 
 def available_processors() -> set[int]:
     """Numbers of the processors that this process may use."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    return (
+        os.sched_getaffinity(0)
+        if hasattr(os, "sched_getaffinity")
+        else set(range(os.cpu_count() or 1))
+    )
 
 
 def measuring_processor(settings: Settings) -> int | None:

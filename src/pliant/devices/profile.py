@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from pliant.devices.lookup import CORRECTIONS, Correction, Fit, LookupTable, distinct_blocks, fit_table, spread_networks
 from pliant.devices.measure import (
     anchor_model,
     call_model,
@@ -28,11 +26,38 @@ from pliant.devices.measure import (
     measuring_processor,
     pinned,
 )
-from pliant.devices.timings import Measurement, Optimisation, Settings, Timings, require_repeatable, summarise
+from pliant.devices.table import (
+    CORRECTIONS,
+    Correction,
+    Fit,
+    LookupTable,
+    distinct_blocks,
+    fit_table,
+    spread_networks,
+)
+from pliant.devices.timings import (
+    Measurement,
+    Optimisation,
+    Settings,
+    Timings,
+    require_repeatable,
+    summarise,
+)
 from pliant.errors import DamagedFileError, ProfileMismatchError, nearest
 from pliant.files import replace_atomically, write_atomically
+from pliant.host import machine_name
 from pliant.networks.onnx import block_model, network_model, random_weights
-from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, Cell, ConvBlock, Head, InvertedResidual, Preprocess, Reduction
+from pliant.spaces.blocks import (
+    BasicResidual,
+    Block,
+    Bottleneck,
+    Cell,
+    ConvBlock,
+    Head,
+    InvertedResidual,
+    Preprocess,
+    Reduction,
+)
 from pliant.spaces.space import Space
 
 FITTED_NETWORKS = 16
@@ -42,7 +67,17 @@ _ANCHOR, _CALL = "anchor", "call"
 
 
 _READERS: Mapping[str, TypeAdapter[Any]] = {
-    kind.__name__: TypeAdapter(kind) for kind in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Cell, Reduction, Head)
+    kind.__name__: TypeAdapter(kind)
+    for kind in (
+        Preprocess,
+        ConvBlock,
+        InvertedResidual,
+        BasicResidual,
+        Bottleneck,
+        Cell,
+        Reduction,
+        Head,
+    )
 }
 
 
@@ -68,7 +103,9 @@ class BlockLatency(_Table):
         if self.type not in _READERS:
             raise ValueError(f"a block is one of {', '.join(_READERS)}, received {self.type!r}")
         if unknown := set(self.sizes) - set(self.block.sizes):
-            raise ValueError(f"{self.type} has no size {min(unknown)!r}. {nearest(min(unknown), self.block.sizes)}")
+            raise ValueError(
+                f"{self.type} has no size {min(unknown)!r}. {nearest(min(unknown), self.block.sizes)}"
+            )
         return self
 
 
@@ -132,7 +169,9 @@ class DeviceProfile(_Table):
                 "Profile the device for this run: pliant profile RUN."
             )
         latency_us = {row.block: row.latency_us for row in self.blocks}
-        fit = Fit(self.fit_networks, self.fit_mape_percent, self.fit_spearman, self.fit_macs_mape_percent)
+        fit = Fit(
+            self.fit_networks, self.fit_mape_percent, self.fit_spearman, self.fit_macs_mape_percent
+        )
         return LookupTable(space, latency_us, self.correction, self.coefficients, fit)
 
     def require_settings(self, settings: Settings) -> None:
@@ -155,7 +194,10 @@ class DeviceProfile(_Table):
         Raises:
             ProfileMismatchError: likewise.
         """
-        for field, here in (("machine", machine_name()), ("runtime_version", onnxruntime.__version__)):
+        for field, here in (
+            ("machine", machine_name()),
+            ("runtime_version", onnxruntime.__version__),
+        ):
             there = getattr(self, field)
             if here != there:
                 raise ProfileMismatchError(
@@ -177,11 +219,17 @@ def load_profile(path: Path) -> DeviceProfile:
     try:
         return DeviceProfile.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise DamagedFileError(f"a device profile is a JSON file; {path} cannot be read: {error.strerror}.") from error
+        raise DamagedFileError(
+            f"a device profile is a JSON file; {path} cannot be read: {error.strerror}."
+        ) from error
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
-        hint = f" {nearest(str(fault['loc'][-1]), DeviceProfile.model_fields)}" if fault["type"] == "extra_forbidden" else ""
+        hint = (
+            f" {nearest(str(fault['loc'][-1]), DeviceProfile.model_fields)}"
+            if fault["type"] == "extra_forbidden"
+            else ""
+        )
         raise DamagedFileError(
             f"{path} is not a device profile: {key or 'file'}: {fault['msg']}.{hint} Make it again with pliant profile."
         ) from None
@@ -208,12 +256,18 @@ def profile_device(
     keys = distinct_blocks(space, rng)
     networks = spread_networks(space, FITTED_NETWORKS + HELD_OUT_NETWORKS, rng)
     models = {_ANCHOR: anchor_model(), _CALL: call_model()}
-    models |= {f"block {index}": block_model(key, rng, batch=settings.batch).SerializeToString() for index, key in enumerate(keys)}
+    models |= {
+        f"block {index}": block_model(key, rng, batch=settings.batch).SerializeToString()
+        for index, key in enumerate(keys)
+    }
     models |= {f"network {one}": random_network_model(space.blocks(one), rng) for one in networks}
     with pinned(measuring_processor(settings)) as is_pinned:
         peak = convolution_peak_gflops(settings)
         timings = collect_repeatable(
-            models, settings, seed=seed, progress=lambda done, total: progress(f"{len(models)} models", done, total)
+            models,
+            settings,
+            seed=seed,
+            progress=lambda done, total: progress(f"{len(models)} models", done, total),
         )
     found = {name: summarise(raw, settings) for name, raw in timings.items()}
     if measurements is not None:
@@ -221,12 +275,28 @@ def profile_device(
     require_repeatable(found, settings)
     call_us = found[_CALL].latency_ms * 1e3
     # A block is never free: timings of the very smallest differ from the call by little more than noise.
-    latency_us = {key: max(found[f"block {index}"].latency_ms * 1e3 - call_us, LEAST_BLOCK_US) for index, key in enumerate(keys)}
-    table = fit_table(space, latency_us, networks, [found[f"network {one}"].latency_ms for one in networks], len(networks) // 2)
+    latency_us = {
+        key: max(found[f"block {index}"].latency_ms * 1e3 - call_us, LEAST_BLOCK_US)
+        for index, key in enumerate(keys)
+    }
+    table = fit_table(
+        space,
+        latency_us,
+        networks,
+        [found[f"network {one}"].latency_ms for one in networks],
+        len(networks) // 2,
+    )
     return _profile(settings, table, found, peak=peak, is_pinned=is_pinned)
 
 
-def _profile(settings: Settings, table: LookupTable, found: Mapping[str, Measurement], *, peak: float, is_pinned: bool) -> DeviceProfile:
+def _profile(
+    settings: Settings,
+    table: LookupTable,
+    found: Mapping[str, Measurement],
+    *,
+    peak: float,
+    is_pinned: bool,
+) -> DeviceProfile:
     assert table.fit is not None
     return DeviceProfile(
         machine=machine_name(),
@@ -249,17 +319,26 @@ def _profile(settings: Settings, table: LookupTable, found: Mapping[str, Measure
         fit_mape_percent=table.fit.mape_percent,
         fit_spearman=table.fit.spearman,
         fit_macs_mape_percent=table.fit.macs_mape_percent,
-        blocks=tuple(BlockLatency(type=type(key).__name__, sizes=key.sizes, latency_us=value) for key, value in table.latency_us.items()),
+        blocks=tuple(
+            BlockLatency(type=type(key).__name__, sizes=key.sizes, latency_us=value)
+            for key, value in table.latency_us.items()
+        ),
     )
 
 
 def random_network_model(blocks: tuple[Block, ...], rng: np.random.Generator) -> bytes:
     """A network with random weights, whose latency is that of the trained one."""
-    state = {f"blocks.{block.slot}.{name}": array for block in blocks for name, array in random_weights(block, rng).items()}
+    state = {
+        f"blocks.{block.slot}.{name}": array
+        for block in blocks
+        for name, array in random_weights(block, rng).items()
+    }
     return network_model(blocks, state).SerializeToString()
 
 
-def measure_networks(models: Mapping[str, bytes], settings: Settings, *, seed: int) -> dict[str, Measurement]:
+def measure_networks(
+    models: Mapping[str, bytes], settings: Settings, *, seed: int
+) -> dict[str, Measurement]:
     """Latency of whole networks on this machine, measured as the profile was.
 
     Raises:
@@ -269,18 +348,10 @@ def measure_networks(models: Mapping[str, bytes], settings: Settings, *, seed: i
         return measure(models, settings, seed=seed)
 
 
-def machine_name() -> str:
-    """The processor as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def _space_key(space: Space) -> SpaceKey:
-    return SpaceKey(name=space.name, channels=space.channels, image_size=space.image_size, classes=space.classes)
+    return SpaceKey(
+        name=space.name, channels=space.channels, image_size=space.image_size, classes=space.classes
+    )
 
 
 def _words(key: SpaceKey) -> str:
@@ -293,6 +364,18 @@ def _write_measurements(path: Path, timings: Mapping[str, Timings], keys: Sequen
     for name, raw in timings.items():
         what = str(keys[int(name.removeprefix("block "))]) if name.startswith("block ") else name
         for (number, sample), cpu_us in np.ndenumerate(raw.cpu_us):
-            row = {"what": what, "round": number, "sample": sample, "runs": raw.repeats, "cpu_us": float(cpu_us)}
-            rows.append(row | {"wall_us": float(raw.wall_us[number, sample]), "preempted": bool(raw.preempted[number, sample])})
+            row = {
+                "what": what,
+                "round": number,
+                "sample": sample,
+                "runs": raw.repeats,
+                "cpu_us": float(cpu_us),
+            }
+            rows.append(
+                row
+                | {
+                    "wall_us": float(raw.wall_us[number, sample]),
+                    "preempted": bool(raw.preempted[number, sample]),
+                }
+            )
     replace_atomically(path, lambda partial: pq.write_table(pa.Table.from_pylist(rows), partial))

@@ -107,7 +107,9 @@ def require_repeatable(found: Mapping[str, Measurement], settings: Settings) -> 
     """
     if not found:
         return
-    error = float(np.quantile([one.split_half_error for one in found.values()], 0.9, method="lower"))
+    error = float(
+        np.quantile([one.split_half_error for one in found.values()], 0.9, method="lower")
+    )
     if error > settings.noise_limit:
         preempted = float(np.mean([one.preempted_share for one in found.values()]))
         clock = float(np.median([one.wall_ms / one.latency_ms for one in found.values()]))
@@ -125,7 +127,11 @@ def summarise(timings: Timings, settings: Settings) -> Measurement:
     """
     rounds = timings.by_round(settings) / 1e3
     latency_ms = float(np.median(rounds))
-    halves = (float(np.median(rounds[0::2])), float(np.median(rounds[1::2]))) if len(rounds) > 1 else (latency_ms, latency_ms)
+    halves = (
+        (float(np.median(rounds[0::2])), float(np.median(rounds[1::2])))
+        if len(rounds) > 1
+        else (latency_ms, latency_ms)
+    )
     low, high = np.quantile(rounds, [0.25, 0.75])
     return Measurement(
         latency_ms=latency_ms,
@@ -157,5 +163,8 @@ def without_drift(timings: Timings, anchor: Timings, usual: tuple[float, float])
         slower: np.ndarray = np.median(reference[: len(times)], axis=1) / normal
         return times / slower[:, None]
 
-    cpu_us, wall_us = steady(timings.cpu_us, anchor.cpu_us, usual[0]), steady(timings.wall_us, anchor.wall_us, usual[1])
+    cpu_us, wall_us = (
+        steady(timings.cpu_us, anchor.cpu_us, usual[0]),
+        steady(timings.wall_us, anchor.wall_us, usual[1]),
+    )
     return Timings(cpu_us, wall_us, timings.preempted, timings.repeats)

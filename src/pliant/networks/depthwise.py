@@ -61,7 +61,9 @@ def input_gradient(g: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """
     dtype = torch.float32 if stride > 1 and x.dtype == torch.bfloat16 else x.dtype
     shape, same = torch.empty_like(x, dtype=dtype), (weight.shape[-1] // 2, weight.shape[-1] // 2)
-    return _gradients(g.to(dtype), shape, weight.to(dtype), stride, same, (True, False))[0].to(x.dtype)
+    return _gradients(g.to(dtype), shape, weight.to(dtype), stride, same, (True, False))[0].to(
+        x.dtype
+    )
 
 
 def weight_gradient(g: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -109,14 +111,35 @@ def _from_coarser_images(found: Tensor, g: Tensor, x: Tensor, stride: int) -> No
         for left in range(min(stride, kernel)):
             for first in range(left, kernel, _FAST * stride):
                 columns = slice(first, min(first + _FAST * stride, kernel), stride)
-                beside = slice(first, first + stride * (width + len(range(kernel)[columns]) - 1), stride)
-                strip = torch.empty_like(found[..., rows, columns], memory_format=torch.contiguous_format)
-                found[..., rows, columns] = _gradients(g, padded[..., below, beside], strip, 1, (0, 0), (False, True))[1]
+                beside = slice(
+                    first, first + stride * (width + len(range(kernel)[columns]) - 1), stride
+                )
+                strip = torch.empty_like(
+                    found[..., rows, columns], memory_format=torch.contiguous_format
+                )
+                found[..., rows, columns] = _gradients(
+                    g, padded[..., below, beside], strip, 1, (0, 0), (False, True)
+                )[1]
 
 
 def _gradients(
-    g: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], wanted: tuple[bool, bool]
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: tuple[int, int],
+    wanted: tuple[bool, bool],
 ) -> tuple[Tensor, ...]:
     return torch.ops.aten.convolution_backward(
-        g, x, weight, None, [stride] * 2, padding, [1, 1], False, [0, 0], len(weight), [*wanted, False]
+        g,
+        x,
+        weight,
+        None,
+        [stride] * 2,
+        padding,
+        [1, 1],
+        False,
+        [0, 0],
+        len(weight),
+        [*wanted, False],
     )

@@ -21,11 +21,24 @@ class ElasticConv2d(nn.Conv2d):
     Once-for-All, section 3.3). One matrix a layer and step, shared by all channels, the identity at the start.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, *, groups: int, bias: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int,
+        padding: int,
+        *,
+        groups: int,
+        bias: bool,
+    ) -> None:
         super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
         self.depthwise = groups > 1
         if self.depthwise and kernel > 3:
-            matrices = {f"to{smaller}": nn.Parameter(torch.eye(smaller**2)) for smaller in range(kernel - 2, 2, -2)}
+            matrices = {
+                f"to{smaller}": nn.Parameter(torch.eye(smaller**2))
+                for smaller in range(kernel - 2, 2, -2)
+            }
             self.kernel_matrices = nn.ParameterDict(matrices)
 
     def active_weight(self, outputs: int, inputs: int, kernel: int) -> Tensor:
@@ -33,7 +46,9 @@ class ElasticConv2d(nn.Conv2d):
         weight = self.weight[:outputs] if self.depthwise else self.weight[:outputs, :inputs]
         for smaller in range(self.kernel_size[0] - 2, kernel - 1, -2):
             centre = weight[..., 1:-1, 1:-1].flatten(-2)
-            weight = F.linear(centre, self.kernel_matrices[f"to{smaller}"]).unflatten(-1, (smaller, smaller))
+            weight = F.linear(centre, self.kernel_matrices[f"to{smaller}"]).unflatten(
+                -1, (smaller, smaller)
+            )
         return weight
 
     def forward(self, x: Tensor, outputs: int, kernel: int = 1) -> Tensor:
@@ -42,7 +57,9 @@ class ElasticConv2d(nn.Conv2d):
         if self.depthwise and self.bias is None:
             return depthwise_conv(x, weight, self.stride[0])
         bias = None if self.bias is None else self.bias[:outputs]
-        return F.conv2d(x, weight, bias, self.stride, kernel // 2, 1, outputs if self.depthwise else 1)
+        return F.conv2d(
+            x, weight, bias, self.stride, kernel // 2, 1, outputs if self.depthwise else 1
+        )
 
 
 class ElasticBatchNorm2d(nn.BatchNorm2d):
@@ -58,7 +75,9 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, channels, H, W)."""
         channels = x.shape[1]
-        return F.batch_norm(x, None, None, self.weight[:channels], self.bias[:channels], True, 0.0, self.eps)
+        return F.batch_norm(
+            x, None, None, self.weight[:channels], self.bias[:channels], True, 0.0, self.eps
+        )
 
 
 class ElasticLinear(nn.Linear):

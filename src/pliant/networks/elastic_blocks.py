@@ -77,7 +77,12 @@ class Preprocess(ElasticBlock, plain.Preprocess):
 
     def forward(self, images: Tensor, active: blocks.Preprocess) -> Tensor:
         """Normalise, resize to the active resolution, and add the mirror images where they are seen too."""
-        return plain.seen(plain.resize((images - self.mean[:, None, None]) / self.std[:, None, None], active.resolution), active.views)
+        return plain.seen(
+            plain.resize(
+                (images - self.mean[:, None, None]) / self.std[:, None, None], active.resolution
+            ),
+            active.views,
+        )
 
 
 class ConvBlock(ElasticBlock, plain.ConvBlock):
@@ -109,7 +114,9 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
             y = self.activation(self.expand_norm(self.expand(y, active.hidden)))
         y = self.activation(self.depthwise_norm(self.depthwise(y, active.hidden, active.kernel)))
         if self.squeeze_reduce is not None and self.squeeze_expand is not None:
-            narrow = self.squeeze_reduce(y.mean((2, 3), keepdim=True), blocks.round_channels(active.hidden / 4))
+            narrow = self.squeeze_reduce(
+                y.mean((2, 3), keepdim=True), blocks.round_channels(active.hidden / 4)
+            )
             y = y * F.hardsigmoid(self.squeeze_expand(F.relu(narrow), active.hidden))
         y = self.project_norm(self.project(y, active.outputs))
         return x + y if self.residual else y
@@ -120,12 +127,18 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
 
     @property
     def inputs(self) -> tuple[Axis, ...]:
-        return ((self.expand.weight, 1),) if self.expand is not None else ((self.project.weight, 1),)
+        return (
+            ((self.expand.weight, 1),) if self.expand is not None else ((self.project.weight, 1),)
+        )
 
     @property
     def carried(self) -> tuple[Axis, ...]:
         """Without an expansion the depthwise convolution runs over the input channels themselves."""
-        return () if self.expand is not None else ((self.depthwise.weight, 0), *_of(self.depthwise_norm))
+        return (
+            ()
+            if self.expand is not None
+            else ((self.depthwise.weight, 0), *_of(self.depthwise_norm))
+        )
 
     @property
     def outputs(self) -> tuple[Axis, ...]:
@@ -136,12 +149,19 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
         """The hidden channels, then the channels inside the squeeze."""
         if self.expand is None:
             return ()
-        writers = ((self.expand.weight, 0), *_of(self.expand_norm), (self.depthwise.weight, 0), *_of(self.depthwise_norm))
+        writers = (
+            (self.expand.weight, 0),
+            *_of(self.expand_norm),
+            (self.depthwise.weight, 0),
+            *_of(self.depthwise_norm),
+        )
         found = []
         if self.squeeze_reduce is not None and self.squeeze_expand is not None:
             reduce, expand = self.squeeze_reduce, self.squeeze_expand
             writers += (*_bias(expand), (expand.weight, 0), (reduce.weight, 1))
-            found.append(ChannelGroup("narrow", ((expand.weight, 1),), ((reduce.weight, 0), *_bias(reduce))))
+            found.append(
+                ChannelGroup("narrow", ((expand.weight, 1),), ((reduce.weight, 0), *_bias(reduce)))
+            )
         return (ChannelGroup("hidden", ((self.project.weight, 1),), writers), *found)
 
 
@@ -165,7 +185,11 @@ class BasicResidual(ElasticBlock, plain.BasicResidual):
 
     @property
     def groups(self) -> tuple[ChannelGroup, ...]:
-        return (ChannelGroup("hidden", ((self.conv2.weight, 1),), ((self.conv1.weight, 0), *_of(self.norm1))),)
+        return (
+            ChannelGroup(
+                "hidden", ((self.conv2.weight, 1),), ((self.conv1.weight, 0), *_of(self.norm1))
+            ),
+        )
 
 
 class Bottleneck(ElasticBlock, plain.Bottleneck):
@@ -188,18 +212,29 @@ class Bottleneck(ElasticBlock, plain.Bottleneck):
 
     @property
     def inputs(self) -> tuple[Axis, ...]:
-        return ((self.conv1.weight, 1), *(((self.shortcut.weight, 1),) if self.shortcut is not None else ()))
+        return (
+            (self.conv1.weight, 1),
+            *(((self.shortcut.weight, 1),) if self.shortcut is not None else ()),
+        )
 
     @property
     def outputs(self) -> tuple[Axis, ...]:
-        shortcut = ((self.shortcut.weight, 0), *_of(self.shortcut_norm)) if self.shortcut is not None else ()
+        shortcut = (
+            ((self.shortcut.weight, 0), *_of(self.shortcut_norm))
+            if self.shortcut is not None
+            else ()
+        )
         return ((self.conv3.weight, 0), *_of(self.norm3), *shortcut)
 
     @property
     def groups(self) -> tuple[ChannelGroup, ...]:
         """What the last convolution reads, then what the middle one reads."""
-        second = ChannelGroup("hidden", ((self.conv3.weight, 1),), ((self.conv2.weight, 0), *_of(self.norm2)))
-        first = ChannelGroup("hidden", ((self.conv2.weight, 1),), ((self.conv1.weight, 0), *_of(self.norm1)))
+        second = ChannelGroup(
+            "hidden", ((self.conv3.weight, 1),), ((self.conv2.weight, 0), *_of(self.norm2))
+        )
+        first = ChannelGroup(
+            "hidden", ((self.conv2.weight, 1),), ((self.conv1.weight, 0), *_of(self.norm1))
+        )
         return (second, first)
 
 
@@ -258,7 +293,17 @@ class Head(ElasticBlock, plain.Head):
 
 
 ELASTIC_BLOCKS: Mapping[str, type[ElasticBlock]] = {
-    block.__name__: block for block in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Cell, Reduction, Head)
+    block.__name__: block
+    for block in (
+        Preprocess,
+        ConvBlock,
+        InvertedResidual,
+        BasicResidual,
+        Bottleneck,
+        Cell,
+        Reduction,
+        Head,
+    )
 }
 
 
@@ -272,7 +317,9 @@ def copy_active(elastic: ElasticBlock, target: plain.BlockModule) -> None:
         for name, module in target.named_modules():
             layer = elastic.get_submodule(name)
             if isinstance(module, nn.Conv2d) and isinstance(layer, ElasticConv2d):
-                state[f"{name}.weight"] = layer.active_weight(module.out_channels, module.in_channels, module.kernel_size[0])
+                state[f"{name}.weight"] = layer.active_weight(
+                    module.out_channels, module.in_channels, module.kernel_size[0]
+                )
         for name, tensor in target.state_dict().items():
             if name in state:  # running statistics stay unknown
                 tensor.copy_(state[name][tuple(slice(size) for size in tensor.shape)])

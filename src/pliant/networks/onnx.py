@@ -72,9 +72,14 @@ class _Writer:
 
     def conv(self, x: str, part: str, *, norm: str | None, stride: int = 1, groups: int = 1) -> str:
         """A convolution with its BatchNorm folded in, or with its own bias where it has one."""
-        weight, bias = self.weights[f"{part}.weight"].astype(np.float64), self.weights.get(f"{part}.bias")
+        weight, bias = (
+            self.weights[f"{part}.weight"].astype(np.float64),
+            self.weights.get(f"{part}.bias"),
+        )
         if norm is not None:
-            scale = self.weights[f"{norm}.weight"] / np.sqrt(self.weights[f"{norm}.running_var"].astype(np.float64) + NORM_EPSILON)
+            scale = self.weights[f"{norm}.weight"] / np.sqrt(
+                self.weights[f"{norm}.running_var"].astype(np.float64) + NORM_EPSILON
+            )
             bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
             weight = weight * scale[:, None, None, None]
         kernel = weight.shape[-1]
@@ -82,7 +87,13 @@ class _Writer:
         if bias is not None:
             inputs.append(self.constant(f"{part}.bias", bias.astype(np.float32)))
         return self.node(
-            "Conv", part, *inputs, kernel_shape=[kernel, kernel], strides=[stride, stride], pads=[kernel // 2] * 4, group=groups
+            "Conv",
+            part,
+            *inputs,
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[kernel // 2] * 4,
+            group=groups,
         )
 
     def norm(self, x: str, part: str) -> str:
@@ -92,26 +103,43 @@ class _Writer:
         return self.node("BatchNormalization", part, x, *values, epsilon=NORM_EPSILON)
 
     def linear(self, x: str, part: str) -> str:
-        weight, bias = (self.constant(f"{part}.{end}", self.weights[f"{part}.{end}"]) for end in ("weight", "bias"))
+        weight, bias = (
+            self.constant(f"{part}.{end}", self.weights[f"{part}.{end}"])
+            for end in ("weight", "bias")
+        )
         return self.node("Gemm", part, x, weight, bias, transB=1)
 
     def activation(self, x: str, part: str, kind: str) -> str:
         if kind == "none":
             return x
-        return self.node({"relu": "Relu", "hswish": "HardSwish", "gelu": "Gelu"}[kind], f"{part}.{kind}", x)
+        return self.node(
+            {"relu": "Relu", "hswish": "HardSwish", "gelu": "Gelu"}[kind], f"{part}.{kind}", x
+        )
 
 
 def _preprocess(writer: _Writer, block: Preprocess, x: str) -> str:
     shape = (1, block.channels, 1, 1)
     std = writer.weights["std"].astype(np.float64)
-    x = writer.node("Mul", "scaled", x, writer.constant("scale", (1 / std).astype(np.float32).reshape(shape)))
-    x = writer.node("Add", "normalised", x, writer.constant("shift", (-writer.weights["mean"] / std).astype(np.float32).reshape(shape)))
+    x = writer.node(
+        "Mul", "scaled", x, writer.constant("scale", (1 / std).astype(np.float32).reshape(shape))
+    )
+    x = writer.node(
+        "Add",
+        "normalised",
+        x,
+        writer.constant("shift", (-writer.weights["mean"] / std).astype(np.float32).reshape(shape)),
+    )
     if block.resolution != block.size:
         x = _resize(writer, block, x)
     if block.views == 1:
         return x
-    start, end, axis, step = (writer.constant(f"mirror.{name}", np.array([value], np.int64)) for name, value in _MIRROR.items())
-    return writer.node("Concat", "views", x, writer.node("Slice", "mirror", x, start, end, axis, step), axis=0)
+    start, end, axis, step = (
+        writer.constant(f"mirror.{name}", np.array([value], np.int64))
+        for name, value in _MIRROR.items()
+    )
+    return writer.node(
+        "Concat", "views", x, writer.node("Slice", "mirror", x, start, end, axis, step), axis=0
+    )
 
 
 _MIRROR = {"start": -1, "end": np.iinfo(np.int64).min, "axis": 3, "step": -1}
@@ -121,7 +149,13 @@ _MIRROR = {"start": -1, "end": np.iinfo(np.int64).min, "axis": 3, "step": -1}
 def _resize(writer: _Writer, block: Preprocess, x: str) -> str:
     sizes = writer.constant("sizes", np.array([block.resolution, block.resolution], dtype=np.int64))
     # exclude_outside drops the filter's taps beyond the border and rescales the others, as PyTorch does.
-    options = {"mode": "linear", "antialias": 1, "axes": [2, 3], "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
+    options = {
+        "mode": "linear",
+        "antialias": 1,
+        "axes": [2, 3],
+        "exclude_outside": 1,
+        "coordinate_transformation_mode": "half_pixel",
+    }
     return writer.node("Resize", "resize", x, "", "", sizes, **options)
 
 
@@ -132,7 +166,15 @@ def _conv_block(writer: _Writer, block: ConvBlock, x: str) -> str:
     # Pooling comes before the BatchNorm, and they may not swap where a scale is negative: nothing is folded over the pooling.
     weight = writer.constant("conv1.weight", writer.weights["conv1.weight"])
     pad = block.kernel // 2
-    x = writer.node("Conv", "conv1", x, weight, kernel_shape=[block.kernel] * 2, strides=[block.stride] * 2, pads=[pad] * 4)
+    x = writer.node(
+        "Conv",
+        "conv1",
+        x,
+        weight,
+        kernel_shape=[block.kernel] * 2,
+        strides=[block.stride] * 2,
+        pads=[pad] * 4,
+    )
     x = writer.node("MaxPool", "pool", x, kernel_shape=[block.pool] * 2, strides=[block.pool] * 2)
     return writer.activation(writer.norm(x, "norm1"), "norm1", block.activation)
 
@@ -140,13 +182,23 @@ def _conv_block(writer: _Writer, block: ConvBlock, x: str) -> str:
 def _inverted_residual(writer: _Writer, block: InvertedResidual, x: str) -> str:
     y = x
     if block.expand:
-        y = writer.activation(writer.conv(y, "expand", norm="expand_norm"), "expand", block.activation)
+        y = writer.activation(
+            writer.conv(y, "expand", norm="expand_norm"), "expand", block.activation
+        )
     y = writer.conv(y, "depthwise", norm="depthwise_norm", stride=block.stride, groups=block.hidden)
     y = writer.activation(y, "depthwise", block.activation)
     if block.squeeze:
         narrow = writer.node("GlobalAveragePool", "squeeze_pool", y)
-        narrow = writer.activation(writer.conv(narrow, "squeeze_reduce", norm=None), "squeeze_reduce", "relu")
-        gate = writer.node("HardSigmoid", "squeeze_gate", writer.conv(narrow, "squeeze_expand", norm=None), alpha=1 / 6, beta=0.5)
+        narrow = writer.activation(
+            writer.conv(narrow, "squeeze_reduce", norm=None), "squeeze_reduce", "relu"
+        )
+        gate = writer.node(
+            "HardSigmoid",
+            "squeeze_gate",
+            writer.conv(narrow, "squeeze_expand", norm=None),
+            alpha=1 / 6,
+            beta=0.5,
+        )
         y = writer.node("Mul", "squeeze_scale", y, gate)
     y = writer.conv(y, "project", norm="project_norm")
     return writer.node("Add", "add", x, y) if block.residual else y
@@ -160,11 +212,20 @@ def _basic_residual(writer: _Writer, block: BasicResidual, x: str) -> str:
 
 def _bottleneck(writer: _Writer, block: Bottleneck, x: str) -> str:
     y = writer.activation(writer.conv(x, "conv1", norm="norm1"), "conv1", block.activation)
-    y = writer.activation(writer.conv(y, "conv2", norm="norm2", stride=block.stride), "conv2", block.activation)
+    y = writer.activation(
+        writer.conv(y, "conv2", norm="norm2", stride=block.stride), "conv2", block.activation
+    )
     y = writer.conv(y, "conv3", norm="norm3")
     if block.project:
         if block.stride > 1:
-            x = writer.node("AveragePool", "shortcut_pool", x, kernel_shape=[block.stride] * 2, strides=[block.stride] * 2, ceil_mode=1)
+            x = writer.node(
+                "AveragePool",
+                "shortcut_pool",
+                x,
+                kernel_shape=[block.stride] * 2,
+                strides=[block.stride] * 2,
+                ceil_mode=1,
+            )
         x = writer.conv(x, "shortcut", norm="shortcut_norm")
     return writer.activation(writer.node("Add", "add", y, x), "add", block.activation)
 
@@ -178,8 +239,14 @@ def _cell(writer: _Writer, block: Cell, x: str) -> str:
                 rectified[source] = writer.activation(value, f"node{source}", "relu")
             value = writer.conv(rectified[source], f"convs.{name}", norm=f"norms.{name}")
         elif operation == "avg_pool_3x3":
-            value = writer.node("AveragePool", name, value, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=0)
-        nodes[target] = writer.node("Add", f"add_{source}{target}", nodes[target], value) if target in nodes else value
+            value = writer.node(
+                "AveragePool", name, value, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=0
+            )
+        nodes[target] = (
+            writer.node("Add", f"add_{source}{target}", nodes[target], value)
+            if target in nodes
+            else value
+        )
     if 3 not in nodes:
         return writer.node("Mul", "zero", x, writer.constant("nothing", np.zeros(1, np.float32)))
     return writer.node("Identity", "output", x) if nodes[3] == x else nodes[3]
@@ -188,7 +255,9 @@ def _cell(writer: _Writer, block: Cell, x: str) -> str:
 def _reduction(writer: _Writer, block: Reduction, x: str) -> str:
     y = writer.conv(writer.activation(x, "input", "relu"), "conv1", norm="norm1", stride=2)
     y = writer.conv(writer.activation(y, "conv1", "relu"), "conv2", norm="norm2")
-    x = writer.node("AveragePool", "shortcut_pool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    x = writer.node(
+        "AveragePool", "shortcut_pool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1
+    )
     return writer.node("Add", "add", y, writer.conv(x, "shortcut", norm=None))
 
 
@@ -196,12 +265,20 @@ def _head(writer: _Writer, block: Head, x: str) -> str:
     if block.input_norm:
         x = writer.activation(writer.norm(x, "input_norm"), "input_norm", block.activation)
     if block.expand:
-        x = writer.activation(writer.conv(x, "expand", norm="expand_norm"), "expand", block.activation)
+        x = writer.activation(
+            writer.conv(x, "expand", norm="expand_norm"), "expand", block.activation
+        )
     x = writer.node("Flatten", "flatten", writer.node("GlobalAveragePool", "pool", x), axis=1)
     if block.views > 1:
         shape = np.array([block.views, -1, block.expand or block.inputs], np.int64)
         x = writer.node("Reshape", "by_view", x, writer.constant("by_view.shape", shape))
-        x = writer.node("ReduceMean", "views", x, writer.constant("views.axis", np.zeros(1, np.int64)), keepdims=0)
+        x = writer.node(
+            "ReduceMean",
+            "views",
+            x,
+            writer.constant("views.axis", np.zeros(1, np.int64)),
+            keepdims=0,
+        )
     if block.hidden:
         x = writer.activation(writer.linear(x, "hidden"), "hidden", block.activation)
     return writer.linear(x, "classifier")
@@ -220,7 +297,11 @@ _EMITTERS: Mapping[str, Callable[[_Writer, Any, str], str]] = {
 
 
 def network_model(
-    blocks: Sequence[Block], state: Weights, *, batch: int | None = None, metadata: Mapping[str, str] | None = None
+    blocks: Sequence[Block],
+    state: Weights,
+    *,
+    batch: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
     """A calibrated network as a model from `image`, (N, channels, size, size) pixels from 0 to 1, to `logits`.
 
@@ -237,7 +318,11 @@ def network_model(
     value = "image"
     for block in blocks:
         prefix = f"blocks.{block.slot}."
-        weights = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+        weights = {
+            name.removeprefix(prefix): array
+            for name, array in state.items()
+            if name.startswith(prefix)
+        }
         value = _emit(graph, block, weights, value)
     return _model(graph, blocks, batch or "N", metadata)
 
@@ -252,16 +337,29 @@ def block_model(block: Block, rng: np.random.Generator, *, batch: int = 1) -> on
 def _emit(graph: Graph, block: Block, weights: Weights, value: str) -> str:
     kind = type(block).__name__
     if kind not in _EMITTERS:
-        raise EncodingError(f"networks are exported from blocks of the types {', '.join(_EMITTERS)}, received {kind}.")
+        raise EncodingError(
+            f"networks are exported from blocks of the types {', '.join(_EMITTERS)}, received {kind}."
+        )
     return _EMITTERS[kind](_Writer(graph, block.slot, weights), block, value)
 
 
-def _model(graph: Graph, blocks: Sequence[Block], batch: int | str, metadata: Mapping[str, str] | None) -> onnx.ModelProto:
+def _model(
+    graph: Graph, blocks: Sequence[Block], batch: int | str, metadata: Mapping[str, str] | None
+) -> onnx.ModelProto:
     first, last = blocks[0], blocks[-1].layers()[-1]
     target = "logits" if isinstance(blocks[-1], Head) else "features"
     graph.nodes[-1].output[0] = target
-    pixels: list[int | str] = [_all(batch, first.in_views), first.in_channels, first.size, first.size]
-    out: list[int | str] = [_all(batch, last.N), last.G * last.K, *([] if last.kind == "matmul" else [last.P, last.Q])]
+    pixels: list[int | str] = [
+        _all(batch, first.in_views),
+        first.in_channels,
+        first.size,
+        first.size,
+    ]
+    out: list[int | str] = [
+        _all(batch, last.N),
+        last.G * last.K,
+        *([] if last.kind == "matmul" else [last.P, last.Q]),
+    ]
     made = helper.make_graph(
         graph.nodes,
         "pliant",
@@ -269,7 +367,12 @@ def _model(graph: Graph, blocks: Sequence[Block], batch: int | str, metadata: Ma
         [helper.make_tensor_value_info(target, TensorProto.FLOAT, out)],
         graph.constants,
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="pliant")
+    model = helper.make_model(
+        made,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="pliant",
+    )
     for key, text in (metadata or {}).items():
         model.metadata_props.add(key=key, value=text)
     return model
@@ -288,20 +391,29 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
         for end, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
             found[f"{name}.{end}"] = np.full(channels, value, np.float32)
 
-    def conv(name: str, into: int, out: int, kernel: int = 1, *, norm: str | None, bias: bool = True) -> None:
-        found[f"{name}.weight"] = (rng.standard_normal((out, into, kernel, kernel)) / np.sqrt(into * kernel**2)).astype(np.float32)
+    def conv(
+        name: str, into: int, out: int, kernel: int = 1, *, norm: str | None, bias: bool = True
+    ) -> None:
+        found[f"{name}.weight"] = (
+            rng.standard_normal((out, into, kernel, kernel)) / np.sqrt(into * kernel**2)
+        ).astype(np.float32)
         if norm is not None:
             norm_of(norm, out)
         elif bias:
             found[f"{name}.bias"] = np.zeros(out, np.float32)
 
     def linear(name: str, into: int, out: int) -> None:
-        found[f"{name}.weight"] = (rng.standard_normal((out, into)) / np.sqrt(into)).astype(np.float32)
+        found[f"{name}.weight"] = (rng.standard_normal((out, into)) / np.sqrt(into)).astype(
+            np.float32
+        )
         found[f"{name}.bias"] = np.zeros(out, np.float32)
 
     match block:
         case Preprocess():
-            found |= {"mean": np.zeros(block.channels, np.float32), "std": np.ones(block.channels, np.float32)}
+            found |= {
+                "mean": np.zeros(block.channels, np.float32),
+                "std": np.ones(block.channels, np.float32),
+            }
         case ConvBlock():
             conv("conv1", block.inputs, block.outputs, block.kernel, norm="norm1")
         case InvertedResidual():
@@ -326,7 +438,13 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
             for source, target, operation in block.edges:
                 if operation in CONV_KERNELS:
                     name = f"{operation}_{source}{target}"
-                    conv(f"convs.{name}", block.channels, block.channels, CONV_KERNELS[operation], norm=f"norms.{name}")
+                    conv(
+                        f"convs.{name}",
+                        block.channels,
+                        block.channels,
+                        CONV_KERNELS[operation],
+                        norm=f"norms.{name}",
+                    )
         case Reduction():
             conv("conv1", block.inputs, block.outputs, 3, norm="norm1")
             conv("conv2", block.outputs, block.outputs, 3, norm="norm2")

@@ -24,7 +24,12 @@ def unchanged(x: Tensor) -> Tensor:
     return x
 
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "hswish": F.hardswish, "gelu": F.gelu, "none": unchanged}
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "hswish": F.hardswish,
+    "gelu": F.gelu,
+    "none": unchanged,
+}
 
 CONV_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
@@ -43,9 +48,20 @@ class BlockModule(nn.Module):
     linear_type: type[nn.Linear] = nn.Linear
     activation: Callable[[Tensor], Tensor]
 
-    def conv(self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
+    def conv(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> nn.Conv2d:
         """A convolution that keeps the size at stride 1."""
-        return self.conv_type(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
+        return self.conv_type(
+            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias
+        )
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
         """A BatchNorm whose running statistics are unknown until they are computed."""
@@ -69,7 +85,10 @@ class Preprocess(BlockModule):
         self.register_buffer("std", torch.ones(channels))
 
     def forward(self, images: Tensor) -> Tensor:
-        return seen(resize((images - self.mean[:, None, None]) / self.std[:, None, None], self.resolution), self.views)
+        return seen(
+            resize((images - self.mean[:, None, None]) / self.std[:, None, None], self.resolution),
+            self.views,
+        )
 
 
 def seen(images: Tensor, views: int) -> Tensor:
@@ -87,13 +106,25 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     if images.shape[-1] == resolution:
         return images
     images = images if images.dtype == torch.float64 else images.float()  # antialiasing has no bf16
-    return F.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(
+        images, size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False
+    )
 
 
 class ConvBlock(BlockModule):
     """Convolution, maximum pooling, BatchNorm, activation."""
 
-    def __init__(self, *, size: int, inputs: int, outputs: int, kernel: int, stride: int, pool: int, activation: str) -> None:
+    def __init__(
+        self,
+        *,
+        size: int,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int,
+        pool: int,
+        activation: str,
+    ) -> None:
         super().__init__()
         self.pool, self.activation = pool, ACTIVATIONS[activation]
         self.conv1 = self.conv(inputs, outputs, kernel, stride=stride)
@@ -110,7 +141,17 @@ class InvertedResidual(BlockModule):
     """Expand, depthwise, squeeze-and-excitation, project; a residual where shapes allow (MobileNetV3)."""
 
     def __init__(
-        self, *, size: int, inputs: int, hidden: int, outputs: int, kernel: int, stride: int, expand: bool, squeeze: bool, activation: str
+        self,
+        *,
+        size: int,
+        inputs: int,
+        hidden: int,
+        outputs: int,
+        kernel: int,
+        stride: int,
+        expand: bool,
+        squeeze: bool,
+        activation: str,
     ) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
@@ -131,7 +172,9 @@ class InvertedResidual(BlockModule):
             y = self.activation(self.expand_norm(self.expand(y)))
         y = self.activation(self.depthwise_norm(self.depthwise(y)))
         if self.squeeze_reduce is not None and self.squeeze_expand is not None:
-            y = y * F.hardsigmoid(self.squeeze_expand(F.relu(self.squeeze_reduce(y.mean((2, 3), keepdim=True)))))
+            y = y * F.hardsigmoid(
+                self.squeeze_expand(F.relu(self.squeeze_reduce(y.mean((2, 3), keepdim=True))))
+            )
         y = self.project_norm(self.project(y))
         return x + y if self.residual else y
 
@@ -155,7 +198,17 @@ class BasicResidual(BlockModule):
 class Bottleneck(BlockModule):
     """act(BN(conv1x1) after BN(conv3x3) after BN(conv1x1) + shortcut); the shortcut pools and projects (ResNet-D)."""
 
-    def __init__(self, *, size: int, inputs: int, hidden: int, outputs: int, stride: int, project: bool, activation: str) -> None:
+    def __init__(
+        self,
+        *,
+        size: int,
+        inputs: int,
+        hidden: int,
+        outputs: int,
+        stride: int,
+        project: bool,
+        activation: str,
+    ) -> None:
         super().__init__()
         self.stride, self.activation = stride, ACTIVATIONS[activation]
         self.conv1 = self.conv(inputs, hidden)
@@ -185,7 +238,10 @@ def cell_edges(operations: str) -> tuple[Edge, ...]:
     """(source, target, operation) of a cell's text, `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`, without `none`."""
     nodes = enumerate(operations.split("+"), 1)
     return tuple(
-        (int(source), target, name) for target, node in nodes for name, source in re.findall(r"(\w+)~(\d)", node) if name != "none"
+        (int(source), target, name)
+        for target, node in nodes
+        for name, source in re.findall(r"(\w+)~(\d)", node)
+        if name != "none"
     )
 
 
@@ -202,7 +258,10 @@ class Cell(BlockModule):
 
     def add_conv(self, name: str, channels: int, kernel: int) -> None:
         """A convolution and its BatchNorm."""
-        self.convs[name], self.norms[name] = self.conv(channels, channels, kernel), self.norm(channels)
+        self.convs[name], self.norms[name] = (
+            self.conv(channels, channels, kernel),
+            self.norm(channels),
+        )
 
     def convolve(self, name: str, x: Tensor) -> Tensor:
         """Convolution and BatchNorm of a name."""
@@ -279,7 +338,17 @@ class Head(BlockModule):
 
 
 BLOCKS: Mapping[str, type[BlockModule]] = {
-    block.__name__: block for block in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Cell, Reduction, Head)
+    block.__name__: block
+    for block in (
+        Preprocess,
+        ConvBlock,
+        InvertedResidual,
+        BasicResidual,
+        Bottleneck,
+        Cell,
+        Reduction,
+        Head,
+    )
 }
 
 
@@ -288,7 +357,9 @@ class Network(nn.Module):
 
     def __init__(self, description: Description) -> None:
         super().__init__()
-        self.blocks = nn.ModuleDict({slot: BLOCKS[name](**sizes) for slot, name, sizes in description})
+        self.blocks = nn.ModuleDict(
+            {slot: BLOCKS[name](**sizes) for slot, name, sizes in description}
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         for block in self.blocks.values():

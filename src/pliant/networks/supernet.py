@@ -2,7 +2,7 @@
 
 It has an elastic block for each slot of the space's largest network. Running an architecture runs the blocks of its
 slots, sliced to its sizes; extracting it copies the same slices into a plain network. Training the shared weights is
-`pliant.accuracy.training`.
+`pliant.training.loop`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pliant.networks import plain
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Axis, ElasticBlock, Head, copy_active
-from pliant.networks.initial import initialise
+from pliant.networks.initialization import initialise
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.blocks import Block, round_channels
 from pliant.spaces.space import Space
@@ -34,7 +34,9 @@ def _module_sizes(block: Block) -> dict[str, Any]:
     return {name: value for name, value in block.sizes.items() if knows_views or name != "views"}
 
 
-def build(space: Space, architecture: Architecture, *, mean: Sequence[float], std: Sequence[float]) -> plain.Network:
+def build(
+    space: Space, architecture: Architecture, *, mean: Sequence[float], std: Sequence[float]
+) -> plain.Network:
     """A plain network with fresh weights, trained alone by the same recipe as the supernet."""
     network = plain.Network(describe(space.blocks(architecture)))
     initialise(network)
@@ -60,15 +62,26 @@ class Supernet(nn.Module):
     def __init__(self, space: Space, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.space = space
-        self.blocks = nn.ModuleDict({slot: ELASTIC_BLOCKS[name](**sizes) for slot, name, sizes in describe(space.blocks(space.largest()))})
+        self.blocks = nn.ModuleDict(
+            {
+                slot: ELASTIC_BLOCKS[name](**sizes)
+                for slot, name, sizes in describe(space.blocks(space.largest()))
+            }
+        )
         initialise(self)
         _normalise_images(self, mean, std)
 
-    def forward(self, images: Tensor, architecture: Architecture, *, dropout: bool = False) -> Tensor:
+    def forward(
+        self, images: Tensor, architecture: Architecture, *, dropout: bool = False
+    ) -> Tensor:
         """Logits of a sub-network by batch statistics: (N, channels, size, size) pixels from 0 to 1 to (N, classes)."""
         for block in self.space.blocks(architecture):
             module = self.blocks[block.slot]
-            images = module(images, block, dropout) if isinstance(module, Head) else module(images, block)
+            images = (
+                module(images, block, dropout)
+                if isinstance(module, Head)
+                else module(images, block)
+            )
         return images
 
     def extract(self, architecture: Architecture) -> plain.Network:
@@ -90,12 +103,20 @@ class Supernet(nn.Module):
         largest = self.space.blocks(self.space.largest())
         for block in largest:
             for group in self.blocks[block.slot].groups:  # type: ignore[union-attr]
-                kept = {_active_size(other, group.size_field) for other in self._blocks_at(block.slot, trained)}
+                kept = {
+                    _active_size(other, group.size_field)
+                    for other in self._blocks_at(block.slot, trained)
+                }
                 _sort(group.readers, group.writers, kept)
         self._sort_stages(largest, trained)
 
     def _blocks_at(self, slot: str, architectures: Sequence[Architecture]) -> list[Block]:
-        return [block for architecture in architectures for block in self.space.blocks(architecture) if block.slot == slot]
+        return [
+            block
+            for architecture in architectures
+            for block in self.space.blocks(architecture)
+            if block.slot == slot
+        ]
 
     def _sort_stages(self, largest: Sequence[Block], trained: Sequence[Architecture]) -> None:
         """Sort what blocks hand on: a group runs from the block that makes the channels through all that only add to them."""
@@ -121,9 +142,16 @@ def _active_size(block: Block, field: str) -> int:
 
 def _sort(readers: Sequence[Axis], writers: Sequence[Axis], kept: Iterable[int]) -> None:
     """Order channels by falling L1 norm of the weights that read them, inside each tier between two kept widths."""
-    importance = functools.reduce(torch.add, (weight.abs().transpose(0, dim).flatten(1).sum(1) for weight, dim in readers))
+    importance = functools.reduce(
+        torch.add, (weight.abs().transpose(0, dim).flatten(1).sum(1) for weight, dim in readers)
+    )
     channels = len(importance)
     borders = sorted({0, channels, *(width for width in kept if width < channels)})
-    order = torch.cat([start + importance[start:end].argsort(descending=True, stable=True) for start, end in itertools.pairwise(borders)])
+    order = torch.cat(
+        [
+            start + importance[start:end].argsort(descending=True, stable=True)
+            for start, end in itertools.pairwise(borders)
+        ]
+    )
     for parameter, dim in (*readers, *writers):
         parameter.copy_(parameter.index_select(dim, order))

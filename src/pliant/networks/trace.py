@@ -2,7 +2,7 @@
 
 The module need not be one of Pliant's: whatever it calls (layers, functions, tensor methods) arrives as an operator of
 the ATen library, with real shapes. What moves data becomes a layer, what every chip does on the way is free: the rules
-are those of `pliant.accelerator.onnx_import`.
+are those of `pliant.workload.onnx`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,23 @@ _ADDRESSES: Final = """
     native_dropout dropout constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle roll"""
 _FREE: Final = frozenset(f"{_ACTIVATIONS} {_ADDRESSES}".split())
 """Folded into the layer before, or only a change of addresses."""
-_CONSTANT: Final = frozenset(["empty_like", "zeros_like", "ones_like", "full_like", "new_empty", "new_zeros", "new_ones", "new_full"])
+_CONSTANT: Final = frozenset(
+    [
+        "empty_like",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "new_empty",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+    ]
+)
 """Their results depend on shapes alone."""
 _ELEMENTWISE: Final = frozenset(["add", "sub", "rsub", "mul", "div", "maximum", "minimum", "where"])
-_NORMS: Final = frozenset(["native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update"])
+_NORMS: Final = frozenset(
+    ["native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update"]
+)
 _WHOLE: Final = """
     _softmax _log_softmax _safe_softmax native_layer_norm native_group_norm upsample_nearest2d upsample_bilinear2d
     _upsample_bilinear2d_aa upsample_bicubic2d embedding index_select gather"""
@@ -105,23 +118,34 @@ class _Recorder(TorchDispatchMode):
         # An operator in place ends in an underscore, and is the same work.
         name = func.overloadpacket.__name__
         name = name.rstrip("_") if not name.startswith("__") else name
-        self.operations.append(_Operation(name, self.stack[-1] if self.stack else "", tuple(args), results))
+        self.operations.append(
+            _Operation(name, self.stack[-1] if self.stack else "", tuple(args), results)
+        )
         return result
 
 
 class _Reader:
     """Turns operations into layers; `sources` says which layers a storage was last written by."""
 
-    def __init__(self, operations: Sequence[_Operation], example: Sequence[Tensor], skip: Collection[str]) -> None:
+    def __init__(
+        self, operations: Sequence[_Operation], example: Sequence[Tensor], skip: Collection[str]
+    ) -> None:
         self.operations, self.example, self.skip = operations, example, set(skip)
-        self.sources: dict[int, tuple[str, ...]] = {_storage(tensor): (NETWORK_INPUT,) for tensor in example}
+        self.sources: dict[int, tuple[str, ...]] = {
+            _storage(tensor): (NETWORK_INPUT,) for tensor in example
+        }
         self.layers: dict[str, Layer] = {}
         self.fresh: dict[int, Layer] = {}
         """The layer whose very result a storage holds, nothing done to it since."""
         self.makers: dict[str, Callable[[_Operation], None]] = {"convolution": self._convolution}
         self.makers |= dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "linear"), self._product)
-        self.makers |= dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "avg_pool1d", "avg_pool2d"), self._pool)
-        self.makers |= dict.fromkeys(("_adaptive_avg_pool2d", "adaptive_max_pool2d"), self._adaptive_pool)
+        self.makers |= dict.fromkeys(
+            ("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "avg_pool1d", "avg_pool2d"),
+            self._pool,
+        )
+        self.makers |= dict.fromkeys(
+            ("_adaptive_avg_pool2d", "adaptive_max_pool2d"), self._adaptive_pool
+        )
         self.makers |= dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min"), self._reduction)
 
     def read(self) -> Workload:
@@ -133,13 +157,21 @@ class _Reader:
         if not self.layers:
             raise EncodingError("the module runs no layer that costs anything.")
         first = self.example[0]
-        return Workload(tuple(self.layers.values()), sum(tensor.numel() for tensor in self.example), 8 * first.element_size())
+        return Workload(
+            tuple(self.layers.values()),
+            sum(tensor.numel() for tensor in self.example),
+            8 * first.element_size(),
+        )
 
     def _read(self, operation: _Operation, moving: Sequence[Tensor]) -> None:
         name = operation.name
         if name in self.makers:
             self.makers[name](operation)
-        elif name in _WHOLE_TENSOR or (name in _ELEMENTWISE and len(moving) > 1) or (name in _NORMS and not self._folds(moving[0])):
+        elif (
+            name in _WHOLE_TENSOR
+            or (name in _ELEMENTWISE and len(moving) > 1)
+            or (name in _NORMS and not self._folds(moving[0]))
+        ):
             self._elementwise(operation, moving)
         elif name in _NORMS:
             # Folded, it leaves one addend an output channel, whatever else comes of it.
@@ -147,7 +179,11 @@ class _Reader:
             self.layers[layer.name] = replace(layer, bias=True)
             self._write(operation, (layer.name,), None)
         elif name in _ELEMENTWISE | _FREE | self.skip:
-            came_from = tuple(dict.fromkeys(source for tensor in moving for source in self.sources[_storage(tensor)]))
+            came_from = tuple(
+                dict.fromkeys(
+                    source for tensor in moving for source in self.sources[_storage(tensor)]
+                )
+            )
             self._write(operation, came_from, None)
         else:
             raise EncodingError(
@@ -158,7 +194,10 @@ class _Reader:
     def _folds(self, tensor: Tensor) -> bool:
         """Whether a BatchNorm becomes part of the weighted layer before it: nothing else reads that layer's result."""
         key = _storage(tensor)
-        readers = sum(any(_storage(read) == key for read in operation.tensors) for operation in self.operations)
+        readers = sum(
+            any(_storage(read) == key for read in operation.tensors)
+            for operation in self.operations
+        )
         return key in self.fresh and self.fresh[key].weighted and readers == 1
 
     def _write(self, operation: _Operation, sources: tuple[str, ...], layer: Layer | None) -> None:
@@ -169,9 +208,13 @@ class _Reader:
             else:
                 self.fresh.pop(key, None)
 
-    def _add(self, operation: _Operation, kind: Kind, moving: Sequence[Tensor], **sizes: Any) -> None:
+    def _add(
+        self, operation: _Operation, kind: Kind, moving: Sequence[Tensor], **sizes: Any
+    ) -> None:
         name = self._free_name(operation)
-        sources = [self.sources[_storage(tensor)] for tensor in moving if _storage(tensor) in self.sources]
+        sources = [
+            self.sources[_storage(tensor)] for tensor in moving if _storage(tensor) in self.sources
+        ]
         if kind == "elementwise":
             inputs = tuple(source[0] for source in sources)
         else:
@@ -183,47 +226,97 @@ class _Reader:
     def _free_name(self, operation: _Operation) -> str:
         """The module's name; where it runs several layers, the operator's with it, and a number from the second on."""
         base = ".".join(filter(None, (operation.place, operation.name)))
-        names = itertools.chain((operation.place or base, base), (f"{base}{number}" for number in itertools.count(2)))
+        names = itertools.chain(
+            (operation.place or base, base), (f"{base}{number}" for number in itertools.count(2))
+        )
         return next(name for name in names if name not in self.layers and name != NETWORK_INPUT)
 
     def _convolution(self, operation: _Operation) -> None:
         image, weight, bias, stride, _, dilation, transposed, _, groups = operation.given
         if transposed:
-            raise EncodingError(f"module {operation.place!r}: transposed convolutions are no layer of this model.")
+            raise EncodingError(
+                f"module {operation.place!r}: transposed convolutions are no layer of this model."
+            )
         windows = _windows(operation, weight.shape[2:], stride, dilation)
-        channels = {"N": image.shape[0], "G": groups, "K": weight.shape[0] // groups, "C": weight.shape[1]}
+        channels = {
+            "N": image.shape[0],
+            "G": groups,
+            "K": weight.shape[0] // groups,
+            "C": weight.shape[1],
+        }
         self._add(operation, "conv", [image], **channels, **windows, bias=bias is not None)
 
     def _product(self, operation: _Operation) -> None:
-        bias = operation.name in ("addmm", "baddbmm") or (operation.name == "linear" and len(operation.given) > 2)
+        bias = operation.name in ("addmm", "baddbmm") or (
+            operation.name == "linear" and len(operation.given) > 2
+        )
         first = 1 if operation.name in ("addmm", "baddbmm") else 0
         left, right = operation.given[first], operation.given[first + 1]
         result = operation.results[0]
         groups = result.shape[0] if operation.name in ("bmm", "baddbmm") else 1
         rows = math.prod(result.shape[:-1]) // groups
-        self._add(operation, "matmul", [left, right], N=rows, G=groups, K=result.shape[-1], C=left.shape[-1], bias=bias)
+        self._add(
+            operation,
+            "matmul",
+            [left, right],
+            N=rows,
+            G=groups,
+            K=result.shape[-1],
+            C=left.shape[-1],
+            bias=bias,
+        )
 
     def _pool(self, operation: _Operation) -> None:
         image, kernel, *rest = operation.given
         dilation = rest[2] if operation.name.startswith("max") and len(rest) > 2 else 1
-        windows = _windows(operation, _listed(kernel), rest[0] if rest and rest[0] else kernel, dilation)
+        windows = _windows(
+            operation, _listed(kernel), rest[0] if rest and rest[0] else kernel, dilation
+        )
         self._add(operation, "pool", [image], N=image.shape[0], G=image.shape[1], **windows)
 
     def _adaptive_pool(self, operation: _Operation) -> None:
         image, result = operation.given[0], operation.results[0]
-        step = [-(-before // after) for before, after in zip(image.shape[2:], result.shape[2:], strict=True)]
-        self._add(operation, "pool", [image], N=image.shape[0], G=image.shape[1], **_windows(operation, step, step, 1))
+        step = [
+            -(-before // after)
+            for before, after in zip(image.shape[2:], result.shape[2:], strict=True)
+        ]
+        self._add(
+            operation,
+            "pool",
+            [image],
+            N=image.shape[0],
+            G=image.shape[1],
+            **_windows(operation, step, step, 1),
+        )
 
     def _reduction(self, operation: _Operation) -> None:
         image, result = operation.given[0], operation.results[0]
         if image.dim() == 4 and result.numel() == image.shape[0] * image.shape[1]:
-            self._add(operation, "pool", [image], N=image.shape[0], G=image.shape[1], R=image.shape[2], S=image.shape[3])
+            self._add(
+                operation,
+                "pool",
+                [image],
+                N=image.shape[0],
+                G=image.shape[1],
+                R=image.shape[2],
+                S=image.shape[3],
+            )
         else:
-            self._add(operation, "pool", [image], G=result.numel(), R=image.numel() // result.numel())
+            self._add(
+                operation, "pool", [image], G=result.numel(), R=image.numel() // result.numel()
+            )
 
     def _elementwise(self, operation: _Operation, moving: Sequence[Tensor]) -> None:
         batch, channels, *spatial = (*operation.results[0].shape, 1, 1, 1)
-        self._add(operation, "elementwise", moving, N=batch, G=channels, P=spatial[0], Q=math.prod(spatial[1:]))
+        self._add(
+            operation,
+            "elementwise",
+            moving,
+            N=batch,
+            G=channels,
+            P=spatial[0],
+            Q=math.prod(spatial[1:]),
+        )
 
 
 def _storage(tensor: Tensor) -> int:
@@ -235,18 +328,26 @@ def _listed(value: Any) -> list[int]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _windows(operation: _Operation, kernel: Sequence[int], stride: Any, dilation: Any) -> dict[str, int]:
+def _windows(
+    operation: _Operation, kernel: Sequence[int], stride: Any, dilation: Any
+) -> dict[str, int]:
     """Output and kernel sizes, stride and dilation; one-dimensional windows get columns of 1."""
     spatial = operation.results[0].shape[2:]
     if not 1 <= len(spatial) <= 2:
-        raise EncodingError(f"module {operation.place!r}: one or two spatial sizes are layers of this model, received {len(spatial)}.")
+        raise EncodingError(
+            f"module {operation.place!r}: one or two spatial sizes are layers of this model, received {len(spatial)}."
+        )
     kernel = [*kernel] * (len(spatial) // len(kernel))
-    sizes = dict(zip(("P", "Q"), spatial, strict=False)) | dict(zip(("R", "S"), kernel, strict=False))
+    sizes = dict(zip(("P", "Q"), spatial, strict=False)) | dict(
+        zip(("R", "S"), kernel, strict=False)
+    )
     for key, value, extents in (("stride", stride, spatial), ("dilation", dilation, kernel)):
         values = _listed(value) * (len(spatial) // len(_listed(value)))
         # Along a size of 1 the step is never taken.
         used = {step for step, extent in zip(values, extents, strict=True) if extent > 1} or {1}
         if len(used) > 1:
-            raise EncodingError(f"module {operation.place!r}: rows and columns have one {key}, received {values}.")
+            raise EncodingError(
+                f"module {operation.place!r}: rows and columns have one {key}, received {values}."
+            )
         sizes[key] = used.pop()
     return sizes

@@ -59,11 +59,15 @@ def candidates(summary: Mapping[str, Any]) -> tuple[Candidate, ...]:
 def _candidates(summary: Mapping[str, Any]) -> Iterator[Candidate]:
     chosen = summary.get("chosen") or {}
     front = list(summary.get("front") or [])
-    if chosen and chosen.get("architecture") not in [network.get("architecture") for network in front]:
+    if chosen and chosen.get("architecture") not in [
+        network.get("architecture") for network in front
+    ]:
         front.insert(0, chosen)
     for number, network in enumerate(front):
         is_chosen = bool(chosen) and network.get("architecture") == chosen.get("architecture")
-        yield Candidate(f"front-{number}", "search", is_chosen, {**network, **chosen} if is_chosen else network)
+        yield Candidate(
+            f"front-{number}", "search", is_chosen, {**network, **chosen} if is_chosen else network
+        )
     for number, network in enumerate(summary.get("random_front") or []):
         yield Candidate(f"random-{number}", "random", False, network)
 

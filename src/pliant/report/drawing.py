@@ -12,11 +12,31 @@ from pliant.errors import EncodingError
 from pliant.report.markup import Markup, joined, tag
 from pliant.report.quantities import METRICS, quantity, square
 from pliant.report.slots import stage_of, within_stage
-from pliant.spaces.blocks import BasicResidual, Block, Bottleneck, Cell, ConvBlock, Head, InvertedResidual, Preprocess, Reduction
+from pliant.spaces.blocks import (
+    BasicResidual,
+    Block,
+    Bottleneck,
+    Cell,
+    ConvBlock,
+    Head,
+    InvertedResidual,
+    Preprocess,
+    Reduction,
+)
 from pliant.workload import Layer
 
 _TYPES: Mapping[str, type[Block]] = {
-    kind.__name__: kind for kind in (Preprocess, ConvBlock, InvertedResidual, BasicResidual, Bottleneck, Cell, Reduction, Head)
+    kind.__name__: kind
+    for kind in (
+        Preprocess,
+        ConvBlock,
+        InvertedResidual,
+        BasicResidual,
+        Bottleneck,
+        Cell,
+        Reduction,
+        Head,
+    )
 }
 _WIDTH = 300
 _LEFT, _BAR, _GAP, _TEXT, _AFTER = 14, 9, 3, 38, 18
@@ -32,7 +52,15 @@ def drawing(blocks: Sequence[Mapping[str, Any]]) -> Markup:
     sketches = [_sketch(block) for block in blocks]
     widest = max((_channels(layer) for sketch in sketches for layer in sketch.layers), default=1)
     stages = groupby(sketches, key=lambda sketch: _group(sketch, sketches))
-    return tag("div", *(_stage(name, list(members), widest) for name, members in stages), class_="stages") if sketches else Markup()
+    return (
+        tag(
+            "div",
+            *(_stage(name, list(members), widest) for name, members in stages),
+            class_="stages",
+        )
+        if sketches
+        else Markup()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +82,35 @@ def _sketch(facts: Mapping[str, Any]) -> _Sketch:
     slot, kind = str(facts.get("slot", "")), str(facts.get("type", ""))
     sizes = facts.get("sizes") or {}
     hint = "\n".join([f"{slot}: {kind}", *(f"{name} {value}" for name, value in sizes.items())])
-    hint += "".join(f"\n{METRICS[metric].label} {quantity(metric, facts.get(metric))}" for metric in ("latency_ms", "macs", "parameters"))
+    hint += "".join(
+        f"\n{METRICS[metric].label} {quantity(metric, facts.get(metric))}"
+        for metric in ("latency_ms", "macs", "parameters")
+    )
     block = _block(slot, kind, sizes)
     if block is None:
-        return _Sketch(slot, kind, ", ".join(f"{name} {value}" for name, value in sizes.items()), "", (), False, hint)
+        return _Sketch(
+            slot,
+            kind,
+            ", ".join(f"{name} {value}" for name, value in sizes.items()),
+            "",
+            (),
+            False,
+            hint,
+        )
     title, detail = _words(block)
     layers = block.layers()
     into, out = block.size, layers[-1].P
     pixels = square(into) if out in (into, 1) else f"{square(into)} → {square(out)}"
     shortcut = any(layer.name == f"{slot}.add" for layer in layers)
-    return _Sketch(slot, title, detail, pixels, tuple(layer for layer in layers if layer.weighted), shortcut, hint)
+    return _Sketch(
+        slot,
+        title,
+        detail,
+        pixels,
+        tuple(layer for layer in layers if layer.weighted),
+        shortcut,
+        hint,
+    )
 
 
 def _block(slot: str, kind: str, sizes: Mapping[str, Any]) -> Block | None:
@@ -82,23 +129,35 @@ def _words(block: Block) -> tuple[str, str]:
             return "normalise, resize", _listed(channels, "and mirrored" if block.views > 1 else "")
         case ConvBlock():
             extras = (*_stride(block.stride), f"pool {block.pool}" if block.pool > 1 else "")
-            return f"{square(block.kernel)} convolution", _listed(_flow(block.inputs, block.outputs), *extras)
+            return f"{square(block.kernel)} convolution", _listed(
+                _flow(block.inputs, block.outputs), *extras
+            )
         case InvertedResidual():
             widths = (block.inputs, *((block.hidden,) if block.expand else ()), block.outputs)
             extras = (*_stride(block.stride), "squeeze-excite" if block.squeeze else "")
             return f"{square(block.kernel)} inverted residual", _listed(_flow(*widths), *extras)
         case BasicResidual():
-            return f"{square(3)} residual", _listed(_flow(block.channels, block.hidden, block.channels))
+            return f"{square(3)} residual", _listed(
+                _flow(block.channels, block.hidden, block.channels)
+            )
         case Bottleneck():
-            return "bottleneck", _listed(_flow(block.inputs, block.hidden, block.outputs), *_stride(block.stride))
+            return "bottleneck", _listed(
+                _flow(block.inputs, block.hidden, block.outputs), *_stride(block.stride)
+            )
         case Cell():
             names = Counter(operation for *_, operation in block.edges)
-            return "cell", _listed(f"{block.channels} channels", *(f"{count} {name}" for name, count in sorted(names.items())))
+            return "cell", _listed(
+                f"{block.channels} channels",
+                *(f"{count} {name}" for name, count in sorted(names.items())),
+            )
         case Reduction():
             return "reduction", _listed(_flow(block.inputs, block.outputs), *_stride(2))
         case Head():
             inner = [width for width in (block.expand, block.hidden) if width]
-            return "pool, classify", _listed(_flow(block.inputs, *inner, block.classes), "mean of both views" if block.views > 1 else "")
+            return "pool, classify", _listed(
+                _flow(block.inputs, *inner, block.classes),
+                "mean of both views" if block.views > 1 else "",
+            )
     raise AssertionError(f"a block of type {type(block).__name__} has no words")
 
 
@@ -132,10 +191,14 @@ def _stage(name: str, sketches: Sequence[_Sketch], widest: int) -> Markup:
     drawn: list[Markup] = []
     height = 0
     for sketch in sketches:
-        drawn.append(tag("g", *_drawn(sketch, widest), transform=f"translate(0 {height})", class_="block"))
+        drawn.append(
+            tag("g", *_drawn(sketch, widest), transform=f"translate(0 {height})", class_="block")
+        )
         height += _height(sketch)
     label = f"{name}: " + "; ".join(f"{sketch.title}, {sketch.detail}" for sketch in sketches)
-    svg = tag("svg", *drawn, viewBox=f"0 0 {_WIDTH} {height - _AFTER + 4}", role="img", aria_label=label)
+    svg = tag(
+        "svg", *drawn, viewBox=f"0 0 {_WIDTH} {height - _AFTER + 4}", role="img", aria_label=label
+    )
     return tag("figure", tag("figcaption", name), svg, class_="stage")
 
 
@@ -152,9 +215,26 @@ def _drawn(sketch: _Sketch, widest: int) -> Iterable[Markup]:
     yield tag("text", sketch.detail, x=0, y=29, class_="detail")
     for row, layer in enumerate(sketch.layers):
         width = max(2.0, (_WIDTH - _LEFT) * _channels(layer) / widest)
-        kind = "squeeze" if ".squeeze." in layer.name else "depthwise" if layer.G > 1 else "matmul" if layer.kind == "matmul" else "dense"
+        kind = (
+            "squeeze"
+            if ".squeeze." in layer.name
+            else "depthwise"
+            if layer.G > 1
+            else "matmul"
+            if layer.kind == "matmul"
+            else "dense"
+        )
         top = _TEXT + row * (_BAR + _GAP)
-        yield tag("rect", tag("title", _hint(layer)), x=_LEFT, y=top, width=f"{width:.1f}", height=_BAR, rx=2, class_=kind)
+        yield tag(
+            "rect",
+            tag("title", _hint(layer)),
+            x=_LEFT,
+            y=top,
+            width=f"{width:.1f}",
+            height=_BAR,
+            rx=2,
+            class_=kind,
+        )
     if sketch.shortcut:
         bottom = _TEXT + len(sketch.layers) * (_BAR + _GAP) - _GAP
         bracket = f"M{_LEFT - 3} {_TEXT} H6 Q3 {_TEXT} 3 {_TEXT + 3} V{bottom - 3} Q3 {bottom} 6 {bottom} H{_LEFT - 3}"

@@ -7,7 +7,15 @@ from typing import Any
 
 from pliant.report.markup import Markup, joined, tag
 from pliant.report.pieces import card, cards, facts, note, section, table
-from pliant.report.quantities import GAP, NOT_MEASURED, duration, is_number, moment, percent, significant
+from pliant.report.quantities import (
+    GAP,
+    NOT_MEASURED,
+    duration,
+    is_number,
+    moment,
+    percent,
+    significant,
+)
 
 _SPEARMAN = "Rank correlation, Spearman \N{GREEK SMALL LETTER RHO}"
 
@@ -16,22 +24,43 @@ def evidence(summary: Mapping[str, Any]) -> Markup:
     """The section: claims with their bounds, then how good the estimates were that the search relied on."""
     rows = [_claim(claim) for claim in summary.get("evidence") or []]
     heads = ("Claim", "Value", "Bound", "Holds?", "How it was measured")
-    claims = table("Claims", heads, rows, class_="claims") if rows else note("No claim was checked yet.")
-    quality = (_search(summary), _predictor(summary), _latency_model(summary), _test_openings(summary))
-    return section("evidence", "The evidence", claims, cards(part for part in quality if part is not None))
+    claims = (
+        table("Claims", heads, rows, class_="claims") if rows else note("No claim was checked yet.")
+    )
+    quality = (
+        _search(summary),
+        _predictor(summary),
+        _latency_model(summary),
+        _test_openings(summary),
+    )
+    return section(
+        "evidence", "The evidence", claims, cards(part for part in quality if part is not None)
+    )
 
 
 def _claim(claim: Mapping[str, Any]) -> tuple[object, ...]:
     bound = "—" if claim.get("bound") is None else significant(claim["bound"])
-    return claim.get("claim"), significant(claim.get("value")), bound, _verdict(claim), claim.get("how")
+    return (
+        claim.get("claim"),
+        significant(claim.get("value")),
+        bound,
+        _verdict(claim),
+        claim.get("how"),
+    )
 
 
 def _verdict(claim: Mapping[str, Any]) -> Markup:
     holds = claim.get("holds")
     if holds is None:
-        stated = claim.get("value") is not None and claim.get("bound") is None  # a fact, without anything that it must hold
+        stated = (
+            claim.get("value") is not None and claim.get("bound") is None
+        )  # a fact, without anything that it must hold
         return tag("span", "—" if stated else NOT_MEASURED, class_="open")
-    return tag("span", "✓ holds", class_="holds") if holds else tag("span", "✗ does not hold", class_="fails")
+    return (
+        tag("span", "✓ holds", class_="holds")
+        if holds
+        else tag("span", "✗ does not hold", class_="fails")
+    )
 
 
 def _search(summary: Mapping[str, Any]) -> Markup | None:
@@ -68,7 +97,11 @@ def _predictor(summary: Mapping[str, Any]) -> Markup | None:
         ("Mean absolute error", _points(predictor.get("mean_absolute_error"))),
         ("Networks it was fitted on", significant(predictor.get("rows"))),
     ]
-    return card("Accuracy predictor", facts(rows), note("By cross-validation: each network was predicted without having been seen."))
+    return card(
+        "Accuracy predictor",
+        facts(rows),
+        note("By cross-validation: each network was predicted without having been seen."),
+    )
 
 
 def _points(share: object) -> str:
@@ -82,23 +115,44 @@ def _latency_model(summary: Mapping[str, Any]) -> Markup | None:
     error = model.get("mape_percent")
     rows = [
         ("Model", model.get("kind")),
-        ("Mean absolute error", f"{significant(error)}{GAP}%" if is_number(error) else NOT_MEASURED),
+        (
+            "Mean absolute error",
+            f"{significant(error)}{GAP}%" if is_number(error) else NOT_MEASURED,
+        ),
         (_SPEARMAN, significant(model.get("spearman"))),
         ("Unseen networks", significant(model.get("networks"))),
     ]
-    return card("Latency model", facts(rows), note("On whole networks that were measured and not used to fit it."))
+    return card(
+        "Latency model",
+        facts(rows),
+        note("On whole networks that were measured and not used to fit it."),
+    )
 
 
 def _test_openings(summary: Mapping[str, Any]) -> Markup | None:
     openings = summary.get("test_openings")
     if openings is None:
         return None
-    times = {0: "not opened yet", 1: "opened once"}.get(len(openings), f"opened {len(openings)} times")
+    times = {0: "not opened yet", 1: "opened once"}.get(
+        len(openings), f"opened {len(openings)} times"
+    )
     says = tag("p", f"The test images were {times}.")
     rows = tag("ul", *_openings(openings), class_="plain") if openings else None
-    return card("Use of the test images", says, rows, note("Every opening is logged. The more often, the less a test accuracy means."))
+    return card(
+        "Use of the test images",
+        says,
+        rows,
+        note("Every opening is logged. The more often, the less a test accuracy means."),
+    )
 
 
 def _openings(openings: list[Mapping[str, Any]]) -> Iterator[Markup]:
     for opening in openings:
-        yield tag("li", joined(opening.get("purpose") or "no purpose given", ", ", tag("time", moment(opening.get("created")))))
+        yield tag(
+            "li",
+            joined(
+                opening.get("purpose") or "no purpose given",
+                ", ",
+                tag("time", moment(opening.get("created"))),
+            ),
+        )

@@ -33,12 +33,30 @@ def look(figure: go.Figure, height: int, **layout: object) -> go.Figure:
         plot_bgcolor=CLEAR,
         font={"family": _FONT, "size": 13, "color": FAINT},
         margin={"l": 8, "r": 12, "t": 8, "b": 8},
-        hoverlabel={"bgcolor": CARD, "bordercolor": LINE, "font": {"family": _FONT, "size": 13, "color": INK}, "align": "left"},
+        hoverlabel={
+            "bgcolor": CARD,
+            "bordercolor": LINE,
+            "font": {"family": _FONT, "size": 13, "color": INK},
+            "align": "left",
+        },
         hovermode="closest",
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"color": INK}, "itemsizing": "constant"},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "font": {"color": INK},
+            "itemsizing": "constant",
+        },
         dragmode=False,
     )
-    axis = {"gridcolor": LINE, "zeroline": False, "linecolor": LINE, "automargin": True, "title": {"standoff": 10, "font": {"size": 13}}}
+    axis = {
+        "gridcolor": LINE,
+        "zeroline": False,
+        "linecolor": LINE,
+        "automargin": True,
+        "title": {"standoff": 10, "font": {"size": 13}},
+    }
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure.update_layout(**layout)
@@ -67,5 +85,12 @@ def chart(name: str, figure: go.Figure, says: str) -> Markup:
         says: the chart in words, for those who cannot see it.
     """
     data = Markup(str(figure.to_json()).replace("<", "\\u003c"))
-    place = tag("div", id=f"chart-{name}", class_="chart", role="img", aria_label=says, style=f"min-height:{figure.layout.height}px")
+    place = tag(
+        "div",
+        id=f"chart-{name}",
+        class_="chart",
+        role="img",
+        aria_label=says,
+        style=f"min-height:{figure.layout.height}px",
+    )
     return Markup(place + tag("script", data, type="application/json", data_chart=f"chart-{name}"))

@@ -20,10 +20,20 @@ def front(summary: Mapping[str, Any]) -> Markup:
     networks, figure, metric = candidates(summary), front_chart(summary), minimised(summary)
     if figure is None and not networks:
         return Markup()
-    picture = chart("front", figure, _SAYS.format(label=words(metric).label)) if figure else note("No estimates yet.")
-    start = next((network for network in networks if network.chosen), networks[0] if networks else None)
+    picture = (
+        chart("front", figure, _SAYS.format(label=words(metric).label))
+        if figure
+        else note("No estimates yet.")
+    )
+    start = next(
+        (network for network in networks if network.chosen), networks[0] if networks else None
+    )
     panels = [_panel(network, metric, shown=network is start) for network in networks]
-    panel = tag("aside", *panels, class_="panel", aria_live="polite", aria_label="The network picked") if panels else None
+    panel = (
+        tag("aside", *panels, class_="panel", aria_live="polite", aria_label="The network picked")
+        if panels
+        else None
+    )
     return section(
         "front",
         "The trade-off",
@@ -39,25 +49,52 @@ def _explained(summary: Mapping[str, Any]) -> str:
         "Point at a mark for its numbers, click a mark of a front for the command that delivers its network."
     )
     points = (summary.get("search") or {}).get("points") or []
-    if max((sum(point.get("by") == by for point in points) for by in ("search", "random")), default=0) > MOST_POINTS:
+    if (
+        max(
+            (sum(point.get("by") == by for point in points) for by in ("search", "random")),
+            default=0,
+        )
+        > MOST_POINTS
+    ):
         text += f" Of more than {significant(MOST_POINTS)} estimates of a search, evenly spaced ones are drawn."
     return text
 
 
 def _panel(network: Candidate, metric: str, *, shown: bool) -> Markup:
     """Everything about one network; the script shows the panel of the one that was picked."""
-    title = "The chosen network" if network.chosen else "A network of the front" if network.by == "search" else "Found by random search"
+    title = (
+        "The chosen network"
+        if network.chosen
+        else "A network of the front"
+        if network.by == "search"
+        else "Found by random search"
+    )
     deliver = (
-        joined(tag("p", "Deliver it with", class_="name"), command(network.command, f"the command for {network.architecture}"))
+        joined(
+            tag("p", "Deliver it with", class_="name"),
+            command(network.command, f"the command for {network.architecture}"),
+        )
         if network.command
         else note("No command delivers it yet.")
     )
     rows = [*_accuracies(network), *_costs(network, metric)]
-    return tag("article", tag("h3", title), breakable(network.architecture), facts(rows), deliver, id=network.key, hidden=not shown)
+    return tag(
+        "article",
+        tag("h3", title),
+        breakable(network.architecture),
+        facts(rows),
+        deliver,
+        id=network.key,
+        hidden=not shown,
+    )
 
 
 def _accuracies(network: Candidate) -> Iterator[tuple[str, str]]:
-    for name, key in (("estimated", "top1_estimate"), ("validation", "top1_validation"), ("test", "top1_test")):
+    for name, key in (
+        ("estimated", "top1_estimate"),
+        ("validation", "top1_validation"),
+        ("test", "top1_test"),
+    ):
         yield f"Accuracy, {name}", percent(network.facts.get(key))
 
 
@@ -90,10 +127,22 @@ def _tables(networks: Sequence[Candidate], metric: str) -> Iterator[Markup]:
 
 def _table(caption: str, networks: Sequence[Candidate], metric: str) -> Markup:
     label = words(metric).title
-    heads = ("Network", "Estimated", "Validation", "Test", f"{label}, predicted", f"{label}, measured", "Parameters", "Deliver")
+    heads = (
+        "Network",
+        "Estimated",
+        "Validation",
+        "Test",
+        f"{label}, predicted",
+        f"{label}, measured",
+        "Parameters",
+        "Deliver",
+    )
     rows = [
         (
-            joined(breakable(network.architecture), tag("span", "chosen", class_="badge") if network.chosen else None),
+            joined(
+                breakable(network.architecture),
+                tag("span", "chosen", class_="badge") if network.chosen else None,
+            ),
             *(value for _, value in _accuracies(network)),
             quantity(metric, network.predicted(metric)),
             _measured(network, metric),
@@ -107,5 +156,15 @@ def _table(caption: str, networks: Sequence[Candidate], metric: str) -> Markup:
 
 def _buttons(network: Candidate) -> Markup:
     name = network.architecture
-    show = tag("button", "Show", type="button", class_="show", data_show=network.key, aria_label=f"Show {name}", aria_controls=network.key)
-    return joined(show, copy_button(f"the command for {name}", network.command) if network.command else None)
+    show = tag(
+        "button",
+        "Show",
+        type="button",
+        class_="show",
+        data_show=network.key,
+        aria_label=f"Show {name}",
+        aria_controls=network.key,
+    )
+    return joined(
+        show, copy_button(f"the command for {name}", network.command) if network.command else None
+    )

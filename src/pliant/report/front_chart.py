@@ -25,13 +25,19 @@ def front_chart(summary: Mapping[str, Any]) -> go.Figure | None:
     networks = candidates(summary)
     points = (summary.get("search") or {}).get("points") or []
     estimates = [trace for by in ("random", "search") for trace in _estimates(points, by, metric)]
-    fronts = [trace for by in ("random", "search") for trace in _front([network for network in networks if network.by == by], by, metric)]
+    fronts = [
+        trace
+        for by in ("random", "search")
+        for trace in _front([network for network in networks if network.by == by], by, metric)
+    ]
     if not estimates and not fronts:
         return None
     figure = go.Figure([*estimates, *fronts, *_chosen(networks, metric)])
     called = words(metric)
     cost = called.title + (f" ({called.unit})" if called.unit else "")
-    look(figure, _HEIGHT, xaxis_title_text=cost, yaxis_title_text="Accuracy", yaxis_tickformat=".1%")
+    look(
+        figure, _HEIGHT, xaxis_title_text=cost, yaxis_title_text="Accuracy", yaxis_tickformat=".1%"
+    )
     for limit in summary.get("limits") or []:
         if limit.get("metric") == metric:
             figure.add_vline(
@@ -55,8 +61,14 @@ def thinned(points: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
 
 
 def _estimates(points: Iterable[Mapping[str, Any]], by: str, metric: str) -> Iterable[go.Scatter]:
-    cost = metric if metric in ("parameters", "macs", "peak_memory_bytes") else f"predicted_{metric}"
-    known = [point for point in points if point.get("by") == by and point.get("top1") is not None and point.get(cost) is not None]
+    cost = (
+        metric if metric in ("parameters", "macs", "peak_memory_bytes") else f"predicted_{metric}"
+    )
+    known = [
+        point
+        for point in points
+        if point.get("by") == by and point.get("top1") is not None and point.get(cost) is not None
+    ]
     if not known:
         return
     shown = thinned(known)
@@ -73,7 +85,12 @@ def _estimates(points: Iterable[Mapping[str, Any]], by: str, metric: str) -> Ite
 
 
 def _says_estimate(point: Mapping[str, Any], by: str, cost: str) -> str:
-    return hover(f"Estimated by {_NAMES[by]}", str(point.get("architecture", "")), f"accuracy {percent(point['top1'])}", cost)
+    return hover(
+        f"Estimated by {_NAMES[by]}",
+        str(point.get("architecture", "")),
+        f"accuracy {percent(point['top1'])}",
+        cost,
+    )
 
 
 def _cost(metric: str, value: object, spread: object = None) -> str:
@@ -84,14 +101,27 @@ def _cost(metric: str, value: object, spread: object = None) -> str:
 def _front(networks: Sequence[Candidate], by: str, metric: str) -> Iterable[go.Scatter]:
     """Predicted and measured points of one front, and the thin lines that join them."""
     colour, symbol = _MARKS[by]
-    predicted = [_point(network, network.predicted(metric), network.facts.get("top1_estimate")) for network in networks]
-    measured = [_point(network, network.measured(metric), network.facts.get("top1_validation")) for network in networks]
+    predicted = [
+        _point(network, network.predicted(metric), network.facts.get("top1_estimate"))
+        for network in networks
+    ]
+    measured = [
+        _point(network, network.measured(metric), network.facts.get("top1_validation"))
+        for network in networks
+    ]
     pairs = [pair for pair in zip(predicted, measured, strict=True) if pair[0] and pair[1]]
     if pairs:
         ends = [(first, second, (None, None)) for (_, *first), (_, *second) in pairs]  # type: ignore[misc]
         rows = list(chain.from_iterable(ends))
         line = {"color": colour, "width": 1}
-        yield go.Scatter(mode="lines", x=[x for x, _ in rows], y=[y for _, y in rows], line=line, hoverinfo="skip", showlegend=False)
+        yield go.Scatter(
+            mode="lines",
+            x=[x for x, _ in rows],
+            y=[y for _, y in rows],
+            line=line,
+            hoverinfo="skip",
+            showlegend=False,
+        )
     for how, points, hollow in (("predicted", predicted, True), ("measured", measured, False)):
         if known := [point for point in points if point]:
             yield go.Scatter(
@@ -111,18 +141,31 @@ def _front(networks: Sequence[Candidate], by: str, metric: str) -> Iterable[go.S
             )
 
 
-def _point(network: Candidate, cost: float | None, accuracy: float | None) -> tuple[Candidate, float, float] | None:
+def _point(
+    network: Candidate, cost: float | None, accuracy: float | None
+) -> tuple[Candidate, float, float] | None:
     return None if cost is None or accuracy is None else (network, cost, accuracy)
 
 
 def _says(network: Candidate, how: str, metric: str) -> str:
     title = f"Front of {_NAMES[network.by]}, {how}" + (" (chosen)" if network.chosen else "")
     if how == "predicted":
-        rows = (f"accuracy {percent(network.facts.get('top1_estimate'))} (estimate)", _cost(metric, network.predicted(metric)))
+        rows = (
+            f"accuracy {percent(network.facts.get('top1_estimate'))} (estimate)",
+            _cost(metric, network.predicted(metric)),
+        )
     else:
         spread = network.spread_ms if metric == "latency_ms" else None
-        rows = (f"accuracy {percent(network.facts.get('top1_validation'))} (validation)", _cost(metric, network.measured(metric), spread))
-    return hover(title, network.architecture, *rows, f"parameters {quantity('parameters', network.facts.get('parameters'))}")
+        rows = (
+            f"accuracy {percent(network.facts.get('top1_validation'))} (validation)",
+            _cost(metric, network.measured(metric), spread),
+        )
+    return hover(
+        title,
+        network.architecture,
+        *rows,
+        f"parameters {quantity('parameters', network.facts.get('parameters'))}",
+    )
 
 
 def _chosen(networks: Sequence[Candidate], metric: str) -> Iterable[go.Scatter]:
@@ -131,7 +174,16 @@ def _chosen(networks: Sequence[Candidate], metric: str) -> Iterable[go.Scatter]:
         if not network.chosen:
             continue
         point = _point(network, network.measured(metric), network.facts.get("top1_validation"))
-        point = point or _point(network, network.predicted(metric), network.facts.get("top1_estimate"))
+        point = point or _point(
+            network, network.predicted(metric), network.facts.get("top1_estimate")
+        )
         if point:
             ring = {"color": "rgba(0,0,0,0)", "size": 20, "line": {"color": CHOSEN, "width": 2.5}}
-            yield go.Scatter(name="chosen", mode="markers", x=[point[1]], y=[point[2]], hoverinfo="skip", marker=ring)
+            yield go.Scatter(
+                name="chosen",
+                mode="markers",
+                x=[point[1]],
+                y=[point[2]],
+                hoverinfo="skip",
+                marker=ring,
+            )

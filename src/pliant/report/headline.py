@@ -9,15 +9,30 @@ from typing import Any
 from pliant.report.candidates import Candidate, candidates, minimised
 from pliant.report.markup import Markup, joined, tag
 from pliant.report.pieces import note
-from pliant.report.quantities import GAP, NOT_MEASURED, networks, percent, quantity, significant, with_unit, words
+from pliant.report.quantities import (
+    GAP,
+    NOT_MEASURED,
+    networks,
+    percent,
+    quantity,
+    significant,
+    with_unit,
+    words,
+)
 
 
 def headline(summary: Mapping[str, Any]) -> Markup:
     """One sentence and a row of the numbers that matter."""
     chosen = next((network for network in candidates(summary) if network.chosen), None)
     if chosen is None:
-        return joined(tag("p", "No network is chosen yet.", class_="lead"), note("This page shows what the run has done so far."))
-    return joined(tag("p", *_sentence(summary, chosen), class_="lead"), tag("div", *_tiles(summary, chosen), class_="tiles"))
+        return joined(
+            tag("p", "No network is chosen yet.", class_="lead"),
+            note("This page shows what the run has done so far."),
+        )
+    return joined(
+        tag("p", *_sentence(summary, chosen), class_="lead"),
+        tag("div", *_tiles(summary, chosen), class_="tiles"),
+    )
 
 
 def _sentence(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[object]:
@@ -29,10 +44,21 @@ def _sentence(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[object]
     if value is None:
         yield f"the chosen one has a {words(metric).label} that was not measured yet"
     elif metric == "latency_ms":
-        yield joined("the chosen one answers in ", tag("strong", quantity(metric, value)), f" on {device}" if device else "")
+        yield joined(
+            "the chosen one answers in ",
+            tag("strong", quantity(metric, value)),
+            f" on {device}" if device else "",
+        )
     else:
-        yield joined("the chosen one has a ", words(metric).label, " of ", tag("strong", quantity(metric, value)))
-    limit = next((limit for limit in summary.get("limits") or [] if limit.get("metric") == metric), None)
+        yield joined(
+            "the chosen one has a ",
+            words(metric).label,
+            " of ",
+            tag("strong", quantity(metric, value)),
+        )
+    limit = next(
+        (limit for limit in summary.get("limits") or [] if limit.get("metric") == metric), None
+    )
     if limit and value is not None:
         yield f", {'within' if value <= limit['at_most'] else 'above'} the limit of {quantity(metric, limit['at_most'])},"
     accuracy = chosen.facts.get("top1_test")
@@ -51,7 +77,11 @@ def _tiles(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[Markup]:
         yield _cost_tile(metric, chosen, limits.get(metric))
     yield _accuracy_tile(chosen.facts.get("top1_test"), (summary.get("data") or {}).get("test"))
     if "parameters" not in limits:
-        yield _tile("Parameters", quantity("parameters", chosen.facts.get("parameters")), "weights and offsets, normalisation folded in")
+        yield _tile(
+            "Parameters",
+            quantity("parameters", chosen.facts.get("parameters")),
+            "weights and offsets, normalisation folded in",
+        )
     if "macs" not in limits:
         memory = quantity("peak_memory_bytes", chosen.facts.get("peak_memory_bytes"))
         below = "multiply-accumulates" if "peak_memory_bytes" in limits else f"peak memory {memory}"
@@ -64,7 +94,11 @@ def _accuracy_tile(accuracy: float | None, images: int | None) -> Markup:
     if not images:
         return _tile("Test accuracy", percent(accuracy), "")
     error = math.sqrt(accuracy * (1 - accuracy) / images)
-    return _tile("Test accuracy", percent(accuracy), f"±{GAP}{percent(error)} standard error, {significant(images)} images")
+    return _tile(
+        "Test accuracy",
+        percent(accuracy),
+        f"±{GAP}{percent(error)} standard error, {significant(images)} images",
+    )
 
 
 def _cost_tile(metric: str, chosen: Candidate, limit: float | None) -> Markup:
@@ -72,15 +106,25 @@ def _cost_tile(metric: str, chosen: Candidate, limit: float | None) -> Markup:
     spread = chosen.spread_ms if metric == "latency_ms" else None
     title = words(metric).title
     if value is None:
-        return _tile(title, "—", f"{NOT_MEASURED}; predicted {quantity(metric, chosen.predicted(metric))}")
+        return _tile(
+            title, "—", f"{NOT_MEASURED}; predicted {quantity(metric, chosen.predicted(metric))}"
+        )
     around = "" if spread is None else f"±{GAP}{with_unit(significant(spread, 2), metric)}"
     if limit is None:
         return _tile(title, quantity(metric, value), around)
     held = value <= limit
     verdict = tag("span", "✓ within" if held else "✗ above", class_="holds" if held else "fails")
-    below = joined(verdict, f" the limit of {quantity(metric, limit)}", f"; {around}" if around else "")
+    below = joined(
+        verdict, f" the limit of {quantity(metric, limit)}", f"; {around}" if around else ""
+    )
     return _tile(title, quantity(metric, value), below)
 
 
 def _tile(title: str, value: str, below: object) -> Markup:
-    return tag("div", tag("p", title, class_="name"), tag("p", value, class_="value"), tag("p", below, class_="below"), class_="tile")
+    return tag(
+        "div",
+        tag("p", title, class_="name"),
+        tag("p", value, class_="value"),
+        tag("p", below, class_="below"),
+        class_="tile",
+    )

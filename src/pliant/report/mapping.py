@@ -58,8 +58,12 @@ def mapping_page(mapped: NetworkMapping) -> str:
         ("Utilisation of the array", utilisation_figure(mapped)),
         ("Roofline of the chip", roofline_figure(mapped)),
     ]
-    pictures = "".join(f"<h2>{html.escape(title)}</h2>{_embed(figure)}" for title, figure in figures)
-    nests = "".join(_layer_section(number, best, chip) for number, best in enumerate(mapped.layers, start=1))
+    pictures = "".join(
+        f"<h2>{html.escape(title)}</h2>{_embed(figure)}" for title, figure in figures
+    )
+    nests = "".join(
+        _layer_section(number, best, chip) for number, best in enumerate(mapped.layers, start=1)
+    )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(chip.name)}: mapping report</title>'
         f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
@@ -70,7 +74,11 @@ def mapping_page(mapped: NetworkMapping) -> str:
 
 def _headline(mapped: NetworkMapping) -> str:
     absolute = mapped.chip.energy.unit == "picojoule"
-    energy = f"{mapped.energy * 1e-9:.4g} mJ" if absolute else f"{mapped.energy / 1e6:,.4g} million MAC energies"
+    energy = (
+        f"{mapped.energy * 1e-9:.4g} mJ"
+        if absolute
+        else f"{mapped.energy / 1e6:,.4g} million MAC energies"
+    )
     proven = sum(layer.certificate.proven for layer in mapped.layers)
     facts = {
         "latency": f"{mapped.latency_ms:.4g} ms",
@@ -79,7 +87,11 @@ def _headline(mapped: NetworkMapping) -> str:
         "area without wires": f"{mapped.chip.area_mm2:.2f} mm²",
         "mappings proven best": f"{proven} of {len(mapped.layers)}",
     }
-    return '<div class="tiles">' + "".join(f"<div>{name}<b>{html.escape(value)}</b></div>" for name, value in facts.items()) + "</div>"
+    return (
+        '<div class="tiles">'
+        + "".join(f"<div>{name}<b>{html.escape(value)}</b></div>" for name, value in facts.items())
+        + "</div>"
+    )
 
 
 def _names(mapped: NetworkMapping) -> list[str]:
@@ -89,7 +101,9 @@ def _names(mapped: NetworkMapping) -> list[str]:
 
 def energy_figure(mapped: NetworkMapping) -> go.Figure:
     """Stacked bars: arithmetic, registers, network, buffer, DRAM, idling."""
-    scale, unit = (1e-6, "µJ") if mapped.chip.energy.unit == "picojoule" else (1e-6, "million MAC energies")
+    scale, unit = (
+        (1e-6, "µJ") if mapped.chip.energy.unit == "picojoule" else (1e-6, "million MAC energies")
+    )
     names, figure = _names(mapped), go.Figure()
     for part in ("mac", "register", "noc", "buffer", "dram", "idle"):
         values = [best.cost.energy_parts[part] * scale for best in mapped.layers]
@@ -102,7 +116,9 @@ def time_figure(mapped: NetworkMapping) -> go.Figure:
     """Grouped bars: compute, DRAM, buffer port, network; the highest is the layer's time."""
     names, figure = _names(mapped), go.Figure()
     for part in ("compute", "dram", "buffer", "noc"):
-        values = [best.cost.time_cycles[part] / mapped.chip.clock_mhz * 1e-3 for best in mapped.layers]
+        values = [
+            best.cost.time_cycles[part] / mapped.chip.clock_mhz * 1e-3 for best in mapped.layers
+        ]
         if any(values):
             figure.add_bar(x=names, y=values, name=PART_NAMES[part], marker_color=_COLOURS[part])
     return figure.update_layout(barmode="group", yaxis_title="ms")
@@ -119,29 +135,55 @@ def roofline_figure(mapped: NetworkMapping) -> go.Figure:
     """Operations a cycle against operations a DRAM byte, under the chip's two roofs."""
     chip = mapped.chip
     peak = chip.elements * chip.macs_per_element_per_cycle
-    intensity = [best.cost.counts["operations"] / max(_dram_bytes(best, chip), 1.0) for best in mapped.layers]
+    intensity = [
+        best.cost.counts["operations"] / max(_dram_bytes(best, chip), 1.0) for best in mapped.layers
+    ]
     speed = [best.cost.counts["operations"] / best.cost.cycles for best in mapped.layers]
-    figure = go.Figure(go.Scatter(x=intensity, y=speed, mode="markers", text=_names(mapped), name="layers", marker_color=_COLOURS["dram"]))
+    figure = go.Figure(
+        go.Scatter(
+            x=intensity,
+            y=speed,
+            mode="markers",
+            text=_names(mapped),
+            name="layers",
+            marker_color=_COLOURS["dram"],
+        )
+    )
     if chip.dram_bandwidth_bytes_per_cycle < float("inf"):
         knee = peak / chip.dram_bandwidth_bytes_per_cycle
         low, high = min([*intensity, knee]) / 2, max([*intensity, knee]) * 2
         roof = [low * chip.dram_bandwidth_bytes_per_cycle, peak, peak]
-        figure.add_scatter(x=[low, knee, high], y=roof, mode="lines", name="roof", line_color="#222")
+        figure.add_scatter(
+            x=[low, knee, high], y=roof, mode="lines", name="roof", line_color="#222"
+        )
     return figure.update_layout(
-        xaxis_type="log", yaxis_type="log", xaxis_title="operations a byte of DRAM traffic", yaxis_title="operations a cycle"
+        xaxis_type="log",
+        yaxis_type="log",
+        xaxis_title="operations a byte of DRAM traffic",
+        yaxis_title="operations a cycle",
     )
 
 
 def _dram_bytes(best: BestMapping, chip: Chip) -> float:
     counts, words = best.cost.counts, chip.words
     back = counts["dram_sum_reads"]
-    bits = counts["dram_weight_reads"] * words.weight_bits + counts["dram_input_reads"] * words.input_bits
-    return (bits + (counts["dram_output_writes"] - back) * words.output_bits + 2 * back * words.partial_sum_bits) / 8
+    bits = (
+        counts["dram_weight_reads"] * words.weight_bits
+        + counts["dram_input_reads"] * words.input_bits
+    )
+    return (
+        bits
+        + (counts["dram_output_writes"] - back) * words.output_bits
+        + 2 * back * words.partial_sum_bits
+    ) / 8
 
 
 def _embed(figure: go.Figure) -> str:
     figure.update_layout(
-        template="plotly_white", height=380, margin={"l": 60, "r": 20, "t": 20, "b": 80}, legend={"orientation": "h", "y": 1.12}
+        template="plotly_white",
+        height=380,
+        margin={"l": 60, "r": 20, "t": 20, "b": 80},
+        legend={"orientation": "h", "y": 1.12},
     )
     text: Any = figure.to_html(full_html=False, include_plotlyjs=False)
     return str(text)
@@ -149,7 +191,9 @@ def _embed(figure: go.Figure) -> str:
 
 def _layer_section(number: int, best: BestMapping, chip: Chip) -> str:
     layer, cost = best.layer, best.cost
-    sizes = " ".join(f"{dim}={size}" for dim, size in zip(DIMS, layer_sizes(layer), strict=True) if size > 1)
+    sizes = " ".join(
+        f"{dim}={size}" for dim, size in zip(DIMS, layer_sizes(layer), strict=True) if size > 1
+    )
     bound = PART_NAMES[cost.bound_by]
     head = f"{number}. {layer.name} ({layer.kind}, {sizes}): {cost.latency_ms:.4g} ms, utilisation {cost.utilisation:.1%}, bound by {bound}"
     nest = format_mapping(best.mapping, [axis.name for axis in chip.axes])
@@ -162,11 +206,18 @@ def _layer_section(number: int, best: BestMapping, chip: Chip) -> str:
 
 def _tile_table(best: BestMapping) -> str:
     held = {(tile.tensor, tile.level): tile.words for tile in tiles(best)}
-    levels = {"register": "one element's registers", "array": "whole array", "buffer": "global buffer", "dram": "all"}
+    levels = {
+        "register": "one element's registers",
+        "array": "whole array",
+        "buffer": "global buffer",
+        "dram": "all",
+    }
     head = "".join(f"<th>{name}</th>" for name in levels.values())
     rows = ""
     for tensor in dict.fromkeys(tensor for tensor, _ in held):
         words = (held[tensor, level] for level in levels)
-        cells = "".join(f"<td>{'bypassed' if count is None else format(count, ',')}</td>" for count in words)
+        cells = "".join(
+            f"<td>{'bypassed' if count is None else format(count, ',')}</td>" for count in words
+        )
         rows += f"<tr><td>{TENSOR_NAMES[tensor]}</td>{cells}</tr>"
     return f"<table><tr><th>tile, words</th>{head}</tr>{rows}</table>"

@@ -38,7 +38,9 @@ def tag(element: str, *contents: object, **attributes: object) -> Markup:
     """
     written = "".join(
         f" {name}" if value is True else f' {name}="{html.escape(str(value))}"'
-        for name, value in ((key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items())
+        for name, value in (
+            (key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items()
+        )
         if value is not None and value is not False
     )
     if element in _VOID:

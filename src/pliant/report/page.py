@@ -88,8 +88,15 @@ def _network(summary: Mapping[str, Any]) -> Markup:
     picture = drawing(summary.get("blocks") or [])
     if not picture:
         return Markup()
-    kinds = (("dense", "convolution"), ("depthwise", "depthwise convolution"), ("squeeze", "squeeze-and-excitation"), ("matmul", "linear"))
-    legend = tag("p", *(tag("span", name, class_=f"key {kind}") for kind, name in kinds), class_="legend")
+    kinds = (
+        ("dense", "convolution"),
+        ("depthwise", "depthwise convolution"),
+        ("squeeze", "squeeze-and-excitation"),
+        ("matmul", "linear"),
+    )
+    legend = tag(
+        "p", *(tag("span", name, class_=f"key {kind}") for kind, name in kinds), class_="legend"
+    )
     says = "Every box is a layer, as wide as it has output channels. A bracket is a shortcut that adds the block's input to its output."
     return section("network", "The chosen network", note(says), legend, picture)
 
@@ -108,6 +115,12 @@ def _training(summary: Mapping[str, Any]) -> Markup:
     ]
     if figure is None:
         return section("training", "The training", facts(rows), note("No losses were logged."))
-    picture = chart("training", figure, "Losses of the sub-networks and learning rate over the training.")
-    means = note("Every point is the mean of several logged steps.") if len(curve) > MOST_POINTS else None
+    picture = chart(
+        "training", figure, "Losses of the sub-networks and learning rate over the training."
+    )
+    means = (
+        note("Every point is the mean of several logged steps.")
+        if len(curve) > MOST_POINTS
+        else None
+    )
     return section("training", "The training", facts(rows), picture, means)

@@ -9,7 +9,14 @@ from pliant.report.markup import Markup, tag
 from pliant.report.pieces import command, copy_button, facts, section
 from pliant.report.quantities import moment, networks, significant, square
 
-_NAMES = {"cpu": "Processor", "cores": "Cores", "os": "System", "python": "Python", "torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+_NAMES = {
+    "cpu": "Processor",
+    "cores": "Cores",
+    "os": "System",
+    "python": "Python",
+    "torch": "PyTorch",
+    "onnxruntime": "ONNX Runtime",
+}
 
 
 def repeat(summary: Mapping[str, Any]) -> Markup:
@@ -24,24 +31,41 @@ def repeat(summary: Mapping[str, Any]) -> Markup:
         ("Images", _images(data)),
         ("Space", space.get("name")),
         ("Input", _input(space)),
-        ("Networks in the space", networks(space["size"]) if space.get("size") is not None else None),
-        *((_NAMES.get(key, str(key).replace("_", " ").capitalize()), value) for key, value in machine.items()),
+        (
+            "Networks in the space",
+            networks(space["size"]) if space.get("size") is not None else None,
+        ),
+        *(
+            (_NAMES.get(key, str(key).replace("_", " ").capitalize()), value)
+            for key, value in machine.items()
+        ),
     ]
     recipe = summary.get("recipe_toml")
     return section(
         "repeat",
         "How to repeat it",
-        command(str(summary["command"]), "the command of this run") if summary.get("command") else None,
+        command(str(summary["command"]), "the command of this run")
+        if summary.get("command")
+        else None,
         facts(rows),
         _classes(space.get("classes") or []),
-        tag("details", tag("summary", "The whole recipe (TOML)"), copy_button("the recipe", str(recipe)), tag("pre", tag("code", recipe)))
+        tag(
+            "details",
+            tag("summary", "The whole recipe (TOML)"),
+            copy_button("the recipe", str(recipe)),
+            tag("pre", tag("code", recipe)),
+        )
         if recipe
         else None,
     )
 
 
 def _images(data: Mapping[str, Any]) -> str | None:
-    known = [f"{significant(data[part])} {part}" for part in ("train", "validation", "test") if data.get(part) is not None]
+    known = [
+        f"{significant(data[part])} {part}"
+        for part in ("train", "validation", "test")
+        if data.get(part) is not None
+    ]
     return ", ".join(known) or None
 
 
@@ -54,4 +78,8 @@ def _classes(names: Sequence[str]) -> Markup | None:
 
 def _input(space: Mapping[str, Any]) -> str | None:
     size, channels = space.get("image_size"), space.get("channels")
-    return f"{square(size)} pixels, {channels} channel{'' if channels == 1 else 's'}" if size and channels else None
+    return (
+        f"{square(size)} pixels, {channels} channel{'' if channels == 1 else 's'}"
+        if size and channels
+        else None
+    )

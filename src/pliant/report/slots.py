@@ -21,7 +21,11 @@ def within_stage(slot: str) -> str:
 
 def slot_name(slot: str) -> str:
     """The slot on its own: stage and block."""
-    return f"{stage_of(slot).lower()}, {within_stage(slot)}" if _STAGE.fullmatch(slot) else _spaced(slot)
+    return (
+        f"{stage_of(slot).lower()}, {within_stage(slot)}"
+        if _STAGE.fullmatch(slot)
+        else _spaced(slot)
+    )
 
 
 def _spaced(name: str) -> str:

@@ -80,8 +80,16 @@ class EvolutionSearch:
         # In the order of asking, so that the next mutants do not depend on the order of telling.
         fresh = [told[architecture] for architecture in self._asked]
         self._told += fresh
-        sound = [one for one in fresh if isinstance(one.accuracy, Accuracy) and isinstance(one.cost, Cost) and holds(self.limits, one.cost)]
-        self._members = sorted([*self._members, *sound], key=lambda one: -one.top1)[: self.population]
+        sound = [
+            one
+            for one in fresh
+            if isinstance(one.accuracy, Accuracy)
+            and isinstance(one.cost, Cost)
+            and holds(self.limits, one.cost)
+        ]
+        self._members = sorted([*self._members, *sound], key=lambda one: -one.top1)[
+            : self.population
+        ]
 
     def front(self) -> list[Candidate]:
         """Of all that was told, what holds the limits and is beaten by nothing, cheapest first."""
@@ -91,14 +99,20 @@ class EvolutionSearch:
         found: list[Architecture] = []
         for _ in range(ROUNDS_AN_ASK):
             parents = self._rng.integers(len(self._members), size=self.batch)
-            drawn = [self.space.mutate(self._members[row].architecture, self._rng) for row in parents]
+            drawn = [
+                self.space.mutate(self._members[row].architecture, self._rng) for row in parents
+            ]
             found += self._within(self._new(drawn))
             if len(found) >= self.batch:
                 break
         return found
 
     def _new(self, architectures: Sequence[Architecture]) -> list[Architecture]:
-        fresh = [architecture for architecture in dict.fromkeys(architectures) if architecture not in self._seen]
+        fresh = [
+            architecture
+            for architecture in dict.fromkeys(architectures)
+            if architecture not in self._seen
+        ]
         self._seen.update(fresh)
         return fresh
 
@@ -106,7 +120,11 @@ class EvolutionSearch:
         if not architectures:
             return []
         costs = zip(architectures, self._cost_model(architectures), strict=True)
-        return [architecture for architecture, cost in costs if isinstance(cost, Cost) and holds(self.limits, cost)]
+        return [
+            architecture
+            for architecture, cost in costs
+            if isinstance(cost, Cost) and holds(self.limits, cost)
+        ]
 
 
 def depth(workload: Workload) -> int:
@@ -123,7 +141,9 @@ def no_deeper(space: Space, cost_model: CostModel, deepest: int) -> CostModel:
     def costs(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
         depths = [depth(space.lower(architecture)) for architecture in architectures]
         return [
-            cost if layers <= deepest else Failed(f"{layers} layers deep, at most {deepest} are wanted")
+            cost
+            if layers <= deepest
+            else Failed(f"{layers} layers deep, at most {deepest} are wanted")
             for layers, cost in zip(depths, cost_model(architectures), strict=True)
         ]
 

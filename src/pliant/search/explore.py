@@ -46,7 +46,9 @@ def explore(searcher: Searcher, evaluate: Evaluate, evaluations: int) -> list[Ca
         All candidates in the order of their evaluation. The best of them are `searcher.front()`.
     """
     history: list[Candidate] = []
-    while len(history) < evaluations and (architectures := searcher.ask(evaluations - len(history))):
+    while len(history) < evaluations and (
+        architectures := searcher.ask(evaluations - len(history))
+    ):
         candidates = evaluate(architectures)
         searcher.tell(candidates)
         history += candidates
@@ -63,7 +65,15 @@ def joined(accuracy: AccuracyEstimator, cost: CostModel) -> Evaluate:
     return evaluate
 
 
-def remembered(evaluate: Evaluate, record: Record, *, stage: str, context: str = "", split: str | None = None, batch: int = 1) -> Evaluate:
+def remembered(
+    evaluate: Evaluate,
+    record: Record,
+    *,
+    stage: str,
+    context: str = "",
+    split: str | None = None,
+    batch: int = 1,
+) -> Evaluate:
     """The same evaluation, written to the record and never done again, failures included.
 
     Args:
@@ -74,7 +84,10 @@ def remembered(evaluate: Evaluate, record: Record, *, stage: str, context: str =
     """
 
     def lookup(architectures: Sequence[Architecture]) -> list[Candidate]:
-        rows = {architecture: record.evaluation(stage, str(architecture), context) for architecture in architectures}
+        rows = {
+            architecture: record.evaluation(stage, str(architecture), context)
+            for architecture in architectures
+        }
         fresh = [architecture for architecture, row in rows.items() if row is None]
         for start in range(0, len(fresh), batch):
             began = time.perf_counter()
@@ -82,7 +95,13 @@ def remembered(evaluate: Evaluate, record: Record, *, stage: str, context: str =
             seconds = (time.perf_counter() - began) / len(candidates)
             for one in candidates:
                 rows[one.architecture] = record.add_evaluation(
-                    stage, str(one.architecture), context=context, split=split, accuracy=one.accuracy, cost=one.cost, seconds=seconds
+                    stage,
+                    str(one.architecture),
+                    context=context,
+                    split=split,
+                    accuracy=one.accuracy,
+                    cost=one.cost,
+                    seconds=seconds,
                 )
         return [_candidate(architecture, rows[architecture]) for architecture in architectures]
 

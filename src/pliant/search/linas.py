@@ -12,7 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from pliant.metrics import Accuracy, Cost
-from pliant.objective import AccuracyEstimator, Candidate, CostModel, Limit, holds, non_dominated, objectives, pareto_front
+from pliant.objective import (
+    AccuracyEstimator,
+    Candidate,
+    CostModel,
+    Limit,
+    holds,
+    objectives,
+    pareto_front,
+)
+from pliant.pareto import non_dominated
 from pliant.search.explore import explore, joined
 from pliant.search.pareto import ParetoSearch
 from pliant.search.random import RandomSearch
@@ -74,7 +83,9 @@ class LinasSearch:
         wanted = min(most, self.batch)
         self.rounds += 1
         sound = [one for one in self._told.values() if one.failure is None]
-        self._asked = self._promising(sound, wanted) if len(sound) >= FEWEST_TO_FIT else self._drawn(wanted)
+        self._asked = (
+            self._promising(sound, wanted) if len(sound) >= FEWEST_TO_FIT else self._drawn(wanted)
+        )
         return self._asked
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
@@ -95,14 +106,22 @@ class LinasSearch:
         return int(np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)[0])
 
     def _drawn(self, wanted: int) -> list[Architecture]:
-        within = RandomSearch(self.space, self.limits, cost_model=self._cost_model, batch=wanted, seed=self._round_seed())
+        within = RandomSearch(
+            self.space,
+            self.limits,
+            cost_model=self._cost_model,
+            batch=wanted,
+            seed=self._round_seed(),
+        )
         anywhere = RandomSearch(self.space, batch=2 * wanted, seed=self._round_seed() + 1)
         ends = [self.space.smallest(), self.space.largest()]
         found = dict.fromkeys([*ends, *within.ask(wanted // 2), *anywhere.ask(2 * wanted)])
         return [architecture for architecture in found if architecture not in self._told][:wanted]
 
     def _promising(self, sound: Sequence[Candidate], wanted: int) -> list[Architecture]:
-        predictor = self._fit([one.architecture for one in sound], np.array([one.top1 for one in sound]))
+        predictor = self._fit(
+            [one.architecture for one in sound], np.array([one.top1 for one in sound])
+        )
         inner = ParetoSearch(
             self.space,
             self.limits,
@@ -124,7 +143,9 @@ class LinasSearch:
         return [one.architecture for one in chosen]
 
 
-def best_spread(candidates: Sequence[Candidate], minimise: Sequence[str], wanted: int) -> list[Candidate]:
+def best_spread(
+    candidates: Sequence[Candidate], minimise: Sequence[str], wanted: int
+) -> list[Candidate]:
     """Whole fronts, best first, while they fit; of the front that does not fit, candidates spread evenly over its costs.
 
     Args:

@@ -61,7 +61,14 @@ class ParetoSearch:
         self._asked: Population | None = None
         self._spent = False
         highest = np.array([len(choice.options) - 1 for choice in space.choices])
-        self._problem = Problem(n_var=len(highest), n_obj=1 + len(self.minimise), n_ieq_constr=1, xl=0, xu=highest, vtype=int)
+        self._problem = Problem(
+            n_var=len(highest),
+            n_obj=1 + len(self.minimise),
+            n_ieq_constr=1,
+            xl=0,
+            xu=highest,
+            vtype=int,
+        )
         self._algorithm = NSGA2(
             pop_size=population,
             sampling=_Beginning(space, start),
@@ -77,7 +84,9 @@ class ParetoSearch:
         infill = None if self._spent else self._algorithm.ask()
         self._spent = infill is None or len(infill) < SPENT_BELOW * self._algorithm.pop_size
         self._asked = None if infill is None else infill[:most]
-        architectures = [] if self._asked is None else [one.data["architecture"] for one in self._asked]
+        architectures = (
+            [] if self._asked is None else [one.data["architecture"] for one in self._asked]
+        )
         self._unseen.seen.update(architectures)
         return architectures
 
@@ -89,13 +98,19 @@ class ParetoSearch:
         """
         told = {candidate.architecture: candidate for candidate in candidates}
         individuals = [] if self._asked is None else list(self._asked)
-        if missing := [one.data["architecture"] for one in individuals if one.data["architecture"] not in told]:
+        if missing := [
+            one.data["architecture"] for one in individuals if one.data["architecture"] not in told
+        ]:
             raise ValueError(
                 f"tell takes one candidate for each architecture of the last ask, {len(missing)} are missing: {missing[0]} ..."
             )
         self._told += candidates
         worth = [told[one.data["architecture"]] for one in individuals]
-        sound = [row for row, one in enumerate(worth) if isinstance(one.accuracy, Accuracy) and isinstance(one.cost, Cost)]
+        sound = [
+            row
+            for row, one in enumerate(worth)
+            if isinstance(one.accuracy, Accuracy) and isinstance(one.cost, Cost)
+        ]
         if sound:
             assert self._asked is not None
             survivors = self._asked[sound]
@@ -121,10 +136,26 @@ class _Beginning(Sampling):
 
     def __init__(self, space: Space, start: Sequence[Architecture]) -> None:
         super().__init__()
-        self._known = np.array([space.encode(architecture) for architecture in (space.smallest(), space.largest(), *start)])
+        self._known = np.array(
+            [
+                space.encode(architecture)
+                for architecture in (space.smallest(), space.largest(), *start)
+            ]
+        )
 
-    def _do(self, problem: Problem, n_samples: int, *_: Any, random_state: np.random.Generator, **__: Any) -> np.ndarray:
-        drawn = random_state.integers(0, np.asarray(problem.xu) + 1, size=(max(0, n_samples - len(self._known)), problem.n_var))
+    def _do(
+        self,
+        problem: Problem,
+        n_samples: int,
+        *_: Any,
+        random_state: np.random.Generator,
+        **__: Any,
+    ) -> np.ndarray:
+        drawn = random_state.integers(
+            0,
+            np.asarray(problem.xu) + 1,
+            size=(max(0, n_samples - len(self._known)), problem.n_var),
+        )
         return np.vstack([self._known, drawn])
 
 
@@ -135,7 +166,14 @@ class _Redraw(Mutation):
         super().__init__()
         self._probability = probability
 
-    def _do(self, problem: Problem, genotypes: np.ndarray, *_: Any, random_state: np.random.Generator, **__: Any) -> np.ndarray:
+    def _do(
+        self,
+        problem: Problem,
+        genotypes: np.ndarray,
+        *_: Any,
+        random_state: np.random.Generator,
+        **__: Any,
+    ) -> np.ndarray:
         rows, genes = genotypes.shape
         again = random_state.random(genotypes.shape) < self._probability
         again[np.arange(rows), random_state.integers(genes, size=rows)] = True

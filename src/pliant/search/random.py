@@ -65,7 +65,11 @@ class RandomSearch:
         if self._cost_model is None or not architectures:
             return architectures
         costs = zip(architectures, self._cost_model(architectures), strict=True)
-        return [architecture for architecture, cost in costs if isinstance(cost, Cost) and holds(self.limits, cost)]
+        return [
+            architecture
+            for architecture, cost in costs
+            if isinstance(cost, Cost) and holds(self.limits, cost)
+        ]
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """Remember what architectures are worth; it does not change what is asked next."""

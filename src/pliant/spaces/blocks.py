@@ -63,8 +63,14 @@ class Block(ABC):
     @property
     def sizes(self) -> dict[str, int | float | bool | str]:
         """What the block is built from: all fields but the slot, and the views where they are more than one."""
-        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "slot"}
-        return found if self.views > 1 else {name: value for name, value in found.items() if name != "views"}
+        found = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "slot"
+        }
+        return (
+            found
+            if self.views > 1
+            else {name: value for name, value in found.items() if name != "views"}
+        )
 
     def _layer(self, name: str, kind: Kind, *reads: str, bias: bool = True, **sizes: int) -> Layer:
         """A loop nest named within the block, over all views."""
@@ -85,7 +91,15 @@ class Block(ABC):
     ) -> Layer:
         """A convolution named within the block; `size` is its output's height and width."""
         groups, outputs, inputs = (out, 1, 1) if depthwise else (1, out, into)
-        loops = {"G": groups, "K": outputs, "C": inputs, "P": size, "Q": size, "R": kernel, "S": kernel}
+        loops = {
+            "G": groups,
+            "K": outputs,
+            "C": inputs,
+            "P": size,
+            "Q": size,
+            "R": kernel,
+            "S": kernel,
+        }
         return self._layer(name, "conv", reads, **loops, stride=stride, bias=bias)
 
     def _elementwise(self, name: str, *reads: str, channels: int, size: int) -> Layer:
@@ -97,7 +111,9 @@ def _cost(block: Block) -> BlockCost:
     layers = block.layers()
     input_bytes = 4 * block.in_views * block.in_channels * block.size**2
     return BlockCost(
-        sum(layer.macs for layer in layers), sum(layer.parameters for layer in layers), peak_activation_bytes(layers, input_bytes)
+        sum(layer.macs for layer in layers),
+        sum(layer.parameters for layer in layers),
+        peak_activation_bytes(layers, input_bytes),
     )
 
 
@@ -149,11 +165,29 @@ class ConvBlock(Block):
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
         size = halved(self.size, self.stride)
-        conv = self._conv("conv", reads, into=self.inputs, out=self.outputs, size=size, kernel=self.kernel, stride=self.stride)
+        conv = self._conv(
+            "conv",
+            reads,
+            into=self.inputs,
+            out=self.outputs,
+            size=size,
+            kernel=self.kernel,
+            stride=self.stride,
+        )
         if self.pool == 1:
             return (conv,)
         after = size // self.pool
-        pool = self._layer("pool", "pool", conv.name, G=self.outputs, P=after, Q=after, R=self.pool, S=self.pool, stride=self.pool)
+        pool = self._layer(
+            "pool",
+            "pool",
+            conv.name,
+            G=self.outputs,
+            P=after,
+            Q=after,
+            R=self.pool,
+            S=self.pool,
+            stride=self.pool,
+        )
         return (conv, pool)
 
 
@@ -187,19 +221,38 @@ class InvertedResidual(Block):
             layers.append(self._conv("expand", reads, into=self.inputs, out=hidden, size=self.size))
         inner = layers[-1].name if layers else reads
         layers.append(
-            self._conv("depthwise", inner, into=hidden, out=hidden, size=size, kernel=self.kernel, stride=self.stride, depthwise=True)
+            self._conv(
+                "depthwise",
+                inner,
+                into=hidden,
+                out=hidden,
+                size=size,
+                kernel=self.kernel,
+                stride=self.stride,
+                depthwise=True,
+            )
         )
         if self.squeeze:
             narrow, wide = round_channels(hidden / 4), layers[-1].name
             layers += [
                 self._layer("squeeze.pool", "pool", wide, G=hidden, R=size, S=size, stride=size),
-                self._conv("squeeze.reduce", f"{self.slot}.squeeze.pool", into=hidden, out=narrow, size=1),
-                self._conv("squeeze.expand", f"{self.slot}.squeeze.reduce", into=narrow, out=hidden, size=1),
-                self._elementwise("squeeze.scale", wide, f"{self.slot}.squeeze.expand", channels=hidden, size=size),
+                self._conv(
+                    "squeeze.reduce", f"{self.slot}.squeeze.pool", into=hidden, out=narrow, size=1
+                ),
+                self._conv(
+                    "squeeze.expand", f"{self.slot}.squeeze.reduce", into=narrow, out=hidden, size=1
+                ),
+                self._elementwise(
+                    "squeeze.scale", wide, f"{self.slot}.squeeze.expand", channels=hidden, size=size
+                ),
             ]
-        layers.append(self._conv("project", layers[-1].name, into=hidden, out=self.outputs, size=size))
+        layers.append(
+            self._conv("project", layers[-1].name, into=hidden, out=self.outputs, size=size)
+        )
         if self.residual:
-            layers.append(self._elementwise("add", layers[-1].name, reads, channels=self.outputs, size=size))
+            layers.append(
+                self._elementwise("add", layers[-1].name, reads, channels=self.outputs, size=size)
+            )
         return tuple(layers)
 
 
@@ -216,9 +269,17 @@ class BasicResidual(Block):
         return self.channels
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        first = self._conv("conv1", reads, into=self.channels, out=self.hidden, size=self.size, kernel=3)
-        second = self._conv("conv2", first.name, into=self.hidden, out=self.channels, size=self.size, kernel=3)
-        return (first, second, self._elementwise("add", second.name, reads, channels=self.channels, size=self.size))
+        first = self._conv(
+            "conv1", reads, into=self.channels, out=self.hidden, size=self.size, kernel=3
+        )
+        second = self._conv(
+            "conv2", first.name, into=self.hidden, out=self.channels, size=self.size, kernel=3
+        )
+        return (
+            first,
+            second,
+            self._elementwise("add", second.name, reads, channels=self.channels, size=self.size),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,18 +301,46 @@ class Bottleneck(Block):
         size = halved(self.size, self.stride)
         layers = [
             self._conv("conv1", reads, into=self.inputs, out=self.hidden, size=self.size),
-            self._conv("conv2", f"{self.slot}.conv1", into=self.hidden, out=self.hidden, size=size, kernel=3, stride=self.stride),
-            self._conv("conv3", f"{self.slot}.conv2", into=self.hidden, out=self.outputs, size=size),
+            self._conv(
+                "conv2",
+                f"{self.slot}.conv1",
+                into=self.hidden,
+                out=self.hidden,
+                size=size,
+                kernel=3,
+                stride=self.stride,
+            ),
+            self._conv(
+                "conv3", f"{self.slot}.conv2", into=self.hidden, out=self.outputs, size=size
+            ),
         ]
         shortcut = reads
         if self.project:
             if self.stride > 1:
                 stride = self.stride
-                layers.append(self._layer("shortcut.pool", "pool", reads, G=self.inputs, P=size, Q=size, R=stride, S=stride, stride=stride))
+                layers.append(
+                    self._layer(
+                        "shortcut.pool",
+                        "pool",
+                        reads,
+                        G=self.inputs,
+                        P=size,
+                        Q=size,
+                        R=stride,
+                        S=stride,
+                        stride=stride,
+                    )
+                )
                 shortcut = layers[-1].name
-            layers.append(self._conv("shortcut", shortcut, into=self.inputs, out=self.outputs, size=size))
+            layers.append(
+                self._conv("shortcut", shortcut, into=self.inputs, out=self.outputs, size=size)
+            )
             shortcut = layers[-1].name
-        layers.append(self._elementwise("add", f"{self.slot}.conv3", shortcut, channels=self.outputs, size=size))
+        layers.append(
+            self._elementwise(
+                "add", f"{self.slot}.conv3", shortcut, channels=self.outputs, size=size
+            )
+        )
         return tuple(layers)
 
 
@@ -264,7 +353,10 @@ def cell_edges(operations: str) -> tuple[Edge, ...]:
     """What a cell's text, `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`, says: its edges that are not `none`, by target then source."""
     nodes = enumerate(operations.split("+"), 1)
     return tuple(
-        (int(source), target, name) for target, node in nodes for name, source in re.findall(r"(\w+)~(\d)", node) if name != "none"
+        (int(source), target, name)
+        for target, node in nodes
+        for name, source in re.findall(r"(\w+)~(\d)", node)
+        if name != "none"
     )
 
 
@@ -285,7 +377,9 @@ class Cell(Block):
     def __post_init__(self) -> None:
         reached = {0, *(target for _, target, _ in self.edges)}
         if lost := [edge for edge in self.edges if edge[0] not in reached]:
-            raise EncodingError(f"an operation reads a node that has a value, received {self.operations!r}. Write none for {lost[0][2]!r}.")
+            raise EncodingError(
+                f"an operation reads a node that has a value, received {self.operations!r}. Write none for {lost[0][2]!r}."
+            )
 
     @property
     def in_channels(self) -> int:
@@ -303,9 +397,20 @@ class Cell(Block):
             for source, _, operation in edges:
                 name, value = f"{operation}_{source}{target}", values[source]
                 if operation in CONV_KERNELS:
-                    layers.append(self._conv(name, value, into=width, out=width, size=size, kernel=CONV_KERNELS[operation]))
+                    layers.append(
+                        self._conv(
+                            name,
+                            value,
+                            into=width,
+                            out=width,
+                            size=size,
+                            kernel=CONV_KERNELS[operation],
+                        )
+                    )
                 elif operation == "avg_pool_3x3":
-                    layers.append(self._layer(name, "pool", value, G=width, P=size, Q=size, R=3, S=3))
+                    layers.append(
+                        self._layer(name, "pool", value, G=width, P=size, Q=size, R=3, S=3)
+                    )
                 terms.append(value if operation == "skip_connect" else layers[-1].name)
             if len(terms) > 1:
                 layers.append(self._elementwise(f"add{target}", *terms, channels=width, size=size))
@@ -328,9 +433,17 @@ class Reduction(Block):
         size, into, out = halved(self.size, 2), self.inputs, self.outputs
         first = self._conv("conv1", reads, into=into, out=out, size=size, kernel=3, stride=2)
         second = self._conv("conv2", first.name, into=out, out=out, size=size, kernel=3)
-        pool = self._layer("shortcut.pool", "pool", reads, G=into, P=size, Q=size, R=2, S=2, stride=2)
+        pool = self._layer(
+            "shortcut.pool", "pool", reads, G=into, P=size, Q=size, R=2, S=2, stride=2
+        )
         shortcut = self._conv("shortcut", pool.name, into=into, out=out, size=size, bias=False)
-        return (first, second, pool, shortcut, self._elementwise("add", second.name, shortcut.name, channels=out, size=size))
+        return (
+            first,
+            second,
+            pool,
+            shortcut,
+            self._elementwise("add", second.name, shortcut.name, channels=out, size=size),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,12 +472,26 @@ class Head(Block):
             layers.append(self._elementwise("norm", reads, channels=self.inputs, size=self.size))
         if self.expand:
             before = layers[-1].name if layers else reads
-            layers.append(self._conv("expand", before, into=self.inputs, out=self.expand, size=self.size))
+            layers.append(
+                self._conv("expand", before, into=self.inputs, out=self.expand, size=self.size)
+            )
         width, before = self.expand or self.inputs, layers[-1].name if layers else reads
-        layers.append(self._layer("pool", "pool", before, G=width, R=self.size, S=self.size, stride=self.size))
+        layers.append(
+            self._layer("pool", "pool", before, G=width, R=self.size, S=self.size, stride=self.size)
+        )
         if self.views > 1:
             layers.append(Layer(f"{self.slot}.views", "elementwise", (layers[-1].name,), G=width))
         if self.hidden:
-            layers.append(Layer(f"{self.slot}.hidden", "matmul", (layers[-1].name,), K=self.hidden, C=width))
-        layers.append(Layer(f"{self.slot}.classifier", "matmul", (layers[-1].name,), K=self.classes, C=self.hidden or width))
+            layers.append(
+                Layer(f"{self.slot}.hidden", "matmul", (layers[-1].name,), K=self.hidden, C=width)
+            )
+        layers.append(
+            Layer(
+                f"{self.slot}.classifier",
+                "matmul",
+                (layers[-1].name,),
+                K=self.classes,
+                C=self.hidden or width,
+            )
+        )
         return tuple(layers)

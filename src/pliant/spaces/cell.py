@@ -19,7 +19,16 @@ from typing import NamedTuple
 
 from pliant.errors import EncodingError, nearest
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import CONV_KERNELS, Block, Cell, ConvBlock, Head, Preprocess, Reduction, halved
+from pliant.spaces.blocks import (
+    CONV_KERNELS,
+    Block,
+    Cell,
+    ConvBlock,
+    Head,
+    Preprocess,
+    Reduction,
+    halved,
+)
 from pliant.spaces.space import Choice, Space
 
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
@@ -52,30 +61,61 @@ class CellSpace(Space):
         depth: cells a stage; N in the benchmark.
     """
 
-    def __init__(self, name: str, *, width: int = 16, depth: int = 5, channels: int, image_size: int, classes: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        width: int = 16,
+        depth: int = 5,
+        channels: int,
+        image_size: int,
+        classes: int,
+    ) -> None:
         super().__init__(name, channels=channels, image_size=image_size, classes=classes)
         self.width, self.depth = width, depth
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
         """An operation an edge: `3.1o` is what node 3 takes from node 1."""
-        return tuple(Choice(f"{target}.{source}o", tuple(range(len(OPERATIONS)))) for source, target in EDGES)
+        return tuple(
+            Choice(f"{target}.{source}o", tuple(range(len(OPERATIONS)))) for source, target in EDGES
+        )
 
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
         """Preprocess, stem, stages, head; cells that hand on their input are left out."""
         active = self.live(architecture)
-        cell, repeated = self.benchmark_text(active), range(0 if _hands_on(self.operations(active)) else self.depth)
+        cell, repeated = (
+            self.benchmark_text(active),
+            range(0 if _hands_on(self.operations(active)) else self.depth),
+        )
         size, width = self.image_size, self.width
         blocks: list[Block] = [
             Preprocess(slot="preprocess", size=size, channels=self.channels, resolution=size),
-            ConvBlock(slot="stem", size=size, inputs=self.channels, outputs=width, activation="none"),
+            ConvBlock(
+                slot="stem", size=size, inputs=self.channels, outputs=width, activation="none"
+            ),
         ]
         for stage in range(1, _STAGES + 1):
             if stage > 1:
-                blocks.append(Reduction(slot=f"stage{stage}_reduction", size=size, inputs=width, outputs=2 * width))
+                blocks.append(
+                    Reduction(
+                        slot=f"stage{stage}_reduction", size=size, inputs=width, outputs=2 * width
+                    )
+                )
                 size, width = halved(size, 2), 2 * width
-            blocks += [Cell(slot=f"stage{stage}_cell{number + 1}", size=size, channels=width, operations=cell) for number in repeated]
-        return (*blocks, Head(slot="head", size=size, inputs=width, classes=self.classes, input_norm=True))
+            blocks += [
+                Cell(
+                    slot=f"stage{stage}_cell{number + 1}",
+                    size=size,
+                    channels=width,
+                    operations=cell,
+                )
+                for number in repeated
+            ]
+        return (
+            *blocks,
+            Head(slot="head", size=size, inputs=width, classes=self.classes, input_norm=True),
+        )
 
     # The benchmark's words.
 
@@ -92,7 +132,9 @@ class CellSpace(Space):
         if len(operations) != len(EDGES):
             raise EncodingError(f"a cell has {len(EDGES)} operations, received {len(operations)}.")
         if unknown := [name for name in operations if name not in OPERATIONS]:
-            raise EncodingError(f"no operation of a cell is called {unknown[0]!r}. {nearest(unknown[0], OPERATIONS)}")
+            raise EncodingError(
+                f"no operation of a cell is called {unknown[0]!r}. {nearest(unknown[0], OPERATIONS)}"
+            )
         return self.decode(OPERATIONS.index(name) for name in operations)
 
     def benchmark_text(self, architecture: Architecture) -> str:
@@ -112,7 +154,9 @@ class CellSpace(Space):
         architecture = self.of_operations(names) if len(names) == len(EDGES) else None
         if architecture is None or self.benchmark_text(architecture) != written:
             example = self.benchmark_text(self.largest())
-            raise EncodingError(f"a cell reads like {example} in the benchmark's form, received {text!r}. Name an operation for each edge.")
+            raise EncodingError(
+                f"a cell reads like {example} in the benchmark's form, received {text!r}. Name an operation for each edge."
+            )
         return architecture
 
     def benchmark_index(self, architecture: Architecture) -> int:
@@ -127,7 +171,9 @@ class CellSpace(Space):
         """
         order = _benchmark_order()
         if not 0 <= index < len(order):
-            raise EncodingError(f"the benchmark numbers its networks from 0 to {len(order) - 1}, received {index}.")
+            raise EncodingError(
+                f"the benchmark numbers its networks from 0 to {len(order) - 1}, received {index}."
+            )
         return self.of_operations(order[index])
 
     # What networks do.
@@ -144,7 +190,10 @@ class CellSpace(Space):
             if target in read:
                 read.add(source)
         alive = reached & read
-        kept = (name if set(edge) <= alive else "none" for edge, name in zip(EDGES, operations, strict=True))
+        kept = (
+            name if set(edge) <= alive else "none"
+            for edge, name in zip(EDGES, operations, strict=True)
+        )
         return self.of_operations(tuple(kept))
 
     def isomorphism_class(self, architecture: Architecture) -> str:
@@ -158,7 +207,13 @@ class CellSpace(Space):
             for (source, end), name in zip(EDGES, self.operations(architecture), strict=True):
                 if end == target:
                     zero = name == "none" or nodes[source] == "#"
-                    terms.append("#" if zero else nodes[source] if name == "skip_connect" else f"({nodes[source]})@{name}")
+                    terms.append(
+                        "#"
+                        if zero
+                        else nodes[source]
+                        if name == "skip_connect"
+                        else f"({nodes[source]})@{name}"
+                    )
             nodes[target] = "+".join(sorted(terms))
         return nodes[3]
 
@@ -166,8 +221,13 @@ class CellSpace(Space):
         """Parameters and FLOPs as the benchmark's tables have them for this width, depth, images and classes."""
         frame = self.lower(self.smallest())  # cells without any path have no weights
         norms = sum(layer.K for layer in frame.layers if layer.kind == "conv" and layer.bias)
-        parameters, flops = frame.parameters + norms + 2 * self.width * 2 ** (_STAGES - 1), frame.macs
-        kernels = [CONV_KERNELS[name] for name in self.operations(architecture) if name in CONV_KERNELS]
+        parameters, flops = (
+            frame.parameters + norms + 2 * self.width * 2 ** (_STAGES - 1),
+            frame.macs,
+        )
+        kernels = [
+            CONV_KERNELS[name] for name in self.operations(architecture) if name in CONV_KERNELS
+        ]
         for block in self.blocks(self.largest()):
             if isinstance(block, Cell):
                 weights = [kernel**2 * block.channels**2 for kernel in kernels]
@@ -185,7 +245,9 @@ def _text(operations: Operations) -> str:
 
 def _hands_on(operations: Operations) -> bool:
     """Whether a cell of live operations is a single path of skips."""
-    targets = [target for (_, target), name in zip(EDGES, operations, strict=True) if name != "none"]
+    targets = [
+        target for (_, target), name in zip(EDGES, operations, strict=True) if name != "none"
+    ]
     return set(operations) == {"none", "skip_connect"} and len(set(targets)) == len(targets)
 
 

@@ -12,7 +12,16 @@ from functools import cached_property
 
 from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import Activation, Block, ConvBlock, Head, InvertedResidual, Preprocess, halved, round_channels
+from pliant.spaces.blocks import (
+    Activation,
+    Block,
+    ConvBlock,
+    Head,
+    InvertedResidual,
+    Preprocess,
+    halved,
+    round_channels,
+)
 from pliant.spaces.space import Choice, Space
 
 
@@ -76,9 +85,18 @@ class MobileSpace(Space):
         self.resolutions = tuple(resolutions)
         self.frame = frame
         if any(min(stage.depths) < 1 for stage in self.stages):
-            raise EncodingError("every stage keeps at least one block, since its first one changes the channels: use depths from 1 up.")
-        if wrong := [kernel for stage in self.stages for kernel in stage.kernels if kernel < 3 or kernel % 2 == 0]:
-            raise EncodingError(f"depthwise kernels are odd numbers from 3 up, received {wrong[0]}.")
+            raise EncodingError(
+                "every stage keeps at least one block, since its first one changes the channels: use depths from 1 up."
+            )
+        if wrong := [
+            kernel
+            for stage in self.stages
+            for kernel in stage.kernels
+            if kernel < 3 or kernel % 2 == 0
+        ]:
+            raise EncodingError(
+                f"depthwise kernels are odd numbers from 3 up, received {wrong[0]}."
+            )
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -97,15 +115,31 @@ class MobileSpace(Space):
         chosen, frame = architecture.mapping, self.frame
         size = int(chosen["r"])
         blocks: list[Block] = [
-            Preprocess(slot="preprocess", size=self.image_size, channels=self.channels, resolution=size),
+            Preprocess(
+                slot="preprocess", size=self.image_size, channels=self.channels, resolution=size
+            ),
             ConvBlock(
-                slot="stem", size=size, inputs=self.channels, outputs=frame.stem, kernel=3, stride=frame.stem_stride, activation="hswish"
+                slot="stem",
+                size=size,
+                inputs=self.channels,
+                outputs=frame.stem,
+                kernel=3,
+                stride=frame.stem_stride,
+                activation="hswish",
             ),
         ]
         size = halved(size, frame.stem_stride)
         if frame.first_block:
             blocks.append(
-                InvertedResidual(slot="first", size=size, inputs=frame.stem, hidden=frame.stem, outputs=frame.stem, kernel=3, expand=False)
+                InvertedResidual(
+                    slot="first",
+                    size=size,
+                    inputs=frame.stem,
+                    hidden=frame.stem,
+                    outputs=frame.stem,
+                    kernel=3,
+                    expand=False,
+                )
             )
         width = frame.stem
         for number, stage in enumerate(self.stages, 1):

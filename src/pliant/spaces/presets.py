@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pliant.errors import EncodingError, RecipeError, nearest
+from pliant.spaces.blocks import Activation
 from pliant.spaces.cell import CellSpace
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
@@ -23,9 +24,13 @@ class Preset:
     """From channels, image size and classes."""
 
 
-def _resolutions(image_size: int, factors: tuple[float, ...], multiple: int, least: int) -> tuple[int, ...]:
+def _resolutions(
+    image_size: int, factors: tuple[float, ...], multiple: int, least: int
+) -> tuple[int, ...]:
     """The image size times each factor, rounded to a multiple, no smaller than the least; ascending, without repeats."""
-    return tuple(sorted({max(least, round(image_size * factor / multiple) * multiple) for factor in factors}))
+    return tuple(
+        sorted({max(least, round(image_size * factor / multiple) * multiple) for factor in factors})
+    )
 
 
 def digits(channels: int, image_size: int, classes: int) -> Space:
@@ -36,19 +41,39 @@ def digits(channels: int, image_size: int, classes: int) -> Space:
     )
     frame = MobileFrame(stem=16, stem_stride=1, expand=64, hidden=0)
     resolutions = _resolutions(image_size, (0.75, 1.0), 2, 6)
-    return MobileSpace("digits", stages, resolutions, frame, channels=channels, image_size=image_size, classes=classes)
+    return MobileSpace(
+        "digits",
+        stages,
+        resolutions,
+        frame,
+        channels=channels,
+        image_size=image_size,
+        classes=classes,
+    )
 
 
 def mobile_32(channels: int, image_size: int, classes: int) -> Space:
     """For images of 28 to 32 pixels on small processors: inverted residuals, the least MACs for an accuracy."""
     stages = (
         MobileStage(24, (1, 2), (3, 5, 7), (2, 3, 4), stride=2),
-        MobileStage(48, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze=True),
-        MobileStage(96, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze=True),
+        MobileStage(
+            48, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze=True
+        ),
+        MobileStage(
+            96, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze=True
+        ),
     )
     frame = MobileFrame(stem=16, stem_stride=1, expand=288, hidden=0)
     resolutions = _resolutions(image_size, (0.75, 0.875, 1.0), 4, 16)
-    return MobileSpace("mobile-32", stages, resolutions, frame, channels=channels, image_size=image_size, classes=classes)
+    return MobileSpace(
+        "mobile-32",
+        stages,
+        resolutions,
+        frame,
+        channels=channels,
+        image_size=image_size,
+        classes=classes,
+    )
 
 
 def plain_32(channels: int, image_size: int, classes: int) -> Space:
@@ -61,30 +86,72 @@ def wide_32(channels: int, image_size: int, classes: int) -> Space:
     return _plain("wide-32", (96, 256, 384), (1, 2), channels, image_size, classes)
 
 
-def _plain(name: str, stage_widths: tuple[int, ...], views: tuple[int, ...], channels: int, image_size: int, classes: int) -> Space:
+def _plain(
+    name: str,
+    stage_widths: tuple[int, ...],
+    views: tuple[int, ...],
+    channels: int,
+    image_size: int,
+    classes: int,
+) -> Space:
     """By stage a pooling convolution and at most one residual block."""
     widths, ratios = (0.5, 0.625, 0.75, 0.875, 1.0), (0.5, 0.75, 1.0)
     stages = [ResidualStage(width, (0, 1), widths, ratios) for width in stage_widths]
     resolutions = _resolutions(image_size, (0.75, 1.0), 4, 16)
-    return PlainSpace(name, stages, resolutions, stem=32, views=views, channels=channels, image_size=image_size, classes=classes)
+    return PlainSpace(
+        name,
+        stages,
+        resolutions,
+        stem=32,
+        views=views,
+        channels=channels,
+        image_size=image_size,
+        classes=classes,
+    )
 
 
 def ofa_mobilenetv3(channels: int, image_size: int, classes: int) -> Space:
     """The MobileNetV3 space of Once-for-All: 7371^5 = 2.2e19 networks at each of 25 resolutions."""
-    rows = ((24, 2, "relu", False), (40, 2, "relu", True), (80, 2, "hswish", False), (112, 1, "hswish", True), (160, 2, "hswish", True))
-    stages = [MobileStage(width, (2, 3, 4), stride=stride, activation=act, squeeze=squeeze) for width, stride, act, squeeze in rows]  # type: ignore[arg-type]
+    rows: tuple[tuple[int, int, Activation, bool], ...] = (
+        (24, 2, "relu", False),
+        (40, 2, "relu", True),
+        (80, 2, "hswish", False),
+        (112, 1, "hswish", True),
+        (160, 2, "hswish", True),
+    )
+    stages = [
+        MobileStage(width, (2, 3, 4), stride=stride, activation=act, squeeze=squeeze)
+        for width, stride, act, squeeze in rows
+    ]
     frame = MobileFrame(stem=16, first_block=True, expand=960, hidden=1280, dropout=0.1)
     resolutions = tuple(range(128, 225, 4))
-    return MobileSpace("ofa-mobilenetv3", stages, resolutions, frame, channels=channels, image_size=image_size, classes=classes)
+    return MobileSpace(
+        "ofa-mobilenetv3",
+        stages,
+        resolutions,
+        frame,
+        channels=channels,
+        image_size=image_size,
+        classes=classes,
+    )
 
 
 def ofa_resnet50(channels: int, image_size: int, classes: int) -> Space:
     """The ResNet-50 space of Once-for-All: depth, width (0.65, 0.8, 1) and bottleneck ratio (0.2, 0.25, 0.35)."""
     rows = ((256, (2, 3, 4), 1), (512, (2, 3, 4), 2), (1024, (4, 5, 6), 2), (2048, (2, 3, 4), 2))
-    stages = [ResidualStage(width, depths, (0.65, 0.8, 1.0), (0.2, 0.25, 0.35), stride) for width, depths, stride in rows]
+    stages = [
+        ResidualStage(width, depths, (0.65, 0.8, 1.0), (0.2, 0.25, 0.35), stride)
+        for width, depths, stride in rows
+    ]
     resolutions = tuple(range(128, 225, 4))
     return BottleneckSpace(
-        "ofa-resnet50", stages, resolutions, stem_widths=(0.65, 0.8, 1.0), channels=channels, image_size=image_size, classes=classes
+        "ofa-resnet50",
+        stages,
+        resolutions,
+        stem_widths=(0.65, 0.8, 1.0),
+        channels=channels,
+        image_size=image_size,
+        classes=classes,
     )
 
 
@@ -97,13 +164,24 @@ PRESETS = {
     "digits": Preset(6, "images of about 8 pixels", digits),
     "mobile-32": Preset(24, "images of 28 to 32 pixels, least MACs", mobile_32),
     "plain-32": Preset(24, "images of 28 to 32 pixels, fastest training on CPUs", plain_32),
-    "wide-32": Preset(24, "images of 28 to 32 pixels, most accuracy for an hour of training", wide_32),
-    "ofa-mobilenetv3": Preset(128, "images of 224 pixels, Once-for-All's MobileNetV3", ofa_mobilenetv3),
+    "wide-32": Preset(
+        24, "images of 28 to 32 pixels, most accuracy for an hour of training", wide_32
+    ),
+    "ofa-mobilenetv3": Preset(
+        128, "images of 224 pixels, Once-for-All's MobileNetV3", ofa_mobilenetv3
+    ),
     "ofa-resnet50": Preset(128, "images of 224 pixels, Once-for-All's ResNet-50", ofa_resnet50),
-    "nas-bench-201": Preset(8, "comparing scores and searches: the cells of NAS-Bench-201", nas_bench_201),
+    "nas-bench-201": Preset(
+        8, "comparing scores and searches: the cells of NAS-Bench-201", nas_bench_201
+    ),
 }
 
-FAMILIES = {"mobile": "mobile-32", "plain": "plain-32", "resnet": "ofa-resnet50", "cell": "nas-bench-201"}
+FAMILIES = {
+    "mobile": "mobile-32",
+    "plain": "plain-32",
+    "resnet": "ofa-resnet50",
+    "cell": "nas-bench-201",
+}
 """Short names."""
 
 

@@ -14,7 +14,17 @@ from functools import cached_property
 
 from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture, Option
-from pliant.spaces.blocks import Activation, BasicResidual, Block, Bottleneck, ConvBlock, Head, Preprocess, halved, round_channels
+from pliant.spaces.blocks import (
+    Activation,
+    BasicResidual,
+    Block,
+    Bottleneck,
+    ConvBlock,
+    Head,
+    Preprocess,
+    halved,
+    round_channels,
+)
 from pliant.spaces.space import Choice, Space
 
 
@@ -33,13 +43,21 @@ class ResidualStage:
     stride: int = 2
 
 
-def _residual_choices(stages: Sequence[ResidualStage], resolutions: Sequence[int], stem_widths: Sequence[float] = ()) -> tuple[Choice, ...]:
+def _residual_choices(
+    stages: Sequence[ResidualStage], resolutions: Sequence[int], stem_widths: Sequence[float] = ()
+) -> tuple[Choice, ...]:
     found = [Choice("r", tuple(resolutions), "resolution")]
     if stem_widths:
         found.append(Choice("0w", tuple(stem_widths), "width"))
     for number, stage in enumerate(stages, 1):
-        found += [Choice(f"{number}w", stage.widths, "width"), Choice(f"{number}d", stage.depths, "depth")]
-        found += [Choice(f"{number}.{block}e", stage.ratios, "width", (f"{number}d", block)) for block in range(1, max(stage.depths) + 1)]
+        found += [
+            Choice(f"{number}w", stage.widths, "width"),
+            Choice(f"{number}d", stage.depths, "depth"),
+        ]
+        found += [
+            Choice(f"{number}.{block}e", stage.ratios, "width", (f"{number}d", block))
+            for block in range(1, max(stage.depths) + 1)
+        ]
     return tuple(found)
 
 
@@ -107,26 +125,50 @@ class PlainSpace(Space):
         """Preprocess, stem, stages, head."""
         blocks = self._blocks(architecture)
         views = int(architecture.mapping.get("v", 1))
-        return blocks if views == 1 else tuple(dataclasses.replace(block, views=views) for block in blocks)
+        return (
+            blocks
+            if views == 1
+            else tuple(dataclasses.replace(block, views=views) for block in blocks)
+        )
 
     def _blocks(self, architecture: Architecture) -> tuple[Block, ...]:
         """The blocks for one view."""
         chosen, act = architecture.mapping, self.activation
         size, width = int(chosen["r"]), self.stem
         blocks: list[Block] = [
-            Preprocess(slot="preprocess", size=self.image_size, channels=self.channels, resolution=size),
+            Preprocess(
+                slot="preprocess", size=self.image_size, channels=self.channels, resolution=size
+            ),
             ConvBlock(slot="stem", size=size, inputs=self.channels, outputs=width, activation=act),
         ]
         for number, stage in enumerate(self.stages, 1):
             outputs = _width(stage, chosen[f"{number}w"])
             blocks.append(
-                ConvBlock(slot=f"stage{number}_pool", size=size, inputs=width, outputs=outputs, pool=stage.stride, activation=act)
+                ConvBlock(
+                    slot=f"stage{number}_pool",
+                    size=size,
+                    inputs=width,
+                    outputs=outputs,
+                    pool=stage.stride,
+                    activation=act,
+                )
             )
             size, width = size // stage.stride, outputs
             for block in range(1, int(chosen[f"{number}d"]) + 1):
                 hidden = round_channels(width * float(chosen[f"{number}.{block}e"]))
-                blocks.append(BasicResidual(slot=f"stage{number}_block{block}", size=size, channels=width, hidden=hidden, activation=act))
-        return (*blocks, Head(slot="head", size=size, inputs=width, classes=self.classes, dropout=self.dropout))
+                blocks.append(
+                    BasicResidual(
+                        slot=f"stage{number}_block{block}",
+                        size=size,
+                        channels=width,
+                        hidden=hidden,
+                        activation=act,
+                    )
+                )
+        return (
+            *blocks,
+            Head(slot="head", size=size, inputs=width, classes=self.classes, dropout=self.dropout),
+        )
 
 
 class BottleneckSpace(Space):
@@ -157,7 +199,9 @@ class BottleneckSpace(Space):
         self.stages, self.resolutions = tuple(stages), tuple(resolutions)
         self.stem, self.stem_widths = stem, tuple(stem_widths)
         if any(min(stage.depths) < 1 for stage in self.stages):
-            raise EncodingError("every stage keeps at least one block, since its first one changes the channels: use depths from 1 up.")
+            raise EncodingError(
+                "every stage keeps at least one block, since its first one changes the channels: use depths from 1 up."
+            )
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -170,9 +214,18 @@ class BottleneckSpace(Space):
         resolution, width = int(chosen["r"]), round_channels(self.stem * float(chosen["0w"]))
         narrow = round_channels(width / 2)
         blocks: list[Block] = [
-            Preprocess(slot="preprocess", size=self.image_size, channels=self.channels, resolution=resolution),
-            ConvBlock(slot="stem1", size=resolution, inputs=self.channels, outputs=narrow, stride=2),
-            ConvBlock(slot="stem2", size=halved(resolution, 2), inputs=narrow, outputs=width, pool=2),
+            Preprocess(
+                slot="preprocess",
+                size=self.image_size,
+                channels=self.channels,
+                resolution=resolution,
+            ),
+            ConvBlock(
+                slot="stem1", size=resolution, inputs=self.channels, outputs=narrow, stride=2
+            ),
+            ConvBlock(
+                slot="stem2", size=halved(resolution, 2), inputs=narrow, outputs=width, pool=2
+            ),
         ]
         size = halved(resolution, 2) // 2
         for number, stage in enumerate(self.stages, 1):

@@ -43,12 +43,18 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9.]*[a-z]+", self.name):
-            raise EncodingError(f"a choice is named by digits and dots, then small letters, received {self.name!r}.")
+            raise EncodingError(
+                f"a choice is named by digits and dots, then small letters, received {self.name!r}."
+            )
         if not self.options or len(set(self.options)) != len(self.options):
-            raise EncodingError(f"choice {self.name!r} needs options that differ, received {self.options}.")
+            raise EncodingError(
+                f"choice {self.name!r} needs options that differ, received {self.options}."
+            )
         numbers = [option for option in self.options if not isinstance(option, str)]
         if numbers != sorted(numbers):
-            raise EncodingError(f"the options of choice {self.name!r} stand in ascending order, received {self.options}. Sort them.")
+            raise EncodingError(
+                f"the options of choice {self.name!r} stand in ascending order, received {self.options}. Sort them."
+            )
 
 
 class Space(ABC):
@@ -99,7 +105,9 @@ class Space(ABC):
         for choice in self.choices:
             parent = choice.needs[0] if choice.needs else None
             if parent is not None and parent not in children:
-                raise EncodingError(f"choice {choice.name!r} needs {parent!r}, which does not come before it.")
+                raise EncodingError(
+                    f"choice {choice.name!r} needs {parent!r}, which does not come before it."
+                )
             children[choice.name] = []
             children[parent].append(choice)
         return {name: tuple(found) for name, found in children.items()}
@@ -132,15 +140,21 @@ class Space(ABC):
             EncodingError: an active choice is missing, a name is unknown, or an option is not one of the choice's.
         """
         if unknown := [name for name in options if name not in self._choice]:
-            raise EncodingError(f"space {self.name!r} has no choice {unknown[0]!r}. {nearest(unknown[0], self.names)}")
+            raise EncodingError(
+                f"space {self.name!r} has no choice {unknown[0]!r}. {nearest(unknown[0], self.names)}"
+            )
         active: dict[str, Option] = {}
         for choice in self.choices:
             if not self._active(choice, active):
                 continue
             if choice.name not in options:
-                raise EncodingError(f"choice {choice.name!r} is active and needs one of {choice.options}.")
+                raise EncodingError(
+                    f"choice {choice.name!r} is active and needs one of {choice.options}."
+                )
             if options[choice.name] not in choice.options:
-                raise EncodingError(f"choice {choice.name!r} takes one of {choice.options}, received {options[choice.name]!r}.")
+                raise EncodingError(
+                    f"choice {choice.name!r} takes one of {choice.options}, received {options[choice.name]!r}."
+                )
             active[choice.name] = options[choice.name]
         return Architecture(tuple(active.items()))
 
@@ -152,9 +166,13 @@ class Space(ABC):
         """
         options: dict[str, Option] = {}
         for word in text.strip().split("_"):
-            match = re.fullmatch(r"(?P<place>(?:\d+(?:\.\d+)*)?)(?P<pairs>(?:[a-z]+\d+(?:\.\d+)?)+)", word)
+            match = re.fullmatch(
+                r"(?P<place>(?:\d+(?:\.\d+)*)?)(?P<pairs>(?:[a-z]+\d+(?:\.\d+)?)+)", word
+            )
             if match is None:
-                raise EncodingError(f"an architecture reads like {self.largest()}, received {word!r} in {text!r}.")
+                raise EncodingError(
+                    f"an architecture reads like {self.largest()}, received {word!r} in {text!r}."
+                )
             for letter, value in re.findall(r"([a-z]+)(\d+(?:\.\d+)?)", match["pairs"]):
                 name = match["place"] + letter
                 if name in options:
@@ -196,7 +214,9 @@ class Space(ABC):
                 options[choice.name] = choice.options[int(rng.choice(len(share), p=share))]
         return Architecture(tuple(options.items()))
 
-    def sample_choices(self, rng: np.random.Generator, frozen: Mapping[str, Sequence[Option]] | None = None) -> Architecture:
+    def sample_choices(
+        self, rng: np.random.Generator, frozen: Mapping[str, Sequence[Option]] | None = None
+    ) -> Architecture:
         """One architecture, every choice drawn on its own and each of its options equally likely.
 
         This is how supernets are trained (Cai et al. 2020, Once-for-All, section 3.3): shallow and deep stages come up equally often.
@@ -211,10 +231,17 @@ class Space(ABC):
         }
         return self.architecture(draw)
 
-    def mutate(self, architecture: Architecture, rng: np.random.Generator, probability: float = 0.1) -> Architecture:
+    def mutate(
+        self, architecture: Architecture, rng: np.random.Generator, probability: float = 0.1
+    ) -> Architecture:
         """Redraw each choice with a probability; what becomes active is drawn as well. At least one choice is redrawn."""
         options = dict(self.sample_choices(rng).options) | dict(architecture.options)
-        options = {choice.name: options.get(choice.name, choice.options[int(rng.integers(len(choice.options)))]) for choice in self.choices}
+        options = {
+            choice.name: options.get(
+                choice.name, choice.options[int(rng.integers(len(choice.options)))]
+            )
+            for choice in self.choices
+        }
         redrawn = rng.random(len(self.choices)) < probability
         if not redrawn.any():
             redrawn[rng.integers(len(self.choices))] = True
@@ -223,12 +250,16 @@ class Space(ABC):
                 options[choice.name] = choice.options[int(rng.integers(len(choice.options)))]
         return self.architecture(options)
 
-    def cross(self, one: Architecture, other: Architecture, rng: np.random.Generator) -> Architecture:
+    def cross(
+        self, one: Architecture, other: Architecture, rng: np.random.Generator
+    ) -> Architecture:
         """A child that takes each choice from one of its parents; where only one of them has it, from that one."""
         draw = {}
         for choice in self.choices:
             owners = [parent.mapping for parent in (one, other) if choice.name in parent.mapping]
-            draw[choice.name] = owners[int(rng.integers(len(owners)))][choice.name] if owners else choice.options[0]
+            draw[choice.name] = (
+                owners[int(rng.integers(len(owners)))][choice.name] if owners else choice.options[0]
+            )
         return self.architecture(draw)
 
     # Encodings.
@@ -237,7 +268,11 @@ class Space(ABC):
         """Positions of the options, one int a choice, 0 where inactive; shape (choices,)."""
         chosen = architecture.mapping
         return np.array(
-            [choice.options.index(chosen[choice.name]) if choice.name in chosen else 0 for choice in self.choices], dtype=np.int64
+            [
+                choice.options.index(chosen[choice.name]) if choice.name in chosen else 0
+                for choice in self.choices
+            ],
+            dtype=np.int64,
         )
 
     def decode(self, positions: Iterable[int]) -> Architecture:
@@ -248,11 +283,15 @@ class Space(ABC):
         """
         values = [int(position) for position in positions]
         if len(values) != len(self.choices):
-            raise EncodingError(f"space {self.name!r} has {len(self.choices)} choices, received {len(values)} positions.")
+            raise EncodingError(
+                f"space {self.name!r} has {len(self.choices)} choices, received {len(values)} positions."
+            )
         active: dict[str, Option] = {}
         for choice, position in zip(self.choices, values, strict=True):
             if not 0 <= position < len(choice.options):
-                raise EncodingError(f"choice {choice.name!r} has positions 0 to {len(choice.options) - 1}, received {position}.")
+                raise EncodingError(
+                    f"choice {choice.name!r} has positions 0 to {len(choice.options) - 1}, received {position}."
+                )
             if self._active(choice, active):
                 active[choice.name] = choice.options[position]
         return Architecture(tuple(active.items()))

@@ -15,8 +15,14 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        self.conv2, self.norm2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.conv1, self.norm1 = (
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.conv2, self.norm2 = (
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,9 +48,13 @@ class Net(nn.Module):
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding="same", bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding="same", bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        )
         self.block = Residual(8)
-        self.down = nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Conv2d(8, 12, 1), nn.BatchNorm2d(12))
+        self.down = nn.Sequential(
+            nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Conv2d(8, 12, 1), nn.BatchNorm2d(12)
+        )
         self.depthwise = nn.Conv2d(12, 12, 3, padding=2, dilation=2, groups=12)
         self.norm = nn.GroupNorm(3, 12)
         self.squeeze = Squeeze(12)

@@ -21,13 +21,25 @@ def names(network: nn.Module, images: Tensor) -> list[str]:
     return [by_module[id(end)] for end in block_ends(network.eval(), images)]
 
 
-def test_blocks_of_a_network_with_parts(make_network: Callable[[], nn.Module], images: Tensor) -> None:
+def test_blocks_of_a_network_with_parts(
+    make_network: Callable[[], nn.Module], images: Tensor
+) -> None:
     # The stem ends at its ReLU, the residual block at itself, the strided stage at its BatchNorm; then single layers and a part.
     assert names(make_network(), images) == ["stem.2", "block", "down.2", "norm", "squeeze", "last"]
 
 
-def test_blocks_of_a_chain_and_of_a_wrapped_network(make_network: Callable[[], nn.Module], images: Tensor) -> None:
-    chain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2))
+def test_blocks_of_a_chain_and_of_a_wrapped_network(
+    make_network: Callable[[], nn.Module], images: Tensor
+) -> None:
+    chain = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, 2),
+    )
     assert names(chain, images) == ["2", "4"]
 
     class Backbone(nn.Module):
@@ -46,12 +58,16 @@ def test_blocks_of_a_chain_and_of_a_wrapped_network(make_network: Callable[[], n
 
 def test_entropy_of_a_spectrum() -> None:
     """Independent channels of equal variance use all of themselves; copies of one channel use one."""
-    independent = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).reshape(4, 2, 1, 1)
+    independent = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).reshape(
+        4, 2, 1, 1
+    )
     assert az_nas._entropy(independent) == pytest.approx(math.log(2), abs=1e-5)
     assert az_nas._entropy(independent[:, :1].expand(4, 2, 1, 1)) == pytest.approx(0, abs=1e-5)
 
 
-def test_expressivity_and_progressivity_are_sum_and_least_step(make_network: Callable[[], nn.Module], images: Tensor) -> None:
+def test_expressivity_and_progressivity_are_sum_and_least_step(
+    make_network: Callable[[], nn.Module], images: Tensor
+) -> None:
     subject = Subject(make_network(), images, None, 0)
     entropies = az_nas._entropies(subject)
     assert len(entropies) == 6
@@ -75,7 +91,9 @@ def test_positions_of_a_smaller_map_are_laid_side_by_side() -> None:
     assert az_nas._side_by_side(g_in, g_out).shape == (2, 12, 4, 4)
 
 
-def test_trainability_is_a_pass_through_every_block(make_network: Callable[[], nn.Module], images: Tensor) -> None:
+def test_trainability_is_a_pass_through_every_block(
+    make_network: Callable[[], nn.Module], images: Tensor
+) -> None:
     value = az_nas.trainability(Subject(make_network(), images, None, 0)).value
     assert value <= 0
 
@@ -96,6 +114,9 @@ def test_ranks_are_joined_and_failures_rank_last() -> None:
 
 def test_any_increasing_change_of_a_view_leaves_the_ranks() -> None:
     rng = np.random.default_rng(0)
-    rows = [{view: float(value) for view, value in zip(az_nas.VIEWS, rng.normal(size=4), strict=True)} for _ in range(20)]
+    rows = [
+        {view: float(value) for view, value in zip(az_nas.VIEWS, rng.normal(size=4), strict=True)}
+        for _ in range(20)
+    ]
     changed = [{view: math.exp(3 * value) for view, value in row.items()} for row in rows]
     assert aggregate(rows) == aggregate(changed)

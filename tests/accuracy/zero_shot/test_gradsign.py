@@ -23,26 +23,38 @@ def by_loop(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train()
-    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
+    weights = [
+        module.weight
+        for module in network.modules()
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
+    ]
     counts = [torch.zeros_like(weight) for weight in weights]
     for image, label in zip(images.split(1), labels.split(1), strict=True):
-        gradients = torch.autograd.grad(F.cross_entropy(network(image), label), weights, allow_unused=True)
+        gradients = torch.autograd.grad(
+            F.cross_entropy(network(image), label), weights, allow_unused=True
+        )
         for count, gradient in zip(counts, gradients, strict=True):
             count += 0 if gradient is None else gradient.sign()
     return sum(float(count.abs().sum()) for count in counts)
 
 
-def test_equals_the_loop_for_every_kind_of_layer(make_network: Make, images: Tensor, labels: Tensor) -> None:
+def test_equals_the_loop_for_every_kind_of_layer(
+    make_network: Make, images: Tensor, labels: Tensor
+) -> None:
     network = make_network()
     found = gradsign(Subject(network, images, labels, 0)).value
     assert found == pytest.approx(by_loop(network, images, labels), rel=5e-3)
 
 
 @pytest.mark.parametrize("images_a_pass", [1, 3, 5, 12])
-def test_does_not_depend_on_how_many_images_share_a_pass(make_network: Make, images: Tensor, labels: Tensor, images_a_pass: int) -> None:
+def test_does_not_depend_on_how_many_images_share_a_pass(
+    make_network: Make, images: Tensor, labels: Tensor, images_a_pass: int
+) -> None:
     network = make_network()
     whole = gradsign(Subject(network, images, labels, 0)).value
-    assert gradsign(Subject(network, images, labels, 0), images_a_pass=images_a_pass).value == pytest.approx(whole, rel=5e-3)
+    assert gradsign(
+        Subject(network, images, labels, 0), images_a_pass=images_a_pass
+    ).value == pytest.approx(whole, rel=5e-3)
 
 
 def test_by_hand() -> None:
@@ -55,24 +67,38 @@ def test_by_hand() -> None:
 
 
 def test_equal_images_agree_in_full(images: Tensor) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4))
+    network = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)
+    )
     twins, labels = images[:1].expand(6, *images.shape[1:]), torch.ones(6, dtype=torch.long)
-    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    weights = [
+        module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
     gradients = torch.autograd.grad(F.cross_entropy(network(images[:1]), labels[:1]), weights)
-    assert gradsign(Subject(network, twins, labels, 0)).value == 6 * sum(int(one.count_nonzero()) for one in gradients)
+    assert gradsign(Subject(network, twins, labels, 0)).value == 6 * sum(
+        int(one.count_nonzero()) for one in gradients
+    )
 
 
 def test_other_dimensions() -> None:
     labels = torch.tensor([0, 1, 2, 1])
-    sequences = nn.Sequential(nn.Conv1d(3, 4, 3, stride=2), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3))
-    tokens = nn.Sequential(nn.Linear(5, 7), nn.LayerNorm(7), nn.GELU(), nn.Linear(7, 2), nn.Flatten(), nn.Linear(6, 3))
+    sequences = nn.Sequential(
+        nn.Conv1d(3, 4, 3, stride=2), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)
+    )
+    tokens = nn.Sequential(
+        nn.Linear(5, 7), nn.LayerNorm(7), nn.GELU(), nn.Linear(7, 2), nn.Flatten(), nn.Linear(6, 3)
+    )
     volumes = nn.Sequential(nn.Conv3d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
     for network, shape in ((sequences, (4, 3, 8)), (tokens, (4, 3, 5)), (volumes, (4, 1, 3, 3, 3))):
         inputs = torch.randn(shape)
-        assert gradsign(Subject(network, inputs, labels, 0)).value == pytest.approx(by_loop(network, inputs, labels), rel=5e-3)
+        assert gradsign(Subject(network, inputs, labels, 0)).value == pytest.approx(
+            by_loop(network, inputs, labels), rel=5e-3
+        )
 
 
-def test_layers_without_use_count_nothing(make_network: Make, images: Tensor, labels: Tensor) -> None:
+def test_layers_without_use_count_nothing(
+    make_network: Make, images: Tensor, labels: Tensor
+) -> None:
     network = make_network()
     before = gradsign(Subject(network, images, labels, 0)).value
     network.unused = nn.Conv2d(8, 99, 3)
@@ -110,11 +136,19 @@ def tied() -> nn.Module:
         (Mixing(), "depends on the others"),
         (Twice(), "'conv' runs again"),
         (tied(), "'0' and '1' share"),
-        (nn.Sequential(nn.ConvTranspose2d(3, 3, 2), nn.Flatten(), nn.Linear(507, 4)), "ConvTranspose2d '0'"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(432, 5), nn.BatchNorm1d(5), nn.Linear(5, 4)), "BatchNorm1d '2' sees one value"),
+        (
+            nn.Sequential(nn.ConvTranspose2d(3, 3, 2), nn.Flatten(), nn.Linear(507, 4)),
+            "ConvTranspose2d '0'",
+        ),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(432, 5), nn.BatchNorm1d(5), nn.Linear(5, 4)),
+            "BatchNorm1d '2' sees one value",
+        ),
     ],
 )
-def test_what_it_cannot_count_is_refused_by_name(network: nn.Module, what: str, images: Tensor, labels: Tensor) -> None:
+def test_what_it_cannot_count_is_refused_by_name(
+    network: nn.Module, what: str, images: Tensor, labels: Tensor
+) -> None:
     with pytest.raises(RefusedError, match=what):
         gradsign(Subject(network, images, labels, 0))
 
@@ -125,7 +159,14 @@ def test_without_labels_it_fails(make_network: Make, images: Tensor) -> None:
     assert "labels" in found.reason
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding", "counted"), [(3, 1, 1, False), (3, 2, 1, True), (2, 2, 0, True), (3, 2, 1, False)])
-def test_pooling_as_a_convolution_gives_the_same_averages(kernel: int, stride: int, padding: int, counted: bool, images: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "counted"),
+    [(3, 1, 1, False), (3, 2, 1, True), (2, 2, 0, True), (3, 2, 1, False)],
+)
+def test_pooling_as_a_convolution_gives_the_same_averages(
+    kernel: int, stride: int, padding: int, counted: bool, images: Tensor
+) -> None:
     found = pooled(images, (kernel, kernel), (stride, stride), (padding, padding), counted)
-    torch.testing.assert_close(found, F.avg_pool2d(images, kernel, stride, padding, count_include_pad=counted))
+    torch.testing.assert_close(
+        found, F.avg_pool2d(images, kernel, stride, padding, count_include_pad=counted)
+    )

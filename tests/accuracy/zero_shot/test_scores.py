@@ -35,7 +35,9 @@ def pixels(*rows: list[float]) -> Tensor:
     return torch.tensor(rows)[:, None, None, :]
 
 
-def test_every_score_of_an_ordinary_network(make_network: Make, images: Tensor, labels: Tensor) -> None:
+def test_every_score_of_an_ordinary_network(
+    make_network: Make, images: Tensor, labels: Tensor
+) -> None:
     found = score(make_network(), list(SCORES), images, labels, seed=3)
     assert list(found) == list(SCORES)
     for name, one in found.items():
@@ -44,11 +46,16 @@ def test_every_score_of_an_ordinary_network(make_network: Make, images: Tensor, 
         assert one.seconds >= 0
 
 
-def test_the_network_and_the_random_state_stay_as_they_were(make_network: Make, images: Tensor, labels: Tensor) -> None:
+def test_the_network_and_the_random_state_stay_as_they_were(
+    make_network: Make, images: Tensor, labels: Tensor
+) -> None:
     network = make_network()
     network.block.eval()
     network.head.weight.requires_grad_(False)
-    state, modes = copy.deepcopy(network.state_dict()), [module.training for module in network.modules()]
+    state, modes = (
+        copy.deepcopy(network.state_dict()),
+        [module.training for module in network.modules()],
+    )
     before = torch.random.get_rng_state()
     score(network, list(SCORES), images, labels)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -56,11 +63,15 @@ def test_the_network_and_the_random_state_stay_as_they_were(make_network: Make, 
     assert [module.training for module in network.modules()] == modes
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not network.head.weight.requires_grad
-    assert not any(module._forward_hooks or "forward" in vars(module) for module in network.modules())
+    assert not any(
+        module._forward_hooks or "forward" in vars(module) for module in network.modules()
+    )
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_the_same_seed_gives_the_same_score(name: str, make_network: Make, images: Tensor, labels: Tensor) -> None:
+def test_the_same_seed_gives_the_same_score(
+    name: str, make_network: Make, images: Tensor, labels: Tensor
+) -> None:
     network = make_network()
     first, second = (score(network, [name], images, labels, seed=5)[name] for _ in range(2))
     assert isinstance(first, Score)
@@ -70,7 +81,9 @@ def test_the_same_seed_gives_the_same_score(name: str, make_network: Make, image
 
 def test_synflow_by_hand(images: Tensor) -> None:
     """R = |w2| |w1| 1, so each layer's sum of |w dR/dw| is R, here (1 + 2) * 3 + (4 + 5) * 6 twice."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False)
+    )
     with torch.no_grad():
         network[1].weight.copy_(torch.tensor([[1.0, -2.0], [4.0, 5.0]]))
         network[3].weight.copy_(torch.tensor([[-3.0, 6.0]]))
@@ -78,7 +91,9 @@ def test_synflow_by_hand(images: Tensor) -> None:
 
 
 def test_synflow_of_a_deep_network_does_not_overflow(images: Tensor) -> None:
-    deep = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60)), nn.Flatten(), nn.Linear(432, 2))
+    deep = nn.Sequential(
+        *(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60)), nn.Flatten(), nn.Linear(432, 2)
+    )
     with torch.no_grad():
         for parameter in deep.parameters():
             parameter.fill_(2.0)
@@ -87,7 +102,11 @@ def test_synflow_of_a_deep_network_does_not_overflow(images: Tensor) -> None:
 
 def test_gradients_by_hand() -> None:
     """Equal logits: the gradient is (1/2 - label) times the input, the mean over images."""
-    network, images, labels = linear([1.0, 1.0], [1.0, 1.0]), pixels([2.0, 4.0], [0.0, 2.0]), torch.tensor([0, 1])
+    network, images, labels = (
+        linear([1.0, 1.0], [1.0, 1.0]),
+        pixels([2.0, 4.0], [0.0, 2.0]),
+        torch.tensor([0, 1]),
+    )
     # Rows: (-1, -2) and (1, 2) from the first image, (0, 1) and (0, -1) from the second; their mean is (-.5, -.5), (.5, .5).
     assert value(network, "grad-norm", images, labels) == pytest.approx(1.0)
     assert value(network, "snip", images, labels) == pytest.approx(2.0)
@@ -95,7 +114,12 @@ def test_gradients_by_hand() -> None:
 
 def test_snip_does_not_see_the_scale_before_a_batch_norm(images: Tensor, labels: Tensor) -> None:
     network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps=1e-12), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4, eps=1e-12),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 4),
     )
     before = value(network, "snip", images, labels)
     with torch.no_grad():
@@ -115,26 +139,34 @@ def test_jacob_cov_of_a_linear_network_is_lowest(images: Tensor) -> None:
     network = linear([1.0, 2.0, 3.0])
     floor = 1e-5
     expected = -(math.log(2 + floor) + 1 / (2 + floor) + math.log(floor) + 1 / floor)
-    assert value(network, "jacob-cov", pixels([1.0, 0.0, 0.0], [0.0, 1.0, 0.0])) == pytest.approx(expected, rel=1e-4)
+    assert value(network, "jacob-cov", pixels([1.0, 0.0, 0.0], [0.0, 1.0, 0.0])) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_naswot_by_hand() -> None:
     """Codes 10, 01 and 11: K has 2 on the diagonal, 0 between the first two, 1 elsewhere; its determinant is 4."""
     network = nn.Sequential(*linear([1.0, 0.0], [0.0, 1.0]), nn.ReLU())
-    assert value(network, "naswot", pixels([1.0, -1.0], [-1.0, 1.0], [1.0, 1.0])) == pytest.approx(math.log(4))
+    assert value(network, "naswot", pixels([1.0, -1.0], [-1.0, 1.0], [1.0, 1.0])) == pytest.approx(
+        math.log(4)
+    )
     same = score(network, ["naswot"], pixels([1.0, -1.0], [2.0, -2.0]))["naswot"]
     assert isinstance(same, Failed)
 
 
 def test_sizes(images: Tensor) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(600, 2))
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, groups=3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(600, 2)
+    )
     assert value(network, "parameters", images) == 6 * 9 + 6 + 12 + 1200 + 2
     assert value(network, "macs", images) == 6 * 9 * 100 + 1200
 
 
 def test_a_network_that_breaks_fails_with_what_it_raised(images: Tensor, labels: Tensor) -> None:
     broken = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(400, 2))
-    for name, found in score(broken, [name for name in SCORES if name != "parameters"], images, labels).items():
+    for name, found in score(
+        broken, [name for name in SCORES if name != "parameters"], images, labels
+    ).items():
         assert isinstance(found, Failed), name
         assert "RuntimeError" in found.reason
 

@@ -21,7 +21,10 @@ class Norms(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
-        self.conv2, self.norm2 = nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5, affine=False, track_running_stats=False)
+        self.conv2, self.norm2 = (
+            nn.Conv2d(6, 5, 3, bias=False),
+            nn.BatchNorm2d(5, affine=False, track_running_stats=False),
+        )
         self.head = nn.Linear(5, 4)
 
     def features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -33,7 +36,9 @@ class Norms(nn.Module):
         return self.head(self.features(x)[0].mean((2, 3)))
 
 
-def plainly(network: Norms, images: Tensor, generator: torch.Generator) -> tuple[float, float, list[list[Tensor]]]:
+def plainly(
+    network: Norms, images: Tensor, generator: torch.Generator
+) -> tuple[float, float, list[list[Tensor]]]:
     """The L2 and L1 movement of one repeat, and what the BatchNorms read in both passes; by nothing but the network itself."""
     draw_gaussian(network, generator)
     x, e = (torch.randn(images.shape, generator=generator) for _ in range(2))
@@ -65,7 +70,9 @@ def test_reference_is_the_public_codes_moving_variance(images: Tensor) -> None:
     first, second = ([float(one.var((0, 2, 3)).mean()) for one in read] for read in reads)
     running = [0.81 + 0.09 * v1 + 0.10 * v2 for v1, v2 in zip(first, second, strict=True)]
     expected = math.log(l1) + sum(0.5 * math.log(value) for value in running)
-    assert zen_reference(Subject(network, images, None, 7), repeats=1).value == pytest.approx(expected, abs=1e-3)
+    assert zen_reference(Subject(network, images, None, 7), repeats=1).value == pytest.approx(
+        expected, abs=1e-3
+    )
 
 
 def test_reference_drifts_with_repeats_and_the_papers_score_does_not(images: Tensor) -> None:
@@ -74,7 +81,9 @@ def test_reference_drifts_with_repeats_and_the_papers_score_does_not(images: Ten
     assert zen(subject, repeats=8).value == pytest.approx(zen(subject, repeats=1).value, abs=0.5)
 
 
-def test_scaled_weights_before_a_batch_norm_change_nothing(images: Tensor, make_network: Callable[[], nn.Module]) -> None:
+def test_scaled_weights_before_a_batch_norm_change_nothing(
+    images: Tensor, make_network: Callable[[], nn.Module]
+) -> None:
     """Weights are drawn anew: those of the caller do not matter at all."""
     network = make_network()
     before = zen(Subject(network, images, None, 3)).value
@@ -90,7 +99,12 @@ class Cut(nn.Module):
     def __init__(self, both: bool) -> None:
         super().__init__()
         self.both = both
-        self.conv, self.norm, self.cut, self.dead = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.conv, self.norm, self.cut, self.dead = (
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.Conv2d(3, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         zeros = self.dead(self.cut(x * 0))

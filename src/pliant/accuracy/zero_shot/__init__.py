@@ -5,4 +5,14 @@ from pliant.accuracy.zero_shot.scores import SCORES, score
 from pliant.accuracy.zero_shot.subject import Method, RefusedError, Score, Subject
 from pliant.accuracy.zero_shot.weights import draw_default
 
-__all__ = ["SCORES", "VIEWS", "Method", "RefusedError", "Score", "Subject", "aggregate", "draw_default", "score"]
+__all__ = [
+    "SCORES",
+    "VIEWS",
+    "Method",
+    "RefusedError",
+    "Score",
+    "Subject",
+    "aggregate",
+    "draw_default",
+    "score",
+]

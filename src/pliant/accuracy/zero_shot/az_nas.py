@@ -71,8 +71,14 @@ def trainability(subject: Subject) -> Score:
     while len(passed) > 1:
         made, _ = passed.pop()
         given = passed[-1][1]
-        g_out = torch.empty(made.shape).bernoulli_(0.5, generator=generator).mul_(2).sub_(1).to(made)
-        g_in = torch.autograd.grad(made, given, g_out, allow_unused=True)[0] if made.requires_grad else None
+        g_out = (
+            torch.empty(made.shape).bernoulli_(0.5, generator=generator).mul_(2).sub_(1).to(made)
+        )
+        g_in = (
+            torch.autograd.grad(made, given, g_out, allow_unused=True)[0]
+            if made.requires_grad
+            else None
+        )
         found.append(_kept(torch.zeros_like(given) if g_in is None else g_in, g_out))
     return Score(float(np.mean(found)))
 
@@ -89,7 +95,9 @@ def _entropy(feature: Tensor) -> float:
     values = values - values.mean(1, keepdim=True)
     spectrum = torch.linalg.eigvalsh(values @ values.T).clamp_(min=0)
     if not float(spectrum.sum()) > 0:
-        raise RefusedError("this score looks at how feature maps vary; that of a block is constant.")
+        raise RefusedError(
+            "this score looks at how feature maps vary; that of a block is constant."
+        )
     share = spectrum / spectrum.sum()
     return float(-(share * (share + 1e-8).log()).sum())
 
@@ -112,11 +120,15 @@ def _maps(network: nn.Module, images: Tensor, *, cut: bool) -> list[tuple[Tensor
 
 def _kept(g_in: Tensor, g_out: Tensor) -> float:
     if g_in.shape == g_out.shape and torch.equal(g_in, g_out):
-        raise RefusedError("a block hands its gradient on unchanged: trainability is minus infinity.")
+        raise RefusedError(
+            "a block hands its gradient on unchanged: trainability is minus infinity."
+        )
     if g_in.ndim == 4 and g_in.shape[2:] != g_out.shape[2:]:
         g_in = _side_by_side(g_in, g_out)
     if g_in.shape[2:] != g_out.shape[2:]:
-        raise RefusedError(f"blocks keep the size of maps or make them smaller; one goes from {tuple(g_in.shape)} to {tuple(g_out.shape)}.")
+        raise RefusedError(
+            f"blocks keep the size of maps or make them smaller; one goes from {tuple(g_in.shape)} to {tuple(g_out.shape)}."
+        )
     inner, outer = (one.transpose(0, 1).flatten(1) for one in (g_in, g_out))
     largest = float(torch.linalg.matrix_norm(inner @ outer.T / inner.shape[1], 2))
     return 2 - largest - 1 / (largest + 1e-6)
@@ -124,13 +136,17 @@ def _kept(g_in: Tensor, g_out: Tensor) -> float:
 
 def _side_by_side(g_in: Tensor, g_out: Tensor) -> Tensor:
     stride = math.ceil(g_in.shape[2] / g_out.shape[2])
-    rows, columns = (stride * size - had for size, had in zip(g_out.shape[2:], g_in.shape[2:], strict=True))
+    rows, columns = (
+        stride * size - had for size, had in zip(g_out.shape[2:], g_in.shape[2:], strict=True)
+    )
     if stride == 1 or rows < 0 or columns < 0:
         return g_in
     return F.pixel_unshuffle(F.pad(g_in, (0, columns, 0, rows)), stride)
 
 
-def aggregate(rows: Sequence[Mapping[str, float | Score | Failed | None]], views: Sequence[str] = VIEWS) -> list[float]:
+def aggregate(
+    rows: Sequence[Mapping[str, float | Score | Failed | None]], views: Sequence[str] = VIEWS
+) -> list[float]:
     """One number a network, higher is better: sum over the views of log(rank / n).
 
     Args:
@@ -142,7 +158,9 @@ def aggregate(rows: Sequence[Mapping[str, float | Score | Failed | None]], views
     total = np.zeros(len(rows))
     for view in views:
         if rows and not any(view in row for row in rows):
-            raise DataError(f"AZ-NAS joins {', '.join(views)}; no network has {view}. Compute it first.")
+            raise DataError(
+                f"AZ-NAS joins {', '.join(views)}; no network has {view}. Compute it first."
+            )
         values = [_number(row.get(view)) for row in rows]
         total += np.log(stats.rankdata(values) / max(1, len(rows)))
     return [float(value) for value in total]
@@ -150,4 +168,8 @@ def aggregate(rows: Sequence[Mapping[str, float | Score | Failed | None]], views
 
 def _number(value: float | Score | Failed | None) -> float:
     found = value.value if isinstance(value, Score) else value
-    return -math.inf if found is None or isinstance(found, Failed) or math.isnan(found) else float(found)
+    return (
+        -math.inf
+        if found is None or isinstance(found, Failed) or math.isnan(found)
+        else float(found)
+    )

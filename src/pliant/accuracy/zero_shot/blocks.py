@@ -32,7 +32,9 @@ def block_ends(network: nn.Module, images: Tensor) -> list[nn.Module]:
         depth += 1
         ends = _ends(network, calls, depth)
     if len(ends) < 2:
-        raise RefusedError(f"this score compares the feature maps of blocks, {type(network).__name__} has {len(ends)}.")
+        raise RefusedError(
+            f"this score compares the feature maps of blocks, {type(network).__name__} has {len(ends)}."
+        )
     return ends
 
 
@@ -41,7 +43,9 @@ def _calls(network: nn.Module, images: Tensor) -> list[tuple[nn.Module, bool]]:
     """Every call in running order, and whether it gave a feature map."""
     calls: list[tuple[nn.Module, bool]] = []
     hooks = [
-        module.register_forward_hook(lambda module, _, made: calls.append((module, is_map(made, len(images)))))
+        module.register_forward_hook(
+            lambda module, _, made: calls.append((module, is_map(made, len(images))))
+        )
         for module in network.modules()
         if module is not network
     ]

@@ -64,7 +64,9 @@ def gradsign(subject: Subject, *, images_a_pass: int | None = None) -> Score:
     """
     labels = labels_of(subject)
     network = borrow(subject.network)
-    foreign = sorted(name for name, one in network.named_parameters(recurse=True) if not _belongs(network, name))
+    foreign = sorted(
+        name for name, one in network.named_parameters(recurse=True) if not _belongs(network, name)
+    )
     counters = _prepare(network)
     alone, fit = _look(network, subject.images[:1])
     passes = math.ceil(len(subject.images) / (images_a_pass or fit))
@@ -80,7 +82,12 @@ def gradsign(subject: Subject, *, images_a_pass: int | None = None) -> Score:
             F.cross_entropy(logits, answers, reduction="sum").backward()
     value = sum(float(counter.counts.abs().sum(dtype=torch.float64)) for counter in counters)
     return Score(
-        value, notes=(f"parameters of no convolution, linear layer or normalisation, left out: {', '.join(foreign)}",) if foreign else ()
+        value,
+        notes=(
+            f"parameters of no convolution, linear layer or normalisation, left out: {', '.join(foreign)}",
+        )
+        if foreign
+        else (),
     )
 
 
@@ -105,11 +112,27 @@ def _prepare(network: nn.Module) -> list[_Counter]:
     owners: dict[int, str] = {}
     for name, layer in layers(network):
         known = next((kind for kind in _KNOWN if isinstance(layer, kind)), None)
-        if known is None or type(layer).forward is not known.forward or hasattr(layer, "parametrizations"):
-            raise RefusedError(f"GradSign knows gradients image by image of {_names()}; {type(layer).__name__} {name!r} is none of them.")
+        if (
+            known is None
+            or type(layer).forward is not known.forward
+            or hasattr(layer, "parametrizations")
+        ):
+            raise RefusedError(
+                f"GradSign knows gradients image by image of {_names()}; {type(layer).__name__} {name!r} is none of them."
+            )
         if (other := owners.setdefault(layer.weight.data_ptr(), name)) != name:
-            raise RefusedError(f"GradSign counts each weight once, {other!r} and {name!r} share theirs. Give each its own.")
-        counters.append(_Counter(name, layer, torch.zeros_like(layer.weight, dtype=torch.float32, memory_format=torch.contiguous_format)))
+            raise RefusedError(
+                f"GradSign counts each weight once, {other!r} and {name!r} share theirs. Give each its own."
+            )
+        counters.append(
+            _Counter(
+                name,
+                layer,
+                torch.zeros_like(
+                    layer.weight, dtype=torch.float32, memory_format=torch.contiguous_format
+                ),
+            )
+        )
         layer.forward = functools.partial(_run, counters[-1])  # type: ignore[method-assign]
     return counters
 
@@ -121,7 +144,9 @@ def _names() -> str:
 def _normalise_alone(name: str, norm: _BatchNorm, x: Tensor) -> Tensor:
     """BatchNorm of a batch of one, for every image of a batch."""
     if x.ndim < 3 or x.shape[2:].numel() == 1:
-        raise RefusedError(f"in a pass of one image {type(norm).__name__} {name!r} sees one value a channel, which has no variance.")
+        raise RefusedError(
+            f"in a pass of one image {type(norm).__name__} {name!r} sees one value a channel, which has no variance."
+        )
     return F.group_norm(x, x.shape[1], norm.weight, norm.bias, norm.eps)
 
 
@@ -139,12 +164,24 @@ def _run(counter: _Counter, x: Tensor) -> Tensor:
     """What the layer does, and a count of signs once the gradient of it is known."""
     layer, counter.calls = counter.layer, counter.calls + 1
     if counter.calls > 1:
-        raise RefusedError(f"GradSign needs layers that run once a pass, {counter.name!r} runs again. Give each call a layer of its own.")
+        raise RefusedError(
+            f"GradSign needs layers that run once a pass, {counter.name!r} runs again. Give each call a layer of its own."
+        )
     if isinstance(layer, nn.Linear):
         y, count = F.linear(x, layer.weight, layer.bias), _count_linear
     else:
         x, padding = _padded(layer, x)
-        y = torch.convolution(x, layer.weight, layer.bias, layer.stride, padding, layer.dilation, False, [0] * len(padding), layer.groups)
+        y = torch.convolution(
+            x,
+            layer.weight,
+            layer.bias,
+            layer.stride,
+            padding,
+            layer.dilation,
+            False,
+            [0] * len(padding),
+            layer.groups,
+        )
         count = functools.partial(_count_conv, layer=layer, padding=padding)
     if not torch.is_grad_enabled():
         return y
@@ -154,7 +191,9 @@ def _run(counter: _Counter, x: Tensor) -> Tensor:
     return y
 
 
-def _see(x: Tensor, counts: Tensor, count: Callable[[Tensor, Tensor, Tensor], None], g: Tensor) -> None:
+def _see(
+    x: Tensor, counts: Tensor, count: Callable[[Tensor, Tensor, Tensor], None], g: Tensor
+) -> None:
     with torch.no_grad():
         count(x, g, counts)
 
@@ -168,8 +207,15 @@ def _padded(layer: _ConvNd, x: Tensor) -> tuple[Tensor, list[int]]:
     return (F.pad(x, sides, mode=mode) if any(sides) else x), [0] * len(layer.kernel_size)
 
 
-def _count_conv(x: Tensor, g: Tensor, counts: Tensor, *, layer: _ConvNd, padding: list[int]) -> None:
-    pointwise = layer.weight[0, 0].numel() == 1 and layer.groups == 1 and set(layer.stride) == {1} and not any(padding)
+def _count_conv(
+    x: Tensor, g: Tensor, counts: Tensor, *, layer: _ConvNd, padding: list[int]
+) -> None:
+    pointwise = (
+        layer.weight[0, 0].numel() == 1
+        and layer.groups == 1
+        and set(layer.stride) == {1}
+        and not any(padding)
+    )
     if pointwise:
         _count_positions(x.flatten(2), g.flatten(2), counts)
         return
@@ -233,10 +279,14 @@ def _look(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
     for hook in hooks:
         hook.remove()
     sizes = {made.data_ptr(): made.nbytes for made in (image, *kept)}
-    return alone, max(1, min(_LARGEST_MAP_BYTES // max(sizes.values()), _ACTIVATION_BYTES // sum(sizes.values())))
+    return alone, max(
+        1, min(_LARGEST_MAP_BYTES // max(sizes.values()), _ACTIVATION_BYTES // sum(sizes.values()))
+    )
 
 
 def _require_apart(alone: Tensor, together: Tensor) -> None:
     """Refuse a network whose answer for an image depends on the others of the batch."""
     if not torch.allclose(alone, together, rtol=1e-2, atol=1e-2 * float(alone.abs().max())):
-        raise RefusedError("GradSign looks at each image alone, but this network's answer for an image depends on the others in the batch.")
+        raise RefusedError(
+            "GradSign looks at each image alone, but this network's answer for an image depends on the others in the batch."
+        )

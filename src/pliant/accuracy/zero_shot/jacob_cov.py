@@ -27,9 +27,13 @@ def jacob_cov(subject: Subject) -> Score:
     images = subject.images.detach().clone().requires_grad_()
     total = logits_of(network, images).sum()
     if not total.requires_grad:
-        raise RefusedError("this score looks at how the output changes with the image, and it does not.")
+        raise RefusedError(
+            "this score looks at how the output changes with the image, and it does not."
+        )
     rows = torch.autograd.grad(total, images)[0].flatten(1).double()
     if bool((rows.std(1) == 0).any()):
-        raise RefusedError("this score looks at how the output changes with the image; for some image it does not.")
+        raise RefusedError(
+            "this score looks at how the output changes with the image; for some image it does not."
+        )
     values = torch.linalg.eigvalsh(torch.corrcoef(rows)) + _FLOOR
     return Score(float(-(values.log() + 1 / values).sum()))

@@ -32,8 +32,12 @@ def naswot(subject: Subject) -> Score:
 
     watch_rectifiers(borrow(subject.network), subject.images, add)
     if not bool(kernel.any()):
-        raise RefusedError("NASWOT looks at ReLUs and activations of their kind, the network has none.")
+        raise RefusedError(
+            "NASWOT looks at ReLUs and activations of their kind, the network has none."
+        )
     sign, value = torch.linalg.slogdet(kernel)
     if sign == 0:
-        raise RefusedError("NASWOT is the logarithm of a determinant that is zero: the network does not tell two of the images apart.")
+        raise RefusedError(
+            "NASWOT is the logarithm of a determinant that is zero: the network does not tell two of the images apart."
+        )
     return Score(float(value))

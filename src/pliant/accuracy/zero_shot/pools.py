@@ -25,7 +25,11 @@ class _QuickPools(TorchFunctionMode):
     """Runs average poolings of 32-bit maps as convolutions, on a CPU."""
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Replace one function, and only where it does what `pooled` does."""
         if func is F.avg_pool2d:
@@ -45,18 +49,44 @@ def _pooled_or_usual(
     kernel, around = _pair(kernel_size), _pair(padding)
     steps = kernel if stride is None else _pair(stride)
     if ceil_mode:  # the same where the steps come out even
-        ceil_mode = any((size + 2 * p - k) % s for size, p, k, s in zip(input.shape[-2:], around, kernel, steps, strict=True))
-    if ceil_mode or divisor_override or input.ndim != 4 or input.device.type != "cpu" or input.dtype != torch.float32:
-        return F.avg_pool2d(input, kernel, steps, around, ceil_mode, count_include_pad, divisor_override)
+        ceil_mode = any(
+            (size + 2 * p - k) % s
+            for size, p, k, s in zip(input.shape[-2:], around, kernel, steps, strict=True)
+        )
+    if (
+        ceil_mode
+        or divisor_override
+        or input.ndim != 4
+        or input.device.type != "cpu"
+        or input.dtype != torch.float32
+    ):
+        return F.avg_pool2d(
+            input, kernel, steps, around, ceil_mode, count_include_pad, divisor_override
+        )
     return pooled(input, kernel, steps, around, count_include_pad)
 
 
-def pooled(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], count_padding: bool) -> Tensor:
+def pooled(
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    count_padding: bool,
+) -> Tensor:
     """The averages of `F.avg_pool2d`, by a convolution."""
     if count_padding or not any(padding):
-        return F.conv2d(x, x.new_full((x.shape[1], 1, *kernel), 1 / (kernel[0] * kernel[1])), None, stride, padding, groups=x.shape[1])
+        return F.conv2d(
+            x,
+            x.new_full((x.shape[1], 1, *kernel), 1 / (kernel[0] * kernel[1])),
+            None,
+            stride,
+            padding,
+            groups=x.shape[1],
+        )
     sums = F.conv2d(x, x.new_ones(x.shape[1], 1, *kernel), None, stride, padding, groups=x.shape[1])
-    inside = F.conv2d(x.new_ones(1, 1, *x.shape[2:]), x.new_ones(1, 1, *kernel), None, stride, padding)
+    inside = F.conv2d(
+        x.new_ones(1, 1, *x.shape[2:]), x.new_ones(1, 1, *kernel), None, stride, padding
+    )
     return sums * inside.reciprocal()
 
 

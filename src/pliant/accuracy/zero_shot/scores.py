@@ -28,19 +28,48 @@ SCORES: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
         for method in (
-            Method("zen", "shape", "how far the last feature map moves when a Gaussian image moves a little", zen),
-            Method("zen-reference", "shape", "the same as the authors' code computes it", zen_reference),
-            Method("gradsign", "labels", "whether the images agree on the sign of each weight's gradient", gradsign),
+            Method(
+                "zen",
+                "shape",
+                "how far the last feature map moves when a Gaussian image moves a little",
+                zen,
+            ),
+            Method(
+                "zen-reference", "shape", "the same as the authors' code computes it", zen_reference
+            ),
+            Method(
+                "gradsign",
+                "labels",
+                "whether the images agree on the sign of each weight's gradient",
+                gradsign,
+            ),
             Method("synflow", "shape", "signal that all paths carry together", synflow),
             Method("grad-norm", "labels", "size of the gradient", grad_norm),
             Method("snip", "labels", "what the loss would lose with the weights", snip),
             Method("jacob-cov", "images", "how unlike the images' gradients are", jacob_cov),
             Method("naswot", "images", "how well ReLUs tell the images apart", naswot),
             Method("zico", "labels", "whether the gradients of batches agree", zico),
-            Method("az-expressivity", "shape", "how much of their channels feature maps use", az_nas.expressivity),
-            Method("az-progressivity", "shape", "what the least useful block adds to that", az_nas.progressivity),
-            Method("az-trainability", "shape", "how well gradients keep their size from block to block", az_nas.trainability),
-            Method("az-complexity", "shape", "MACs, as one of AZ-NAS's four views", az_nas.complexity),
+            Method(
+                "az-expressivity",
+                "shape",
+                "how much of their channels feature maps use",
+                az_nas.expressivity,
+            ),
+            Method(
+                "az-progressivity",
+                "shape",
+                "what the least useful block adds to that",
+                az_nas.progressivity,
+            ),
+            Method(
+                "az-trainability",
+                "shape",
+                "how well gradients keep their size from block to block",
+                az_nas.trainability,
+            ),
+            Method(
+                "az-complexity", "shape", "MACs, as one of AZ-NAS's four views", az_nas.complexity
+            ),
             Method("parameters", "shape", "parameter count", size.parameters),
             Method("macs", "shape", "multiply-accumulates of one image", size.macs),
         )
@@ -48,12 +77,25 @@ SCORES: Mapping[str, Method] = MappingProxyType(
 )
 """Every score by its name on the command line; higher is better for all."""
 
-_FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError)
+_FOREIGN_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+)
 """What the code of a network may raise. A fault of ours looks the same, so the reason says its kind."""
 
 
 def score(
-    network: nn.Module, names: Sequence[str], images: Tensor, labels: Tensor | None = None, *, seed: int = 0
+    network: nn.Module,
+    names: Sequence[str],
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    seed: int = 0,
 ) -> dict[str, Score | Failed]:
     """Score one network, which stays as it is: weights, mode, statistics, gradients; PyTorch's random state too.
 
@@ -80,7 +122,9 @@ def score(
 
 def _scored(method: Method, subject: Subject) -> Score | Failed:
     if method.needs == "labels" and subject.labels is None:
-        return Failed(f"{method.name} compares logits with labels, none were given. Give labelled images.")
+        return Failed(
+            f"{method.name} compares logits with labels, none were given. Give labelled images."
+        )
     began = time.process_time()
     try:
         # The network's own code may draw random numbers.
@@ -92,5 +136,7 @@ def _scored(method: Method, subject: Subject) -> Score | Failed:
     except _FOREIGN_ERRORS as error:
         return Failed(f"{method.name}: the network raised {type(error).__name__}: {error}")
     if not math.isfinite(found.value):
-        return Failed(f"{method.name} came to {found.value}: the network's numbers overflow, or it is cut.")
+        return Failed(
+            f"{method.name} came to {found.value}: the network's numbers overflow, or it is cut."
+        )
     return replace(found, seconds=time.process_time() - began)

@@ -17,4 +17,6 @@ from pliant.accuracy.zero_shot.subject import Score, Subject, borrow, labels_of
 def snip(subject: Subject) -> Score:
     """The score."""
     found = batch_gradients(borrow(subject.network), subject.images, labels_of(subject))
-    return Score(sum(float((weight * gradient).abs().sum(dtype=torch.float64)) for weight, gradient in found))
+    return Score(
+        sum(float((weight * gradient).abs().sum(dtype=torch.float64)) for weight, gradient in found)
+    )

@@ -83,7 +83,10 @@ def borrow(network: nn.Module) -> nn.Module:
     Raises:
         RefusedError: the network cannot be copied.
     """
-    shared = {id(one): nn.Parameter(one.detach(), requires_grad=one.is_floating_point()) for one in network.parameters()}
+    shared = {
+        id(one): nn.Parameter(one.detach(), requires_grad=one.is_floating_point())
+        for one in network.parameters()
+    }
     return _copied(network, dict(shared))
 
 
@@ -102,29 +105,48 @@ def clone(network: nn.Module) -> nn.Module:
 def _copied_layer(layer: nn.Module, memo: dict[int, object]) -> nn.Module:
     """A copy of a layer of PyTorch's own, whose attributes are known; `deepcopy` takes ten times as long, more than some scores."""
     made = type(layer).__new__(type(layer))
-    vars(made).update({name: value.copy() if isinstance(value, dict) else value for name, value in vars(layer).items()})
+    vars(made).update(
+        {
+            name: value.copy() if isinstance(value, dict) else value
+            for name, value in vars(layer).items()
+        }
+    )
     for held in (made._parameters, made._buffers):
         held.update({name: copy.deepcopy(one, memo) for name, one in held.items()})  # type: ignore[misc]
     return made
 
 
 def _copied(network: nn.Module, memo: dict[int, object]) -> nn.Module:
-    if lazy := [name for name, one in network.named_parameters() if isinstance(one, nn.parameter.UninitializedParameter)]:
-        raise RefusedError(f"a network is scored with weights, {lazy[0]!r} has no shape yet. Show the network an image first.")
+    if lazy := [
+        name
+        for name, one in network.named_parameters()
+        if isinstance(one, nn.parameter.UninitializedParameter)
+    ]:
+        raise RefusedError(
+            f"a network is scored with weights, {lazy[0]!r} has no shape yet. Show the network an image first."
+        )
     for module in network.modules():
         if type(module) in _COMMON:
             memo[id(module)] = _copied_layer(module, memo)
         else:  # a dozen empty dictionaries of hooks a module
-            memo |= {id(value): OrderedDict() for value in vars(module).values() if type(value) is OrderedDict and not value}
+            memo |= {
+                id(value): OrderedDict()
+                for value in vars(module).values()
+                if type(value) is OrderedDict and not value
+            }
     try:
         made = copy.deepcopy(network, memo)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise RefusedError(f"scores work on a copy of the network, {type(network).__name__} cannot be copied: {error}") from error
+        raise RefusedError(
+            f"scores work on a copy of the network, {type(network).__name__} cannot be copied: {error}"
+        ) from error
     made.eval()
     for name, module in norms(made):
         # Without running statistics PyTorch normalises by the batch, and keeps nothing of it.
         if isinstance(module, nn.SyncBatchNorm):
-            raise RefusedError(f"SyncBatchNorm {name!r} normalises over processes. Score the network with BatchNorm in its place.")
+            raise RefusedError(
+                f"SyncBatchNorm {name!r} normalises over processes. Score the network with BatchNorm in its place."
+            )
         module.train()
         module.running_mean = module.running_var = module.num_batches_tracked = None
         module.track_running_stats = False
@@ -133,12 +155,16 @@ def _copied(network: nn.Module, memo: dict[int, object]) -> nn.Module:
 
 def norms(network: nn.Module) -> Iterator[tuple[str, _NormBase]]:
     """Every normalisation that could keep running statistics, by name: BatchNorm and InstanceNorm."""
-    return ((name, module) for name, module in network.named_modules() if isinstance(module, _NormBase))
+    return (
+        (name, module) for name, module in network.named_modules() if isinstance(module, _NormBase)
+    )
 
 
 def batch_norms(network: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
     """Every BatchNorm of any dimension, by name."""
-    return ((name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm))
+    return (
+        (name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm)
+    )
 
 
 def require_usual(name: str, norm: _BatchNorm) -> None:
@@ -148,7 +174,9 @@ def require_usual(name: str, norm: _BatchNorm) -> None:
         RefusedError: naming it.
     """
     if type(norm).forward is not _BatchNorm.forward:
-        raise RefusedError(f"{type(norm).__name__} {name!r} normalises in its own way. Score the network with BatchNorm in its place.")
+        raise RefusedError(
+            f"{type(norm).__name__} {name!r} normalises in its own way. Score the network with BatchNorm in its place."
+        )
 
 
 def layers(network: nn.Module) -> list[tuple[str, Layer]]:
@@ -157,9 +185,15 @@ def layers(network: nn.Module) -> list[tuple[str, Layer]]:
     Raises:
         RefusedError: there is none.
     """
-    found: list[tuple[str, Layer]] = [(name, module) for name, module in network.named_modules() if isinstance(module, _ConvNd | nn.Linear)]
+    found: list[tuple[str, Layer]] = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, _ConvNd | nn.Linear)
+    ]
     if not found:
-        raise RefusedError(f"scores look at convolutions and linear layers, {type(network).__name__} has none.")
+        raise RefusedError(
+            f"scores look at convolutions and linear layers, {type(network).__name__} has none."
+        )
     return found
 
 
@@ -172,7 +206,9 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     found = run(network, images)
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
         received = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise RefusedError(f"the network must give one row of logits an image, for {len(images)} images it gives {received}.")
+        raise RefusedError(
+            f"the network must give one row of logits an image, for {len(images)} images it gives {received}."
+        )
     return found
 
 
@@ -183,5 +219,7 @@ def labels_of(subject: Subject) -> Tensor:
         RefusedError: there are none.
     """
     if subject.labels is None:
-        raise RefusedError("this score compares logits with labels, none were given. Give labelled images.")
+        raise RefusedError(
+            "this score compares logits with labels, none were given. Give labelled images."
+        )
     return subject.labels.to(subject.images.device)

@@ -38,10 +38,16 @@ def synflow(subject: Subject) -> Score:
     ones = torch.ones_like(subject.images[:1], dtype=torch.float64)
     weights = [layer.weight for layer in found]
     gradients = torch.autograd.grad(logits_of(network, ones).sum(), weights, allow_unused=True)
-    pairs = [(weight.detach(), gradient) for weight, gradient in zip(weights, gradients, strict=True) if gradient is not None]
+    pairs = [
+        (weight.detach(), gradient)
+        for weight, gradient in zip(weights, gradients, strict=True)
+        if gradient is not None
+    ]
     total = sum(float((weight * gradient).abs().sum()) for weight, gradient in pairs)
     if not 0 < total < math.inf:
-        raise RefusedError(f"synflow is the logarithm of the signal that arrives, which is {total}: a cut network, or one too deep.")
+        raise RefusedError(
+            f"synflow is the logarithm of the signal that arrives, which is {total}: a cut network, or one too deep."
+        )
     return Score(math.log(total))
 
 

@@ -44,7 +44,11 @@ class _LastMap(TorchFunctionMode):
     found: Tensor | None
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Look at what a function gives."""
         result = func(*args, **(kwargs or {}))
@@ -77,7 +81,9 @@ def last_map(network: nn.Module, images: Tensor) -> Tensor:
     with watcher:
         run(network, images)
     if watcher.found is None:
-        raise RefusedError("this score looks at the last feature map, the network has none with more than one position.")
+        raise RefusedError(
+            "this score looks at the last feature map, the network has none with more than one position."
+        )
     return watcher.found
 
 
@@ -89,7 +95,11 @@ class _Codes(TorchFunctionMode):
         self.see = see
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Look at what enters a function, before it may be overwritten in place."""
         if func in _RECTIFIERS:

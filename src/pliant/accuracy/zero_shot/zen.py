@@ -25,7 +25,14 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pliant.accuracy.zero_shot.subject import RefusedError, Score, Subject, batch_norms, clone, require_usual
+from pliant.accuracy.zero_shot.subject import (
+    RefusedError,
+    Score,
+    Subject,
+    batch_norms,
+    clone,
+    require_usual,
+)
 from pliant.accuracy.zero_shot.watch import last_map
 from pliant.accuracy.zero_shot.weights import draw_gaussian
 
@@ -48,7 +55,9 @@ class _Variances:
             norm.forward = partial(self._normalise, name, norm)  # type: ignore[method-assign]
 
     def _normalise(self, name: str, norm: _BatchNorm, x: Tensor) -> Tensor:
-        made, _, inverse = torch.native_batch_norm(x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps)
+        made, _, inverse = torch.native_batch_norm(
+            x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps
+        )
         variance = float((inverse.double().square().reciprocal() - norm.eps).mean())
         # Of exactly equal values rounding leaves about 1e-7 of eps.
         self.by_name[name] = variance if variance > 1e-4 * norm.eps else 0.0
@@ -75,7 +84,9 @@ def zen(subject: Subject, *, repeats: int = REPEATS) -> Score:
         alive = [value for value in variance.values() if value > 0]
         dead |= {name for name, value in variance.items() if not value > 0}
         found.append(z1 + sum(0.5 * math.log(value) for value in alive))
-    return _mean(found, (f"BatchNorm without variance, left out: {', '.join(sorted(dead))}",) if dead else ())
+    return _mean(
+        found, (f"BatchNorm without variance, left out: {', '.join(sorted(dead))}",) if dead else ()
+    )
 
 
 def zen_reference(subject: Subject, *, repeats: int = REPEATS) -> Score:
@@ -97,7 +108,9 @@ def zen_reference(subject: Subject, *, repeats: int = REPEATS) -> Score:
             for name, value in seen.items():
                 unbiased = value * variances.values[name] / (variances.values[name] - 1)
                 running[name] = (1 - _MOMENTUM) * running[name] + _MOMENTUM * unbiased
-        z1 = _log(float(difference.abs().sum(list(range(1, difference.ndim)), dtype=torch.float64).mean()))
+        z1 = _log(
+            float(difference.abs().sum(list(range(1, difference.ndim)), dtype=torch.float64).mean())
+        )
         found.append(z1 + sum(0.5 * math.log(value) for value in running.values()))
     return _mean(found, ())
 
@@ -121,7 +134,11 @@ def _moved(
 
 def _log(value: float) -> float:
     if not 0 < value < math.inf:
-        what = "does not depend on the image" if value == 0 else "overflows, as in a deep network without normalisation"
+        what = (
+            "does not depend on the image"
+            if value == 0
+            else "overflows, as in a deep network without normalisation"
+        )
         raise RefusedError(f"the last feature map {what}: it moved by {value}.")
     return math.log(value)
 
@@ -129,6 +146,8 @@ def _log(value: float) -> float:
 def _mean(found: list[float], notes: tuple[str, ...]) -> Score:
     interval = None
     if len(found) > 1:
-        half = float(stats.t.ppf(0.975, len(found) - 1) * np.std(found, ddof=1) / math.sqrt(len(found)))
+        half = float(
+            stats.t.ppf(0.975, len(found) - 1) * np.std(found, ddof=1) / math.sqrt(len(found))
+        )
         interval = (float(np.mean(found)) - half, float(np.mean(found)) + half)
     return Score(float(np.mean(found)), interval, len(found), notes=notes)

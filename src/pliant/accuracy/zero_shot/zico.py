@@ -25,12 +25,16 @@ def zico(subject: Subject) -> Score:
         RefusedError: fewer than two images a batch, or no layer whose gradients differ.
     """
     if len(subject.images) < 2 * BATCHES:
-        raise RefusedError(f"ZiCo compares {BATCHES} batches of two images or more, received {len(subject.images)} images. Give more.")
+        raise RefusedError(
+            f"ZiCo compares {BATCHES} batches of two images or more, received {len(subject.images)} images. Give more."
+        )
     network, size = borrow(subject.network), len(subject.images) // BATCHES
     labels = labels_of(subject)
     batches = [
         [gradient for _, gradient in batch_gradients(network, images, answers)]
-        for images, answers in zip(subject.images.split(size)[:BATCHES], labels.split(size)[:BATCHES], strict=True)
+        for images, answers in zip(
+            subject.images.split(size)[:BATCHES], labels.split(size)[:BATCHES], strict=True
+        )
     ]
     found = []
     for layer in zip(*batches, strict=True):
@@ -41,5 +45,7 @@ def zico(subject: Subject) -> Score:
         if total > 0:
             found.append(math.log(total))
     if not found:
-        raise RefusedError("ZiCo needs a layer whose gradients differ from batch to batch, there is none.")
+        raise RefusedError(
+            "ZiCo needs a layer whose gradients differ from batch to batch, there is none."
+        )
     return Score(sum(found))

@@ -1,0 +1,235 @@
+"""How far can an accuracy estimator be trusted? Its ranking of networks beside their true accuracies, and beside parameter count.
+
+The same figures for every estimator, be it a zero-shot score, a predictor or a supernet. All correlations are signed: a score
+that ranks backwards gets a negative one. A network that failed, or whose score is minus infinity, ranks last and is counted.
+
+Kendall's tau-b of a bootstrap sample is a quadratic form of how often each network was drawn: with the signs `s` of all pairs
+and the counts `w`, it is `w's w / sqrt(w'|x|w w'|y|w)`. So one matrix product answers all samples, the same pairs can be
+restricted to networks of equal size, and two estimators are compared on the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from pliant.errors import DataError
+
+BARS = ("parameters", "macs")
+"""Known without looking at a network's outputs: an estimator that ranks no better than these is not worth its time."""
+FEWEST_FOR_INTERVALS = 20
+"""Networks below which no interval is given."""
+FEWEST = 3
+EQUAL_SIZE = 0.05
+"""Two networks are of equal size where the larger one has at most this share more parameters."""
+TOP_SHARE = 0.1
+"""Share of the networks that count as the top, where not told otherwise."""
+CONFIDENCE = 0.95
+_MOST_RESAMPLES, _FEWEST_RESAMPLES = 1000, 200
+_PAIRS_A_CHUNK = 1 << 23
+
+Score = float | None
+"""Higher is better; None where it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and its 95 % bootstrap interval over networks."""
+
+    value: float
+    low: float | None = None
+    """None where there are too few networks for an interval."""
+    high: float | None = None
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:+.3f}{interval}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How well one estimator ranks networks. Figures are None where they are not defined, as for a constant score."""
+
+    name: str
+    networks: int
+    failed: int
+    """Networks that failed or whose score is minus infinity; they rank last."""
+    kendall: Estimate | None
+    """Kendall's tau-b of score and truth, -1 to 1."""
+    spearman: Estimate | None
+    equal_size: Estimate | None
+    """Kendall's tau-b over those pairs of networks only whose parameter counts are within 5 % of each other."""
+    equal_pairs: int
+    """Number of such pairs."""
+    over_parameters: Estimate | None
+    """Kendall's tau minus that of the parameter count, on the same bootstrap samples; real where its interval leaves 0 out."""
+    top: int
+    """The number of networks that count as the top."""
+    top_overlap: float
+    """Share of the truly best `top` networks among the `top` of the highest score, 0 to 1; ties are shared out evenly."""
+    regret: float
+    """Truth of the best network minus that of the one with the highest score, in the truth's unit; the mean over ties."""
+    seconds: float | None
+    """Typical time for one network, of one thread."""
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the networks are too few for intervals."""
+        return self.networks < FEWEST_FOR_INTERVALS
+
+
+def judge(
+    truth: Sequence[float],
+    scores: Mapping[str, Sequence[Score]],
+    *,
+    seconds: Mapping[str, float] | None = None,
+    top: int | None = None,
+    seed: int = 0,
+) -> list[Fidelity]:
+    """The fidelity of several estimators on the same networks, in their order.
+
+    Args:
+        truth: true accuracy of each network, in any unit; higher is better.
+        scores: of each estimator, one a network. The one named `parameters` is what the others are compared with.
+        seconds: typical time of each estimator for one network.
+        top: networks that count as the top; a tenth of them where None.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: fewer than 3 networks, a truth that is no finite number, or not one score a network.
+    """
+    true = np.asarray(truth, dtype=float)
+    _require_sound(true, scores)
+    ranks = {name: _ranks(found) for name, found in scores.items()}
+    draws = _draws(len(true), seed)
+    sizes = (
+        np.array([np.nan if value is None else value for value in scores["parameters"]])
+        if "parameters" in scores
+        else None
+    )
+    taus = {name: _taus(found, true, draws, None) for name, found in ranks.items()}
+    k = min(len(true), top or max(1, round(TOP_SHARE * len(true))))
+    return [
+        Fidelity(
+            name=name,
+            networks=len(true),
+            failed=int(sum(value is None or not value > -np.inf for value in scores[name])),
+            kendall=_estimate(taus[name]),
+            spearman=_estimate(_spearmans(found, true, draws)),
+            equal_size=None if sizes is None else _estimate(_taus(found, true, draws, sizes)),
+            equal_pairs=0 if sizes is None else _equal_pairs(sizes),
+            over_parameters=None if sizes is None else _estimate(taus[name] - taus["parameters"]),
+            top=k,
+            top_overlap=float(_members(found, k) @ _members(true, k)) / k,
+            regret=float(true.max() - true[found == found.max()].mean()),
+            seconds=(seconds or {}).get(name),
+        )
+        for name, found in ranks.items()
+    ]
+
+
+def _require_sound(true: np.ndarray, scores: Mapping[str, Sequence[Score]]) -> None:
+    if len(true) < FEWEST or not np.isfinite(true).all():
+        raise DataError(
+            f"a ranking is judged on at least {FEWEST} networks of known accuracy, received {len(true)} of which "
+            f"{int(np.isfinite(true).sum())} have a finite one. Score more of the networks whose accuracy is known."
+        )
+    if wrong := [name for name, found in scores.items() if len(found) != len(true)]:
+        raise DataError(
+            f"an estimator gives one score a network, {wrong[0]!r} gives {len(scores[wrong[0]])} for {len(true)}."
+        )
+
+
+def _ranks(scores: Sequence[Score]) -> np.ndarray:
+    """Scores as ranks from 1 up; all that failed share the lowest one."""
+    values = np.array(
+        [-np.inf if value is None or np.isnan(value) else value for value in scores], dtype=float
+    )
+    return stats.rankdata(values)
+
+
+def _draws(networks: int, seed: int) -> np.ndarray:
+    """How often each network is drawn: once each in row 0, then by bootstrap; shape (1 + samples, networks)."""
+    once = np.ones((1, networks), dtype=np.float32)
+    if networks < FEWEST_FOR_INTERVALS:
+        return once
+    samples = int(np.clip(3e9 / networks**2, _FEWEST_RESAMPLES, _MOST_RESAMPLES))
+    rng = np.random.default_rng(seed)
+    drawn = [
+        np.bincount(rng.integers(networks, size=networks), minlength=networks)
+        for _ in range(samples)
+    ]
+    return np.vstack([once, np.array(drawn, dtype=np.float32)])
+
+
+def _taus(
+    ranks: np.ndarray, truth: np.ndarray, draws: np.ndarray, sizes: np.ndarray | None
+) -> np.ndarray:
+    """Kendall's tau-b of every draw, over the pairs of equal size where sizes are given; NaN where undefined."""
+    sums = np.zeros((3, len(draws)))
+    step = max(1, _PAIRS_A_CHUNK // len(ranks))
+    for start in range(0, len(ranks), step):
+        rows = slice(start, start + step)
+        one, other = np.sign(ranks[rows, None] - ranks), np.sign(truth[rows, None] - truth)
+        if sizes is not None:
+            apart = ~_equal(sizes, rows)
+            one[apart] = other[apart] = 0
+        for row, signs in enumerate((one * other, np.abs(one), np.abs(other))):
+            sums[row] += ((draws[:, rows] @ signs.astype(np.float32)) * draws).sum(
+                axis=1, dtype=float
+            )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums[0] / np.sqrt(sums[1] * sums[2])
+
+
+def _equal(sizes: np.ndarray, rows: slice) -> np.ndarray:
+    """Which networks are of the same size as those of the rows; shape (rows, networks)."""
+    return np.maximum(sizes[rows, None], sizes) <= (1 + EQUAL_SIZE) * np.minimum(
+        sizes[rows, None], sizes
+    )
+
+
+def _equal_pairs(sizes: np.ndarray) -> int:
+    step = max(1, _PAIRS_A_CHUNK // len(sizes))
+    known = int(np.isfinite(sizes).sum())
+    return (
+        sum(
+            int(_equal(sizes, slice(start, start + step)).sum())
+            for start in range(0, len(sizes), step)
+        )
+        - known
+    ) // 2
+
+
+def _spearmans(ranks: np.ndarray, truth: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Spearman's rho of every draw; NaN where undefined."""
+    found = np.empty(len(draws))
+    for row, counts in enumerate(draws.astype(int)):
+        drawn = np.repeat(np.arange(len(ranks)), counts)
+        one, other = (
+            stats.rankdata(values[drawn]) - (len(drawn) + 1) / 2 for values in (ranks, truth)
+        )
+        length = np.sqrt((one @ one) * (other @ other))
+        found[row] = one @ other / length if length else np.nan
+    return found
+
+
+def _estimate(values: np.ndarray) -> Estimate | None:
+    """The figure of row 0 and the interval of the others."""
+    if not np.isfinite(values[0]):
+        return None
+    sampled = values[1:][np.isfinite(values[1:])]
+    if not len(sampled):
+        return Estimate(float(values[0]))
+    low, high = np.quantile(sampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(values[0]), float(low), float(high))
+
+
+def _members(values: np.ndarray, k: int) -> np.ndarray:
+    """Weight with which each network is among the `k` highest, 0 to 1; those that tie for the last places share them."""
+    border = np.sort(values)[-k]
+    above, tied = values > border, values == border
+    return above + tied * ((k - above.sum()) / tied.sum())

@@ -1,0 +1,70 @@
+"""With which weights does training begin?
+
+A CPU trains for tens of epochs, not hundreds, so the start counts: filters that see the directions in which images vary, and
+convolutions that pass their input on (Jordan 2024, airbench).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pliant.networks import plain
+
+WHITENING_IMAGES = 2000
+"""Training images whose patches are enough for their covariance."""
+WHITENING_PIXELS = WHITENING_IMAGES * 32**2
+"""Of large images, which have many patches, fewer are enough."""
+
+
+@torch.no_grad()
+def initialise(network: nn.Module) -> None:
+    """PyTorch's own weights, but for four things.
+
+    Dense convolutions wider than a pixel begin as the identity on as many channels as they read. Biases begin at 0, the
+    classifier near 0. The last BatchNorm of every residual branch begins at 0, so that deep networks start as shallow ones.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            if module.groups == 1 and module.kernel_size[0] > 1:
+                nn.init.dirac_(module.weight[: module.in_channels])
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, plain.InvertedResidual) and module.residual:
+            nn.init.zeros_(module.project_norm.weight)
+        elif isinstance(module, plain.BasicResidual):
+            nn.init.zeros_(module.norm2.weight)
+        elif isinstance(module, plain.Bottleneck):
+            nn.init.zeros_(module.norm3.weight)
+
+
+@torch.no_grad()
+def whiten(network: nn.Module, images: Tensor) -> None:
+    """Start the first convolution with the principal components of the images' patches, each with both signs.
+
+    Half as many components as there are filters, or as a patch has values; other filters stay as they are. Page (2019) and
+    Jordan (2024) also divide each by its standard deviation, which the BatchNorm behind the convolution does here, and
+    freeze them; here they are trained on.
+
+    Args:
+        network: a supernet or a plain network; its first block is the preprocessing.
+        images: (N, channels, size, size) training images, pixels from 0 to 1, not augmented.
+    """
+    preprocess = next(
+        module for module in network.modules() if isinstance(module, plain.Preprocess)
+    )
+    stem = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    normalised = (images - preprocess.mean[:, None, None]) / preprocess.std[:, None, None]
+    patches = (
+        F.unfold(normalised, stem.kernel_size, stride=stem.kernel_size)
+        .transpose(1, 2)
+        .flatten(0, 1)
+    )
+    _, components = torch.linalg.eigh(torch.cov(patches.T))  # in columns, by rising variance
+    kept = min(stem.out_channels // 2, patches.shape[1])
+    filters = components.T.flip(0)[:kept].view(kept, *stem.weight.shape[1:])
+    stem.weight[: 2 * kept] = torch.cat([filters, -filters])

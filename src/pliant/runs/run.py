@@ -1,0 +1,214 @@
+"""A run: its directory, recipe, record, data and space, opened together and checked against each other.
+
+runs/<name>/
+  recipe.toml       the recipe as resolved
+  record.sqlite     every evaluation
+  supernet/         weights.safetensors, checkpoints, TensorBoard logs
+  device.json       the device profile
+  best/             model.onnx, model.safetensors, model.py, card.md
+  front/            the same for other networks that were asked for
+  summary.json      the result, for programs
+  report.html       the result, for people
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pliant.data import load
+from pliant.data.dataset import DataSet
+from pliant.host import machine_name
+from pliant.errors import InfeasibleError, RunConflictError
+from pliant.files import write_atomically
+from pliant.runs.recipe import Recipe, load_recipe
+from pliant.record import Record
+from pliant.spaces.presets import preset
+from pliant.spaces.space import Space
+
+class Run:
+    """One run directory, held by this process until closed. A context manager.
+
+    Of the processes that torchrun starts, the first holds the directory; the others read it and note what they do in a record
+    of their own that nobody keeps.
+
+    Args:
+        folder: of the run; made where it does not exist, once the images and the space are known to make sense.
+        recipe: what the run is.
+
+    Raises:
+        RunConflictError: the directory belongs to another recipe, or another process writes it.
+        DamagedFileError: the record or the recipe cannot be read.
+        DataError: a new run's images cannot be used.
+        EncodingError: a new run's images are smaller than its space can handle.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self._previous: str | None = None
+        if int(os.environ.get("RANK", "0")) > 0:
+            self._scratch = tempfile.TemporaryDirectory(prefix="pliant-")
+            self.record = Record.open(Path(self._scratch.name) / "record.sqlite", recipe_digest=recipe.digest)
+            return
+        begun = self._is_begun()
+        if not begun:
+            _ = self.space  # a mistake in a new run leaves no directory behind that belongs to the mistake
+        folder.mkdir(parents=True, exist_ok=True)
+        self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
+        try:
+            self._previous = (folder / "recipe.toml").read_text("utf-8") if begun else None
+            write_atomically(folder / "recipe.toml", recipe.to_toml())
+        except OSError:
+            self.record.close()
+            raise
+
+    @classmethod
+    def create(cls, recipe: str, *, folder: str | Path | None = None, **changes: object) -> Run:
+        """Begin a run or go on with it.
+
+        Args:
+            recipe: a name or a path.
+            folder: `runs/<name of the recipe>` where not given.
+            changes: keys of the recipe to replace; a double underscore stands for the dot, as `train__epochs=5`.
+        """
+        resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
+        return cls(Path(folder) if folder else Path("runs") / resolved.name, resolved)
+
+    @classmethod
+    def reopen(cls, folder: str | Path, **changes: object) -> Run:
+        """Go on with the run of a directory, under the recipe that it holds.
+
+        Raises:
+            RunConflictError: the directory holds no run.
+        """
+        path = Path(folder) / "recipe.toml"
+        if not path.is_file():
+            raise RunConflictError(f"a run directory holds recipe.toml, found none in {folder}. Name a directory that `pliant run` made.")
+        recipe = load_recipe(str(path), {"name": None} | {key.replace("__", "."): value for key, value in changes.items()})
+        return cls(Path(folder), recipe)
+
+    def _is_begun(self) -> bool:
+        """Whether the directory holds this run already; compared before anything is written."""
+        path = self.folder / "recipe.toml"
+        if not path.is_file():
+            # A start that was killed at once may have left its record, and half a recipe beside it.
+            foreign = [entry for entry in self.folder.glob("*") if not entry.name.startswith(("record.sqlite", ".recipe.partial"))]
+            if foreign:
+                raise RunConflictError(
+                    f"a run begins in an empty directory, {self.folder} holds other files, such as {foreign[0].name}. "
+                    "Choose another with --into."
+                )
+            return False
+        known = load_recipe(str(path))
+        if known.digest != self.recipe.digest:
+            differing = _differences(known, self.recipe)
+            raise RunConflictError(
+                f"{self.folder} belongs to another recipe; it differs in {', '.join(differing)}. "
+                "Use --into NEW_DIRECTORY, or the same recipe to go on with that run."
+            )
+        return True
+
+    def close(self) -> None:
+        """Let go of the record."""
+        self.record.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        if kind is not None and issubclass(kind, InfeasibleError) and self._previous is not None:
+            # Limits that nothing meets were a question; the run stays what it was.
+            write_atomically(self.folder / "recipe.toml", self._previous)
+        self.close()
+
+    @cached_property
+    def data(self) -> DataSet:
+        """The images, loaded once; every opening of the test split is written into the record.
+
+        Raises:
+            DataError: the source cannot be used.
+            RunConflictError: the images are not those with which the run began.
+        """
+        data = self._images
+        known = self.record.fact("data_fingerprint")
+        if known is None:
+            self.record.set_fact("data_fingerprint", data.fingerprint)
+        elif known != data.fingerprint:
+            raise RunConflictError(
+                f"the images of {self.recipe.data.source} changed since {self.folder} was begun. Use --into NEW_DIRECTORY."
+            )
+        data.test.on_open = lambda purpose: self.record.event("test split opened", purpose=purpose)
+        return data
+
+    @cached_property
+    def _images(self) -> DataSet:
+        table = self.recipe.data
+        return load(table.source, seed=self.recipe.seed, image_size=table.image_size, memory_budget_bytes=table.memory_budget_mb * 10**6)
+
+    @cached_property
+    def space(self) -> Space:
+        """The search space for these images; networks see mirror images only where these show the same thing.
+
+        Raises:
+            EncodingError: the images are smaller than the space can handle.
+        """
+        images = self._images
+        found = preset(self.recipe.space, channels=images.channels, image_size=images.image_size, classes=len(images.classes))
+        return found if self.recipe.data.flip else found.one_view()
+
+    def rng(self, *purpose: int) -> np.random.Generator:
+        """A generator of the run's seed for one purpose, the same at every start."""
+        return np.random.default_rng((self.recipe.seed, *purpose))
+
+    @property
+    def weights(self) -> Path:
+        """The trained supernet."""
+        return self.folder / "supernet" / "weights.safetensors"
+
+    @property
+    def profile_path(self) -> Path:
+        """The device profile."""
+        return self.folder / "device.json"
+
+    @property
+    def best(self) -> Path:
+        """The delivered network."""
+        return self.folder / "best"
+
+
+def _differences(one: Recipe, other: Recipe) -> list[str]:
+    """Dotted keys in which two recipes differ, among those that decide the weights."""
+    found = []
+    for table in ("seed", "space", "data", "train"):
+        left, right = getattr(one, table), getattr(other, table)
+        if left == right:
+            continue
+        if table in ("seed", "space"):
+            found.append(f"{table} ({left} there, {right} here)")
+            continue
+        keys = [key for key in type(left).model_fields if getattr(left, key) != getattr(right, key)]
+        found += [f"{table}.{key} ({getattr(left, key)} there, {getattr(right, key)} here)" for key in keys]
+    return found
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures of a run were taken on."""
+    import sys
+
+    import onnxruntime
+    import torch
+
+    return {
+        "cpu": machine_name(),
+        "cores": os.cpu_count() or 1,
+        "os": platform.platform(),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }

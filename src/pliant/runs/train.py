@@ -1,0 +1,184 @@
+"""Train the supernet of a run, from its last checkpoint where there is one."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+
+from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
+from pliant.accuracy.evaluation import pixels
+from pliant.training.progressive import ProgressiveShrinking
+from pliant.training.sandwich import Sandwich
+from pliant.training.loop import Precision, Schedule, StepLog, TrainingRecipe, make_accelerator, train
+from pliant.data.augment import Augmentation
+from pliant.errors import DamagedFileError, RecipeError, nearest
+from pliant.networks.initialization import WHITENING_IMAGES, WHITENING_PIXELS, whiten
+from pliant.networks.supernet import Supernet
+from pliant.runs.run import Run
+from pliant.progress import Progress, silent
+
+
+def train_supernet(run: Run, *, device: str | None = None, progress: Progress = silent) -> Supernet:
+    """The trained supernet of a run; trained to the end of the recipe if it is not yet.
+
+    Args:
+        device: as PyTorch names it; the best one found where None.
+
+    Raises:
+        RecipeError: no such device here.
+        DamagedFileError: the weights or the last checkpoint cannot be read.
+    """
+    device = _device(device)
+    supernet = new_supernet(run)
+    if run.weights.is_file():
+        return _load(supernet, run.weights)
+    whiten(supernet, first_images(run))
+    processes = PartialState(cpu=device == "cpu")
+    precision = _agreed_precision(run, supernet, processes, device)
+    accelerator = make_accelerator(precision, device)
+    log = _Log(run, progress) if accelerator.is_main_process else None
+    train(
+        supernet,
+        run.data.train,
+        augmentation(run),
+        training_recipe(run, precision),
+        schedule(run),
+        accelerator=accelerator,
+        checkpoints=Checkpoints(run.folder / "supernet"),
+        on_step=log or (lambda step: None),
+    )
+    if log:
+        log.close()
+        save_tensors(run.weights, dict(supernet.state_dict()))
+    return supernet.eval()
+
+
+def _load(supernet: Supernet, path: Path) -> Supernet:
+    try:
+        supernet.load_state_dict(load_tensors(path)[0])
+    except RuntimeError as error:
+        if isinstance(error, DamagedFileError):
+            raise
+        raise DamagedFileError(
+            f"{path} does not hold the weights of this run's supernet. "
+            "The run's other files are whole: remove this one, and the run goes on from its last checkpoint."
+        ) from error
+    return supernet.eval()
+
+
+def _device(name: str | None) -> str:
+    """The device that trains."""
+    here = [*(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    if name is not None and name not in here:
+        raise RecipeError(f"training runs on a device of this machine, received {name!r}. {nearest(name, here)}")
+    return name or here[0]
+
+
+def _agreed_precision(run: Run, supernet: Supernet, processes: PartialState, device: str) -> Precision:
+    """What the record or the recipe says, or what is faster; under torchrun the first process decides for all."""
+    table = run.recipe.train
+    precision = run.record.fact("precision") or table.precision
+    if processes.is_main_process and precision == "auto":
+        precision = faster_precision(supernet, min(table.batch_size, len(run.data.train)), device)
+    [agreed] = broadcast_object_list([precision])
+    run.record.set_fact("precision", agreed)
+    return agreed
+
+
+def new_supernet(run: Run) -> Supernet:
+    """Fresh weights that follow from the run's seed, without touching the program's own random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.recipe.seed)
+        return Supernet(run.space, mean=run.data.mean, std=run.data.std)
+
+
+def first_images(run: Run) -> Tensor:
+    """Training images from which the first convolution starts, pixels from 0 to 1."""
+    enough = min(WHITENING_IMAGES, max(1, WHITENING_PIXELS // run.data.image_size**2), len(run.data.train))
+    return pixels(run.data.train.batch(np.arange(enough))[0])
+
+
+def training_recipe(run: Run, precision: Precision) -> TrainingRecipe:
+    """The recipe's training table as the loop takes it; a batch is at most the whole training split."""
+    table = run.recipe.train
+    return TrainingRecipe(
+        epochs=table.epochs,
+        batch_size=min(table.batch_size, len(run.data.train)),
+        learning_rate=table.learning_rate,
+        weight_decay=table.weight_decay,
+        label_smoothing=table.label_smoothing,
+        precision=precision,
+        seed=run.recipe.seed,
+    )
+
+
+def augmentation(run: Run) -> Augmentation:
+    """How training images are varied; the blanked square has the mean colour."""
+    table = run.recipe.data
+    return Augmentation(pad=table.pad, flip=table.flip, cutout=table.cutout, fill=run.data.mean)
+
+
+def schedule(run: Run) -> Schedule:
+    """The schedule that the recipe names; a second view would teach the weights nothing and double a step."""
+    space, smoothing = run.space.one_view(), run.recipe.train.label_smoothing
+    if run.recipe.train.schedule == "sandwich":
+        return Sandwich(space, label_smoothing=smoothing)
+    return ProgressiveShrinking(space, label_smoothing=smoothing)
+
+
+def faster_precision(supernet: Supernet, batch_size: int, device: str = "cpu") -> Precision:
+    """A GPU that has bf16 uses it. On a CPU a step of the largest network is timed in both: its kind and the layers decide which wins."""
+    if device != "cpu":
+        return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    images, labels = _example(supernet, min(batch_size, 256))
+    seconds: dict[Precision, float] = {}
+    for precision in ("fp32", "bf16"):
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                logits = supernet(images, supernet.space.largest())
+            F.cross_entropy(logits.float(), labels).backward()
+            times.append(time.perf_counter() - started)
+        seconds[precision] = min(times)
+    supernet.zero_grad(set_to_none=True)
+    return min(seconds, key=lambda precision: seconds[precision])
+
+
+def _example(supernet: Supernet, batch_size: int) -> tuple[Tensor, Tensor]:
+    space = supernet.space
+    images = torch.full((batch_size, space.channels, space.image_size, space.image_size), 0.5)
+    images += torch.linspace(-0.5, 0.5, images.numel()).view_as(images)
+    return images.contiguous(memory_format=torch.channels_last), torch.arange(batch_size) % space.classes
+
+
+class _Log:
+    """Training logs: the record for the report, TensorBoard for those who watch, the progress bar."""
+
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self.run, self.progress = run, progress
+        self.board = SummaryWriter(str(run.folder / "supernet" / "tensorboard"), purge_step=None)
+        self.seconds = float(run.record.fact("training_seconds") or 0.0)
+        self.last = time.monotonic()
+
+    def __call__(self, step: StepLog) -> None:
+        self.seconds += time.monotonic() - self.last
+        self.last = time.monotonic()
+        losses = {f"loss {index}": loss for index, loss in enumerate(step.losses)}
+        values = losses | {"learning_rate": step.learning_rate, "images_per_second": step.images_per_second, "overhead": step.overhead}
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step.step)
+        self.run.record.log_step(step.step, step.epoch, values | {"losses": list(step.losses), "phase": step.phase})
+        self.run.record.set_fact("training_seconds", self.seconds)
+        self.progress("train", step.step, step.steps, f"{step.phase}, loss {step.losses[0]:.3f}, {step.images_per_second:.0f} images/s")
+
+    def close(self) -> None:
+        self.board.close()

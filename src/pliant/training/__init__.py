@@ -1,0 +1,1 @@
+"""The one training loop, and the strategies that say which networks a step trains."""

@@ -1,0 +1,171 @@
+"""What must be computed: a network as loop sizes, without PyTorch.
+
+A layer is the loop nest `for n, g, k, c, p, q, r, s`: images, groups, output and input channels of one group,
+output rows and columns, kernel rows and columns. The same eight loops describe convolutions, depthwise
+convolutions (K = C = 1), matrix products (P = Q = R = S = 1), pooling and element-wise layers, so costs are
+arithmetic. Batch normalisation and activations are folded into the layer that feeds them, as every inference
+runtime does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pliant.errors import EncodingError
+
+Kind = Literal["conv", "matmul", "pool", "elementwise"]
+
+NETWORK_INPUT = "image"
+"""The name under which the first layers read the network's input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One loop nest of a network, and the layers whose outputs it reads.
+
+    Only `conv` and `matmul` multiply with weights and count as MACs; the others move and combine data.
+    """
+
+    name: str
+    kind: Kind
+    inputs: tuple[str, ...]
+    """Names of the layers read, in order; `NETWORK_INPUT` for the image."""
+    N: int = 1
+    """Images."""
+    G: int = 1
+    """Groups; for depthwise, pooling and element-wise layers, the channels."""
+    K: int = 1
+    """Output channels of one group."""
+    C: int = 1
+    """Input channels of one group."""
+    P: int = 1
+    """Output rows."""
+    Q: int = 1
+    """Output columns."""
+    R: int = 1
+    """Kernel rows."""
+    S: int = 1
+    """Kernel columns."""
+    stride: int = 1
+    dilation: int = 1
+    bits: int = 32
+    """Width of weights and activations."""
+    bias: bool = True
+    """Whether one addend a output channel is stored (a folded BatchNorm is one)."""
+
+    def __post_init__(self) -> None:
+        small = {
+            name: getattr(self, name)
+            for name in ("N", "G", "K", "C", "P", "Q", "R", "S", "stride", "dilation", "bits")
+        }
+        if wrong := {name: value for name, value in small.items() if value < 1}:
+            raise EncodingError(
+                f"layer {self.name!r}: loop sizes are whole numbers from 1 up, received {wrong}."
+            )
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the layer multiplies with stored weights."""
+        return self.kind in ("conv", "matmul")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one pass; 0 where nothing is multiplied with weights."""
+        return (
+            self.N * self.G * self.K * self.C * self.P * self.Q * self.R * self.S
+            if self.weighted
+            else 0
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Stored numbers: weights, and one addend an output channel where there is a bias."""
+        if not self.weighted:
+            return 0
+        return self.G * self.K * self.C * self.R * self.S + (self.G * self.K if self.bias else 0)
+
+    @property
+    def output_elements(self) -> int:
+        """Numbers in the output tensor."""
+        return self.N * self.G * self.K * self.P * self.Q
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of the output tensor, rounded up to whole bytes."""
+        return -(-self.output_elements * self.bits // 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The layers of a network in an order in which they can run; the last one is the output.
+
+    Args:
+        layers: each reads the network's input or earlier layers only; names are unique.
+        input_elements: numbers in the input tensor.
+
+    Raises:
+        EncodingError: a name stands twice, or a layer reads one that does not come before it.
+    """
+
+    layers: tuple[Layer, ...]
+    input_elements: int
+    input_bits: int = field(default=32)
+
+    def __post_init__(self) -> None:
+        known = {NETWORK_INPUT}
+        for layer in self.layers:
+            if layer.name in known:
+                raise EncodingError(f"layer names are unique, received {layer.name!r} twice.")
+            if missing := [name for name in layer.inputs if name not in known]:
+                raise EncodingError(
+                    f"layer {layer.name!r} reads {missing[0]!r}, which does not come before it."
+                )
+            known.add(layer.name)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def parameters(self) -> int:
+        """Stored numbers, with every BatchNorm folded into one addend an output channel."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Size of the stored numbers."""
+        return sum(-(-layer.parameters * layer.bits // 8) for layer in self.layers)
+
+    @property
+    def peak_activation_bytes(self) -> int:
+        """Largest sum of tensors alive at once when the layers run in their order, none in place."""
+        return peak_activation_bytes(self.layers, -(-self.input_elements * self.input_bits // 8))
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Parameters plus the peak of the activations."""
+        return self.parameter_bytes + self.peak_activation_bytes
+
+
+def peak_activation_bytes(layers: Sequence[Layer], input_bytes: int) -> int:
+    """Liveness by brute force: before each layer frees what nobody reads any more, everything alive is added up.
+
+    Args:
+        layers: in running order.
+        input_bytes: size of the tensor called `NETWORK_INPUT`.
+    """
+    last_reader = {name: step for step, layer in enumerate(layers) for name in layer.inputs}
+    alive = {NETWORK_INPUT: input_bytes}
+    peak = input_bytes
+    for step, layer in enumerate(layers):
+        alive[layer.name] = layer.output_bytes
+        peak = max(peak, sum(alive.values()))
+        alive = {
+            name: size
+            for name, size in alive.items()
+            if last_reader.get(name, -1) > step or name == layer.name
+        }
+    return peak

@@ -1,0 +1,117 @@
+"""The whole job in a few lines of Python: what lies in the run directory, and that it is true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from pliant import Record, Run, run_all
+from pliant.objective import Limit, holds
+from pliant.runs.recipe import parse_recipe, tomllib
+
+
+def _strict(path: Path) -> dict:
+    def refuse(constant: str) -> float:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text("utf-8"), parse_constant=refuse)
+
+
+def test_run_directory_holds_everything(finished):
+    there = {path.name for path in finished.folder.iterdir()}
+    assert {"recipe.toml", "record.sqlite", "device.json", "supernet", "best", "summary.json", "report.html"} <= there
+    assert {path.name for path in (finished.folder / "best").iterdir()} == {"model.onnx", "model.safetensors", "model.py", "card.md"}
+    assert (finished.folder / "supernet" / "weights.safetensors").is_file()
+    assert list((finished.folder / "supernet" / "tensorboard").iterdir())
+    assert not list(finished.folder.rglob(".*partial*"))
+
+
+def test_test_split_is_opened_once_and_only_to_deliver(finished):
+    assert finished.openings["train"] == finished.openings["search"] == finished.openings["front"] == 0
+    assert finished.openings["deliver 2"] == 0
+    assert finished.openings["deliver 4"] == 1
+    with Record.read(finished.folder / "record.sqlite") as record:
+        [opening] = record.events("test split opened")
+        rows = [row for row in record.evaluations() if row.accuracy]
+    assert {row.split for row in rows} == {"validation", "test"}
+    assert max(row.created for row in rows if row.split == "validation") < opening.created
+    assert opening.created < min(row.created for row in rows if row.split == "test")
+    assert str(finished.result.found.chosen.architecture) in opening.details["purpose"]
+    assert "opened once" in (finished.folder / "best" / "card.md").read_text("utf-8")
+
+
+def test_chosen_network_is_the_best_that_holds_its_limits(finished):
+    found = finished.result.found
+    limits = [Limit.parse("latency_ms=0.1"), Limit.parse("parameters=20k")]
+    assert holds(limits, found.chosen.cost)
+    assert found.chosen.measured is not None
+    within = [one for one in found.finalists if holds(limits, one.cost)]
+    assert found.chosen.validated.top1 == max(one.validated.top1 for one in within)
+    assert len(found.history) == len(found.random_history) == 20
+
+
+def test_summary_is_complete_and_says_what_was_found(finished):
+    summary = _strict(finished.folder / "summary.json")
+    found, delivered = finished.result.found, finished.result.delivered
+    assert summary["chosen"]["architecture"] == str(found.chosen.architecture)
+    assert summary["chosen"]["measured"]["latency_ms"] == found.chosen.measured.latency_ms
+    assert summary["chosen"]["top1_test"] == delivered.test_top1
+    assert [row["architecture"] for row in summary["front"]] == [str(one.architecture) for one in found.finalists]
+    assert all(row["top1_test"] is not None for row in summary["front"] + summary["random_front"])
+    assert len(summary["search"]["points"]) == 40
+    assert summary["training"]["precision"] == "fp32"
+    assert summary["training"]["curve"][-1]["step"] == 33
+    assert set(summary["training"]["curve"][-1]["losses"]) == {"largest", "random", "smallest"}
+    assert len(summary["test_openings"]) == 1
+    assert parse_recipe(tomllib.loads(summary["recipe_toml"]), "summary").name == "tiny"
+    assert sum(block["parameters"] for block in summary["blocks"]) == summary["chosen"]["parameters"]
+
+
+def test_evidence_rows_about_the_delivered_network_hold(finished):
+    rows = {row["claim"]: row for row in finished.result.summary["evidence"]}
+    for claim in (
+        "Extracted network computes what the supernet computes",
+        "model.onnx computes what PyTorch computes",
+        "Exported network is as accurate as its source",
+        "Limit latency_ms=0.1",
+        "Limit parameters=20k",
+    ):
+        assert rows[claim]["holds"], rows[claim]
+    assert rows["Limit parameters=20k"]["value"] == f"{finished.result.found.chosen.cost.parameters:.4g}"
+    better = rows["Search beats random search at equal cost"]
+    ours, random = map(float, better["value"].split(" against "))
+    assert better["holds"] == (ours >= random)
+
+
+def test_delivered_onnx_is_as_accurate_as_the_card_says(finished):
+    with Run.reopen(finished.folder) as run:
+        images, labels = run.data.test._split.batch(np.arange(len(run.data.test)))
+    session = onnxruntime.InferenceSession(finished.folder / "best" / "model.onnx", providers=["CPUExecutionProvider"])
+    logits = session.run(None, {"image": images.numpy().astype(np.float32) / 255})[0]
+    share = (logits.argmax(1) == labels.numpy()).mean()
+    assert f"| test accuracy | {share:.2%} |" in (finished.folder / "best" / "card.md").read_text("utf-8")
+
+
+def test_same_job_again_finds_the_same_without_evaluating_again(copied, finished):
+    def evaluations() -> int:
+        with Record.read(copied / "record.sqlite") as record:
+            return len(record.evaluations())
+
+    before = evaluations()
+    with Run.reopen(copied) as run:
+        again = run_all(run)
+        assert len(run.record.events("test split opened")) == 1
+    assert evaluations() == before
+    assert again.found.chosen.architecture == finished.result.found.chosen.architecture
+    assert [one.validated for one in again.found.finalists] == [one.validated for one in finished.result.found.finalists]
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar10"])
+def test_every_shipped_recipe_states_limits_that_parse(name):
+    from pliant.runs.recipe import load_recipe
+
+    assert load_recipe(name).parsed_limits
