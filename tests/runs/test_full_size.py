@@ -11,7 +11,6 @@ import torch
 from torch.nn import functional as F
 
 from pliant.accuracy.calibration import calibrate
-from pliant.training.sandwich import Sandwich
 from pliant.metrics import Accuracy
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import Supernet
@@ -20,6 +19,7 @@ from pliant.runs.train import first_images
 from pliant.search.explore import explore, joined
 from pliant.search.pareto import ParetoSearch
 from pliant.spaces.presets import preset
+from pliant.training.sandwich import Sandwich
 
 LIMIT = Limit.parse("macs=220M")
 
@@ -72,7 +72,9 @@ def test_a_step_of_the_sandwich_lowers_the_loss_of_its_batch(space, supernet):
     labels = torch.tensor([3, 700])
     optimizer = torch.optim.SGD(supernet.parameters(), lr=0.02)
     before = F.cross_entropy(supernet(images, space.largest()), labels)
-    for loss in Sandwich(space).losses("sandwich", supernet.train(), images, labels, np.random.default_rng(0)):
+    for loss in Sandwich(space).losses(
+        "sandwich", supernet.train(), images, labels, np.random.default_rng(0)
+    ):
         loss.backward()
     optimizer.step()
     assert F.cross_entropy(supernet(images, space.largest()), labels) < before

@@ -37,7 +37,9 @@ main()
 
 
 def _environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums are ordered by threads
+    return os.environ | {
+        "OMP_NUM_THREADS": str(torch.get_num_threads())
+    }  # sums are ordered by threads
 
 
 def _start(*words: object, killed_at: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -48,7 +50,9 @@ def _start(*words: object, killed_at: str | None = None) -> subprocess.Completed
 
 def _result(folder: Path) -> tuple[str, dict[str, float]]:
     summary = json.loads((folder / "summary.json").read_text())
-    return summary["chosen"]["architecture"], {row["architecture"]: row["top1_validation"] for row in summary["front"]}
+    return summary["chosen"]["architecture"], {
+        row["architecture"]: row["top1_validation"] for row in summary["front"]
+    }
 
 
 def test_killed_run_ends_where_the_uninterrupted_one_does(tmp_path, tiny, digits_profile, finished):
@@ -56,11 +60,16 @@ def test_killed_run_ends_where_the_uninterrupted_one_does(tmp_path, tiny, digits
     words = ("run", tiny, "--device", digits_profile, "--into", folder)
 
     assert _start(*words, killed_at="train:20").returncode == -signal.SIGKILL
-    assert [path.name for path in folder.glob("supernet/*.safetensors")][-1] != "weights.safetensors"
+    assert [path.name for path in folder.glob("supernet/*.safetensors")][
+        -1
+    ] != "weights.safetensors"
     assert not (folder / "summary.json").exists()
 
     assert _start(*words, killed_at="search:13").returncode == -signal.SIGKILL
-    ours, theirs = folder / "supernet" / "weights.safetensors", finished.folder / "supernet" / "weights.safetensors"
+    ours, theirs = (
+        folder / "supernet" / "weights.safetensors",
+        finished.folder / "supernet" / "weights.safetensors",
+    )
     assert ours.read_bytes() == theirs.read_bytes()
     with Record.read(folder / "record.sqlite") as record:
         kept = record.evaluations("estimate")
@@ -73,7 +82,9 @@ def test_killed_run_ends_where_the_uninterrupted_one_does(tmp_path, tiny, digits
     assert _result(folder) == _result(finished.folder)
     with Record.read(folder / "record.sqlite") as record:
         assert record.evaluations("estimate")[:13] == kept
-        assert len(record.events("test split opened")) == 1  # killed after the test, which the record keeps
+        assert (
+            len(record.events("test split opened")) == 1
+        )  # killed after the test, which the record keeps
     assert "opened once" in (folder / "best" / "card.md").read_text()
     assert not list(folder.rglob(".*partial*"))
 
@@ -98,13 +109,17 @@ def test_killed_at_random_moments(tmp_path, tiny, seed):
     command = [sys.executable, "-m", "pliant", "run", str(tiny), "--into", str(folder)]
     kills = 0
     for _ in range(8):
-        process = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         time.sleep(rng.uniform(2.0, 16.0))
         process.kill()
         kills += process.wait() == -signal.SIGKILL
     assert kills
     done = _start("run", tiny, "--into", folder)
     assert (done.returncode, done.stderr) == (0, "")
-    with Run.create(str(tiny), folder=tmp_path / "whole", device__profile=str(folder / "device.json")) as run:
+    with Run.create(
+        str(tiny), folder=tmp_path / "whole", device__profile=str(folder / "device.json")
+    ) as run:
         run_all(run)
     assert _result(folder) == _result(tmp_path / "whole")

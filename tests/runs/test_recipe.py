@@ -17,7 +17,12 @@ def _with(**tables: object) -> dict:
 
 def test_defaults_fill_what_a_recipe_leaves_out():
     recipe = parse_recipe(SMALLEST, "test")
-    assert (recipe.seed, recipe.limits, recipe.device.threads, recipe.search.estimates) == (0, (), 1, 200)
+    assert (recipe.seed, recipe.limits, recipe.device.threads, recipe.search.estimates) == (
+        0,
+        (),
+        1,
+        200,
+    )
 
 
 @pytest.mark.parametrize("name", sorted(builtin_recipes()))
@@ -34,8 +39,22 @@ def test_name_of_a_recipe_is_that_of_its_file_unless_it_says_so(tmp_path, tiny):
 
 
 def test_changes_replace_single_keys_and_make_tables():
-    recipe = load_recipe("digits", {"train.epochs": 2, "device.threads": 2, "limits": ["macs=1M"], "seed": 7, "data.source": None})
-    assert (recipe.train.epochs, recipe.train.batch_size, recipe.device.threads, recipe.seed) == (2, 128, 2, 7)
+    recipe = load_recipe(
+        "digits",
+        {
+            "train.epochs": 2,
+            "device.threads": 2,
+            "limits": ["macs=1M"],
+            "seed": 7,
+            "data.source": None,
+        },
+    )
+    assert (recipe.train.epochs, recipe.train.batch_size, recipe.device.threads, recipe.seed) == (
+        2,
+        128,
+        2,
+        7,
+    )
     assert recipe.parsed_limits == (Limit("macs", 1e6, "macs=1M"),)
     assert recipe.data.source == "digits"
 
@@ -45,18 +64,35 @@ def test_paths_of_the_command_line_hold_in_every_directory(tmp_path, monkeypatch
     (tmp_path / "photos").mkdir()
     (tmp_path / "digits").mkdir()
     assert load_recipe("digits", {"data.source": "photos/"}).data.source == str(tmp_path / "photos")
-    assert load_recipe("digits", {"data.source": "digits"}).data.source == "digits", "a name that is known stays a name"
-    assert load_recipe("digits", {"data.source": "hf:someone/photos"}).data.source == "hf:someone/photos"
-    assert load_recipe("digits", {"device.profile": "away.json"}).device.profile == "away.json", "what is not there is complained of later"
+    assert load_recipe("digits", {"data.source": "digits"}).data.source == "digits", (
+        "a name that is known stays a name"
+    )
+    assert (
+        load_recipe("digits", {"data.source": "hf:someone/photos"}).data.source
+        == "hf:someone/photos"
+    )
+    assert load_recipe("digits", {"device.profile": "away.json"}).device.profile == "away.json", (
+        "what is not there is complained of later"
+    )
 
 
-@pytest.mark.parametrize("changes", [{"limits": ["parameters=1k"]}, {"search.estimates": 50}, {"device.threads": 2}, {"name": "x"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"limits": ["parameters=1k"]}, {"search.estimates": 50}, {"device.threads": 2}, {"name": "x"}],
+)
 def test_digest_ignores_what_does_not_decide_the_weights(changes):
     assert load_recipe("digits", changes).digest == load_recipe("digits").digest
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 1}, {"space": "plain-32"}, {"data.flip": True}, {"train.epochs": 2}, {"train.schedule": "progressive-shrinking"}]
+    "changes",
+    [
+        {"seed": 1},
+        {"space": "plain-32"},
+        {"data.flip": True},
+        {"train.epochs": 2},
+        {"train.schedule": "progressive-shrinking"},
+    ],
 )
 def test_digest_tells_apart_what_decides_the_weights(changes):
     assert load_recipe("digits", changes).digest != load_recipe("digits").digest
@@ -65,9 +101,15 @@ def test_digest_tells_apart_what_decides_the_weights(changes):
 @pytest.mark.parametrize(
     ("tree", "words"),
     [
-        (_with(train={"epochs": 1, "epoks": 2}), ["unknown key 'train.epoks'", "Did you mean 'epochs'?"]),
+        (
+            _with(train={"epochs": 1, "epoks": 2}),
+            ["unknown key 'train.epoks'", "Did you mean 'epochs'?"],
+        ),
         (_with(serch={}), ["unknown key 'serch'", "Did you mean 'search'?"]),
-        (_with(train={"epochs": 0}), ["'train.epochs'", "greater than or equal to 1", "received 0"]),
+        (
+            _with(train={"epochs": 0}),
+            ["'train.epochs'", "greater than or equal to 1", "received 0"],
+        ),
         (_with(train={"epochs": "two"}), ["'train.epochs'", "valid integer", "received 'two'"]),
         (_with(train=3), ["'train'", "received 3"]),
         ({"name": "one", "space": "digits", "data": {"source": "digits"}}, ["'train'", "missing"]),
@@ -75,9 +117,15 @@ def test_digest_tells_apart_what_decides_the_weights(changes):
         (_with(limits=["latency=2"]), ["latency is given in one of", "no unit"]),
         (_with(limits=["latency=2parsec"]), ["unit 'parsec'"]),
         (_with(limits=["latencey_ms=2"]), ["'latencey_ms'", "Did you mean 'latency_ms'?"]),
-        (_with(limits=["macs=1M", "macs=2M"]), ["every metric takes one limit", "macs=1M, macs=2M"]),
+        (
+            _with(limits=["macs=1M", "macs=2M"]),
+            ["every metric takes one limit", "macs=1M, macs=2M"],
+        ),
         (_with(name="a/b"), ["'name'", "received 'a/b'"]),
-        (_with(train={"epochs": 1, "nan": 2, "learning_rate": -1.0}), ["'train.learning_rate'", "'train.nan'"]),
+        (
+            _with(train={"epochs": 1, "nan": 2, "learning_rate": -1.0}),
+            ["'train.learning_rate'", "'train.nan'"],
+        ),
     ],
 )
 def test_fault_says_key_rule_and_what_was_received(tree, words):

@@ -34,7 +34,9 @@ def test_hypervolumes_by_hand(toy_space):
 
 def test_hypervolumes_end_at_the_latency_limit(toy_space):
     found = _found(toy_space, [(0.75, 1.0), (1.0, 2.0)], [(0.5, 4.0), (0.75, 2.0)])
-    assert hypervolumes(found, [Limit("latency_ms", 2.0), Limit("macs", 1e9)]) == pytest.approx((0.5 * 0.5, 0.0))
+    assert hypervolumes(found, [Limit("latency_ms", 2.0), Limit("macs", 1e9)]) == pytest.approx(
+        (0.5 * 0.5, 0.0)
+    )
 
 
 def test_equal_searches_have_equal_volumes(toy_space):
@@ -45,7 +47,10 @@ def test_equal_searches_have_equal_volumes(toy_space):
 
 def test_the_predictor_is_judged_on_random_networks_that_the_search_did_not_evaluate(finished):
     summary = json.loads((finished.folder / "summary.json").read_text())
-    points = {by: {point["architecture"] for point in summary["search"]["points"] if point["by"] == by} for by in ("search", "random")}
+    points = {
+        by: {point["architecture"] for point in summary["search"]["points"] if point["by"] == by}
+        for by in ("search", "random")
+    }
     rows = {row["name"]: row for row in summary["fidelity"]}
     assert set(rows) == {"predictor", "parameters", "macs"}
     assert {row["networks"] for row in rows.values()} == {len(points["random"] - points["search"])}

@@ -23,15 +23,30 @@ def _strict(path: Path) -> dict:
 
 def test_run_directory_holds_everything(finished):
     there = {path.name for path in finished.folder.iterdir()}
-    assert {"recipe.toml", "record.sqlite", "device.json", "supernet", "best", "summary.json", "report.html"} <= there
-    assert {path.name for path in (finished.folder / "best").iterdir()} == {"model.onnx", "model.safetensors", "model.py", "card.md"}
+    assert {
+        "recipe.toml",
+        "record.sqlite",
+        "device.json",
+        "supernet",
+        "best",
+        "summary.json",
+        "report.html",
+    } <= there
+    assert {path.name for path in (finished.folder / "best").iterdir()} == {
+        "model.onnx",
+        "model.safetensors",
+        "model.py",
+        "card.md",
+    }
     assert (finished.folder / "supernet" / "weights.safetensors").is_file()
     assert list((finished.folder / "supernet" / "tensorboard").iterdir())
     assert not list(finished.folder.rglob(".*partial*"))
 
 
 def test_test_split_is_opened_once_and_only_to_deliver(finished):
-    assert finished.openings["train"] == finished.openings["search"] == finished.openings["front"] == 0
+    assert (
+        finished.openings["train"] == finished.openings["search"] == finished.openings["front"] == 0
+    )
     assert finished.openings["deliver 2"] == 0
     assert finished.openings["deliver 4"] == 1
     with Record.read(finished.folder / "record.sqlite") as record:
@@ -60,7 +75,9 @@ def test_summary_is_complete_and_says_what_was_found(finished):
     assert summary["chosen"]["architecture"] == str(found.chosen.architecture)
     assert summary["chosen"]["measured"]["latency_ms"] == found.chosen.measured.latency_ms
     assert summary["chosen"]["top1_test"] == delivered.test_top1
-    assert [row["architecture"] for row in summary["front"]] == [str(one.architecture) for one in found.finalists]
+    assert [row["architecture"] for row in summary["front"]] == [
+        str(one.architecture) for one in found.finalists
+    ]
     assert all(row["top1_test"] is not None for row in summary["front"] + summary["random_front"])
     assert len(summary["search"]["points"]) == 40
     assert summary["training"]["precision"] == "fp32"
@@ -68,7 +85,9 @@ def test_summary_is_complete_and_says_what_was_found(finished):
     assert set(summary["training"]["curve"][-1]["losses"]) == {"largest", "random", "smallest"}
     assert len(summary["test_openings"]) == 1
     assert parse_recipe(tomllib.loads(summary["recipe_toml"]), "summary").name == "tiny"
-    assert sum(block["parameters"] for block in summary["blocks"]) == summary["chosen"]["parameters"]
+    assert (
+        sum(block["parameters"] for block in summary["blocks"]) == summary["chosen"]["parameters"]
+    )
 
 
 def test_evidence_rows_about_the_delivered_network_hold(finished):
@@ -81,7 +100,10 @@ def test_evidence_rows_about_the_delivered_network_hold(finished):
         "Limit parameters=20k",
     ):
         assert rows[claim]["holds"], rows[claim]
-    assert rows["Limit parameters=20k"]["value"] == f"{finished.result.found.chosen.cost.parameters:.4g}"
+    assert (
+        rows["Limit parameters=20k"]["value"]
+        == f"{finished.result.found.chosen.cost.parameters:.4g}"
+    )
     better = rows["Search beats random search at equal cost"]
     ours, random = map(float, better["value"].split(" against "))
     assert better["holds"] == (ours >= random)
@@ -90,10 +112,14 @@ def test_evidence_rows_about_the_delivered_network_hold(finished):
 def test_delivered_onnx_is_as_accurate_as_the_card_says(finished):
     with Run.reopen(finished.folder) as run:
         images, labels = run.data.test._split.batch(np.arange(len(run.data.test)))
-    session = onnxruntime.InferenceSession(finished.folder / "best" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        finished.folder / "best" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     logits = session.run(None, {"image": images.numpy().astype(np.float32) / 255})[0]
     share = (logits.argmax(1) == labels.numpy()).mean()
-    assert f"| test accuracy | {share:.2%} |" in (finished.folder / "best" / "card.md").read_text("utf-8")
+    assert f"| test accuracy | {share:.2%} |" in (finished.folder / "best" / "card.md").read_text(
+        "utf-8"
+    )
 
 
 def test_same_job_again_finds_the_same_without_evaluating_again(copied, finished):
@@ -107,7 +133,9 @@ def test_same_job_again_finds_the_same_without_evaluating_again(copied, finished
         assert len(run.record.events("test split opened")) == 1
     assert evaluations() == before
     assert again.found.chosen.architecture == finished.result.found.chosen.architecture
-    assert [one.validated for one in again.found.finalists] == [one.validated for one in finished.result.found.finalists]
+    assert [one.validated for one in again.found.finalists] == [
+        one.validated for one in finished.result.found.finalists
+    ]
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar10"])

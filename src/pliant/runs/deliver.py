@@ -12,15 +12,20 @@ from pliant.accuracy.evaluation import pixels, top1
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.deploy.card import Card, write_card
 from pliant.deploy.package import write_model
-from pliant.deploy.verify import Agreement, measure_in_fresh_process, verify_accuracy, verify_outputs
+from pliant.deploy.verify import (
+    Agreement,
+    measure_in_fresh_process,
+    verify_accuracy,
+    verify_outputs,
+)
 from pliant.devices.profile import DeviceProfile
 from pliant.metrics import Accuracy, Cost
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit
+from pliant.progress import Progress, silent
 from pliant.runs.profile import settings
 from pliant.runs.run import Run
-from pliant.progress import Progress, silent
 from pliant.runs.search import Finalist, Found, is_here, make_estimator, weights_digest
 from pliant.spaces.architecture import Architecture
 
@@ -70,9 +75,17 @@ def deliver(
     architecture = finalist.architecture
     network = estimator.network(architecture)
     blocks = run.space.blocks(architecture)
-    write_model(folder, network, blocks, classes=run.data.classes, metadata={"architecture": str(architecture), "run": run.recipe.name})
+    write_model(
+        folder,
+        network,
+        blocks,
+        classes=run.data.classes,
+        metadata={"architecture": str(architecture), "run": run.recipe.name},
+    )
     progress("deliver", 1, 4, "written")
-    images = pixels(run.data.validation.batch(np.arange(min(64, len(run.data.validation))))[0]).contiguous()
+    images = pixels(
+        run.data.validation.batch(np.arange(min(64, len(run.data.validation))))[0]
+    ).contiguous()
     agreement = verify_outputs(folder, supernet, network, architecture, images)
     progress("deliver", 2, 4, "outputs agree")
     tested = _tested(run, estimator, folder, network, architecture, others)
@@ -98,14 +111,23 @@ def deliver(
 
 
 def _tested(
-    run: Run, estimator: SupernetEstimator, folder: Path, network: Network, architecture: Architecture, others: Sequence[Finalist]
+    run: Run,
+    estimator: SupernetEstimator,
+    folder: Path,
+    network: Network,
+    architecture: Architecture,
+    others: Sequence[Finalist],
 ) -> dict[str, Accuracy]:
     """Test accuracy by architecture, and of the ONNX file: from the record where it stands, else in one opening of the test split."""
     weights = weights_digest(run)
     names = [ONNX, str(architecture), *(str(one.architecture) for one in others)]
     contexts = {name: f"{weights} {architecture}" if name == ONNX else weights for name in names}
     rows = {name: run.record.evaluation("test", name, contexts[name]) for name in names}
-    known = {name: row.accuracy for name, row in rows.items() if row is not None and row.accuracy is not None}
+    known = {
+        name: row.accuracy
+        for name, row in rows.items()
+        if row is not None and row.accuracy is not None
+    }
     if len(known) == len(rows):
         return known
     test = run.data.test.open(f"accuracy of {architecture} and of the front, in {folder.name}")
@@ -116,26 +138,55 @@ def _tested(
         if name not in found:
             found[name] = known.get(name) or top1(estimator.network(one.architecture), test)
     for name, accuracy in found.items():
-        run.record.add_evaluation("test", name, context=contexts[name], split="test", accuracy=accuracy)
+        run.record.add_evaluation(
+            "test", name, context=contexts[name], split="test", accuracy=accuracy
+        )
     return found
 
 
 def deliver_found(
-    run: Run, supernet: Supernet, profile: DeviceProfile, found: Found, *, limits: Sequence[Limit], progress: Progress = silent
+    run: Run,
+    supernet: Supernet,
+    profile: DeviceProfile,
+    found: Found,
+    *,
+    limits: Sequence[Limit],
+    progress: Progress = silent,
 ) -> Delivered:
     """Deliver the chosen network into `best/` and test the front beside it."""
-    others = [one for one in (*found.finalists, *found.random_finalists) if one.architecture != found.chosen.architecture]
-    return deliver(run, supernet, profile, found.chosen, folder=run.best, others=others, limits=limits, progress=progress)
+    others = [
+        one
+        for one in (*found.finalists, *found.random_finalists)
+        if one.architecture != found.chosen.architecture
+    ]
+    return deliver(
+        run,
+        supernet,
+        profile,
+        found.chosen,
+        folder=run.best,
+        others=others,
+        limits=limits,
+        progress=progress,
+    )
 
 
-def single_finalist(run: Run, estimator: SupernetEstimator, profile: DeviceProfile, architecture: Architecture) -> Finalist:
+def single_finalist(
+    run: Run, estimator: SupernetEstimator, profile: DeviceProfile, architecture: Architecture
+) -> Finalist:
     """A network that the user names, with its predicted cost and validated accuracy."""
     [cost] = profile.table(run.space)([architecture])
     accuracy = estimator.validate(architecture)
     return Finalist(architecture, accuracy, cost, accuracy, None, None)
 
 
-def _card(run: Run, profile: DeviceProfile, finalist: Finalist, delivered: Delivered, limits: Sequence[Limit]) -> Card:
+def _card(
+    run: Run,
+    profile: DeviceProfile,
+    finalist: Finalist,
+    delivered: Delivered,
+    limits: Sequence[Limit],
+) -> Card:
     cost: Cost = run.space.cost(finalist.architecture)
     measured_ms = delivered.fresh_latency_ms
     return Card(

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pliant.accuracy.ranking import BARS, FEWEST, Fidelity, judge
 from pliant.accuracy.predictor import AccuracyPredictor
+from pliant.accuracy.ranking import BARS, FEWEST, Fidelity, judge
 from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE
 from pliant.devices.profile import DeviceProfile
 from pliant.metrics import Accuracy, Cost
@@ -23,7 +23,12 @@ Claim = dict[str, Any]
 
 
 def evidence(
-    run: Run, profile: DeviceProfile, found: Found, delivered: Delivered | None, limits: Sequence[Limit], ranking: Sequence[Fidelity]
+    run: Run,
+    profile: DeviceProfile,
+    found: Found,
+    delivered: Delivered | None,
+    limits: Sequence[Limit],
+    ranking: Sequence[Fidelity],
 ) -> list[Claim]:
     """All claims of a run, those about the delivered network first.
 
@@ -32,20 +37,35 @@ def evidence(
     """
     claims = [*_delivery(delivered), *_limits(found, delivered, limits)] if delivered else []
     claims += [_latency(profile), _search(run, found, limits)]
-    claims.append(_claim("Random networks within the limits", f"{found.share_within:.0%}", "256 draws, predicted cost"))
+    claims.append(
+        _claim(
+            "Random networks within the limits",
+            f"{found.share_within:.0%}",
+            "256 draws, predicted cost",
+        )
+    )
     return [*claims, *_ranking(ranking)]
 
 
 def fitted_predictor(run: Run, found: Found) -> AccuracyPredictor:
     """As the search had it at its end."""
     sound = [one for one in found.history if isinstance(one.accuracy, Accuracy)]
-    return AccuracyPredictor(run.space, [one.architecture for one in sound], np.array([one.top1 for one in sound]), seed=run.recipe.seed)
+    return AccuracyPredictor(
+        run.space,
+        [one.architecture for one in sound],
+        np.array([one.top1 for one in sound]),
+        seed=run.recipe.seed,
+    )
 
 
 def predictor_fidelity(run: Run, found: Found, predictor: AccuracyPredictor) -> list[Fidelity]:
     """How the predictor ranks the random networks that the search did not evaluate, beside the bars; empty where they are too few."""
     seen = {one.architecture for one in found.history}
-    fresh = {one.architecture: one.top1 for one in found.random_history if isinstance(one.accuracy, Accuracy)}
+    fresh = {
+        one.architecture: one.top1
+        for one in found.random_history
+        if isinstance(one.accuracy, Accuracy)
+    }
     architectures = [one for one in fresh if one not in seen]
     if len(architectures) < FEWEST:
         return []
@@ -60,7 +80,12 @@ def predictor_fidelity(run: Run, found: Found, predictor: AccuracyPredictor) -> 
 def points(history: Sequence[Candidate], by: str) -> list[dict[str, Any]]:
     """The candidates that did not fail, as a report draws them."""
     return [
-        {"architecture": str(one.architecture), "top1": one.top1, "predicted_latency_ms": one.cost.latency_ms, "by": by}
+        {
+            "architecture": str(one.architecture),
+            "top1": one.top1,
+            "predicted_latency_ms": one.cost.latency_ms,
+            "by": by,
+        }
         for one in history
         if isinstance(one.accuracy, Accuracy) and isinstance(one.cost, Cost)
     ]
@@ -74,17 +99,24 @@ def hypervolumes(found: Found, limits: Sequence[Limit]) -> tuple[float, float]:
     parts = [points(history, "") for history in (found.history, found.random_history)]
     everything = [point for part in parts for point in part]
     lowest = min(point["top1"] for point in everything)
-    slowest = next((limit.at_most for limit in limits if limit.metric == "latency_ms"), max(p["predicted_latency_ms"] for p in everything))
+    slowest = next(
+        (limit.at_most for limit in limits if limit.metric == "latency_ms"),
+        max(p["predicted_latency_ms"] for p in everything),
+    )
     span = max(1.0 - lowest, 1e-9)
 
     def volume(part: list[dict[str, Any]]) -> float:
-        values = np.array([[(1.0 - p["top1"]) / span, p["predicted_latency_ms"] / slowest] for p in part])
+        values = np.array(
+            [[(1.0 - p["top1"]) / span, p["predicted_latency_ms"] / slowest] for p in part]
+        )
         return hypervolume_2d(values, (1.0, 1.0))
 
     return volume(parts[0]), volume(parts[1])
 
 
-def _claim(text: str, value: str, how: str, *, bound: str | None = None, holds: bool | None = None) -> Claim:
+def _claim(
+    text: str, value: str, how: str, *, bound: str | None = None, holds: bool | None = None
+) -> Claim:
     return {"claim": text, "value": value, "bound": bound, "holds": holds, "how": how}
 
 
@@ -120,7 +152,13 @@ def _limits(found: Found, delivered: Delivered, limits: Sequence[Limit]) -> Iter
             value, how = delivered.fresh_latency_ms, "measured in a fresh process"
         elif limit.metric == "latency_ms":
             how = "predicted only: the device is elsewhere"
-        yield _claim(f"Limit {limit}", f"{value:.4g}", how, bound=f"{limit.at_most:g}", holds=value <= limit.at_most)
+        yield _claim(
+            f"Limit {limit}",
+            f"{value:.4g}",
+            how,
+            bound=f"{limit.at_most:g}",
+            holds=value <= limit.at_most,
+        )
 
 
 def _latency(profile: DeviceProfile) -> Claim:

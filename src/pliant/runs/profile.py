@@ -7,8 +7,8 @@ from pathlib import Path
 from pliant.devices.measure import Settings
 from pliant.devices.profile import DeviceProfile, load_profile, profile_device
 from pliant.errors import DamagedFileError, ProfileMismatchError
-from pliant.runs.run import Run
 from pliant.progress import Progress, silent
+from pliant.runs.run import Run
 
 
 def settings(run: Run) -> Settings:
@@ -17,7 +17,9 @@ def settings(run: Run) -> Settings:
     return Settings(threads=table.threads, batch=table.batch, optimisation=table.optimisation)
 
 
-def device_profile(run: Run, *, progress: Progress = silent, source: str | Path | None = None) -> DeviceProfile:
+def device_profile(
+    run: Run, *, progress: Progress = silent, source: str | Path | None = None
+) -> DeviceProfile:
     """The profile of a run's device, made if it is not there yet.
 
     Args:
@@ -46,7 +48,9 @@ def device_profile(run: Run, *, progress: Progress = silent, source: str | Path 
     except (DamagedFileError, ProfileMismatchError) as error:
         if source:
             raise
-        raise type(error)(f"{error} It stands in {path}: remove it to have this machine measured anew.") from None
+        raise type(error)(
+            f"{error} It stands in {path}: remove it to have this machine measured anew."
+        ) from None
     if source and Path(source) != run.profile_path and not run.profile_path.is_file():
         profile.save(run.profile_path)
     return profile

@@ -123,7 +123,11 @@ class Recipe(_Table):
 def builtin_recipes() -> dict[str, str]:
     """Name to text of the recipes that ship."""
     folder = resources.files("pliant") / "recipes"
-    return {entry.name.removesuffix(".toml"): entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".toml")}
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text("utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    }
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -143,7 +147,9 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         try:
             text = Path(name).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"a recipe is a TOML file, {name} cannot be read: {error}.") from error
+            raise RecipeError(
+                f"a recipe is a TOML file, {name} cannot be read: {error}."
+            ) from error
     else:
         raise RecipeError(
             f"a recipe is one of {', '.join(sorted(known))}, a path that ends in .toml, or the directory of a run that was started; "
@@ -172,7 +178,9 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
         raise RecipeError("\n".join(_explain(fault, origin) for fault in error.errors())) from None
     recipe = recipe.model_copy(update={"space": space_name(recipe.space)})
     if len({limit.metric for limit in recipe.parsed_limits}) != len(recipe.limits):
-        raise RecipeError(f"{origin}: every metric takes one limit, received {', '.join(recipe.limits)}. Keep the lower one.")
+        raise RecipeError(
+            f"{origin}: every metric takes one limit, received {', '.join(recipe.limits)}. Keep the lower one."
+        )
     return recipe
 
 

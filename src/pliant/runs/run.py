@@ -23,13 +23,14 @@ import numpy as np
 
 from pliant.data import load
 from pliant.data.dataset import DataSet
-from pliant.host import machine_name
 from pliant.errors import InfeasibleError, RunConflictError
 from pliant.files import write_atomically
-from pliant.runs.recipe import Recipe, load_recipe
+from pliant.host import machine_name
 from pliant.record import Record
+from pliant.runs.recipe import Recipe, load_recipe
 from pliant.spaces.presets import preset
 from pliant.spaces.space import Space
+
 
 class Run:
     """One run directory, held by this process until closed. A context manager.
@@ -54,11 +55,15 @@ class Run:
         self._previous: str | None = None
         if int(os.environ.get("RANK", "0")) > 0:
             self._scratch = tempfile.TemporaryDirectory(prefix="pliant-")
-            self.record = Record.open(Path(self._scratch.name) / "record.sqlite", recipe_digest=recipe.digest)
+            self.record = Record.open(
+                Path(self._scratch.name) / "record.sqlite", recipe_digest=recipe.digest
+            )
             return
         begun = self._is_begun()
         if not begun:
-            _ = self.space  # a mistake in a new run leaves no directory behind that belongs to the mistake
+            _ = (
+                self.space
+            )  # a mistake in a new run leaves no directory behind that belongs to the mistake
         folder.mkdir(parents=True, exist_ok=True)
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
         try:
@@ -77,7 +82,9 @@ class Run:
             folder: `runs/<name of the recipe>` where not given.
             changes: keys of the recipe to replace; a double underscore stands for the dot, as `train__epochs=5`.
         """
-        resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
+        resolved = load_recipe(
+            recipe, {key.replace("__", "."): value for key, value in changes.items()}
+        )
         return cls(Path(folder) if folder else Path("runs") / resolved.name, resolved)
 
     @classmethod
@@ -89,8 +96,13 @@ class Run:
         """
         path = Path(folder) / "recipe.toml"
         if not path.is_file():
-            raise RunConflictError(f"a run directory holds recipe.toml, found none in {folder}. Name a directory that `pliant run` made.")
-        recipe = load_recipe(str(path), {"name": None} | {key.replace("__", "."): value for key, value in changes.items()})
+            raise RunConflictError(
+                f"a run directory holds recipe.toml, found none in {folder}. Name a directory that `pliant run` made."
+            )
+        recipe = load_recipe(
+            str(path),
+            {"name": None} | {key.replace("__", "."): value for key, value in changes.items()},
+        )
         return cls(Path(folder), recipe)
 
     def _is_begun(self) -> bool:
@@ -98,7 +110,11 @@ class Run:
         path = self.folder / "recipe.toml"
         if not path.is_file():
             # A start that was killed at once may have left its record, and half a recipe beside it.
-            foreign = [entry for entry in self.folder.glob("*") if not entry.name.startswith(("record.sqlite", ".recipe.partial"))]
+            foreign = [
+                entry
+                for entry in self.folder.glob("*")
+                if not entry.name.startswith(("record.sqlite", ".recipe.partial"))
+            ]
             if foreign:
                 raise RunConflictError(
                     f"a run begins in an empty directory, {self.folder} holds other files, such as {foreign[0].name}. "
@@ -149,7 +165,12 @@ class Run:
     @cached_property
     def _images(self) -> DataSet:
         table = self.recipe.data
-        return load(table.source, seed=self.recipe.seed, image_size=table.image_size, memory_budget_bytes=table.memory_budget_mb * 10**6)
+        return load(
+            table.source,
+            seed=self.recipe.seed,
+            image_size=table.image_size,
+            memory_budget_bytes=table.memory_budget_mb * 10**6,
+        )
 
     @cached_property
     def space(self) -> Space:
@@ -159,7 +180,12 @@ class Run:
             EncodingError: the images are smaller than the space can handle.
         """
         images = self._images
-        found = preset(self.recipe.space, channels=images.channels, image_size=images.image_size, classes=len(images.classes))
+        found = preset(
+            self.recipe.space,
+            channels=images.channels,
+            image_size=images.image_size,
+            classes=len(images.classes),
+        )
         return found if self.recipe.data.flip else found.one_view()
 
     def rng(self, *purpose: int) -> np.random.Generator:
@@ -193,7 +219,10 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
             found.append(f"{table} ({left} there, {right} here)")
             continue
         keys = [key for key in type(left).model_fields if getattr(left, key) != getattr(right, key)]
-        found += [f"{table}.{key} ({getattr(left, key)} there, {getattr(right, key)} here)" for key in keys]
+        found += [
+            f"{table}.{key} ({getattr(left, key)} there, {getattr(right, key)} here)"
+            for key in keys
+        ]
     return found
 
 

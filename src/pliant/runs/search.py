@@ -14,15 +14,15 @@ from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.deploy.package import onnx_bytes
 from pliant.deploy.verify import measure_in_fresh_process
-from pliant.devices.table import LookupTable
 from pliant.devices.profile import DeviceProfile, measure_networks
+from pliant.devices.table import LookupTable
 from pliant.errors import InfeasibleError, ProfileMismatchError
 from pliant.metrics import Accuracy, Cost
 from pliant.networks.supernet import Supernet
 from pliant.objective import Candidate, Limit, holds, pareto_front
+from pliant.progress import Progress, silent
 from pliant.runs.profile import settings
 from pliant.runs.run import Run
-from pliant.progress import Progress, silent
 from pliant.search.explore import Evaluate, explore, joined, remembered
 from pliant.search.feasible import Reach, check_feasible
 from pliant.search.linas import LinasSearch, best_spread
@@ -72,7 +72,12 @@ class Found:
 
 
 def search_front(
-    run: Run, supernet: Supernet, profile: DeviceProfile, *, limits: Sequence[Limit] | None = None, progress: Progress = silent
+    run: Run,
+    supernet: Supernet,
+    profile: DeviceProfile,
+    *,
+    limits: Sequence[Limit] | None = None,
+    progress: Progress = silent,
 ) -> Found:
     """Find the networks that are worth delivering.
 
@@ -91,15 +96,28 @@ def search_front(
     started = time.perf_counter()
     history = explore(_searcher(run, table, limits), evaluate, run.recipe.search.estimates)
     random_history = explore(
-        RandomSearch(run.space, limits, minimise=MINIMISE, cost_model=table, seed=run.recipe.seed + 1),
+        RandomSearch(
+            run.space, limits, minimise=MINIMISE, cost_model=table, seed=run.recipe.seed + 1
+        ),
         evaluate,
         run.recipe.search.estimates,
     )
-    run.record.set_fact("search_seconds", (run.record.fact("search_seconds") or 0.0) + time.perf_counter() - started)
+    run.record.set_fact(
+        "search_seconds", (run.record.fact("search_seconds") or 0.0) + time.perf_counter() - started
+    )
     final = finals(run, estimator, profile, progress)
     finalists, chosen = final.choose(history, limits, run.recipe.search.front)
-    random_finalists = final.evaluate(_promising(random_history, limits, max(2, run.recipe.search.front // 2)))
-    return Found(tuple(finalists), chosen, tuple(random_finalists), tuple(history), tuple(random_history), reach.share)
+    random_finalists = final.evaluate(
+        _promising(random_history, limits, max(2, run.recipe.search.front // 2))
+    )
+    return Found(
+        tuple(finalists),
+        chosen,
+        tuple(random_finalists),
+        tuple(history),
+        tuple(random_history),
+        reach.share,
+    )
 
 
 def require_feasible(run: Run, profile: DeviceProfile, limits: Sequence[Limit]) -> Reach:
@@ -137,7 +155,9 @@ def _searcher(run: Run, table: LookupTable, limits: Sequence[Limit]) -> LinasSea
     options = run.recipe.search
     return LinasSearch(
         run.space,
-        lambda architectures, top1: AccuracyPredictor(run.space, architectures, top1, seed=run.recipe.seed),
+        lambda architectures, top1: AccuracyPredictor(
+            run.space, architectures, top1, seed=run.recipe.seed
+        ),
         table,
         limits,
         minimise=MINIMISE,
@@ -147,11 +167,19 @@ def _searcher(run: Run, table: LookupTable, limits: Sequence[Limit]) -> LinasSea
     )
 
 
-def _evaluation(run: Run, estimator: SupernetEstimator, table: LookupTable, weights: str, progress: Progress) -> Evaluate:
+def _evaluation(
+    run: Run, estimator: SupernetEstimator, table: LookupTable, weights: str, progress: Progress
+) -> Evaluate:
     """Accuracy from the supernet, remembered for good; cost from the table, which another device replaces."""
     context = json.dumps({"weights": weights, "images": run.recipe.search.images})
     arithmetic = lambda architectures: [run.space.cost(one) for one in architectures]  # noqa: E731
-    accuracy = remembered(joined(estimator, arithmetic), run.record, stage="estimate", context=context, split="validation")
+    accuracy = remembered(
+        joined(estimator, arithmetic),
+        run.record,
+        stage="estimate",
+        context=context,
+        split="validation",
+    )
     total = 2 * run.recipe.search.estimates
     done = 0
 
@@ -168,20 +196,37 @@ def _evaluation(run: Run, estimator: SupernetEstimator, table: LookupTable, weig
     return evaluate
 
 
-def _promising(history: Sequence[Candidate], limits: Sequence[Limit], wanted: int) -> list[Candidate]:
-    sound = [one for one in history if isinstance(one.accuracy, Accuracy) and isinstance(one.cost, Cost) and holds(limits, one.cost)]
+def _promising(
+    history: Sequence[Candidate], limits: Sequence[Limit], wanted: int
+) -> list[Candidate]:
+    sound = [
+        one
+        for one in history
+        if isinstance(one.accuracy, Accuracy)
+        and isinstance(one.cost, Cost)
+        and holds(limits, one.cost)
+    ]
     return best_spread(pareto_front(sound, MINIMISE) or sound, MINIMISE, wanted) if sound else []
 
 
 class Finals:
     """Evaluates the networks of a front for real: all validation images, measured latency."""
 
-    def __init__(self, run: Run, estimator: SupernetEstimator, profile: DeviceProfile, weights: str, progress: Progress) -> None:
+    def __init__(
+        self,
+        run: Run,
+        estimator: SupernetEstimator,
+        profile: DeviceProfile,
+        weights: str,
+        progress: Progress,
+    ) -> None:
         self.run, self.estimator, self.profile, self.progress = run, estimator, profile, progress
         self.context = json.dumps({"weights": weights, "profile": profile_digest(profile)})
         self.here = is_here(profile)
 
-    def choose(self, history: Sequence[Candidate], limits: Sequence[Limit], wanted: int) -> tuple[list[Finalist], Finalist]:
+    def choose(
+        self, history: Sequence[Candidate], limits: Sequence[Limit], wanted: int
+    ) -> tuple[list[Finalist], Finalist]:
         """The front and its most accurate network within the limits as measured."""
         tried: list[Finalist] = []
         afresh_ms: list[float] = []
@@ -191,7 +236,9 @@ class Finals:
             within = [one for one in tried if holds(limits, one.cost)]
             within.sort(key=lambda one: (-one.validated.top1, one.cost.latency_ms or 0.0))
             for chosen in map(self._afresh, within) if _limits_latency(limits) else within:
-                if chosen.fresh_ms is None or holds(limits, replace(chosen.cost, latency_ms=chosen.fresh_ms)):
+                if chosen.fresh_ms is None or holds(
+                    limits, replace(chosen.cost, latency_ms=chosen.fresh_ms)
+                ):
                     return sorted(tried, key=lambda one: one.cost.latency_ms or 0.0), chosen
                 afresh_ms.append(chosen.fresh_ms)
             tightened = tuple(_tighter(limit, tried) for limit in tightened)
@@ -203,13 +250,22 @@ class Finals:
 
     def evaluate(self, candidates: Sequence[Candidate]) -> list[Finalist]:
         """Each candidate validated on all images and measured, from the record where that was done before."""
-        fresh = [one for one in candidates if self.run.record.evaluation("front", str(one.architecture), self.context) is None]
+        fresh = [
+            one
+            for one in candidates
+            if self.run.record.evaluation("front", str(one.architecture), self.context) is None
+        ]
         latencies = self._measure(fresh)
         for number, one in enumerate(fresh, 1):
             name = str(one.architecture)
             cost, spread_ms = latencies.get(name, (None, None))
             self.run.record.add_evaluation(
-                "front", name, context=self.context, split="validation", accuracy=self.estimator.validate(one.architecture), cost=cost
+                "front",
+                name,
+                context=self.context,
+                split="validation",
+                accuracy=self.estimator.validate(one.architecture),
+                cost=cost,
             )
             self.run.record.set_fact(f"spread_ms {name} {self.context}", spread_ms)
             self.progress("front", number, len(fresh), "validated on all images and measured")
@@ -222,11 +278,16 @@ class Finals:
         name, record = str(finalist.architecture), self.run.record
         row = record.evaluation("fresh", name, self.context)
         if row is None:
-            model = onnx_bytes(self.estimator.network(finalist.architecture), self.run.space.blocks(finalist.architecture))
+            model = onnx_bytes(
+                self.estimator.network(finalist.architecture),
+                self.run.space.blocks(finalist.architecture),
+            )
             with tempfile.TemporaryDirectory(prefix="pliant-") as scratch:
                 path = Path(scratch) / "model.onnx"
                 path.write_bytes(model)
-                cost = replace(finalist.cost, latency_ms=measure_in_fresh_process(path, settings(self.run)))
+                cost = replace(
+                    finalist.cost, latency_ms=measure_in_fresh_process(path, settings(self.run))
+                )
             row = record.add_evaluation("fresh", name, context=self.context, cost=cost)
         assert row.cost is not None
         return replace(finalist, fresh_ms=row.cost.latency_ms)
@@ -236,12 +297,19 @@ class Finals:
             return {}
         networks = {str(one.architecture): one.architecture for one in candidates}
         models = {
-            name: onnx_bytes(self.estimator.network(architecture), self.run.space.blocks(architecture))
+            name: onnx_bytes(
+                self.estimator.network(architecture), self.run.space.blocks(architecture)
+            )
             for name, architecture in networks.items()
         }
         found = measure_networks(models, settings(self.run), seed=self.run.recipe.seed)
         return {
-            name: (Cost(**asdict(self.run.space.cost(networks[name])) | {"latency_ms": one.latency_ms}), one.spread_ms)
+            name: (
+                Cost(
+                    **asdict(self.run.space.cost(networks[name])) | {"latency_ms": one.latency_ms}
+                ),
+                one.spread_ms,
+            )
             for name, one in found.items()
         }
 
@@ -253,10 +321,19 @@ class Finals:
         assert isinstance(candidate.accuracy, Accuracy)
         assert isinstance(candidate.cost, Cost)
         spread_ms = self.run.record.fact(f"spread_ms {name} {self.context}")
-        return Finalist(candidate.architecture, candidate.accuracy, candidate.cost, row.accuracy, row.cost, spread_ms)
+        return Finalist(
+            candidate.architecture,
+            candidate.accuracy,
+            candidate.cost,
+            row.accuracy,
+            row.cost,
+            spread_ms,
+        )
 
 
-def finals(run: Run, estimator: SupernetEstimator, profile: DeviceProfile, progress: Progress = silent) -> Finals:
+def finals(
+    run: Run, estimator: SupernetEstimator, profile: DeviceProfile, progress: Progress = silent
+) -> Finals:
     """The real evaluation of a front's networks, remembered in the record."""
     return Finals(run, estimator, profile, weights_digest(run), progress)
 

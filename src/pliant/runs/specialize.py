@@ -17,9 +17,16 @@ from pliant.errors import RunConflictError
 from pliant.metrics import Accuracy
 from pliant.networks.supernet import Supernet
 from pliant.objective import Candidate, Limit
-from pliant.runs.run import Run
 from pliant.progress import Progress, silent
-from pliant.runs.search import MINIMISE, Finalist, finals, make_estimator, require_feasible, weights_digest
+from pliant.runs.run import Run
+from pliant.runs.search import (
+    MINIMISE,
+    Finalist,
+    finals,
+    make_estimator,
+    require_feasible,
+    weights_digest,
+)
 from pliant.search.explore import explore, joined
 from pliant.search.pareto import ParetoSearch
 
@@ -28,7 +35,12 @@ VALIDATED = 6
 
 
 def another_network(
-    run: Run, supernet: Supernet, profile: DeviceProfile, limits: Sequence[Limit], *, progress: Progress = silent
+    run: Run,
+    supernet: Supernet,
+    profile: DeviceProfile,
+    limits: Sequence[Limit],
+    *,
+    progress: Progress = silent,
 ) -> Finalist:
     """The most accurate network within the limits on the profile's device.
 
@@ -42,7 +54,9 @@ def another_network(
     searcher = ParetoSearch(run.space, limits, minimise=MINIMISE, seed=run.recipe.seed)
     explore(searcher, joined(predictor, table), run.recipe.search.candidates)
     front = sorted(searcher.front(), key=lambda one: -one.top1)
-    _, chosen = finals(run, make_estimator(run, supernet), profile, progress).choose(_known(front), limits, VALIDATED)
+    _, chosen = finals(run, make_estimator(run, supernet), profile, progress).choose(
+        _known(front), limits, VALIDATED
+    )
     return chosen
 
 
@@ -63,4 +77,6 @@ def _predictor(run: Run) -> AccuracyPredictor:
             f"another network is chosen by what a search found; {run.folder} holds {len(rows)} evaluations. Run pliant search on it first."
         )
     top1 = np.array([row.accuracy.top1 for row in rows if row.accuracy])
-    return AccuracyPredictor(run.space, [run.space.parse(row.architecture) for row in rows], top1, seed=run.recipe.seed)
+    return AccuracyPredictor(
+        run.space, [run.space.parse(row.architecture) for row in rows], top1, seed=run.recipe.seed
+    )

@@ -13,14 +13,26 @@ from pliant.devices.profile import DeviceProfile
 from pliant.errors import DamagedFileError
 from pliant.files import write_atomically
 from pliant.objective import Limit
+from pliant.report.page import write_report
 from pliant.runs.deliver import Delivered
-from pliant.runs.evidence import evidence, fitted_predictor, hypervolumes, points, predictor_fidelity
+from pliant.runs.evidence import (
+    evidence,
+    fitted_predictor,
+    hypervolumes,
+    points,
+    predictor_fidelity,
+)
 from pliant.runs.run import Run, machine
 from pliant.runs.search import Finalist, Found
-from pliant.report.page import write_report
 
 
-def write_summary(run: Run, profile: DeviceProfile, found: Found, delivered: Delivered | None, limits: Sequence[Limit]) -> dict[str, Any]:
+def write_summary(
+    run: Run,
+    profile: DeviceProfile,
+    found: Found,
+    delivered: Delivered | None,
+    limits: Sequence[Limit],
+) -> dict[str, Any]:
     """Write summary.json and return it."""
     summary = summarise(run, profile, found, delivered, limits)
     write_atomically(run.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -43,7 +55,13 @@ def write_page(run: Run) -> None:
     write_report(summary, run.folder / "report.html")
 
 
-def summarise(run: Run, profile: DeviceProfile, found: Found, delivered: Delivered | None, limits: Sequence[Limit]) -> dict[str, Any]:
+def summarise(
+    run: Run,
+    profile: DeviceProfile,
+    found: Found,
+    delivered: Delivered | None,
+    limits: Sequence[Limit],
+) -> dict[str, Any]:
     """All that a report says, as JSON values."""
     tested = delivered.front_test_top1 if delivered else {}
     table = profile.table(run.space)
@@ -65,14 +83,24 @@ def summarise(run: Run, profile: DeviceProfile, found: Found, delivered: Deliver
             "image_size": run.space.image_size,
             "classes": list(run.data.classes),
         },
-        "data": {"name": run.data.name, "train": len(run.data.train), "validation": len(run.data.validation), "test": len(run.data.test)},
+        "data": {
+            "name": run.data.name,
+            "train": len(run.data.train),
+            "validation": len(run.data.validation),
+            "test": len(run.data.test),
+        },
         "limits": [asdict(limit) for limit in limits],
         "minimise": "latency_ms",
         "chosen": _network(run, found.chosen, tested),
         "front": [_network(run, one, tested) for one in found.finalists],
         "random_front": [_network(run, one, tested) for one in found.random_finalists],
         "blocks": [
-            {"slot": block.slot, "type": type(block).__name__, "sizes": block.sizes, "latency_ms": milliseconds}
+            {
+                "slot": block.slot,
+                "type": type(block).__name__,
+                "sizes": block.sizes,
+                "latency_ms": milliseconds,
+            }
             | {"macs": block.cost.macs, "parameters": block.cost.parameters}
             for block, milliseconds in zip(blocks, table.block_ms(blocks), strict=True)
         ],
@@ -88,7 +116,8 @@ def summarise(run: Run, profile: DeviceProfile, found: Found, delivered: Deliver
         "search": _search(run, found, limits),
         "training": _training(run),
         "test_openings": [
-            {"purpose": event.details["purpose"], "created": event.created} for event in run.record.events("test split opened")
+            {"purpose": event.details["purpose"], "created": event.created}
+            for event in run.record.events("test split opened")
         ],
     }
 
@@ -103,7 +132,9 @@ def _network(run: Run, finalist: Finalist, tested: dict[str, float]) -> dict[str
         "top1_validation": finalist.validated.top1,
         "top1_test": tested.get(name),
         "predicted": {"latency_ms": finalist.predicted.latency_ms},
-        "measured": None if measured is None else {"latency_ms": measured.latency_ms, "spread_ms": finalist.spread_ms},
+        "measured": None
+        if measured is None
+        else {"latency_ms": measured.latency_ms, "spread_ms": finalist.spread_ms},
         "parameters": cost.parameters,
         "macs": cost.macs,
         "peak_memory_bytes": cost.peak_memory_bytes,
@@ -128,9 +159,18 @@ def _training(run: Run) -> dict[str, Any]:
     curve = []
     for step in run.record.steps():
         losses = step.values["losses"]
-        labels = names if len(names) == len(losses) else tuple(f"sub-network {index + 1}" for index in range(len(losses)))
+        labels = (
+            names
+            if len(names) == len(losses)
+            else tuple(f"sub-network {index + 1}" for index in range(len(losses)))
+        )
         curve.append(
-            {"step": step.step, "epoch": step.epoch, "phase": step.values["phase"], "learning_rate": step.values["learning_rate"]}
+            {
+                "step": step.step,
+                "epoch": step.epoch,
+                "phase": step.values["phase"],
+                "learning_rate": step.values["learning_rate"],
+            }
             | {"losses": dict(zip(labels, losses, strict=True))}
         )
     table = run.recipe.train

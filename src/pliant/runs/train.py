@@ -13,17 +13,24 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from pliant.accuracy.evaluation import pixels
-from pliant.training.progressive import ProgressiveShrinking
-from pliant.training.sandwich import Sandwich
-from pliant.training.loop import Precision, Schedule, StepLog, TrainingRecipe, make_accelerator, train
 from pliant.data.augment import Augmentation
 from pliant.errors import DamagedFileError, RecipeError, nearest
 from pliant.networks.initialization import WHITENING_IMAGES, WHITENING_PIXELS, whiten
 from pliant.networks.supernet import Supernet
-from pliant.runs.run import Run
 from pliant.progress import Progress, silent
+from pliant.runs.run import Run
+from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
+from pliant.training.loop import (
+    Precision,
+    Schedule,
+    StepLog,
+    TrainingRecipe,
+    make_accelerator,
+    train,
+)
+from pliant.training.progressive import ProgressiveShrinking
+from pliant.training.sandwich import Sandwich
 
 
 def train_supernet(run: Run, *, device: str | None = None, progress: Progress = silent) -> Supernet:
@@ -76,13 +83,21 @@ def _load(supernet: Supernet, path: Path) -> Supernet:
 
 def _device(name: str | None) -> str:
     """The device that trains."""
-    here = [*(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    here = [
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+        "cpu",
+    ]
     if name is not None and name not in here:
-        raise RecipeError(f"training runs on a device of this machine, received {name!r}. {nearest(name, here)}")
+        raise RecipeError(
+            f"training runs on a device of this machine, received {name!r}. {nearest(name, here)}"
+        )
     return name or here[0]
 
 
-def _agreed_precision(run: Run, supernet: Supernet, processes: PartialState, device: str) -> Precision:
+def _agreed_precision(
+    run: Run, supernet: Supernet, processes: PartialState, device: str
+) -> Precision:
     """What the record or the recipe says, or what is faster; under torchrun the first process decides for all."""
     table = run.recipe.train
     precision = run.record.fact("precision") or table.precision
@@ -102,7 +117,9 @@ def new_supernet(run: Run) -> Supernet:
 
 def first_images(run: Run) -> Tensor:
     """Training images from which the first convolution starts, pixels from 0 to 1."""
-    enough = min(WHITENING_IMAGES, max(1, WHITENING_PIXELS // run.data.image_size**2), len(run.data.train))
+    enough = min(
+        WHITENING_IMAGES, max(1, WHITENING_PIXELS // run.data.image_size**2), len(run.data.train)
+    )
     return pixels(run.data.train.batch(np.arange(enough))[0])
 
 
@@ -157,7 +174,9 @@ def _example(supernet: Supernet, batch_size: int) -> tuple[Tensor, Tensor]:
     space = supernet.space
     images = torch.full((batch_size, space.channels, space.image_size, space.image_size), 0.5)
     images += torch.linspace(-0.5, 0.5, images.numel()).view_as(images)
-    return images.contiguous(memory_format=torch.channels_last), torch.arange(batch_size) % space.classes
+    return images.contiguous(memory_format=torch.channels_last), torch.arange(
+        batch_size
+    ) % space.classes
 
 
 class _Log:
@@ -173,12 +192,23 @@ class _Log:
         self.seconds += time.monotonic() - self.last
         self.last = time.monotonic()
         losses = {f"loss {index}": loss for index, loss in enumerate(step.losses)}
-        values = losses | {"learning_rate": step.learning_rate, "images_per_second": step.images_per_second, "overhead": step.overhead}
+        values = losses | {
+            "learning_rate": step.learning_rate,
+            "images_per_second": step.images_per_second,
+            "overhead": step.overhead,
+        }
         for name, value in values.items():
             self.board.add_scalar(name, value, step.step)
-        self.run.record.log_step(step.step, step.epoch, values | {"losses": list(step.losses), "phase": step.phase})
+        self.run.record.log_step(
+            step.step, step.epoch, values | {"losses": list(step.losses), "phase": step.phase}
+        )
         self.run.record.set_fact("training_seconds", self.seconds)
-        self.progress("train", step.step, step.steps, f"{step.phase}, loss {step.losses[0]:.3f}, {step.images_per_second:.0f} images/s")
+        self.progress(
+            "train",
+            step.step,
+            step.steps,
+            f"{step.phase}, loss {step.losses[0]:.3f}, {step.images_per_second:.0f} images/s",
+        )
 
     def close(self) -> None:
         self.board.close()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pliant.progress import Progress, silent
 from pliant.runs.deliver import Delivered, deliver_found
 from pliant.runs.profile import device_profile
 from pliant.runs.run import Run
-from pliant.progress import Progress, silent
 from pliant.runs.search import Found, require_feasible, search_front
 from pliant.runs.summary import write_page, write_summary
 from pliant.runs.train import train_supernet
