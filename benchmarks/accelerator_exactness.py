@@ -12,11 +12,11 @@ import time
 import numpy as np
 from result import publish
 
+from oracles.random_nests import random_nest
+from oracles.walk import walk, walk_stall
 from pliant.accelerator.chip import Axis, Chip, Memory
-from pliant.accelerator.cost import evaluate
 from pliant.accelerator.energy import TABLES
-from pliant.accelerator.nests import random_nest
-from pliant.accelerator.simulate import walk, walk_stall
+from pliant.accelerator.model.cost import evaluate
 
 
 def chip(generator: np.random.Generator, *, multicast: bool) -> Chip:

@@ -14,10 +14,10 @@ from typing import Any
 from accelerator_networks import alexnet, vgg16
 from result import publish
 
-from pliant.accelerator.baselines import fixed_dataflow
 from pliant.accelerator.chip import Axis, Chip, Memory, Words, load_chip
 from pliant.accelerator.energy import TABLES
-from pliant.accelerator.mapper import BestMapping, optimal_mapping
+from pliant.accelerator.mapper.baselines import fixed_dataflow
+from pliant.accelerator.mapper.search import BestMapping, optimal_mapping
 from pliant.workload import Layer
 
 

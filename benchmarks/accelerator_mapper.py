@@ -17,19 +17,19 @@ from accelerator_networks import NETWORKS
 from numba import get_num_threads
 from result import publish
 
-from pliant.accelerator.baselines import (
+from oracles.random_nests import random_mapping
+from pliant.accelerator.chip import Chip, load_chip
+from pliant.accelerator.mapper.baselines import (
     DATAFLOWS,
     decode,
     fixed_dataflow,
     naas_evolution,
     random_search,
 )
-from pliant.accelerator.chip import Chip, load_chip
-from pliant.accelerator.cost import evaluate_many
-from pliant.accelerator.mapper import optimal_mapping
-from pliant.accelerator.nests import random_mapping
+from pliant.accelerator.mapper.orders import evaluate_orders
+from pliant.accelerator.mapper.search import optimal_mapping
+from pliant.accelerator.model.cost import evaluate_many
 from pliant.accelerator.network import map_workload
-from pliant.accelerator.orders import evaluate_orders
 from pliant.errors import InfeasibleError
 from pliant.workload import Layer
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pliant.accelerator.chip import DIMS, Axis, Chip, Memory
-from pliant.accelerator.cost import evaluate
 from pliant.accelerator.energy import TABLES
 from pliant.accelerator.mapping import RELEVANT, Mapping
+from pliant.accelerator.model.cost import evaluate
 from pliant.workload import Layer
 
 TENSORS = {"Weights": "W", "Inputs": "I", "Outputs": "O"}

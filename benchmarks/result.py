@@ -1,4 +1,7 @@
-"""How every benchmark gives its result: a table on the screen, and JSON with machine, command and date in `results/`."""
+"""How every benchmark gives its result: a table on the screen, and JSON with machine, command and date in `results/`.
+
+Importing it also makes the exact walks of the tests (`oracles`) importable for the benchmarks that compare with them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from rich.table import Table
 from pliant.runs.run import machine
 
 RESULTS = Path(__file__).parent / "results"
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "accelerator"))
 screen = Console(width=140)
 
 

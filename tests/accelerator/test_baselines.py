@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pliant.accelerator.baselines import (
+from pliant.accelerator.chip import DIMS, load_chip
+from pliant.accelerator.mapper.baselines import (
     DATAFLOWS,
     decode,
     fixed_dataflow,
     naas_evolution,
     random_search,
 )
-from pliant.accelerator.chip import DIMS, load_chip
-from pliant.accelerator.cost import evaluate
-from pliant.accelerator.mapper import optimal_mapping
+from pliant.accelerator.mapper.search import optimal_mapping
 from pliant.accelerator.mapping import Mapping
+from pliant.accelerator.model.cost import evaluate
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from oracles.random_nests import random_nest
 from pliant.accelerator.chip import load_chip, parse_chip, shipped_chips
 from pliant.accelerator.mapping import (
     Mapping,
@@ -13,7 +14,6 @@ from pliant.accelerator.mapping import (
     order_to_short,
     stationary_order,
 )
-from pliant.accelerator.nests import random_nest
 from pliant.errors import EncodingError, RecipeError
 
 OWN = """

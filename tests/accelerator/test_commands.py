@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from pliant.accelerator.chip import load_chip
 from pliant.accelerator.explain import explanation, tiles
-from pliant.accelerator.mapper import optimal_mapping
+from pliant.accelerator.mapper.search import optimal_mapping
 from pliant.cli.accelerator import app
 from pliant.errors import RecipeError
 from pliant.workload import Layer

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from oracles.random_nests import random_mapping, random_nest
+from oracles.reference import reference_counts
+from oracles.walk import walk, walk_stall
 from pliant.accelerator.chip import Axis, Chip, Memory
-from pliant.accelerator.cost import evaluate, evaluate_many
 from pliant.accelerator.energy import TABLES
+from pliant.accelerator.mapper.orders import evaluate_orders
 from pliant.accelerator.mapping import Mapping, stationary_order, trivial_mapping
-from pliant.accelerator.nests import random_mapping, random_nest
-from pliant.accelerator.orders import evaluate_orders
-from pliant.accelerator.reference import reference_counts
-from pliant.accelerator.simulate import walk, walk_stall
+from pliant.accelerator.model.cost import evaluate, evaluate_many
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from oracles.random_nests import random_nest
 from pliant.accelerator.chip import DIMS, Axis, Chip, Memory, load_chip
-from pliant.accelerator.cost import evaluate, evaluate_many
 from pliant.accelerator.energy import TABLES
-from pliant.accelerator.mapper import Goal, Restriction, optimal_mapping
+from pliant.accelerator.mapper.mapspace import divisors, factorisations, spatial_splits
+from pliant.accelerator.mapper.search import DataflowConstraint, MappingObjective, optimal_mapping
 from pliant.accelerator.mapping import Mapping, stationary_order
-from pliant.accelerator.mapspace import divisors, factorisations, spatial_splits
-from pliant.accelerator.nests import random_nest
+from pliant.accelerator.model.cost import evaluate, evaluate_many
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 
@@ -98,7 +98,7 @@ def test_the_certified_optimum_is_the_least_of_the_whole_space(layer: Layer) -> 
             energy.append(costs.energy[costs.fits])
             cycles.append(costs.cycles[costs.fits])
         all_energy, all_cycles = np.concatenate(energy), np.concatenate(cycles)
-        goals: list[tuple[Goal | tuple[float, float], np.ndarray]] = [
+        goals: list[tuple[MappingObjective | tuple[float, float], np.ndarray]] = [
             ("energy", all_energy),
             ("latency", all_cycles),
             ("edp", all_energy * all_cycles),
@@ -202,7 +202,7 @@ def test_a_time_limit_leaves_an_honest_gap() -> None:
 def test_restrictions_bypass_and_bad_input() -> None:
     layer, chip = LAYERS[0], small_chip(0)
     free = optimal_mapping(layer, chip)
-    held = optimal_mapping(layer, chip, restriction=Restriction("W", "W", bypass=False))
+    held = optimal_mapping(layer, chip, constraint=DataflowConstraint("W", "W", bypass=False))
     assert held.value >= free.value
     assert held.mapping.bypass == ""
     with pytest.raises(RecipeError, match="Did you mean 'energy'"):

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oracles.random_nests import random_nest
 from pliant.accelerator.chip import DIMS, Axis, Chip, Memory, load_chip, parse_chip
-from pliant.accelerator.cost import evaluate
 from pliant.accelerator.energy import TABLES
 from pliant.accelerator.explain import reasons, tiles
-from pliant.accelerator.mapper import BestMapping, Restriction, optimal_mapping
+from pliant.accelerator.mapper.orders import evaluate_orders
+from pliant.accelerator.mapper.search import BestMapping, DataflowConstraint, optimal_mapping
 from pliant.accelerator.mapping import Mapping, trivial_mapping
-from pliant.accelerator.nests import random_nest
-from pliant.accelerator.orders import evaluate_orders
+from pliant.accelerator.model.cost import evaluate
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 
@@ -245,7 +245,7 @@ def test_the_maestro_table_is_that_of_its_constants_and_leaves_dram_free() -> No
     layer = Layer("c", "conv", ("image",), K=16, C=16, P=8, Q=8, R=3, S=3)
     # Where DRAM is free, bypassing the buffer is too: a comparison with MAESTRO holds everything in the buffer.
     assert optimal_mapping(layer, chip, "energy").cost.energy_parts["buffer"] == 0.0
-    cost = optimal_mapping(layer, chip, "energy", restriction=Restriction(bypass=False)).cost
+    cost = optimal_mapping(layer, chip, "energy", constraint=DataflowConstraint(bypass=False)).cost
     counts, parts = cost.counts, cost.energy_parts
     assert cost.energy_unit == "mac_energies"
     assert parts["dram"] == parts["noc"] == 0.0

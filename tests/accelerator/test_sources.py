@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from pliant.accelerator.chip import load_chip
-from pliant.accelerator.cost import layer_code
+from pliant.accelerator.model.cost import layer_code
 from pliant.accelerator.network import map_workload
 from pliant.cli.accelerator import app
 from pliant.errors import EncodingError, RecipeError

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from pliant.accelerator.chip import DIMS, Chip
-from pliant.accelerator.mapper import BestMapping
+from pliant.accelerator.mapper.search import BestMapping
 from pliant.accelerator.mapping import RELEVANT, format_mapping, layer_sizes
 from pliant.workload import Layer
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from pliant.accelerator.chip import Chip
-from pliant.accelerator.cost import evaluate, layer_code
-from pliant.accelerator.mapper import BestMapping, Certificate, optimal_mapping
+from pliant.accelerator.mapper.search import BestMapping, Certificate, optimal_mapping
 from pliant.accelerator.mapping import Mapping
+from pliant.accelerator.model.cost import evaluate, layer_code
 from pliant.errors import PliantError
 from pliant.metrics import Cost
 from pliant.workload import Layer, Workload

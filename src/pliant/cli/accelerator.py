@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from pliant.accelerator.chip import Chip
-    from pliant.accelerator.mapper import BestMapping
+    from pliant.accelerator.mapper.search import BestMapping
     from pliant.accelerator.network import NetworkMapping
     from pliant.workload import Workload
 
@@ -137,7 +137,7 @@ def explain(
 ) -> None:
     """Where cycles and energy of one layer go, as picture and words."""
     from pliant.accelerator.explain import explanation
-    from pliant.accelerator.mapper import optimal_mapping
+    from pliant.accelerator.mapper.search import optimal_mapping
 
     hardware = _chip(chip)
     workload = _workload(model, size or [], skip or [], space, architecture, images, classes)

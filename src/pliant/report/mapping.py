@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from pliant.accelerator.chip import DIMS, Chip
 from pliant.accelerator.explain import PART_NAMES, TENSOR_NAMES, proof, reasons, tiles
-from pliant.accelerator.mapper import BestMapping
+from pliant.accelerator.mapper.search import BestMapping
 from pliant.accelerator.mapping import format_mapping, layer_sizes
 from pliant.accelerator.network import NetworkMapping
 from pliant.files import write_atomically

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pliant.accelerator import equations as eq
-from pliant.accelerator import price as pr
-from pliant.accelerator import search_kernel as sk
-from pliant.accelerator.equations import O, kernel
+from pliant.accelerator.mapper import bounds as bd
+from pliant.accelerator.model import counts as ct
+from pliant.accelerator.model import energy_latency as el
+from pliant.accelerator.model.counts import O, kernel
 
 # The integer settings of a search.
 KEEP_INNER, KEEP_OUTER, BYPASSES = 0, 1, 2
@@ -25,8 +25,8 @@ def search_split(
     """Value of the best mapping that beats `best` and shares this split; `best` where there is none.
 
     Args:
-        layer: as `equations.layer_vector`.
-        chip: as `price.chip_vector`.
+        layer: as `counts.layer_vector`.
+        chip: as `el.chip_vector`.
         multicast: whether a word for several elements is read once.
         elements: by loop.
         rounds: of the array over each loop.
@@ -39,11 +39,11 @@ def search_split(
         best_code: receives the mapping.
         stats: adds evaluations, register tiles that fit (with their mappings), and pairs looked at.
     """
-    s, counts, parts = np.zeros(eq.SCRATCH), np.empty(15), np.empty(6)
+    s, counts, parts = np.zeros(ct.SCRATCH), np.empty(15), np.empty(6)
     slowest = cycles_of_rounds(rounds, chip)
-    constant = sk.constant_energy(layer, elements, chip)
+    constant = bd.constant_energy(layer, elements, chip)
     least = least_words(layer, s)
-    tiles, traffic = sk.register_tiles(
+    tiles, traffic = bd.register_tiles(
         layer, chip, multicast, elements, rounds, divisors, numbers, s
     )
     for a in range(len(tiles)):
@@ -65,10 +65,10 @@ def search_split(
                     tiles, traffic, inside, keep, bypass, least, constant, slowest, s, counts, parts,
                 )  # fmt: skip
             _least_outer(traffic, keep, bypass, least, chip, total)
-            if sk.bound(constant, slowest, lowest, total, chip, powers[0], powers[1]) >= best:
+            if bd.bound(constant, slowest, lowest, total, chip, powers[0], powers[1]) >= best:
                 continue
             if len(outer) == 0:
-                outer, facts = sk.buffer_tiles(layer, elements, rounds, divisors, numbers, s)
+                outer, facts = bd.buffer_tiles(layer, elements, rounds, divisors, numbers, s)
                 across, kept = np.empty((len(outer), 4)), np.empty(len(outer), dtype=np.int64)
             outer_parts(
                 facts, traffic, elements, keep, bypass, masks[KEEP_OUTER], least, chip, across, kept
@@ -95,7 +95,7 @@ def outer_factorisations(rounds: Any, tile: Any, divisors: Any, numbers: Any) ->
 @kernel
 def cycles_of_rounds(rounds: Any, chip: Any) -> float:
     """Compute time of a split: every element works in every round, whatever the tiles."""
-    cycles = 1.0 / chip[pr.RATE]
+    cycles = 1.0 / chip[el.RATE]
     for d in range(8):
         cycles *= rounds[d]
     return cycles
@@ -104,17 +104,17 @@ def cycles_of_rounds(rounds: Any, chip: Any) -> float:
 @kernel
 def split_bounds(layer: Any, chip: Any, elements: Any, rounds: Any, powers: Any) -> Any:
     """Least value of any mapping of each split: all elements are served, every word moves once, the buffer costs nothing."""
-    s, nothing, bounds = np.zeros(eq.SCRATCH), np.zeros(4), np.empty(len(elements))
+    s, nothing, bounds = np.zeros(ct.SCRATCH), np.zeros(4), np.empty(len(elements))
     least = least_words(layer, s)
     for split in range(len(elements)):
         floor = np.zeros(4)
         for tensor in range(3):
             sent = least[tensor]
             for d in range(8):
-                sent *= 1 if eq.RELEVANCE[tensor, d] else elements[split, d]
+                sent *= 1 if ct.RELEVANCE[tensor, d] else elements[split, d]
             _add_least(tensor, least, sent, chip, floor)
-        constant = sk.constant_energy(layer, elements[split], chip)
-        bounds[split] = sk.bound(
+        constant = bd.constant_energy(layer, elements[split], chip)
+        bounds[split] = bd.bound(
             constant,
             cycles_of_rounds(rounds[split], chip),
             floor,
@@ -130,10 +130,10 @@ def split_bounds(layer: Any, chip: Any, elements: Any, rounds: Any, powers: Any)
 def least_words(layer: Any, s: Any) -> Any:
     """Words of each tensor: what has to move at least once."""
     for d in range(8):
-        s[eq.EXTENT, d] = layer[d]
+        s[ct.EXTENT, d] = layer[d]
     least = np.empty(3)
     for tensor in range(3):
-        least[tensor] = pr.tile_words(tensor, s, eq.EXTENT, layer)
+        least[tensor] = el.tile_words(tensor, s, ct.EXTENT, layer)
     return least
 
 
@@ -141,7 +141,7 @@ def least_words(layer: Any, s: Any) -> Any:
 def _add_least(tensor: int, least: Any, sent: float, chip: Any, out: Any) -> None:
     """The cheapest life of a tensor: once over DRAM; past the buffer, if that is cheaper and lighter for its port."""
     added = np.zeros(4)
-    sk.add_array(tensor, least[tensor], sent, least[O], True, chip, added)
+    bd.add_array(tensor, least[tensor], sent, least[O], True, chip, added)
     out[0] += added[0]
     out[1] += added[1]
     out[3] += added[3]
@@ -158,8 +158,8 @@ def inner_parts(
             inside[a, column] = 0.0
         for tensor in range(3):
             if tensor != keep:
-                full, sent = traffic[a, sk.ARRAY_FULL + tensor], traffic[a, sk.SENT_FULL + tensor]
-                sk.add_array(tensor, full, sent, outputs, bypass >> tensor & 1 > 0, chip, inside[a])
+                full, sent = traffic[a, bd.ARRAY_FULL + tensor], traffic[a, bd.SENT_FULL + tensor]
+                bd.add_array(tensor, full, sent, outputs, bypass >> tensor & 1 > 0, chip, inside[a])
         for column in range(4):
             lowest[column] = min(lowest[column], inside[a, column])
     return lowest
@@ -169,11 +169,11 @@ def inner_parts(
 def _least_outer(traffic: Any, keep: int, bypass: int, least: Any, chip: Any, out: Any) -> None:
     """Least cost of everything that the buffer tile decides."""
     out[:] = 0.0
-    words, sent = traffic[:, sk.ARRAY_ONCE + keep].min(), traffic[:, sk.SENT_ONCE + keep].min()
-    sk.add_array(keep, words, sent, least[O], bypass >> keep & 1 > 0, chip, out)
+    words, sent = traffic[:, bd.ARRAY_ONCE + keep].min(), traffic[:, bd.SENT_ONCE + keep].min()
+    bd.add_array(keep, words, sent, least[O], bypass >> keep & 1 > 0, chip, out)
     for tensor in range(3):
         if not bypass >> tensor & 1:
-            sk.add_dram(tensor, least[tensor], least[O], chip, out)
+            bd.add_dram(tensor, least[tensor], least[O], chip, out)
 
 
 @kernel
@@ -193,19 +193,19 @@ def outer_parts(
 
     Infinite where the tile does not fit the buffer even with finished outputs.
     """
-    words, sent = traffic[:, sk.ARRAY_ONCE + keep].min(), traffic[:, sk.SENT_ONCE + keep].min()
+    words, sent = traffic[:, bd.ARRAY_ONCE + keep].min(), traffic[:, bd.SENT_ONCE + keep].min()
     for d in range(8):
-        if not eq.RELEVANCE[keep, d]:
+        if not ct.RELEVANCE[keep, d]:
             sent /= elements[d]
     for b in range(len(facts)):
         across[b, :] = np.inf
-        if not sk.fits_buffer(facts[b], False, bypass, chip):
+        if not bd.fits_buffer(facts[b], False, bypass, chip):
             continue
         across[b, :] = 0.0
-        sk.add_array(
+        bd.add_array(
             keep,
-            words * facts[b, sk.REPEATS + keep],
-            sent * facts[b, sk.ACTIVE + keep],
+            words * facts[b, bd.REPEATS + keep],
+            sent * facts[b, bd.ACTIVE + keep],
             least[O],
             bypass >> keep & 1 > 0,
             chip,
@@ -213,19 +213,19 @@ def outer_parts(
         )
         saved, kept[b] = -1.0, -1
         for tensor in range(3):
-            full = facts[b, sk.DRAM_FULL + tensor]
+            full = facts[b, bd.DRAM_FULL + tensor]
             if not bypass >> tensor & 1:
-                sk.add_dram(tensor, full, least[O], chip, across[b])
+                bd.add_dram(tensor, full, least[O], chip, across[b])
             if allowed >> tensor & 1:
-                width = 2.0 * chip[pr.BITS_SUM] if tensor == O else chip[pr.BITS_W + tensor]
+                width = 2.0 * chip[el.BITS_SUM] if tensor == O else chip[el.BITS_W + tensor]
                 bits = (
                     0.0
                     if bypass >> tensor & 1
-                    else (full - full / facts[b, sk.REPEATS + tensor]) * width
+                    else (full - full / facts[b, bd.REPEATS + tensor]) * width
                 )
                 if bits > saved:
                     saved, kept[b] = bits, tensor
-        across[b, 0] -= saved * (chip[pr.E_DRAM] + chip[pr.E_BUFFER])
+        across[b, 0] -= saved * (chip[el.E_DRAM] + chip[el.E_BUFFER])
         across[b, 1] -= saved
 
 
@@ -248,26 +248,26 @@ def search_pairs(
     code, edge_a, edge_b = np.ones(65, dtype=np.int64), lowest.copy(), least_across.copy()
     for a in left:
         edge_a[key] = inside[a, key]
-        if sk.bound(constant, slowest, edge_a, least_across, chip, powers[0], powers[1]) >= best:
+        if bd.bound(constant, slowest, edge_a, least_across, chip, powers[0], powers[1]) >= best:
             break
         partial = False
         for d in (3, 6, 7):
             partial |= rounds[d] > tiles[a, d]
         for b in right:
             edge_b[key] = across[b, key]
-            if sk.bound(constant, slowest, inside[a], edge_b, chip, powers[0], powers[1]) >= best:
+            if bd.bound(constant, slowest, inside[a], edge_b, chip, powers[0], powers[1]) >= best:
                 break
             stats[PAIRS] += 1
-            if not _divides(rounds, tiles[a], outer[b]) or not sk.fits_buffer(
+            if not _divides(rounds, tiles[a], outer[b]) or not bd.fits_buffer(
                 facts[b], partial, bypass, chip
             ):
                 continue
             if (
-                sk.bound(constant, slowest, inside[a], across[b], chip, powers[0], powers[1])
+                bd.bound(constant, slowest, inside[a], across[b], chip, powers[0], powers[1])
                 >= best
             ):
                 continue
-            sk.set_tiles(code, elements, rounds, tiles[a], outer[b])
+            bd.set_tiles(code, elements, rounds, tiles[a], outer[b])
             best = _try(
                 layer,
                 chip,
@@ -303,7 +303,7 @@ def candidates(
     rows = np.empty(len(own), dtype=np.int64)
     found = 0
     for row in range(len(own)):
-        if sk.bound(constant, slowest, own[row], other, chip, powers[0], powers[1]) < best:
+        if bd.bound(constant, slowest, own[row], other, chip, powers[0], powers[1]) < best:
             rows[found] = row
             found += 1
     values = np.empty(found)
@@ -327,13 +327,13 @@ def _try(
 ) -> float:  # fmt: skip
     """Asks the kernel what a mapping costs, and remembers it if it is the best."""
     for position in range(8):
-        code[eq.BUFFER_ORDER + position], code[eq.DRAM_ORDER + position] = (
+        code[ct.BUFFER_ORDER + position], code[ct.DRAM_ORDER + position] = (
             orders[keep, position],
             orders[keep_outer, position],
         )
-    code[eq.BYPASS] = bypass
+    code[ct.BYPASS] = bypass
     stats[EVALUATED] += 1
-    value = sk.exact_value(layer, chip, multicast, code, s, counts, parts, powers[0], powers[1])
+    value = bd.exact_value(layer, chip, multicast, code, s, counts, parts, powers[0], powers[1])
     if value < best:
         best_code[:] = code
         return value
@@ -359,10 +359,10 @@ def search_crossing(
     )
     for a in range(len(tiles)):
         extra[:] = 0.0
-        sk.add_array(
+        bd.add_array(
             keep,
-            traffic[a, sk.ARRAY_ONCE + keep],
-            traffic[a, sk.SENT_ONCE + keep],
+            traffic[a, bd.ARRAY_ONCE + keep],
+            traffic[a, bd.SENT_ONCE + keep],
             least[O],
             bypass >> keep & 1 > 0,
             chip,
@@ -373,17 +373,17 @@ def search_crossing(
                 words = least[tensor]
                 if tensor != keep:
                     for d in range(8):
-                        words *= 1.0 if eq.RELEVANCE[tensor, d] else rounds[d] // tiles[a, d]
-                sk.add_dram(tensor, words, least[O], chip, extra)
+                        words *= 1.0 if ct.RELEVANCE[tensor, d] else rounds[d] // tiles[a, d]
+                bd.add_dram(tensor, words, least[O], chip, extra)
         for column in range(4):
             extra[column] += inside[a, column]
-        if sk.bound(constant, slowest, extra, nothing, chip, powers[0], powers[1]) >= best:
+        if bd.bound(constant, slowest, extra, nothing, chip, powers[0], powers[1]) >= best:
             continue
         for d in range(8):
-            outer[d] = rounds[d] // tiles[a, d] if eq.RELEVANCE[keep, d] else 1
+            outer[d] = rounds[d] // tiles[a, d] if ct.RELEVANCE[keep, d] else 1
         while True:
             if _divides(rounds, tiles[a], outer):
-                sk.set_tiles(code, elements, rounds, tiles[a], outer)
+                bd.set_tiles(code, elements, rounds, tiles[a], outer)
                 best = _try(
                     layer,
                     chip,
@@ -410,7 +410,7 @@ def search_crossing(
 def _next_outer(outer: Any, keep: int, divisors: Any, numbers: Any) -> bool:
     """Moves the loops that do not move over the tensor on to their next divisors; False after the last."""
     for d in range(8):
-        if eq.RELEVANCE[keep, d]:
+        if ct.RELEVANCE[keep, d]:
             continue
         for index in range(numbers[d]):
             if divisors[d, index] == outer[d]:

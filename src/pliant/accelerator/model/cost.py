@@ -13,12 +13,13 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from pliant.accelerator import equations as eq
-from pliant.accelerator import lanes, price
 from pliant.accelerator.chip import Chip
-from pliant.accelerator.halo import halo_credit
 from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping, check_mapping, layer_sizes
-from pliant.accelerator.stall import stall_exact_cycles
+from pliant.accelerator.model import counts as ct
+from pliant.accelerator.model import energy_latency as el
+from pliant.accelerator.model import simd
+from pliant.accelerator.model.halo import halo_credit
+from pliant.accelerator.model.stall import stall_exact_cycles
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 
@@ -34,7 +35,7 @@ class MappingCost:
     """What one mapping of one layer costs."""
 
     counts: dict[str, int]
-    """Words moved, by the names of `equations.COUNTS`."""
+    """Words moved, by the names of `counts.COUNTS`."""
     cycles: float
     time_cycles: dict[str, float]
     """Cycles of compute, DRAM, buffer port and network, each as if alone."""
@@ -75,7 +76,7 @@ class MappingCosts:
 def layer_code(layer: Layer) -> NDArray[np.int64]:
     """The twelve integers of a layer; element-wise layers read every one of their inputs."""
     inputs = max(len(layer.inputs), 1) if layer.kind == "elementwise" else 1
-    return eq.layer_vector(layer_sizes(layer), layer.stride, layer.dilation, layer.weighted, inputs)
+    return ct.layer_vector(layer_sizes(layer), layer.stride, layer.dilation, layer.weighted, inputs)
 
 
 @overload
@@ -122,18 +123,18 @@ def evaluate(
             )
         return evaluate_many(layer, chip, mapping)
     check_mapping(layer, chip, mapping)
-    code, vector = layer_code(layer), price.chip_vector(chip)
-    counts, work = np.zeros(len(eq.COUNTS)), np.zeros(eq.SCRATCH)
+    code, vector = layer_code(layer), el.chip_vector(chip)
+    counts, work = np.zeros(len(ct.COUNTS)), np.zeros(ct.SCRATCH)
     encoded = mapping.encode()
-    bits = int(encoded[eq.BYPASS])
-    eq.count(code, encoded, chip.multicast, counts, work)
+    bits = int(encoded[ct.BYPASS])
+    ct.count(code, encoded, chip.multicast, counts, work)
     _refuse_inexact(layer, float(counts.max()))
     if halo:
         _credit_halo(layer, chip, mapping, counts)
     if check_capacity:
         _refuse_over_capacity(layer, chip, code, vector, work, bits)
     seconds = np.zeros(4)
-    price.times(counts, bits, vector, seconds)
+    el.times(counts, bits, vector, seconds)
     cycles = (
         float(seconds.max()) if latency == "roofline" else stall_exact_cycles(layer, chip, mapping)
     )
@@ -150,16 +151,16 @@ def _priced(
     cycles: float,
 ) -> MappingCost:
     parts = np.zeros(6)
-    price.energies(counts, code, bypass, cycles, vector, parts)
+    el.energies(counts, code, bypass, cycles, vector, parts)
     energy, busy = float(parts.sum()), cycles * chip.elements * chip.macs_per_element_per_cycle
     return MappingCost(
-        counts={name: int(value) for name, value in zip(eq.COUNTS, counts, strict=True)},
+        counts={name: int(value) for name, value in zip(ct.COUNTS, counts, strict=True)},
         cycles=cycles,
-        time_cycles=dict(zip(price.TIME_PARTS, seconds.tolist(), strict=True)),
+        time_cycles=dict(zip(el.TIME_PARTS, seconds.tolist(), strict=True)),
         latency_ms=cycles / chip.clock_mhz * 1e-3,
         energy=energy,
         energy_unit=chip.energy.unit,
-        energy_parts=dict(zip(price.ENERGY_PARTS, parts.tolist(), strict=True)),
+        energy_parts=dict(zip(el.ENERGY_PARTS, parts.tolist(), strict=True)),
         utilisation=float(counts[0]) / busy,
     )
 
@@ -189,7 +190,7 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
         np.empty(len(codes)),
         np.empty(len(codes), dtype=np.bool_),
     )
-    code, vector = layer_code(layer), price.chip_vector(chip)
+    code, vector = layer_code(layer), el.chip_vector(chip)
     for start in range(0, len(codes), _BLOCK):
         part = slice(start, start + _BLOCK)
         rows = np.ascontiguousarray(codes[part], dtype=np.int64)
@@ -211,64 +212,64 @@ def evaluate_rows(
     wrong = np.full((len(rows) + _CHUNK - 1) // _CHUNK, -1)
     for chunk in prange(len(wrong)):
         s, work, counts, parts = (
-            np.empty(lanes.SCRATCH),
-            np.empty(eq.SCRATCH),
+            np.empty(simd.SCRATCH),
+            np.empty(ct.SCRATCH),
             np.empty(15),
             np.empty(6),
         )
-        for start in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows)), lanes.LANES):
-            lanes.evaluate_lanes(layer, chip, multicast, rows, start, s)
-            for lane in range(min(lanes.LANES, len(rows) - start)):
+        for start in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows)), simd.LANES):
+            simd.evaluate_lanes(layer, chip, multicast, rows, start, s)
+            for lane in range(min(simd.LANES, len(rows) - start)):
                 row = start + lane
                 energy[row], cycles[row] = (
-                    s[lanes.ENERGY * lanes.LANES + lane],
-                    s[lanes.TIME * lanes.LANES + lane],
+                    s[simd.ENERGY * simd.LANES + lane],
+                    s[simd.TIME * simd.LANES + lane],
                 )
                 fits[row], largest = (
-                    s[lanes.OVER * lanes.LANES + lane] == 0.0,
-                    s[lanes.LARGEST * lanes.LANES + lane],
+                    s[simd.OVER * simd.LANES + lane] == 0.0,
+                    s[simd.LARGEST * simd.LANES + lane],
                 )
-                bad = s[lanes.BAD * lanes.LANES + lane] > 0.0
-                if s[lanes.SPECIAL * lanes.LANES + lane] > 0.0 and not bad:
-                    eq.count(layer, rows[row], multicast, counts, work)
+                bad = s[simd.BAD * simd.LANES + lane] > 0.0
+                if s[simd.SPECIAL * simd.LANES + lane] > 0.0 and not bad:
+                    ct.count(layer, rows[row], multicast, counts, work)
                     largest = max(
-                        counts[0], counts[eq.SENT_O], counts[eq.SENT_I], counts[eq.SENT_W]
+                        counts[0], counts[ct.SENT_O], counts[ct.SENT_I], counts[ct.SENT_W]
                     )
-                    energy[row], cycles[row] = price.total_energy_and_cycles(
-                        counts, layer, rows[row, eq.BYPASS], chip, parts
+                    energy[row], cycles[row] = el.total_energy_and_cycles(
+                        counts, layer, rows[row, ct.BYPASS], chip, parts
                     )
-                if bad or largest >= price.EXACT:
+                if bad or largest >= el.EXACT:
                     wrong[chunk] = row
     return int(wrong.max()) if len(wrong) else -1
 
 
-@eq.kernel
+@ct.kernel
 def well_formed(code: Any) -> bool:
     """Whether a row is a mapping at all: factors from 1 up, two orders of the eight loops, a set of three tensors."""
     least = 1
-    for place in range(eq.BUFFER_ORDER):
+    for place in range(ct.BUFFER_ORDER):
         least = min(least, code[place])
     orders = 0
-    for place in range(eq.BUFFER_ORDER, eq.BYPASS):
+    for place in range(ct.BUFFER_ORDER, ct.BYPASS):
         loop = code[place]
         if loop < 0 or loop > 7:
             return False
-        orders |= 1 << (loop if place < eq.DRAM_ORDER else loop + 8)
-    return bool(least == 1 and orders == 65535 and 0 <= code[eq.BYPASS] < 8)
+        orders |= 1 << (loop if place < ct.DRAM_ORDER else loop + 8)
+    return bool(least == 1 and orders == 65535 and 0 <= code[ct.BYPASS] < 8)
 
 
 def _credit_halo(layer: Layer, chip: Chip, mapping: Mapping, counts: NDArray[np.float64]) -> None:
     credit = halo_credit(layer, mapping)
-    counts[eq.SENT_I] -= credit["elements"]
-    counts[eq.ARRAY_I] -= credit["array" if chip.multicast else "elements"]
+    counts[ct.SENT_I] -= credit["elements"]
+    counts[ct.ARRAY_I] -= credit["array" if chip.multicast else "elements"]
     if "I" in mapping.bypass:
-        counts[eq.DRAM_I] = counts[eq.ARRAY_I]
+        counts[ct.DRAM_I] = counts[ct.ARRAY_I]
     else:
-        counts[eq.DRAM_I] -= credit["buffer"]
+        counts[ct.DRAM_I] -= credit["buffer"]
 
 
 def _refuse_inexact(layer: Layer, largest: float) -> None:
-    if not largest < price.EXACT:
+    if not largest < el.EXACT:
         raise InfeasibleError(
             f"layer {layer.name!r}: counts are exact up to 2^53, and this mapping moves {largest:.3g} words. Split the layer."
         )
@@ -283,8 +284,8 @@ def _refuse_over_capacity(
     bypass: int,
 ) -> None:
     over = {
-        "registers": price.register_excess(code, work, vector),
-        "buffer": price.buffer_excess(code, work, price.reduction_is_partial(work), bypass, vector),
+        "registers": el.register_excess(code, work, vector),
+        "buffer": el.buffer_excess(code, work, el.reduction_is_partial(work), bypass, vector),
     }
     for level, bits in over.items():
         if bits > 0:

@@ -15,10 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import DIMS, Chip
-from pliant.accelerator.cost import MappingCosts, evaluate_many
-from pliant.accelerator.mapper import POWERS, BestMapping, Goal, Restriction, optimal_mapping
+from pliant.accelerator.mapper.mapspace import SpatialSplits, divisors, spatial_splits
+from pliant.accelerator.mapper.search import (
+    POWERS,
+    BestMapping,
+    DataflowConstraint,
+    MappingObjective,
+    optimal_mapping,
+)
 from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping, layer_sizes
-from pliant.accelerator.mapspace import SpatialSplits, divisors, spatial_splits
+from pliant.accelerator.model.cost import MappingCosts, evaluate_many
 from pliant.errors import InfeasibleError, RecipeError, nearest
 from pliant.workload import Layer
 
@@ -39,15 +45,17 @@ class Found:
 
 
 DATAFLOWS: Final = {
-    "weight-stationary": (Restriction("W", "W", bypass=False), None),
-    "output-stationary": (Restriction("O", "O", bypass=False), None),
-    "input-stationary": (Restriction("I", "I", bypass=False), None),
-    "row-stationary": (Restriction(bypass=False, spread="R"), ("RPCKG", "PNG")),
+    "weight-stationary": (DataflowConstraint("W", "W", bypass=False), None),
+    "output-stationary": (DataflowConstraint("O", "O", bypass=False), None),
+    "input-stationary": (DataflowConstraint("I", "I", bypass=False), None),
+    "row-stationary": (DataflowConstraint(bypass=False, spread="R"), ("RPCKG", "PNG")),
 }
 """What loops over array tiles and over buffer tiles keep in place, and the loops spread over the first two axes."""
 
 
-def fixed_dataflow(layer: Layer, chip: Chip, name: str, objective: Goal = "edp") -> BestMapping:
+def fixed_dataflow(
+    layer: Layer, chip: Chip, name: str, objective: MappingObjective = "edp"
+) -> BestMapping:
     """The best tiles that one dataflow allows, nothing bypassing the buffer.
 
     Row-stationary spreads all kernel rows down the first axis and output rows along the second, as Eyeriss does; what
@@ -60,7 +68,7 @@ def fixed_dataflow(layer: Layer, chip: Chip, name: str, objective: Goal = "edp")
     """
     if name not in DATAFLOWS:
         raise RecipeError(f"no dataflow is called {name!r}. {nearest(name, DATAFLOWS)}")
-    restriction, loops = DATAFLOWS[name]
+    constraint, loops = DATAFLOWS[name]
     if loops is not None:
         if len(chip.axes) < 2 or "R" not in chip.axes[0].loops or "P" not in chip.axes[1].loops:
             raise InfeasibleError(
@@ -71,11 +79,15 @@ def fixed_dataflow(layer: Layer, chip: Chip, name: str, objective: Goal = "edp")
             for index, axis in enumerate(chip.axes)
         )
         chip = replace(chip, axes=axes)
-    return optimal_mapping(layer, chip, objective, restriction=restriction)
+    return optimal_mapping(layer, chip, objective, constraint=constraint)
 
 
 def random_search(
-    layer: Layer, chip: Chip, objective: Goal, evaluations: int, generator: np.random.Generator
+    layer: Layer,
+    chip: Chip,
+    objective: MappingObjective,
+    evaluations: int,
+    generator: np.random.Generator,
 ) -> Found:
     """Uniform over spatial splits, then over factors one after the other, any two orders, any bypass.
 
@@ -96,7 +108,7 @@ def random_search(
 def naas_evolution(
     layer: Layer,
     chip: Chip,
-    objective: Goal,
+    objective: MappingObjective,
     evaluations: int,
     generator: np.random.Generator,
     population: int = 50,

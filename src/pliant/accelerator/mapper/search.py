@@ -15,15 +15,20 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pliant.accelerator import price as pr
 from pliant.accelerator.chip import DIMS, Chip
-from pliant.accelerator.cost import MappingCost, evaluate, layer_code
+from pliant.accelerator.mapper.mapspace import (
+    ORDERS_AND_BYPASSES,
+    SpatialSplits,
+    divisors,
+    spatial_splits,
+)
 from pliant.accelerator.mapping import TENSORS, Mapping, stationary_order
-from pliant.accelerator.mapspace import ORDERS_AND_BYPASSES, SpatialSplits, divisors, spatial_splits
+from pliant.accelerator.model import energy_latency as el
+from pliant.accelerator.model.cost import MappingCost, evaluate, layer_code
 from pliant.errors import InfeasibleError, RecipeError, nearest
 from pliant.workload import Layer
 
-Goal = Literal["energy", "latency", "edp"]
+MappingObjective = Literal["energy", "latency", "edp"]
 _TERM: Final = re.compile(r"(energy|latency)(?:\^(\d+(?:\.\d+)?))?")
 POWERS: Final = {"energy": (1.0, 0.0), "latency": (0.0, 1.0), "edp": (1.0, 1.0)}
 _ROUNDING: Final = 1e-9
@@ -31,7 +36,7 @@ _ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Restriction:
+class DataflowConstraint:
     """A part of the space: what inner and outer loops may keep in place, whether tensors may bypass the buffer, and loops
     that must be spread over the array whole.
     """
@@ -87,7 +92,7 @@ def optimal_mapping(
     objective: str | tuple[float, float] = "edp",
     *,
     time_limit_s: float = float("inf"),
-    restriction: Restriction | None = None,
+    constraint: DataflowConstraint | None = None,
 ) -> BestMapping:
     """The best mapping of the stated space, with its certificate.
 
@@ -96,7 +101,7 @@ def optimal_mapping(
         chip: the hardware.
         objective: `energy`, `latency`, `edp`, a product such as `energy^2*latency`, or its powers (2, 1).
         time_limit_s: after this many seconds the best so far is returned, with its gap.
-        restriction: a part of the space; the fixed dataflows of `baselines` are such parts.
+        constraint: a part of the space; the fixed dataflows of `baselines` are such parts.
 
     Raises:
         RecipeError: an unknown objective or negative powers.
@@ -104,7 +109,7 @@ def optimal_mapping(
     """
     started = time.perf_counter()
     powers = _powers(objective)
-    allowed = restriction or Restriction()
+    allowed = constraint or DataflowConstraint()
     splits = spatial_splits(layer, chip).only_spread(allowed.spread)
     search = _Search(layer, chip, powers, allowed, splits)
     bounds = search.split_bounds()
@@ -173,23 +178,23 @@ class _Search:
         layer: Layer,
         chip: Chip,
         powers: tuple[float, float],
-        restriction: Restriction,
+        constraint: DataflowConstraint,
         splits: SpatialSplits,
     ) -> None:
-        from pliant.accelerator import search_split
+        from pliant.accelerator.mapper import split_search
 
-        self._kernel = search_split
+        self._kernel = split_search
         self.layer, self.chip, self.splits = layer, chip, splits
-        self.code, self.vector = layer_code(layer), pr.chip_vector(chip)
+        self.code, self.vector = layer_code(layer), el.chip_vector(chip)
         self.powers = np.array(powers)
         self.orders = np.array(
             [[DIMS.index(dim) for dim in stationary_order(tensor)] for tensor in TENSORS]
         )
         tensors = [
             sum(1 << TENSORS.index(t) for t in kept)
-            for kept in (restriction.keep_inner, restriction.keep_outer)
+            for kept in (constraint.keep_inner, constraint.keep_outer)
         ]
-        self.masks = np.array([*tensors, 255 if restriction.bypass else 1])
+        self.masks = np.array([*tensors, 255 if constraint.bypass else 1])
         self.best_code = np.zeros(65, dtype=np.int64)
         self.stats = np.zeros(3, dtype=np.int64)
 

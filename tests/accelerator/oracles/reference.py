@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import DIMS
-from pliant.accelerator.equations import COUNTS
 from pliant.accelerator.mapping import RELEVANT, Mapping, layer_sizes
+from pliant.accelerator.model.counts import COUNTS
 from pliant.workload import Layer
 
 Array = NDArray[np.float64]
 
 
 def reference_counts(layer: Layer, mapping: Mapping, *, multicast: bool = True) -> dict[str, int]:
-    """What the nest moves, by the names of `equations.COUNTS`.
+    """What the nest moves, by the names of `counts.COUNTS`.
 
     Args:
         layer: every step of its nest becomes a row of an array.

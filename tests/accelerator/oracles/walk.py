@@ -12,9 +12,9 @@ from itertools import product
 from math import prod
 
 from pliant.accelerator.chip import DIMS, Chip
-from pliant.accelerator.equations import COUNTS
 from pliant.accelerator.mapping import RELEVANT, Mapping, layer_sizes
-from pliant.accelerator.stall import full_tiles
+from pliant.accelerator.model.counts import COUNTS
+from pliant.accelerator.model.stall import full_tiles
 from pliant.workload import Layer
 
 Ranges = dict[str, range]
@@ -36,7 +36,7 @@ class Step:
 def walk(
     layer: Layer, mapping: Mapping, *, multicast: bool = True, halo: bool = False
 ) -> dict[str, int]:
-    """What the nest moves, by the names of `equations.COUNTS`.
+    """What the nest moves, by the names of `counts.COUNTS`.
 
     Args:
         layer: small: every step of the nest is taken.

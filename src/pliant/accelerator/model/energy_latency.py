@@ -1,6 +1,6 @@
 """From counts to energy, cycles and capacity: the equations that know the chip, compiled with Numba.
 
-A chip is a vector of floats here (`chip_vector`), a layer the twelve integers of `equations.layer_vector`.
+A chip is a vector of floats here (`chip_vector`), a layer the twelve integers of `counts.layer_vector`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import Chip, Memory
-from pliant.accelerator.equations import (
+from pliant.accelerator.model.counts import (
     ARRAY_BACK,
     ARRAY_OUT,
     ARRAY_W,
@@ -126,8 +126,8 @@ def buffer_excess(layer: Any, s: Any, partial: bool, bypass: int, chip: Any) -> 
     """(15) Bits by which a buffer tile exceeds the buffer.
 
     Args:
-        layer: as `equations.layer_vector`.
-        s: scratch of `equations.prepare`.
+        layer: as `counts.layer_vector`.
+        s: scratch of `counts.prepare`.
         partial: whether the reduction is spread over several array tiles, so that sums wait in the buffer at full width.
         bypass: bits of the tensors that are not kept there.
         chip: as `chip_vector`.

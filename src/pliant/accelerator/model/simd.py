@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from pliant.accelerator import equations as eq
-from pliant.accelerator import price as pr
-from pliant.accelerator.equations import C, G, I, K, N, O, P, Q, R, S, W, distinct_rows, kernel
+from pliant.accelerator.model import counts as ct
+from pliant.accelerator.model import energy_latency as el
+from pliant.accelerator.model.counts import C, G, I, K, N, O, P, Q, R, S, W, distinct_rows, kernel
 
 LANES: Final = 16
 inlined = njit(
@@ -54,18 +54,18 @@ def load(rows: Any, start: int, s: Any) -> None:
         for d in range(8):
             s[(TILE + d) * LANES + lane], s[(INNER + d) * LANES + lane] = (
                 code[d],
-                code[eq.BUFFER + d],
+                code[ct.BUFFER + d],
             )
-            s[(OUTER + d) * LANES + lane] = code[eq.DRAM + d]
-            a, b, c = code[eq.AXES + d], code[eq.AXES + 8 + d], code[eq.AXES + 16 + d]
+            s[(OUTER + d) * LANES + lane] = code[ct.DRAM + d]
+            a, b, c = code[ct.AXES + d], code[ct.AXES + 8 + d], code[ct.AXES + 16 + d]
             s[(WIDE + d) * LANES + lane] = float(a) * float(b) * float(c)
-            least = min(least, code[d], a, b, c, code[eq.BUFFER + d], code[eq.DRAM + d])
-            inner, outer = code[eq.BUFFER_ORDER + d], code[eq.DRAM_ORDER + d]
+            least = min(least, code[d], a, b, c, code[ct.BUFFER + d], code[ct.DRAM + d])
+            inner, outer = code[ct.BUFFER_ORDER + d], code[ct.DRAM_ORDER + d]
             seen |= 1 << (inner & 7) | 256 << (outer & 7) | ((inner | outer) & ~7) << 16
             s[(PLACE + (inner & 7)) * LANES + lane] = s[
                 (OUTER_PLACE + (outer & 7)) * LANES + lane
             ] = d
-        bypass = code[eq.BYPASS]
+        bypass = code[ct.BYPASS]
         for tensor in range(3):
             s[(KEPT + tensor) * LANES + lane] = 1.0 - float(bypass >> tensor & 1)
         s[BAD * LANES + lane] = 0.0 if least > 0 and seen == 65535 and bypass & ~7 == 0 else 1.0
@@ -218,7 +218,7 @@ def traffic(layer: Any, multicast: bool, s: Any) -> None:
 def tile_bits(row: int, layer: Any, chip: Any, s: Any) -> None:
     """(12) Bits of the tiles whose extents stand in these rows; outputs as words, since their width depends on the level."""
     stride, dilation = float(layer[8]), float(layer[9])
-    bits_w, bits_i = layer[10] * chip[pr.BITS_W], layer[11] * chip[pr.BITS_I]
+    bits_w, bits_i = layer[10] * chip[el.BITS_W], layer[11] * chip[el.BITS_I]
     for lane in range(LANES):
         n, g = s[(row + N) * LANES + lane], s[(row + G) * LANES + lane]
         k, c = s[(row + K) * LANES + lane], s[(row + C) * LANES + lane]
@@ -233,8 +233,8 @@ def tile_bits(row: int, layer: Any, chip: Any, s: Any) -> None:
 @kernel
 def capacity(layer: Any, chip: Any, s: Any) -> None:
     """(13) to (15) Bits by which registers and buffer are exceeded together; 0 where everything fits."""
-    bits_o, bits_sum = chip[pr.BITS_O], chip[pr.BITS_SUM]
-    most_w, most_i, most_o, most = chip[pr.REG_W], chip[pr.REG_I], chip[pr.REG_O], chip[pr.REG_ALL]
+    bits_o, bits_sum = chip[el.BITS_O], chip[el.BITS_SUM]
+    most_w, most_i, most_o, most = chip[el.REG_W], chip[el.REG_I], chip[el.REG_O], chip[el.REG_ALL]
     tile_bits(TILE, layer, chip, s)
     for lane in range(LANES):
         w, i, o = (
@@ -245,7 +245,7 @@ def capacity(layer: Any, chip: Any, s: Any) -> None:
         s[OVER * LANES + lane] = max(
             max(w - most_w, i - most_i), max(o - most_o, w + i + o - most), 0.0
         )
-    most_w, most_i, most_o, most = chip[pr.BUF_W], chip[pr.BUF_I], chip[pr.BUF_O], chip[pr.BUF_ALL]
+    most_w, most_i, most_o, most = chip[el.BUF_W], chip[el.BUF_I], chip[el.BUF_O], chip[el.BUF_ALL]
     tile_bits(EXTENT, layer, chip, s)
     for lane in range(LANES):
         steps = max(
@@ -269,27 +269,27 @@ def capacity(layer: Any, chip: Any, s: Any) -> None:
 def cost(layer: Any, chip: Any, s: Any) -> None:
     """(16) to (19) Energy and roofline cycles."""
     bits_w, bits_i, bits_o, bits_sum = (
-        chip[pr.BITS_W],
-        chip[pr.BITS_I],
-        chip[pr.BITS_O],
-        chip[pr.BITS_SUM],
+        chip[el.BITS_W],
+        chip[el.BITS_I],
+        chip[el.BITS_O],
+        chip[el.BITS_SUM],
     )
     outputs, operations = float(layer[N]) * layer[G] * layer[K] * layer[P] * layer[Q], 1.0
     for d in range(8):
         operations *= layer[d]
     always = operations * (bits_w * layer[10] + bits_i * layer[11] + 2.0 * bits_sum)
-    arithmetic, rate = operations * chip[pr.E_MAC], 1.0 / chip[pr.RATE]
+    arithmetic, rate = operations * chip[el.E_MAC], 1.0 / chip[el.RATE]
     per_dram, per_port, per_noc = (
-        1.0 / chip[pr.BW_DRAM],
-        1.0 / chip[pr.BW_BUFFER],
-        1.0 / chip[pr.BW_NOC],
+        1.0 / chip[el.BW_DRAM],
+        1.0 / chip[el.BW_BUFFER],
+        1.0 / chip[el.BW_NOC],
     )
     e_register, e_noc, e_buffer, e_dram, e_idle = (
-        chip[pr.E_REGISTER],
-        chip[pr.E_NOC],
-        chip[pr.E_BUFFER],
-        chip[pr.E_DRAM],
-        chip[pr.E_IDLE],
+        chip[el.E_REGISTER],
+        chip[el.E_NOC],
+        chip[el.E_BUFFER],
+        chip[el.E_DRAM],
+        chip[el.E_IDLE],
     )
     for lane in range(LANES):
         kept_w, kept_i, kept_o = (
@@ -341,8 +341,8 @@ def evaluate_lanes(layer: Any, chip: Any, multicast: bool, rows: Any, start: int
     """Everything about the mappings from `start` on, one a lane.
 
     Args:
-        layer: as `equations.layer_vector`.
-        chip: as `price.chip_vector`.
+        layer: as `counts.layer_vector`.
+        chip: as `el.chip_vector`.
         multicast: whether a word for several elements is read once.
         rows: encoded mappings.
         start: the first one.

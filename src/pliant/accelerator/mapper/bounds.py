@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pliant.accelerator import equations as eq
-from pliant.accelerator import price as pr
-from pliant.accelerator.equations import O, kernel
+from pliant.accelerator.model import counts as ct
+from pliant.accelerator.model import energy_latency as el
+from pliant.accelerator.model.counts import O, kernel
 
 # Columns of a list of register tiles: traffic of each tensor if the inner loops refetch it, and if they do not.
 ARRAY_FULL, SENT_FULL, ARRAY_ONCE, SENT_ONCE = 0, 3, 6, 9
@@ -34,9 +34,9 @@ def objective(energy: float, cycles: float, energy_power: float, cycles_power: f
 def split_code(elements: Any) -> Any:
     """The code of a mapping of which only the spatial split is known."""
     code = np.ones(65, dtype=np.int64)
-    code[eq.BYPASS] = 0
+    code[ct.BYPASS] = 0
     for d in range(8):
-        code[eq.AXES + d] = elements[d]
+        code[ct.AXES + d] = elements[d]
     return code
 
 
@@ -54,8 +54,8 @@ def register_tiles(
     """Every register tile that fits, and its traffic (the columns above).
 
     Args:
-        layer: as `equations.layer_vector`.
-        chip: as `price.chip_vector`.
+        layer: as `counts.layer_vector`.
+        chip: as `el.chip_vector`.
         multicast: whether a word for several elements is read once.
         elements: by loop.
         rounds: of the array over each loop.
@@ -68,7 +68,7 @@ def register_tiles(
     digit = np.zeros(8, dtype=np.int64)
     found, depth = 0, 0
     for d in range(8):
-        s[eq.TILE, d] = 1.0
+        s[ct.TILE, d] = 1.0
     # Depth first; a tile that does not fit is not grown along later loops, nor further along this one.
     while depth >= 0:
         if depth == 8:
@@ -77,22 +77,22 @@ def register_tiles(
             for d in range(8):
                 tile = divisors[d, digit[d]]
                 tiles[found, d] = code[d] = tile
-                code[eq.BUFFER + d], code[eq.DRAM + d] = rounds[d] // tile, 1
+                code[ct.BUFFER + d], code[ct.DRAM + d] = rounds[d] // tile, 1
             _tile_traffic(layer, code, multicast, s, traffic[found])
             found += 1
             depth -= 1
             digit[depth] += 1
             continue
         if digit[depth] < numbers[depth]:
-            s[eq.TILE, depth] = divisors[depth, digit[depth]]
+            s[ct.TILE, depth] = divisors[depth, digit[depth]]
             for d in range(depth + 1, 8):
-                s[eq.TILE, d] = 1.0
-            if pr.register_excess(layer, s, chip) == 0.0:
+                s[ct.TILE, d] = 1.0
+            if el.register_excess(layer, s, chip) == 0.0:
                 depth += 1
                 if depth < 8:
                     digit[depth] = 0
                 continue
-        s[eq.TILE, depth] = 1.0
+        s[ct.TILE, depth] = 1.0
         depth -= 1
         if depth >= 0:
             digit[depth] += 1
@@ -102,19 +102,19 @@ def register_tiles(
 @kernel
 def _tile_traffic(layer: Any, code: Any, multicast: bool, s: Any, out: Any) -> None:
     """Traffic of one register tile: words into the array and at the elements, refetched by every other loop, or never."""
-    eq.prepare(layer, code, s)
+    ct.prepare(layer, code, s)
     for d in range(8):
-        s[eq.PART, d] = eq.ALL
+        s[ct.PART, d] = ct.ALL
     for tensor in range(3):
-        words = eq.moved_words(tensor, s, float(layer[8]), float(layer[9]), False)
-        sent = eq.moved_words(tensor, s, float(layer[8]), float(layer[9]), True)
+        words = ct.moved_words(tensor, s, float(layer[8]), float(layer[9]), False)
+        sent = ct.moved_words(tensor, s, float(layer[8]), float(layer[9]), True)
         scale = float(layer[10 + tensor]) if tensor != O else 1.0
         full, full_sent, once_sent = words, sent, sent
         for d in range(8):
-            if not eq.RELEVANCE[tensor, d]:
-                full *= s[eq.TILES, d]
-                full_sent *= s[eq.ALL_ACTIVE, d]
-                once_sent *= s[eq.ELEMENTS, d]
+            if not ct.RELEVANCE[tensor, d]:
+                full *= s[ct.TILES, d]
+                full_sent *= s[ct.ALL_ACTIVE, d]
+                once_sent *= s[ct.ELEMENTS, d]
         if not multicast and tensor != O:
             full, words = full_sent, once_sent
         out[ARRAY_FULL + tensor], out[SENT_FULL + tensor] = full * scale, full_sent * scale
@@ -135,10 +135,10 @@ def buffer_tiles(
     for row in range(total):
         for d in range(8):
             dram = divisors[d, digit[d]]
-            outer[row, d] = code[eq.DRAM + d] = dram
+            outer[row, d] = code[ct.DRAM + d] = dram
             code[d] = rounds[d] // dram
         # The whole block as one register tile: the same extents, and the fewest active elements in the last block.
-        eq.prepare(layer, code, s)
+        ct.prepare(layer, code, s)
         _block_facts(layer, s, facts[row])
         for d in range(7, -1, -1):
             digit[d] += 1
@@ -153,14 +153,14 @@ def _block_facts(layer: Any, s: Any, out: Any) -> None:
     stride, dilation = float(layer[8]), float(layer[9])
     for tensor in range(3):
         scale = float(layer[10 + tensor]) if tensor != O else 1.0
-        words, repeats, active = eq.block_words(tensor, s, stride, dilation), 1.0, 1.0
+        words, repeats, active = ct.block_words(tensor, s, stride, dilation), 1.0, 1.0
         for d in range(8):
-            if not eq.RELEVANCE[tensor, d]:
-                repeats *= s[eq.OUTER, d]
-                active *= s[eq.BLOCK_ACTIVE, d]
+            if not ct.RELEVANCE[tensor, d]:
+                repeats *= s[ct.OUTER, d]
+                active *= s[ct.BLOCK_ACTIVE, d]
         out[DRAM_FULL + tensor] = words * repeats * scale
         out[REPEATS + tensor], out[ACTIVE + tensor] = repeats, active
-        out[TILE_WORDS + tensor] = pr.tile_words(tensor, s, eq.EXTENT, layer)
+        out[TILE_WORDS + tensor] = el.tile_words(tensor, s, ct.EXTENT, layer)
 
 
 @kernel
@@ -170,17 +170,17 @@ def add_array(
     """Adds energy and bits on DRAM, port and network of traffic between the array and the buffer (or DRAM)."""
     if tensor == O:
         back = words - outputs
-        bits = pr.output_bits(words, back, chip)
-        delivered = (sent + back) * chip[pr.BITS_SUM]
+        bits = el.output_bits(words, back, chip)
+        delivered = (sent + back) * chip[el.BITS_SUM]
         # An accumulator is read when it leaves and written when it comes back; those that begin at zero are set off elsewhere.
-        registers = 2.0 * sent * chip[pr.BITS_SUM]
+        registers = 2.0 * sent * chip[el.BITS_SUM]
     else:
-        bits, delivered = words * chip[pr.BITS_W + tensor], sent * chip[pr.BITS_W + tensor]
+        bits, delivered = words * chip[el.BITS_W + tensor], sent * chip[el.BITS_W + tensor]
         registers = delivered
     out[0] += (
-        bits * (chip[pr.E_DRAM] if bypassed else chip[pr.E_BUFFER])
-        + delivered * chip[pr.E_NOC]
-        + registers * chip[pr.E_REGISTER]
+        bits * (chip[el.E_DRAM] if bypassed else chip[el.E_BUFFER])
+        + delivered * chip[el.E_NOC]
+        + registers * chip[el.E_REGISTER]
     )
     out[1] += bits if bypassed else 0.0
     out[2] += 0.0 if bypassed else bits
@@ -191,11 +191,11 @@ def add_array(
 def add_dram(tensor: int, words: float, outputs: float, chip: Any, out: Any) -> None:
     """Adds energy and DRAM bits of traffic between the buffer and DRAM."""
     bits = (
-        pr.output_bits(words, words - outputs, chip)
+        el.output_bits(words, words - outputs, chip)
         if tensor == O
-        else words * chip[pr.BITS_W + tensor]
+        else words * chip[el.BITS_W + tensor]
     )
-    out[0] += bits * (chip[pr.E_DRAM] + chip[pr.E_BUFFER])
+    out[0] += bits * (chip[el.E_DRAM] + chip[el.E_BUFFER])
     out[1] += bits
 
 
@@ -205,12 +205,12 @@ def constant_energy(layer: Any, elements: Any, chip: Any) -> float:
     operations, started = 1.0, 1.0
     for d in range(8):
         operations *= layer[d]
-        started *= layer[d] if eq.RELEVANCE[O, d] else elements[d]
+        started *= layer[d] if ct.RELEVANCE[O, d] else elements[d]
     bits = (
-        operations * (chip[pr.BITS_W] * layer[10] + chip[pr.BITS_I] * layer[11])
-        + 2.0 * (operations - started) * chip[pr.BITS_SUM]
+        operations * (chip[el.BITS_W] * layer[10] + chip[el.BITS_I] * layer[11])
+        + 2.0 * (operations - started) * chip[el.BITS_SUM]
     )
-    return float(operations * chip[pr.E_MAC] + bits * chip[pr.E_REGISTER])
+    return float(operations * chip[el.E_MAC] + bits * chip[el.E_REGISTER])
 
 
 @kernel
@@ -226,35 +226,35 @@ def bound(
     """Least value of any mapping whose energies and bits are at least the sum of two parts."""
     cycles = max(
         slowest,
-        (a[1] + b[1]) / chip[pr.BW_DRAM],
-        (a[2] + b[2]) / chip[pr.BW_BUFFER],
-        (a[3] + b[3]) / chip[pr.BW_NOC],
+        (a[1] + b[1]) / chip[el.BW_DRAM],
+        (a[2] + b[2]) / chip[el.BW_BUFFER],
+        (a[3] + b[3]) / chip[el.BW_NOC],
     )
     return objective(
-        constant + a[0] + b[0] + cycles * chip[pr.E_IDLE], cycles, energy_power, cycles_power
+        constant + a[0] + b[0] + cycles * chip[el.E_IDLE], cycles, energy_power, cycles_power
     )
 
 
 @kernel
 def fits_buffer(facts: Any, partial: bool, bypass: int, chip: Any) -> bool:
     """Whether a buffer tile fits, by the words of its tensors."""
-    w = 0.0 if bypass & 1 else facts[TILE_WORDS] * chip[pr.BITS_W]
-    i = 0.0 if bypass & 2 else facts[TILE_WORDS + 1] * chip[pr.BITS_I]
+    w = 0.0 if bypass & 1 else facts[TILE_WORDS] * chip[el.BITS_W]
+    i = 0.0 if bypass & 2 else facts[TILE_WORDS + 1] * chip[el.BITS_I]
     o = (
         0.0
         if bypass & 4
-        else facts[TILE_WORDS + 2] * (chip[pr.BITS_SUM] if partial else chip[pr.BITS_O])
+        else facts[TILE_WORDS + 2] * (chip[el.BITS_SUM] if partial else chip[el.BITS_O])
     )
-    return bool(pr.excess_bits(w, i, o, chip, pr.BUF_W) == 0.0)
+    return bool(el.excess_bits(w, i, o, chip, el.BUF_W) == 0.0)
 
 
 @kernel
 def set_tiles(code: Any, elements: Any, rounds: Any, tile: Any, outer: Any) -> None:
     """Writes the factors of a mapping into its code."""
     for d in range(8):
-        code[d], code[eq.DRAM + d] = tile[d], outer[d]
-        code[eq.AXES + d], code[eq.AXES + 8 + d], code[eq.AXES + 16 + d] = elements[d], 1, 1
-        code[eq.BUFFER + d] = rounds[d] // (tile[d] * outer[d])
+        code[d], code[ct.DRAM + d] = tile[d], outer[d]
+        code[ct.AXES + d], code[ct.AXES + 8 + d], code[ct.AXES + 16 + d] = elements[d], 1, 1
+        code[ct.BUFFER + d] = rounds[d] // (tile[d] * outer[d])
 
 
 @kernel
@@ -270,12 +270,12 @@ def exact_value(
     cycles_power: float,
 ) -> float:
     """What a mapping really costs, infinity where it does not fit."""
-    eq.count(layer, code, multicast, counts, s)
-    bypass = code[eq.BYPASS]
-    over = pr.register_excess(layer, s, chip) + pr.buffer_excess(
-        layer, s, pr.reduction_is_partial(s), bypass, chip
+    ct.count(layer, code, multicast, counts, s)
+    bypass = code[ct.BYPASS]
+    over = el.register_excess(layer, s, chip) + el.buffer_excess(
+        layer, s, el.reduction_is_partial(s), bypass, chip
     )
     if over > 0.0:
         return float(np.inf)
-    energy, cycles = pr.total_energy_and_cycles(counts, layer, bypass, chip, parts)
+    energy, cycles = el.total_energy_and_cycles(counts, layer, bypass, chip, parts)
     return objective(energy, cycles, energy_power, cycles_power)
