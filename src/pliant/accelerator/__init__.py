@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from pliant.accelerator.mapping import Mapping
     from pliant.accelerator.model.cost import MappingCost, MappingCosts, evaluate, evaluate_many
     from pliant.accelerator.network import NetworkMapping, map_workload
+    from pliant.accelerator.target import ChipTarget
 
 _MODULES = {
     "Axis": "chip",
     "BestMapping": "mapper.search",
     "Certificate": "mapper.search",
     "Chip": "chip",
+    "ChipTarget": "target",
     "EnergyTable": "energy",
     "Mapping": "mapping",
     "MappingCost": "model.cost",
@@ -51,6 +53,7 @@ __all__ = [
     "BestMapping",
     "Certificate",
     "Chip",
+    "ChipTarget",
     "EnergyTable",
     "Mapping",
     "MappingCost",

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.mapper.search import BestMapping, Certificate, optimal_mapping
 from pliant.accelerator.mapping import Mapping
 from pliant.accelerator.model.cost import evaluate, layer_code
 from pliant.errors import PliantError
+from pliant.files import write_atomically
 from pliant.metrics import Cost
 from pliant.workload import Layer, Workload
 
@@ -107,11 +107,7 @@ def map_workload(
     for layer in workload.layers:
         key = shape_key(layer, chip, objective)
         if key not in known:
-            best = _read(cache, key, layer, chip) or optimal_mapping(
-                layer, chip, objective, time_limit_s=time_limit_s
-            )
-            known[key] = best
-            _write(cache, key, best)
+            known[key] = map_layer(layer, chip, objective, time_limit_s=time_limit_s, cache=cache)
         best = known[key]
         found.append(
             BestMapping(
@@ -123,27 +119,62 @@ def map_workload(
     return NetworkMapping(chip, workload, tuple(found), len(known), time.perf_counter() - started)
 
 
-def shape_key(layer: Layer, chip: Chip, objective: str | tuple[float, float]) -> str:
-    """What a result depends on, hashed: the layer's loops (not its name), the chip's numbers (not its name), the objective."""
-    hardware = asdict(chip)
-    for name in ("name", "source"):
-        hardware.pop(name)
-    for name in ("name", "source"):
-        hardware["energy"].pop(name)
-    content = json.dumps(
-        [MODEL_VERSION, layer_code(layer).tolist(), hardware, objective],
-        sort_keys=True,
-        default=str,
-    )
-    return hashlib.sha256(content.encode()).hexdigest()
+def map_layer(
+    layer: Layer,
+    chip: Chip,
+    objective: str | tuple[float, float] = "edp",
+    *,
+    time_limit_s: float = float("inf"),
+    cache: Path | None = None,
+) -> BestMapping:
+    """`optimal_mapping`, or its result read from a folder; a new result that is proven is written there.
 
+    Args:
+        layer: the loops.
+        chip: the hardware.
+        objective: as `optimal_mapping`.
+        time_limit_s: after which the best so far is returned, unproven.
+        cache: folder of results; made if it is not there. A file that cannot be read is made again.
 
-def _read(cache: Path | None, key: str, layer: Layer, chip: Chip) -> BestMapping | None:
-    """A cached result; None where there is none or the file is no longer readable, so that it is made again."""
+    Raises:
+        InfeasibleError: no mapping fits.
+    """
     if cache is None:
-        return None
+        return optimal_mapping(layer, chip, objective, time_limit_s=time_limit_s)
+    file = cache / f"{shape_key(layer, chip, objective)}.json"
+    stored = _read(file, layer, chip)
+    if stored is not None:
+        return stored
+    best = optimal_mapping(layer, chip, objective, time_limit_s=time_limit_s)
+    if best.certificate.proven:
+        _write(file, best)
+    return best
+
+
+def shape_key(layer: Layer, chip: Chip, objective: str | tuple[float, float]) -> str:
+    """Digest of what a result depends on: the layer's loops (not its name), the chip, the objective."""
+    return digest(layer_code(layer).tolist(), chip_numbers(chip), objective)
+
+
+def chip_numbers(chip: Chip) -> dict[str, Any]:
+    """Everything about a chip that decides costs: all fields but names and sources."""
+    numbers = asdict(chip)
+    for part in (numbers, numbers["energy"]):
+        part.pop("name")
+        part.pop("source")
+    return numbers
+
+
+def digest(*content: Any) -> str:
+    """SHA-256 of plain data and the model's version, as hexadecimal digits."""
+    text = json.dumps([MODEL_VERSION, *content], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(file: Path, layer: Layer, chip: Chip) -> BestMapping | None:
+    """A stored result, costed again; None where the file is missing or damaged."""
     try:
-        stored = json.loads((cache / f"{key}.json").read_text(encoding="utf-8"))
+        stored = json.loads(file.read_text(encoding="utf-8"))
         mapping = Mapping.decode(stored["mapping"], axes=len(chip.axes))
         certificate = Certificate(**stored["certificate"])
         cost = evaluate(layer, chip, mapping)
@@ -152,10 +183,7 @@ def _read(cache: Path | None, key: str, layer: Layer, chip: Chip) -> BestMapping
         return None
 
 
-def _write(cache: Path | None, key: str, best: BestMapping) -> None:
-    if cache is None or not best.certificate.proven:
-        return
-    cache.mkdir(parents=True, exist_ok=True)
+def _write(file: Path, best: BestMapping) -> None:
     stored = {
         "layer": asdict(best.layer),
         "mapping": best.mapping.encode().tolist(),
@@ -163,9 +191,4 @@ def _write(cache: Path | None, key: str, best: BestMapping) -> None:
         "value": best.value,
         "certificate": asdict(best.certificate),
     }
-    partial = cache / f".{key}.{os.getpid()}.json"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(stored, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(cache / f"{key}.json")
+    write_atomically(file, json.dumps(stored))

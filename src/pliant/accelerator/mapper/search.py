@@ -108,7 +108,7 @@ def optimal_mapping(
         InfeasibleError: no mapping of the space fits the chip.
     """
     started = time.perf_counter()
-    powers = _powers(objective)
+    powers = objective_powers(objective)
     allowed = constraint or DataflowConstraint()
     splits = spatial_splits(layer, chip).only_spread(allowed.spread)
     search = _Search(layer, chip, powers, allowed, splits)
@@ -148,7 +148,12 @@ def _objective_name(objective: str | tuple[float, float]) -> str:
     )
 
 
-def _powers(objective: str | tuple[float, float]) -> tuple[float, float]:
+def objective_powers(objective: str | tuple[float, float]) -> tuple[float, float]:
+    """The powers of energy and of cycles in an objective; both are 1 in `edp`.
+
+    Raises:
+        RecipeError: an unknown objective or negative powers.
+    """
     if isinstance(objective, str):
         return POWERS.get(objective) or _product(objective)
     energy, cycles = objective

@@ -1,0 +1,151 @@
+"""A chip as what a run optimises for: what every network of a search space costs on it.
+
+    space = preset("digits", channels=1, image_size=8, classes=10)
+    target = ChipTarget(load_chip("nvdla-256"), space)
+    costs = target.predict([space.smallest(), space.largest()])
+
+Nothing is measured. Each distinct layer shape is mapped once, by the certified mapper; after that
+an architecture is a sum over its blocks, so thousands of architectures take a fraction of a second.
+Layers run one after the other, with nothing kept on the chip between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from pliant.accelerator.chip import Chip
+from pliant.accelerator.mapper.search import objective_powers
+from pliant.accelerator.model.cost import layer_code
+from pliant.accelerator.network import chip_numbers, digest, map_layer
+from pliant.errors import InfeasibleError, PliantError
+from pliant.metrics import Cost, Failed
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.blocks import Block
+from pliant.spaces.space import Space
+from pliant.workload import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """Cycles of the chip, and energy in the unit of its energy table."""
+
+    cycles: float = 0.0
+    energy: float = 0.0
+
+    def __add__(self, other: _Use) -> _Use:
+        return _Use(self.cycles + other.cycles, self.energy + other.energy)
+
+
+class ChipTarget:
+    """What the networks of a space cost on a chip, predicted; fulfils the protocol of targets.
+
+    Args:
+        chip: the hardware.
+        space: whose architectures are asked for.
+        objective: minimised by the mapping of each layer: energy, latency, edp, or a product.
+        cache: folder of mappings that processes may share; unset, they are kept in memory only.
+
+    Raises:
+        RecipeError: an unknown objective.
+    """
+
+    can_measure: ClassVar[bool] = False
+
+    def __init__(
+        self, chip: Chip, space: Space, *, objective: str = "edp", cache: Path | None = None
+    ) -> None:
+        self.chip, self.space, self.objective, self.cache = chip, space, objective, cache
+        powers = objective_powers(objective)
+        self.name = chip.name
+        self.identity = digest(chip_numbers(chip), powers)[:16]
+        """Digest of all that decides predictions: chip, objective of the mapper, model version."""
+        energy = ("energy_mj",) if chip.energy.unit == "picojoule" else ()
+        self.metrics: tuple[str, ...] = (
+            "latency_ms",
+            *energy,
+            "peak_memory_bytes",
+            "parameters",
+            "macs",
+            "area_mm2",
+        )
+        """Fields of `Cost` that are reported; no energy where the energy table is in ratios."""
+        self._of_shape: dict[tuple[int, ...], _Use | Failed] = {}
+        self._of_block: dict[Block, _Use | Failed] = {}
+
+    def predict(self, architectures: Sequence[Architecture]) -> list[Cost | Failed]:
+        """The cost of each architecture for one image; `Failed` names a layer without a mapping.
+
+        Args:
+            architectures: of the space of the target.
+        """
+        return [self._predict(architecture) for architecture in architectures]
+
+    def block_costs(self, architecture: Architecture) -> list[Cost]:
+        """What each block adds to its network, in the order of `space.blocks`.
+
+        Latency, energy, parameters and MACs add up to those of the network. Peak memory and area
+        are no sums and are None.
+
+        Raises:
+            InfeasibleError: a layer has no mapping.
+        """
+        costs = []
+        for block in self.space.blocks(architecture):
+            use = self._block(block)
+            if isinstance(use, Failed):
+                raise InfeasibleError(use.reason)
+            shape = Cost(macs=block.cost.macs, parameters=block.cost.parameters)
+            costs.append(self._with_use(shape, use))
+        return costs
+
+    def _predict(self, architecture: Architecture) -> Cost | Failed:
+        total = _Use()
+        for block in self.space.blocks(architecture):
+            use = self._block(block)
+            if isinstance(use, Failed):
+                return use
+            total += use
+        arithmetic = self.space.cost(architecture)
+        return replace(self._with_use(arithmetic, total), area_mm2=self.chip.area_mm2)
+
+    def _with_use(self, cost: Cost, use: _Use) -> Cost:
+        # Cycles / MHz are microseconds; a physical energy table is in picojoule.
+        latency_ms = use.cycles / self.chip.clock_mhz * 1e-3
+        energy_mj = use.energy * 1e-9 if "energy_mj" in self.metrics else None
+        return replace(cost, latency_ms=latency_ms, energy_mj=energy_mj)
+
+    def _block(self, block: Block) -> _Use | Failed:
+        """Sum over the layers of a block, memoized by block."""
+        if block not in self._of_block:
+            self._of_block[block] = self._sum(block.layers())
+        return self._of_block[block]
+
+    def _sum(self, layers: Sequence[Layer]) -> _Use | Failed:
+        total = _Use()
+        for layer in layers:
+            use = self._layer(layer)
+            if isinstance(use, Failed):
+                return Failed(f"layer {layer.name!r}: {use.reason}")
+            total += use
+        return total
+
+    def _layer(self, layer: Layer) -> _Use | Failed:
+        """Of the best mapping, memoized by loops. So is a failure, whose reason names no layer."""
+        try:
+            shape = tuple(layer_code(layer).tolist())
+        except PliantError as error:  # a layer that the model refuses has no shape
+            return _failed(layer, error)
+        if shape not in self._of_shape:
+            try:
+                best = map_layer(layer, self.chip, self.objective, cache=self.cache)
+                self._of_shape[shape] = _Use(best.cost.cycles, best.cost.energy)
+            except PliantError as error:
+                self._of_shape[shape] = _failed(layer, error)
+        return self._of_shape[shape]
+
+
+def _failed(layer: Layer, error: PliantError) -> Failed:
+    return Failed(str(error).removeprefix(f"layer {layer.name!r}: "))
