@@ -1,353 +1,328 @@
-"""Which layers does any PyTorch module run? One pass over an example, watched operator by operator.
+"""Which layers does any PyTorch module run? The rules are those of `pliant.workload.operators`.
 
-The module need not be one of Pliant's: whatever it calls (layers, functions, tensor methods) arrives as an operator of
-the ATen library, with real shapes. What moves data becomes a layer, what every chip does on the way is free: the rules
-are those of `pliant.workload.onnx`.
+The module need not be one of Pliant's: whatever it calls (layers, functions, tensor methods)
+arrives as an operator of the ATen library, with real shapes. `torch.export` gives the operators of
+a module without computing anything; a module that it refuses (Python that branches on values, say)
+runs once on the example and is watched. Both ways see the same operators, so they give the same
+layers.
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+import re
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from torch import Tensor, nn
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pliant.errors import EncodingError
-from pliant.workload import NETWORK_INPUT, Kind, Layer, Workload
+from pliant.workload import Workload
+from pliant.workload.operators import Operation, Operator, Tensor, build_workload
 
-_ACTIVATIONS: Final = """
-    relu leaky_relu prelu _prelu_kernel hardtanh clamp clamp_min clamp_max sigmoid hardsigmoid hardswish silu mish tanh elu
-    celu gelu erf softplus sqrt rsqrt exp log neg abs reciprocal pow"""
-_ADDRESSES: Final = """
-    view _unsafe_view reshape _reshape_alias view_as transpose permute t squeeze unsqueeze expand flatten unflatten cat stack split
-    split_with_sizes chunk unbind slice select narrow clone detach alias contiguous copy _to_copy to lift_fresh
-    native_dropout dropout constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle roll"""
-_FREE: Final = frozenset(f"{_ACTIVATIONS} {_ADDRESSES}".split())
-"""Folded into the layer before, or only a change of addresses."""
-_CONSTANT: Final = frozenset(
-    [
-        "empty_like",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "new_empty",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-    ]
-)
-"""Their results depend on shapes alone."""
-_ELEMENTWISE: Final = frozenset(["add", "sub", "rsub", "mul", "div", "maximum", "minimum", "where"])
-_NORMS: Final = frozenset(
-    ["native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update"]
-)
-_WHOLE: Final = """
-    _softmax _log_softmax _safe_softmax native_layer_norm native_group_norm upsample_nearest2d upsample_bilinear2d
-    _upsample_bilinear2d_aa upsample_bicubic2d embedding index_select gather"""
-_WHOLE_TENSOR: Final = frozenset(_WHOLE.split())
+_NAMES: Final[dict[Operator, str]] = {
+    "convolution": "convolution",
+    "product": "mm addmm bmm baddbmm linear mv addmv dot",
+    "attention": """_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
+        _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention""",
+    "recurrent": "lstm gru rnn_tanh rnn_relu",
+    "pool": "max_pool1d max_pool2d max_pool2d_with_indices avg_pool1d avg_pool2d",
+    "adaptive_pool": "_adaptive_avg_pool2d adaptive_max_pool2d",
+    "reduction": """mean sum amax amin max min prod var std var_mean std_mean linalg_vector_norm
+        norm logsumexp argmax argmin any all""",
+    "batch_norm": "native_batch_norm _native_batch_norm_legit_no_training _batch_norm_no_update",
+    "whole_tensor": """_softmax _log_softmax _safe_softmax native_layer_norm native_group_norm
+        _fused_rms_norm upsample_nearest1d upsample_nearest2d _upsample_nearest_exact2d
+        upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d
+        _upsample_bicubic2d_aa embedding index_select index gather scatter index_put masked_scatter
+        cumsum sort topk""",
+    "gated": "glu",
+    "add": "add sub",
+    "elementwise": """rsub mul div maximum minimum where lerp addcmul addcdiv atan2 remainder fmod
+        masked_fill eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or
+        bitwise_xor""",
+    "activation": """relu leaky_relu prelu _prelu_kernel hardtanh clamp clamp_min clamp_max sigmoid
+        log_sigmoid_forward hardsigmoid hardswish silu mish tanh elu celu gelu erf softplus
+        hardshrink softshrink threshold sqrt rsqrt exp exp2 expm1 log log2 log1p sin cos neg abs
+        sgn sign reciprocal pow square floor ceil round trunc logical_not bitwise_not isnan isinf
+        _to_copy to""",
+    "address": """view _unsafe_view reshape _reshape_alias view_as transpose permute t squeeze
+        unsqueeze expand repeat flatten unflatten cat stack split split_with_sizes chunk unbind
+        slice select narrow diagonal clone detach alias contiguous copy lift_fresh native_dropout
+        dropout constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
+        replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle roll
+        flip unfold as_strided tril triu fill zero""",
+    "constant": """empty_like zeros_like ones_like full_like rand_like randn_like new_empty
+        new_zeros new_ones new_full""",
+}
+_OPERATORS: Final = {name: operator for operator, names in _NAMES.items() for name in names.split()}
+
+Way = Literal["export", "watch"]
+"""How the operators of a module are found."""
 
 
-def module_workload(module: nn.Module, *example: Tensor, skip: Collection[str] = ()) -> Workload:
+def module_workload(
+    module: nn.Module, *example: torch.Tensor, skip: Collection[str] = (), way: Way | None = None
+) -> Workload:
     """The layers of a module, in the order in which they run.
 
-    The module runs once, in evaluation mode, and is left as it was.
+    The module is in evaluation mode while it is read, and is left as it was.
 
     Args:
         module: anything that can be called with the example.
         example: tensors of the shapes and types that the network gets, batch included.
         skip: operators without a cost of their own (as ATen names them), passed through as if free.
+        way: `export` computes nothing; `watch` runs the module once and starts sooner. Where none
+            is stated, `watch` for a module that cannot be exported.
 
     Raises:
-        EncodingError: an operator that has no cost (named), or a convolution that is no layer of ours.
+        EncodingError: an operator that has no cost (named), or a convolution that is no layer of
+        ours.
     """
-    with _watched(module) as stack, sdpa_kernel(SDPBackend.MATH), _Recorder(stack) as recorder:
-        module(*example)
-    return _Reader(recorder.operations, example, skip).read()
+    with _evaluation_mode(module):
+        program = None if way == "watch" else _exported(module, example, required=way == "export")
+        recorder = _watch(module, example) if program is None else _play(program, example)
+    return build_workload(recorder.operations, recorder.inputs, skip=skip)
 
 
 @contextmanager
-def _watched(module: nn.Module) -> Iterator[list[str]]:
-    """The names of the modules that are running, outermost first; evaluation mode while it lasts."""
-    stack: list[str] = []
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and attention as the products that it is: fused kernels would hide them."""
     modes = {part: part.training for part in module.modules()}
-    hooks = []
-    for name, part in module.named_modules():
-        hooks.append(part.register_forward_pre_hook(lambda *_, name=name: stack.append(name)))
-        hooks.append(part.register_forward_hook(lambda *_: stack.pop() and None, always_call=True))
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         module.eval()
-        yield stack
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        torch.backends.mha.set_fastpath_enabled(fast)
         for part, mode in modes.items():
             part.training = mode
 
 
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    """One call of an ATen operator. Tensors are kept, so that no two storages ever have one address."""
+def _exported(
+    module: nn.Module, example: Sequence[torch.Tensor], *, required: bool
+) -> fx.GraphModule | None:
+    """The module as a graph; None where it cannot be exported and need not be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(module, tuple(example)).module(check_guards=False)
+        except Exception:
+            # Export raises errors of a dozen types, and the module's own. What is wrong with the
+            # module itself is raised again when it runs.
+            if required:
+                raise
+            return None
 
-    name: str
-    place: str
-    """The module that called it."""
-    given: tuple[Any, ...]
-    results: tuple[Tensor, ...]
 
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All tensors among the arguments, lists of them opened."""
-        return tuple(leaf for leaf in tree_leaves(self.given) if isinstance(leaf, Tensor))
+def _play(graph: fx.GraphModule, example: Sequence[torch.Tensor]) -> _Recorder:
+    """Runs an exported graph on tensors without data."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    tensors = [fake.from_tensor(tensor) for tensor in example]
+    recorder = _Recorder(tensors)
+    with fake, recorder:
+        _Player(graph, recorder).run(*tensors)
+    return recorder
+
+
+def _watch(module: nn.Module, example: Sequence[torch.Tensor]) -> _Recorder:
+    """Runs the module itself; hooks say which part is running."""
+    recorder = _Recorder(example)
+    hooks = []
+    for name, part in module.named_modules():
+        enter = functools.partial(_enter, recorder, name)
+        leave = functools.partial(_leave, recorder)
+        hooks.append(part.register_forward_pre_hook(enter))
+        hooks.append(part.register_forward_hook(leave, always_call=True))
+    try:
+        with recorder, _RecurrentCalls(recorder):
+            module(*example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return recorder
+
+
+def _enter(recorder: _Recorder, name: str, *_: Any) -> None:
+    recorder.places.append(name)
+
+
+def _leave(recorder: _Recorder, *_: Any) -> None:
+    recorder.places.pop()
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, stack: Sequence[str]) -> None:
+    """Writes down every ATen operator that runs."""
+
+    def __init__(self, example: Sequence[torch.Tensor]) -> None:
         super().__init__()
-        self.stack, self.operations = stack, list[_Operation]()
+        self.inputs = [_described(tensor) for tensor in example]
+        self.operations: list[Operation] = []
+        self.places = [""]
+        """The modules that are running, outermost first."""
+        self.quiet = False
+        self.kept: list[Any] = list(example)
+        """All tensors, so that no two storages ever have one address."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        results = tuple(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
-        # An operator in place ends in an underscore, and is the same work.
-        name = func.overloadpacket.__name__
-        name = name.rstrip("_") if not name.startswith("__") else name
-        self.operations.append(
-            _Operation(name, self.stack[-1] if self.stack else "", tuple(args), results)
-        )
+        # What returns no tensor and writes none (asking for a device, or one number) moves no data.
+        if not self.quiet and (_tensors(result) or func._schema.is_mutable):
+            name = func.overloadpacket.__name__
+            # An operator in place ends in an underscore, and is the same work.
+            self.record(name if name.startswith("__") else name.rstrip("_"), args, kwargs, result)
         return result
 
-
-class _Reader:
-    """Turns operations into layers; `sources` says which layers a storage was last written by."""
-
-    def __init__(
-        self, operations: Sequence[_Operation], example: Sequence[Tensor], skip: Collection[str]
-    ) -> None:
-        self.operations, self.example, self.skip = operations, example, set(skip)
-        self.sources: dict[int, tuple[str, ...]] = {
-            _storage(tensor): (NETWORK_INPUT,) for tensor in example
-        }
-        self.layers: dict[str, Layer] = {}
-        self.fresh: dict[int, Layer] = {}
-        """The layer whose very result a storage holds, nothing done to it since."""
-        self.makers: dict[str, Callable[[_Operation], None]] = {"convolution": self._convolution}
-        self.makers |= dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "linear"), self._product)
-        self.makers |= dict.fromkeys(
-            ("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "avg_pool1d", "avg_pool2d"),
-            self._pool,
-        )
-        self.makers |= dict.fromkeys(
-            ("_adaptive_avg_pool2d", "adaptive_max_pool2d"), self._adaptive_pool
-        )
-        self.makers |= dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min"), self._reduction)
-
-    def read(self) -> Workload:
-        """Every operation that works on data."""
-        for operation in self.operations:
-            moving = [tensor for tensor in operation.tensors if _storage(tensor) in self.sources]
-            if moving and operation.name not in _CONSTANT:
-                self._read(operation, moving)
-        if not self.layers:
-            raise EncodingError("the module runs no layer that costs anything.")
-        first = self.example[0]
-        return Workload(
-            tuple(self.layers.values()),
-            sum(tensor.numel() for tensor in self.example),
-            8 * first.element_size(),
-        )
-
-    def _read(self, operation: _Operation, moving: Sequence[Tensor]) -> None:
-        name = operation.name
-        if name in self.makers:
-            self.makers[name](operation)
-        elif (
-            name in _WHOLE_TENSOR
-            or (name in _ELEMENTWISE and len(moving) > 1)
-            or (name in _NORMS and not self._folds(moving[0]))
-        ):
-            self._elementwise(operation, moving)
-        elif name in _NORMS:
-            # Folded, it leaves one addend an output channel, whatever else comes of it.
-            layer = self.fresh[_storage(moving[0])]
-            self.layers[layer.name] = replace(layer, bias=True)
-            self._write(operation, (layer.name,), None)
-        elif name in _ELEMENTWISE | _FREE | self.skip:
-            came_from = tuple(
-                dict.fromkeys(
-                    source for tensor in moving for source in self.sources[_storage(tensor)]
-                )
+    def record(self, name: str, args: Sequence[Any], kwargs: Any, result: Any) -> None:
+        """Adds one call of an operator."""
+        place = self.places[-1]
+        base = ".".join(filter(None, (place, name)))
+        operator = _OPERATORS.get(name)
+        results = [tensor for tensor in _tensors(result) if tensor.numel()]
+        if operator == "product" and name.startswith(("addm", "badd")):
+            args = [*args[1:3], args[0], *args[3:]]
+        read = _tensors((args, kwargs or {}))
+        inputs = [_described(tensor) for tensor in read]
+        if operator == "product" and read[1].dim() == 3 and read[1].stride(0) == 0:
+            # One matrix expanded over a batch is one set of weights.
+            inputs[1] = _described(read[1][0])
+        self.kept += (read, results)
+        self.operations.append(
+            Operation(
+                operator,
+                name,
+                place or base,
+                base,
+                f"in module {place!r}",
+                tuple(inputs),
+                tuple(_described(tensor) for tensor in results),
+                _attributes_of(operator, name, args),
             )
-            self._write(operation, came_from, None)
-        else:
-            raise EncodingError(
-                f"operator {name!r} (in module {operation.place!r}) has no cost in this model."
-                f" To pass it through as free: skip={{{name!r}}}."
-            )
-
-    def _folds(self, tensor: Tensor) -> bool:
-        """Whether a BatchNorm becomes part of the weighted layer before it: nothing else reads that layer's result."""
-        key = _storage(tensor)
-        readers = sum(
-            any(_storage(read) == key for read in operation.tensors)
-            for operation in self.operations
-        )
-        return key in self.fresh and self.fresh[key].weighted and readers == 1
-
-    def _write(self, operation: _Operation, sources: tuple[str, ...], layer: Layer | None) -> None:
-        for key in {_storage(result) for result in operation.results if result.numel()}:
-            self.sources[key] = sources
-            if layer is not None:
-                self.fresh[key] = layer
-            else:
-                self.fresh.pop(key, None)
-
-    def _add(
-        self, operation: _Operation, kind: Kind, moving: Sequence[Tensor], **sizes: Any
-    ) -> None:
-        name = self._free_name(operation)
-        sources = [
-            self.sources[_storage(tensor)] for tensor in moving if _storage(tensor) in self.sources
-        ]
-        if kind == "elementwise":
-            inputs = tuple(source[0] for source in sources)
-        else:
-            inputs = tuple(dict.fromkeys(name for source in sources for name in source))
-        bits = 8 * operation.results[0].element_size()
-        layer = self.layers[name] = Layer(name, kind, inputs, bits=bits, **sizes)
-        self._write(operation, (name,), layer)
-
-    def _free_name(self, operation: _Operation) -> str:
-        """The module's name; where it runs several layers, the operator's with it, and a number from the second on."""
-        base = ".".join(filter(None, (operation.place, operation.name)))
-        names = itertools.chain(
-            (operation.place or base, base), (f"{base}{number}" for number in itertools.count(2))
-        )
-        return next(name for name in names if name not in self.layers and name != NETWORK_INPUT)
-
-    def _convolution(self, operation: _Operation) -> None:
-        image, weight, bias, stride, _, dilation, transposed, _, groups = operation.given
-        if transposed:
-            raise EncodingError(
-                f"module {operation.place!r}: transposed convolutions are no layer of this model."
-            )
-        windows = _windows(operation, weight.shape[2:], stride, dilation)
-        channels = {
-            "N": image.shape[0],
-            "G": groups,
-            "K": weight.shape[0] // groups,
-            "C": weight.shape[1],
-        }
-        self._add(operation, "conv", [image], **channels, **windows, bias=bias is not None)
-
-    def _product(self, operation: _Operation) -> None:
-        bias = operation.name in ("addmm", "baddbmm") or (
-            operation.name == "linear" and len(operation.given) > 2
-        )
-        first = 1 if operation.name in ("addmm", "baddbmm") else 0
-        left, right = operation.given[first], operation.given[first + 1]
-        result = operation.results[0]
-        groups = result.shape[0] if operation.name in ("bmm", "baddbmm") else 1
-        rows = math.prod(result.shape[:-1]) // groups
-        self._add(
-            operation,
-            "matmul",
-            [left, right],
-            N=rows,
-            G=groups,
-            K=result.shape[-1],
-            C=left.shape[-1],
-            bias=bias,
-        )
-
-    def _pool(self, operation: _Operation) -> None:
-        image, kernel, *rest = operation.given
-        dilation = rest[2] if operation.name.startswith("max") and len(rest) > 2 else 1
-        windows = _windows(
-            operation, _listed(kernel), rest[0] if rest and rest[0] else kernel, dilation
-        )
-        self._add(operation, "pool", [image], N=image.shape[0], G=image.shape[1], **windows)
-
-    def _adaptive_pool(self, operation: _Operation) -> None:
-        image, result = operation.given[0], operation.results[0]
-        step = [
-            -(-before // after)
-            for before, after in zip(image.shape[2:], result.shape[2:], strict=True)
-        ]
-        self._add(
-            operation,
-            "pool",
-            [image],
-            N=image.shape[0],
-            G=image.shape[1],
-            **_windows(operation, step, step, 1),
-        )
-
-    def _reduction(self, operation: _Operation) -> None:
-        image, result = operation.given[0], operation.results[0]
-        if image.dim() == 4 and result.numel() == image.shape[0] * image.shape[1]:
-            self._add(
-                operation,
-                "pool",
-                [image],
-                N=image.shape[0],
-                G=image.shape[1],
-                R=image.shape[2],
-                S=image.shape[3],
-            )
-        else:
-            self._add(
-                operation, "pool", [image], G=result.numel(), R=image.numel() // result.numel()
-            )
-
-    def _elementwise(self, operation: _Operation, moving: Sequence[Tensor]) -> None:
-        batch, channels, *spatial = (*operation.results[0].shape, 1, 1, 1)
-        self._add(
-            operation,
-            "elementwise",
-            moving,
-            N=batch,
-            G=channels,
-            P=spatial[0],
-            Q=math.prod(spatial[1:]),
         )
 
 
-def _storage(tensor: Tensor) -> int:
+class _RecurrentCalls(TorchFunctionMode):
+    """Recurrent layers as one call each: ATen takes them apart, differently on every machine."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if _OPERATORS.get(name) != "recurrent":
+            return func(*args, **(kwargs or {}))
+        return _record_recurrent(self.recorder, name, func, args, kwargs or {})
+
+
+class _Player(fx.Interpreter):
+    """Runs the nodes of an exported graph, each in the name of its module."""
+
+    def __init__(self, graph: fx.GraphModule, recorder: _Recorder) -> None:
+        super().__init__(graph)
+        self.recorder = recorder
+
+    def run_node(self, n: fx.Node) -> Any:
+        """As the interpreter does, with the module's name at hand."""
+        stack = n.meta.get("nn_module_stack") or {"": ("", None)}
+        path = list(stack.values())[-1][0]
+        # A module that is called again has a number behind its name.
+        self.recorder.places.append(re.sub(r"@\d+$", "", path))
+        try:
+            return super().run_node(n)
+        finally:
+            self.recorder.places.pop()
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Recurrent layers stay one call, as in `_RecurrentCalls`."""
+        name = getattr(getattr(target, "overloadpacket", None), "__name__", "")
+        if _OPERATORS.get(name) == "recurrent":
+            return _record_recurrent(self.recorder, name, target, args, kwargs)
+        return super().call_function(target, args, kwargs)
+
+
+def _record_recurrent(recorder: _Recorder, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    recorder.quiet = True
+    try:
+        result = func(*args, **kwargs)
+    finally:
+        recorder.quiet = False
+    recorder.record(name, args, kwargs, result)
+    return result
+
+
+def _attributes_of(operator: Operator | None, name: str, args: Sequence[Any]) -> dict[str, Any]:
+    """What the rule of the operator asks for, from its arguments as ATen orders them."""
+    match operator:
+        case "convolution":
+            _, weight, bias, strides, _, dilations, transposed, _, groups = args
+            dims = weight.dim() - 2
+            return {
+                "strides": _per_dim(strides, dims),
+                "dilations": _per_dim(dilations, dims),
+                "transposed": transposed,
+                "groups": groups,
+                "bias": bias is not None,
+            }
+        case "product":
+            with_bias = name.startswith(("addm", "badd")) or (name == "linear" and len(args) > 2)
+            return {"transpose_right": name == "linear", "bias": with_bias}
+        case "pool":
+            _, kernel, *rest = args
+            dims = int(re.search(r"(\d)d", name)[1])  # type: ignore[index]
+            dilations = rest[2] if name.startswith("max") and len(rest) > 2 else 1
+            return {
+                "kernel": _per_dim(kernel, dims),
+                "strides": _per_dim(rest[0] if rest and rest[0] else kernel, dims),
+                "dilations": _per_dim(dilations, dims),
+            }
+        case "recurrent":
+            return _recurrent_sizes(args)
+    return {}
+
+
+def _recurrent_sizes(args: Sequence[Any]) -> dict[str, Any]:
+    """The cells from their weights: (gates x hidden, features), (gates x hidden, state), with a
+    projection (state, hidden).
+
+    The arguments are (input, states, weights, biases?, layers, dropout, training, bidirectional,
+    ...); packed sequences have their batch sizes after the input.
+    """
+    first = 2 if isinstance(args[3], bool) else 3
+    weights, bias, depth = args[first : first + 3]
+    directions = 1 + bool(args[first + 5])
+    each = len(weights) // (depth * directions)
+    projected = each - 2 * bias == 3
+    cells = []
+    for start in range(0, len(weights), each):
+        (gates, features), (_, state) = weights[start].shape, weights[start + 1].shape
+        hidden = weights[start + each - 1].shape[1] if projected else state
+        cells.append((gates, features, state, hidden))
+    by_layer = [cells[at : at + directions] for at in range(0, len(cells), directions)]
+    return {"rows": math.prod(args[0].shape[:-1]), "bias": bias, "cells": by_layer}
+
+
+def _per_dim(value: Any, dims: int) -> list[int]:
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return values * (dims // len(values))
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _described(tensor: torch.Tensor) -> Tensor:
     # Views and operators in place share the storage, so data keep their sources through them.
-    return tensor.untyped_storage().data_ptr()
-
-
-def _listed(value: Any) -> list[int]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _windows(
-    operation: _Operation, kernel: Sequence[int], stride: Any, dilation: Any
-) -> dict[str, int]:
-    """Output and kernel sizes, stride and dilation; one-dimensional windows get columns of 1."""
-    spatial = operation.results[0].shape[2:]
-    if not 1 <= len(spatial) <= 2:
-        raise EncodingError(
-            f"module {operation.place!r}: one or two spatial sizes are layers of this model, received {len(spatial)}."
-        )
-    kernel = [*kernel] * (len(spatial) // len(kernel))
-    sizes = dict(zip(("P", "Q"), spatial, strict=False)) | dict(
-        zip(("R", "S"), kernel, strict=False)
-    )
-    for key, value, extents in (("stride", stride, spatial), ("dilation", dilation, kernel)):
-        values = _listed(value) * (len(spatial) // len(_listed(value)))
-        # Along a size of 1 the step is never taken.
-        used = {step for step, extent in zip(values, extents, strict=True) if extent > 1} or {1}
-        if len(used) > 1:
-            raise EncodingError(
-                f"module {operation.place!r}: rows and columns have one {key}, received {values}."
-            )
-        sizes[key] = used.pop()
-    return sizes
+    view = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+    key = tensor.untyped_storage()._cdata
+    return Tensor(key, tuple(tensor.shape), 8 * tensor.element_size(), view)

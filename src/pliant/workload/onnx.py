@@ -1,91 +1,62 @@
-"""Which layers does an ONNX file hold? Shapes inferred, BatchNorm and activations folded, unknown operators named.
+"""Which layers does an ONNX file hold? The rules are those of `pliant.workload.operators`.
 
-Weights are not looked at, only their shapes. What a chip does for free (reshaping, activations, adding a constant) is
-passed through; what it has to move data for becomes a layer.
+The nodes are walked once, in order. What is computed from constants and from the shapes of tensors
+(Shape, Gather, Concat, Range, ... as exporters write them around a Reshape) is computed here
+first, by ONNX's reference implementation, so that the shapes that depend on it can be inferred.
+Weights are not looked at, only their shapes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import shape_inference
+from onnx import helper, inliner, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
 
 from pliant.errors import DamagedFileError, EncodingError
-from pliant.workload import NETWORK_INPUT, Layer, Workload
+from pliant.workload.layer import Workload
+from pliant.workload.operators import Operation, Operator, Tensor, build_workload
 
-_FREE: Final = frozenset(
-    [
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "Clip",
-        "Sigmoid",
-        "HardSigmoid",
-        "HardSwish",
-        "Swish",
-        "Mish",
-        "Tanh",
-        "Elu",
-        "Selu",
-        "Gelu",
-        "Erf",
-        "Softplus",
-        "Sqrt",
-        "Exp",
-        "Neg",
-        "Abs",
-        "Reciprocal",
-        "Pow",
-        "Flatten",
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Identity",
-        "Dropout",
-        "Cast",
-        "Pad",
-        "Concat",
-        "Split",
-        "Slice",
-        "Expand",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DepthToSpace",
-        "SpaceToDepth",
-    ]
-)
-"""Folded into the layer before, or only a change of addresses."""
-_CONSTANT: Final = frozenset(["Shape", "Size", "Constant", "ConstantOfShape", "Range"])
-"""Their outputs depend on shapes alone."""
-_ELEMENTWISE: Final = frozenset(
-    ["Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Where", "BatchNormalization"]
-)
-_WHOLE_TENSOR: Final = frozenset(
-    [
-        "Softmax",
-        "LogSoftmax",
-        "LRN",
-        "LayerNormalization",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "Resize",
-        "Upsample",
-        "Gather",
-    ]
-)
+_NAMES: Final[dict[Operator, str]] = {
+    "convolution": "Conv ConvTranspose",
+    "product": "Gemm MatMul",
+    "einsum": "Einsum",
+    "attention": "Attention",
+    "recurrent": "LSTM GRU RNN",
+    "pool": "MaxPool AveragePool LpPool",
+    "global_pool": "GlobalAveragePool GlobalMaxPool GlobalLpPool",
+    "reduction": """ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2
+        ReduceSumSquare ReduceLogSum ReduceLogSumExp ArgMax ArgMin""",
+    "batch_norm": "BatchNormalization",
+    "whole_tensor": """Softmax LogSoftmax Hardmax LRN LayerNormalization RMSNormalization
+        GroupNormalization InstanceNormalization MeanVarianceNormalization LpNormalization Resize
+        Upsample Gather GatherElements GatherND ScatterElements ScatterND CumSum TopK""",
+    "add": "Add Sub",
+    "elementwise": """Mul Div Max Min Sum Mean Where Mod And Or Xor Equal Greater GreaterOrEqual
+        Less LessOrEqual""",
+    "activation": """Relu LeakyRelu PRelu ThresholdedRelu Clip Sigmoid HardSigmoid HardSwish Swish
+        Mish Tanh Elu Selu Celu Gelu Erf Softplus Softsign Shrink Sqrt Exp Log Sin Cos Neg Abs Sign
+        Reciprocal Pow Floor Ceil Round Not IsNaN IsInf Cast CastLike QuantizeLinear
+        DequantizeLinear""",
+    "address": """Flatten Reshape Transpose Squeeze Unsqueeze Identity Dropout Pad Concat Split
+        Slice Expand Tile Trilu DepthToSpace SpaceToDepth""",
+    "constant": "Shape Size EyeLike",
+}
+_OPERATORS: Final = {name: operator for operator, names in _NAMES.items() for name in names.split()}
 _BITS: Final[dict[int, int]] = {
     onnx.TensorProto.FLOAT16: 16,
     onnx.TensorProto.BFLOAT16: 16,
     onnx.TensorProto.INT8: 8,
     onnx.TensorProto.UINT8: 8,
 }
+_LARGEST_CONSTANT: Final = 2**16
+"""Elements up to which constants are computed: enough for shapes, indices and most masks."""
 
 
 def onnx_workload(
@@ -100,17 +71,19 @@ def onnx_workload(
 
     Raises:
         DamagedFileError: no ONNX model.
-        EncodingError: an operator that has no cost, a size that is not a number, or a convolution that is no layer of ours.
+        EncodingError: an operator that has no cost, a size that is not a number, or a convolution
+        that is no layer of ours.
     """
     try:
         model = onnx.load(str(path), load_external_data=False)
+        if model.functions:
+            model = inliner.inline_local_functions(model)
         _set_sizes(model, sizes or {})
-        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        return _Reader(model, skip).read()
     except OSError as error:
         raise DamagedFileError(f"the ONNX file {path} cannot be read: {error.strerror}.") from error
     except (DecodeError, shape_inference.InferenceError) as error:
         raise DamagedFileError(f"{path} is no valid ONNX model: {error}.") from error
-    return _Reader(inferred, skip).read()
 
 
 def _set_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
@@ -122,222 +95,192 @@ def _set_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
             if value.name not in constants and dim.dim_value < 1:
                 name = dim.dim_param or f"dimension {index}"
                 raise EncodingError(
-                    f"input {value.name!r}: every size is a number, {name!r} is open. State it, for example sizes={{{name!r}: 1}}"
+                    f"input {value.name!r}: every size is a number, {name!r} is open."
+                    f" State it, for example sizes={{{name!r}: 1}}"
                     f" (on the command line: --size {name}=1), or export with fixed shapes."
                 )
-    if sizes:
-        # Shapes stored inside the file may still hold the open sizes; they are inferred anew.
-        del model.graph.value_info[:]
-        for value in model.graph.output:
-            for dim in value.type.tensor_type.shape.dim:
-                if dim.dim_param in sizes:
-                    dim.dim_value = sizes[dim.dim_param]
 
 
 class _Reader:
-    """Walks the nodes in order; `sources` says which layers a tensor comes from."""
+    """Walks the nodes in order; `types` says what is known of each tensor, `values` what constants
+    hold."""
 
     def __init__(self, model: onnx.ModelProto, skip: Collection[str]) -> None:
-        graph = model.graph
-        self.graph, self.skip = graph, set(skip)
-        self.shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-        self.types: dict[str, int] = {}
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            if value.type.HasField("tensor_type"):
-                self.shapes.setdefault(
-                    value.name, tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-                )
-                self.types[value.name] = value.type.tensor_type.elem_type
-        constants = {tensor.name for tensor in graph.initializer}
-        self.inputs = [value.name for value in graph.input if value.name not in constants]
-        self.sources: dict[str, tuple[str, ...]] = dict.fromkeys(self.inputs, (NETWORK_INPUT,))
-        self.layers: list[Layer] = []
-        self.made: dict[str, Layer] = {}
-        """The layer whose very result a tensor is."""
-        self.makers: dict[str, Callable[[Any, str], None]] = {
-            "Conv": self._conv,
-            "Gemm": self._product,
-            "MatMul": self._product,
+        self.graph, self.skip = model.graph, frozenset(skip)
+        self.opsets, self.ir_version = list(model.opset_import), model.ir_version
+        self.types: dict[str, onnx.TypeProto] = {}
+        self.declared = {
+            value.name: value.type for value in (*model.graph.value_info, *model.graph.output)
         }
-        self.makers |= {"MaxPool": self._pool, "AveragePool": self._pool, "LpPool": self._pool}
-        self.makers |= {"GlobalAveragePool": self._global_pool, "GlobalMaxPool": self._global_pool}
-        self.makers |= {
-            "ReduceMean": self._reduce,
-            "ReduceSum": self._reduce,
-            "ReduceMax": self._reduce,
-        }
+        """What the file says of tensors; asked where nothing can be inferred."""
+        self.values: dict[str, np.ndarray] = {}
+        """Constants that are small enough to be computed with."""
+        self.moving: set[str] = set()
+        """Names of tensors that depend on the values of the input."""
+        for tensor in self.graph.initializer:
+            self._add_constant(tensor.name, tensor)
+        self.inputs = [value for value in self.graph.input if value.name not in self.types]
+        for value in self.inputs:
+            self.types[value.name] = value.type
+            self.moving.add(value.name)
 
     def read(self) -> Workload:
         """Every node on the way from the input to the output."""
+        operations = []
         for node in self.graph.node:
-            moving = [name for name in node.input if name in self.sources]
-            if moving and node.op_type not in _CONSTANT:
-                self._read_node(node, moving)
-        if not self.layers:
-            raise EncodingError("the ONNX model has no layer that costs anything.")
-        elements = sum(math.prod(self._shape(name)) for name in self.inputs)
-        bits = _BITS.get(self.types.get(self.inputs[0], 0), 32)
-        return Workload(tuple(self.layers), elements, bits)
+            if not any(name in self.moving for name in node.input):
+                self._infer(node)
+                self._compute(node)
+            elif node.op_type == "Shape" and self._shape_is_known(node.input[0]):
+                self._infer(node)
+                self._compute_shape(node)
+            else:
+                operations.append(self._operation(node))
+                if operations[-1].operator is None and node.op_type not in self.skip:
+                    break  # The rules refuse it; the shapes behind it are not known.
+        inputs = [self._tensor(value.name) for value in self.inputs]
+        hint = "skip={{{0!r}}} (on the command line: --skip {0})"
+        return build_workload(operations, inputs, skip=self.skip, hint=hint)
 
-    def _read_node(self, node: Any, moving: Sequence[str]) -> None:
-        operator = node.op_type
+    # What is known of tensors.
+
+    def _add_constant(self, name: str, tensor: onnx.TensorProto) -> None:
+        self.types[name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+        stored_here = tensor.data_location != onnx.TensorProto.EXTERNAL
+        if stored_here and math.prod(tensor.dims) <= _LARGEST_CONSTANT:
+            self.values[name] = numpy_helper.to_array(tensor)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """The sizes of a tensor, 0 where one is not known."""
+        kind = self.types.get(name)
+        if kind is None or not kind.tensor_type.HasField("shape"):
+            return (0,)
+        return tuple(dim.dim_value for dim in kind.tensor_type.shape.dim)
+
+    def _shape_is_known(self, name: str) -> bool:
+        return min(self._shape(name), default=1) > 0
+
+    def _tensor(self, name: str) -> Tensor:
+        kind = self.types.get(name)
+        bits = 32 if kind is None else _BITS.get(kind.tensor_type.elem_type, 32)
+        return Tensor(name, self._shape(name), bits)
+
+    def _model_of(self, node: onnx.NodeProto) -> onnx.ModelProto:
+        """The node alone, its small constants with it, since shapes may depend on their values."""
+        names = [name for name in dict.fromkeys(node.input) if name]
+        graph = helper.make_graph(
+            [node],
+            "node",
+            [
+                helper.make_value_info(name, self.types[name])
+                for name in names
+                if name in self.types
+            ],
+            [onnx.ValueInfoProto(name=name) for name in node.output if name],
+            [
+                numpy_helper.from_array(self.values[name], name)
+                for name in names
+                if name in self.values
+            ],
+        )
+        return helper.make_model(graph, opset_imports=self.opsets, ir_version=self.ir_version)
+
+    def _infer(self, node: onnx.NodeProto) -> None:
+        """What the outputs are, from the types of the inputs and the values of constants."""
+        inferred = shape_inference.infer_shapes(
+            self._model_of(node), strict_mode=True, data_prop=True
+        )
+        for value in inferred.graph.output:
+            if value.type.HasField("tensor_type"):
+                self.types[value.name] = value.type
+            if not self._shape_is_known(value.name) and value.name in self.declared:
+                self.types[value.name] = self.declared[value.name]
+
+    # What is computed here: constants, and what depends on shapes alone.
+
+    def _compute(self, node: onnx.NodeProto) -> None:
+        """The values of a node whose inputs are constants; left open where one is too large to be
+        looked at."""
+        named = [name for name in node.input if name]
+        small = all(
+            0 <= math.prod(self._shape(name)) <= _LARGEST_CONSTANT for name in node.output if name
+        )
+        if all(name in self.values for name in named) and small and node.op_type not in _RANDOM:
+            model = self._model_of(node)
+            del model.graph.input[:]
+            results = ReferenceEvaluator(model).run(None, {})
+            for name, value in zip(filter(None, node.output), results, strict=True):
+                array = np.asarray(value)
+                self._add_constant(name, numpy_helper.from_array(array, name))
+
+    def _compute_shape(self, node: onnx.NodeProto) -> None:
+        shape = self._shape(node.input[0])
+        bounds = _attributes(node)
+        part = shape[bounds.get("start", 0) : bounds.get("end", len(shape))]
+        self.values[node.output[0]] = np.array(part, np.int64)
+
+    # What costs something, in the words of the rules.
+
+    def _operation(self, node: onnx.NodeProto) -> Operation:
         name = node.name or node.output[0]
-        came_from = tuple(
-            dict.fromkeys(source for tensor in moving for source in self.sources[tensor])
-        )
-        if operator in self.makers:
-            self.makers[operator](node, name)
-        elif operator in _WHOLE_TENSOR or (
-            operator in _ELEMENTWISE and not self._folds(node, moving)
-        ):
-            self._elementwise(node, name, moving)
-        elif operator in _ELEMENTWISE or operator in _FREE or operator in self.skip:
-            if operator == "BatchNormalization":
-                self._fold(self.made[moving[0]])
-            for output in node.output:
-                self.sources[output] = came_from
-        else:
-            raise EncodingError(
-                f"operator {operator!r} (node {name!r}) has no cost in this model. To pass it through as free: skip={{{operator!r}}}"
-                f" (on the command line: --skip {operator})."
-            )
+        operator = _OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if operator is not None:
+            self._infer(node)
+        elif node.op_type in self.skip:
+            self.types |= {out: self.types[self._first_moving(node)] for out in node.output}
+        self.moving |= set(node.output)
+        inputs = tuple(self._tensor(tensor) for tensor in node.input if tensor)
+        outputs = tuple(self._tensor(tensor) for tensor in node.output if tensor)
+        if node.op_type == "Gather" and self._is_one_index(node):
+            operator = "address"
+        attributes = self._attributes_of(node, operator)
+        place = f"node {name!r}"
+        return Operation(operator, node.op_type, name, name, place, inputs, outputs, attributes)
 
-    def _folds(self, node: Any, moving: Sequence[str]) -> bool:
-        """Whether an element-wise node becomes part of the layer before: one moving input that a weighted layer makes for it alone."""
-        if len(moving) > 1:
-            return False
-        if node.op_type != "BatchNormalization":
-            return True
-        readers = sum(moving[0] in other.input for other in self.graph.node)
-        return moving[0] in self.made and self.made[moving[0]].weighted and readers == 1
+    def _first_moving(self, node: onnx.NodeProto) -> str:
+        return next(name for name in node.input if name in self.moving)
 
-    def _fold(self, layer: Layer) -> None:
-        # A folded BatchNorm leaves one addend an output channel.
-        place = next(index for index, made in enumerate(self.layers) if made.name == layer.name)
-        self.layers[place] = replace(layer, bias=True)
+    def _is_one_index(self, node: onnx.NodeProto) -> bool:
+        """Whether one row of a tensor is chosen, as `x[:, 0]` is exported."""
+        return node.input[1] in self.values and self.values[node.input[1]].size == 1
 
-    def _add(
-        self, node: Any, layer_name: str, kind: Any, moving: Sequence[str], **sizes: Any
-    ) -> None:
-        if kind == "elementwise":
-            inputs = tuple(self.sources[tensor][0] for tensor in moving)
-        else:
-            inputs = tuple(
-                dict.fromkeys(source for tensor in moving for source in self.sources[tensor])
-            )
-        bits = _BITS.get(self.types.get(node.output[0], 0), 32)
-        self.layers.append(Layer(layer_name, kind, inputs, bits=bits, **sizes))
-        for output in node.output:
-            self.sources[output], self.made[output] = (layer_name,), self.layers[-1]
+    def _attributes_of(self, node: onnx.NodeProto, operator: Operator | None) -> dict[str, Any]:
+        given = _attributes(node)
+        ones = [1] * max(len(self._shape(node.output[0])) - 2, 1)
+        windows = {key: given.get(key, ones) for key in ("strides", "dilations")}
+        match operator:
+            case "convolution":
+                windows |= {"transposed": node.op_type == "ConvTranspose"}
+                bias = len(node.input) > 2
+                return windows | {"groups": given.get("group", 1), "bias": bias}
+            case "pool":
+                return windows | {"kernel": given["kernel_shape"]}
+            case "product":
+                left, right = (bool(given.get(key, 0)) for key in ("transA", "transB"))
+                bias = node.op_type == "Gemm" and len(node.input) > 2
+                return {"transpose_left": left, "transpose_right": right, "bias": bias}
+            case "einsum":
+                return {"equation": given["equation"].decode()}
+            case "attention":
+                of_keys = given.get("kv_num_heads", 0)
+                return {"heads": (given.get("q_num_heads", 0), of_keys, of_keys)}
+            case "recurrent":
+                return self._recurrent_sizes(node)
+        return {}
 
-    def _shape(self, tensor: str) -> tuple[int, ...]:
-        shape = self.shapes.get(tensor)
-        if shape is None or min(shape, default=1) < 1:
-            raise EncodingError(
-                f"tensor {tensor!r}: every size is a number, received {shape}. Export with fixed shapes, or state open sizes."
-            )
-        return shape
-
-    def _windows(self, node: Any, name: str, kernel: Sequence[int]) -> dict[str, int]:
-        """Output and kernel sizes, stride and dilation of a convolution or pooling; one-dimensional ones get columns of 1."""
-        attributes = _attributes(node)
-        spatial = self._shape(node.output[0])[2:]
-        if not 1 <= len(spatial) <= 2:
-            raise EncodingError(
-                f"{node.op_type} {name!r}: one or two spatial sizes are layers of this model, received {len(spatial)}."
-            )
-        sizes = dict(zip(("P", "Q"), spatial, strict=False)) | dict(
-            zip(("R", "S"), kernel, strict=False)
-        )
-        for key, onnx_key in (("stride", "strides"), ("dilation", "dilations")):
-            values = attributes.get(onnx_key, [1] * len(spatial))
-            out, inner = ("P", "Q"), ("R", "S")
-            extents = [
-                sizes[(out if key == "stride" else inner)[index]] for index in range(len(spatial))
-            ]
-            # Along a size of 1 the step is never taken.
-            used = {value for value, extent in zip(values, extents, strict=True) if extent > 1} or {
-                1
-            }
-            if len(used) > 1:
-                raise EncodingError(
-                    f"{node.op_type} {name!r}: rows and columns have one {key}, received {values}."
-                )
-            sizes[key] = used.pop()
-        return sizes
-
-    def _conv(self, node: Any, name: str) -> None:
-        weight = self._shape(node.input[1])
-        groups = _attributes(node).get("group", 1)
-        windows = self._windows(node, name, weight[2:])
-        batch = self._shape(node.output[0])[0]
-        channels = {"N": batch, "G": groups, "K": weight[0] // groups, "C": weight[1]}
-        self._add(
-            node, name, "conv", node.input[:1], **channels, **windows, bias=len(node.input) > 2
-        )
-
-    def _product(self, node: Any, name: str) -> None:
-        left, right, out = (
-            self._shape(tensor) for tensor in (node.input[0], node.input[1], node.output[0])
-        )
-        transposed = node.op_type == "Gemm" and _attributes(node).get("transA", 0)
-        inner = left[0] if transposed else left[-1]
-        moving = [tensor for tensor in node.input[:2] if tensor in self.sources]
-        # A second operand with its own batch (attention) makes every batch entry a group.
-        groups = math.prod(right[:-2]) if len(right) > 2 else 1
-        rows = math.prod(out[:-1]) // groups
-        self._add(
-            node,
-            name,
-            "matmul",
-            moving,
-            N=rows,
-            G=groups,
-            K=out[-1],
-            C=inner,
-            bias=node.op_type == "Gemm" and len(node.input) > 2,
-        )
-
-    def _pool(self, node: Any, name: str) -> None:
-        windows = self._windows(node, name, _attributes(node)["kernel_shape"])
-        batch, channels = self._shape(node.output[0])[:2]
-        self._add(node, name, "pool", node.input[:1], N=batch, G=channels, **windows)
-
-    def _global_pool(self, node: Any, name: str) -> None:
-        batch, channels, *spatial = self._shape(node.input[0])
-        self._add(
-            node,
-            name,
-            "pool",
-            node.input[:1],
-            N=batch,
-            G=channels,
-            R=spatial[0],
-            S=math.prod(spatial[1:]),
-        )
-
-    def _reduce(self, node: Any, name: str) -> None:
-        before, after = (
-            math.prod(self._shape(node.input[0])),
-            math.prod(self._shape(node.output[0])),
-        )
-        self._add(node, name, "pool", node.input[:1], G=after, R=before // after)
-
-    def _elementwise(self, node: Any, name: str, moving: Sequence[str]) -> None:
-        batch, channels, *spatial = (*self._shape(node.output[0]), 1, 1, 1)
-        self._add(
-            node,
-            name,
-            "elementwise",
-            moving,
-            N=batch,
-            G=channels,
-            P=spatial[0],
-            Q=math.prod(spatial[1:]),
-        )
+    def _recurrent_sizes(self, node: onnx.NodeProto) -> dict[str, Any]:
+        """X (steps, batch, features), W (directions, gates x hidden, features), R (directions,
+        gates x hidden, hidden)."""
+        rows = math.prod(self._tensor(node.input[0]).known_shape[:2])
+        directions, gates, features = self._tensor(node.input[1]).known_shape
+        hidden = self._tensor(node.input[2]).known_shape[2]
+        cells = [[(gates, features, hidden, hidden)] * directions]
+        bias = len(node.input) > 3 and bool(node.input[3])
+        return {"rows": rows, "bias": bias, "cells": cells}
 
 
-def _attributes(node: Any) -> dict[str, Any]:
-    return {
-        attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute
-    }
+_RANDOM: Final = frozenset(["RandomNormal", "RandomUniform", "Bernoulli", "Multinomial"])
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -1,4 +1,5 @@
-"""Whole networks from a space, an ONNX file and a PyTorch module: the three agree, and what has no cost is named."""
+"""Whole networks from a space, an ONNX file and a PyTorch module: the three agree, and what has no
+cost is named."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ from pliant.workload.onnx import onnx_workload
 
 
 class Branching(nn.Module):
-    """What hooks on layers would not see: additions, functions, methods, operators in place, attention."""
+    """What hooks on layers would not see: additions, functions, methods, operators in place,
+    attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +133,8 @@ def test_space_file_and_module_describe_one_network(
     assert nests(file) == nests(module)
     lowered = space.lower(space.sample(np.random.default_rng(0)))
     assert lowered.macs == file.macs
-    # A BatchNorm behind pooling is a layer of its own in the file; the space folds it, and counts the resizing of images always.
+    # A BatchNorm behind pooling is a layer of its own in the file; the space folds it, and counts
+    # the resizing of images always.
     weighted = [
         Counter(nest[:-1] for nest in nests(source) if nest[0] in ("conv", "matmul"))
         for source in (lowered, file)

@@ -1,0 +1,541 @@
+"""One set of operator rules: which layers does an operator of a file or a module become?
+
+A front end (`pliant.workload.onnx`, `pliant.networks.trace`) translates its own operators into the
+small vocabulary of this file, with shapes, and the rules turn them into layers:
+
+* convolutions, products, attention, recurrent cells, pooling and reductions become loop nests;
+* softmax, layer normalisation, resizing, gathering, and combinations of several tensors read and
+  write whole tensors, so each is one element-wise layer;
+* BatchNorm and added constants fold into the layer that feeds them; activations and changes of
+  addresses are free;
+* what depends on shapes alone is a constant;
+* everything else is refused by name: an operator that nobody described never costs zero.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from pliant.errors import EncodingError
+from pliant.workload.layer import NETWORK_INPUT, Kind, Layer, Workload
+
+Operator = Literal[
+    "convolution",
+    "product",
+    "einsum",
+    "attention",
+    "recurrent",
+    "pool",
+    "global_pool",
+    "adaptive_pool",
+    "reduction",
+    "batch_norm",
+    "whole_tensor",
+    "gated",
+    "add",
+    "elementwise",
+    "activation",
+    "address",
+    "constant",
+]
+"""The vocabulary; `_Builder` has the rule of each."""
+
+_FREE: Final = frozenset(["activation", "address"])
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value between two operators.
+
+    Args:
+        key: which value it is, or which memory where several tensors view the same.
+        shape: every size; one below 1 is not known.
+        bits: width of one element.
+        view: which part of the memory it shows; None where every value has a key of its own.
+    """
+
+    key: Hashable
+    shape: tuple[int, ...]
+    bits: int = 32
+    view: Hashable = None
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.known_shape)
+
+    @property
+    def known_shape(self) -> tuple[int, ...]:
+        """The shape.
+
+        Raises:
+            EncodingError: a size is not known.
+        """
+        if min(self.shape, default=1) < 1:
+            raise EncodingError(
+                f"tensor {self.key!r}: every size is a number, received {self.shape}."
+                " Export with fixed shapes, or state open sizes."
+            )
+        return self.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call of an operator.
+
+    Args:
+        operator: the word of the vocabulary; None where the front end knows none.
+        native: what the front end calls the operator.
+        name: what to call its layer; where that is taken, `other_name`, with a number from the
+        second on.
+        other_name: see `name`.
+        place: where it stands, for messages.
+        inputs: tensors read, in order, weights included.
+        outputs: tensors written.
+        attributes: what the rule of the operator asks for; see the rules.
+    """
+
+    operator: Operator | None
+    native: str
+    name: str
+    other_name: str
+    place: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_workload(
+    operations: Sequence[Operation],
+    inputs: Sequence[Tensor],
+    *,
+    skip: Collection[str] = (),
+    hint: str = "skip={{{0!r}}}",
+) -> Workload:
+    """The layers of a network that runs these operations in order.
+
+    Args:
+        operations: in running order; those that no input reaches are constants and left out.
+        inputs: the tensors that the network is given.
+        skip: native names of operators without a cost of their own, passed through as if free.
+        hint: how a caller skips an operator, with `{0}` for its name.
+
+    Raises:
+        EncodingError: an operator without a rule (by name), an unknown size, a window of more than
+        two
+            dimensions, a transposed convolution, or no layer at all.
+    """
+    builder = _Builder(operations, inputs, skip, hint)
+    for operation in operations:
+        builder.read(operation)
+    if not builder.layers:
+        raise EncodingError("the network has no layer that costs anything.")
+    elements = sum(tensor.elements for tensor in inputs)
+    return Workload(tuple(builder.layers.values()), elements, inputs[0].bits)
+
+
+class _Builder:
+    """Walks the operations; its maps say for each key what is known of the value it holds now."""
+
+    def __init__(
+        self,
+        operations: Sequence[Operation],
+        inputs: Sequence[Tensor],
+        skip: Collection[str],
+        hint: str,
+    ) -> None:
+        self.skip, self.hint = frozenset(skip), hint
+        self.layers: dict[str, Layer] = {}
+        self.sources: dict[Hashable, tuple[str, ...]] = {
+            tensor.key: (NETWORK_INPUT,) for tensor in inputs
+        }
+        """Which layers a value comes from. A value without sources is a constant."""
+        self.results: dict[Hashable, str] = {}
+        """The layer whose very result a value is, nothing done to it since."""
+        self.reshaped: dict[Hashable, str] = {}
+        """The same, also through changes of shape."""
+        self.roots: dict[Hashable, dict[Hashable, Hashable]] = {}
+        """The value that a view is a function of, element by element."""
+        self.readers = Counter(
+            key for operation in operations for key in {tensor.key for tensor in operation.inputs}
+        )
+
+    def read(self, operation: Operation) -> None:
+        """Adds the layers of one operation, or passes on what is known of its inputs."""
+        moving = [tensor for tensor in operation.inputs if tensor.key in self.sources]
+        operator = operation.operator
+        if not moving or operator == "constant":
+            self._forget(operation)
+        elif operation.native in self.skip or operator in _FREE:
+            self._pass(operation, moving)
+        elif operator is None:
+            raise EncodingError(
+                f"operator {operation.native!r} ({operation.place}) has no cost in this model."
+                f" To pass it through as free: {self.hint.format(operation.native)}."
+            )
+        else:
+            rule = getattr(self, f"_{operator}")
+            rule(operation, moving)
+
+    # What stays known after an operation.
+
+    def _forget(self, operation: Operation) -> None:
+        for tensor in operation.outputs:
+            for known in (self.sources, self.results, self.reshaped, self.roots):
+                known.pop(tensor.key, None)
+
+    def _pass(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Outputs come from where the moving inputs come from."""
+        keys = {tensor.key for tensor in (*operation.inputs, *operation.outputs)}
+        if operation.operator == "address" and len(operation.inputs) == len(keys) == 1:
+            # Another view of the same memory: nothing is written.
+            for tensor in operation.outputs:
+                self.results.pop(tensor.key, None)
+            return
+        sources = self._all_sources(moving)
+        reshaped = self.reshaped.get(moving[0].key)
+        root = self._root(moving[0])
+        same_elements = (
+            operation.operator == "address"
+            and len(operation.inputs) == len(operation.outputs) == 1
+            and math.prod(operation.inputs[0].shape) == math.prod(operation.outputs[0].shape)
+        )
+        self._forget(operation)
+        for tensor in operation.outputs:
+            self.sources[tensor.key] = sources
+            if same_elements and reshaped is not None:
+                self.reshaped[tensor.key] = reshaped
+            if operation.operator != "address" and tensor.shape == moving[0].shape:
+                self.roots[tensor.key] = {tensor.view: root}
+
+    def _written(self, operation: Operation, name: str) -> None:
+        self._forget(operation)
+        for tensor in operation.outputs:
+            self.sources[tensor.key] = (name,)
+            self.results[tensor.key] = self.reshaped[tensor.key] = name
+
+    def _all_sources(self, moving: Sequence[Tensor]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for one in moving for name in self.sources[one.key]))
+
+    def _root(self, tensor: Tensor) -> Hashable:
+        own = (tensor.key, tensor.view, self.sources[tensor.key])
+        return self.roots.get(tensor.key, {}).get(tensor.view, own)
+
+    # How layers are made.
+
+    def _layer(
+        self, operation: Operation, kind: Kind, inputs: Iterable[str], part: str = "", **sizes: Any
+    ) -> str:
+        """Adds a layer, without saying which tensor holds its result, and returns its name."""
+        ending = f".{part}" if part else ""
+        preferred, other = operation.name + ending, operation.other_name + ending
+        numbered = (f"{other}{number}" for number in itertools.count(2))
+        names = itertools.chain((preferred, other), numbered)
+        name = next(one for one in names if one not in self.layers and one != NETWORK_INPUT)
+        bits = operation.outputs[0].bits
+        self.layers[name] = Layer(name, kind, tuple(inputs), bits=bits, **sizes)
+        return name
+
+    def _add_layer(
+        self, operation: Operation, kind: Kind, moving: Sequence[Tensor], **sizes: Any
+    ) -> None:
+        if kind == "elementwise":
+            # One stream for each tensor that is read.
+            inputs: Sequence[str] = [self.sources[tensor.key][0] for tensor in moving]
+        else:
+            inputs = self._all_sources(moving)
+        self._written(operation, self._layer(operation, kind, inputs, **sizes))
+
+    # The rules. Each is called with the operation and those of its inputs that are no constants.
+
+    def _convolution(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Inputs: images (N, C, H, W), weights (K, C / groups, R, S).
+
+        Attributes: `strides`, `dilations`, `groups`, `bias`.
+        """
+        if operation.attributes.get("transposed"):
+            raise EncodingError(
+                f"{operation.place}: transposed convolutions are no layer of this model."
+            )
+        weight = operation.inputs[1].known_shape
+        groups = operation.attributes["groups"]
+        self._add_layer(
+            operation,
+            "conv",
+            moving,
+            N=operation.outputs[0].known_shape[0],
+            G=groups,
+            K=weight[0] // groups,
+            C=weight[1],
+            bias=operation.attributes["bias"],
+            **_windows(operation, weight[2:]),
+        )
+
+    def _product(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Inputs: left (..., M, C), right (..., C, K).
+
+        Attributes: `transpose_left`, `transpose_right`, `bias`.
+        """
+        left, right = (_matrix(tensor, side) for side, tensor in enumerate(operation.inputs[:2]))
+        if operation.attributes.get("transpose_left"):
+            left = (*left[:-2], left[-1], left[-2])
+        if operation.attributes.get("transpose_right"):
+            right = (*right[:-2], right[-1], right[-2])
+        if operation.inputs[0].key not in self.sources:
+            # The constant operand holds the weights: (A B)^T = B^T A^T.
+            left, right = (
+                (*right[:-2], right[-1], right[-2]),
+                (*left[:-2], left[-1], left[-2]),
+            )
+        self._matrix_layer(operation, moving, left, right)
+
+    def _matrix_layer(
+        self,
+        operation: Operation,
+        moving: Sequence[Tensor],
+        left: Sequence[int],
+        right: Sequence[int],
+    ) -> None:
+        # A right operand with its own batch (attention) makes every batch entry a group.
+        groups = math.prod(right[:-2])
+        batches = math.prod(
+            max(sizes) for sizes in itertools.zip_longest(left[-3::-1], right[-3::-1], fillvalue=1)
+        )
+        self._add_layer(
+            operation,
+            "matmul",
+            [tensor for tensor in moving if tensor in operation.inputs[:2]],
+            N=batches * left[-2] // groups,
+            G=groups,
+            K=right[-1],
+            C=left[-1],
+            bias=operation.attributes.get("bias", False),
+        )
+
+    def _einsum(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Inputs: two tensors. Attributes: `equation`, every letter once in each term."""
+        terms, _, output = operation.attributes["equation"].replace(" ", "").partition("->")
+        letters = terms.split(",")
+        plain = all(term.isalpha() and len(set(term)) == len(term) for term in (*letters, output))
+        if len(letters) != 2 or not plain:
+            raise EncodingError(
+                f"{operation.place}: sums of two tensors with every letter once in a term are"
+                f" layers of this model, received {operation.attributes['equation']!r}."
+            )
+        size: dict[str, int] = {}
+        for term, tensor in zip(letters, operation.inputs, strict=True):
+            size |= dict(zip(term, tensor.known_shape, strict=True))
+        first, second = (set(term) for term in letters)
+        if operation.inputs[0].key not in self.sources:
+            first, second = second, first
+        kept = set(output)
+
+        def extent(of: set[str]) -> int:
+            return math.prod(size[letter] for letter in of)
+
+        left = (
+            extent(first & second & kept),
+            extent(first - second),
+            extent(first & second - kept),
+        )
+        right = (left[0], left[2], extent(second - first))
+        self._matrix_layer(operation, moving, left, right)
+
+    def _attention(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Inputs: queries, keys, values, each (batch, heads, tokens, width).
+
+        Attributes: `heads` of the three, where they are (batch, tokens, heads x width).
+        """
+        shapes = []
+        heads = operation.attributes.get("heads", (0, 0, 0))
+        for count, tensor in zip(heads, operation.inputs[:3], strict=True):
+            shape = tensor.known_shape
+            if len(shape) == 3:
+                shape = (shape[0], count, shape[1], shape[2] // count)
+            shapes.append(shape)
+        (batch, query_heads, queries, width), keys, values = shapes
+        # Query heads that share their keys are more rows of one product.
+        groups, rows = batch * keys[1], queries * query_heads // keys[1]
+        read = [tensor for tensor in moving if tensor in operation.inputs[:3]]
+        sources = self._all_sources(read)
+        scores = self._layer(
+            operation,
+            "matmul",
+            sources,
+            "scores",
+            N=rows,
+            G=groups,
+            K=keys[2],
+            C=width,
+            bias=False,
+        )
+        softmax = self._layer(
+            operation,
+            "elementwise",
+            [scores],
+            "softmax",
+            N=batch,
+            G=query_heads,
+            P=queries,
+            Q=keys[2],
+        )
+        result = self._layer(
+            operation,
+            "matmul",
+            dict.fromkeys((softmax, *self.sources.get(operation.inputs[2].key, ()))),
+            "values",
+            N=rows,
+            G=groups,
+            K=values[3],
+            C=keys[2],
+            bias=False,
+        )
+        self._written(operation, result)
+
+    def _recurrent(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Input: sequences (..., features). All steps of a cell are the rows of one product.
+
+        Attributes: `rows`, steps x batch; `bias`; `cells`, layer by layer, the cells of each layer
+        (directions), each as (gate outputs, input features, state features, hidden features).
+        """
+        sources = self._all_sources(moving)
+        rows, bias = operation.attributes["rows"], operation.attributes["bias"]
+        for depth, directions in enumerate(operation.attributes["cells"]):
+            results = []
+            for direction, (gates, features, state, hidden) in enumerate(directions):
+                cell = f"l{depth}{'_reverse' if direction else ''}"
+                sizes = {"N": rows, "K": gates, "bias": bias}
+                fed = self._layer(
+                    operation, "matmul", sources, f"{cell}.input", C=features, **sizes
+                )
+                kept = self._layer(operation, "matmul", [fed], f"{cell}.hidden", C=state, **sizes)
+                result = self._layer(
+                    operation, "elementwise", [fed, kept], f"{cell}.gates", N=rows, G=hidden
+                )
+                if state != hidden:
+                    sizes = {"N": rows, "K": state, "bias": False}
+                    result = self._layer(
+                        operation, "matmul", [result], f"{cell}.projection", C=hidden, **sizes
+                    )
+                results.append(result)
+            sources = tuple(results)
+        self._forget(operation)
+        for tensor in operation.outputs:
+            self.sources[tensor.key] = sources
+
+    def _pool(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Input: images (..., C, H, W). Attributes: `kernel`, `strides`, `dilations`."""
+        windows = _windows(operation, operation.attributes["kernel"])
+        *batch, channels = operation.outputs[0].shape[: -len(operation.attributes["kernel"])]
+        self._add_layer(operation, "pool", moving[:1], N=math.prod(batch), G=channels, **windows)
+
+    def _adaptive_pool(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Input: images (N, C, H, W); windows as large as the largest that it takes."""
+        image, result = operation.inputs[0].known_shape, operation.outputs[0].known_shape
+        step = [-(-before // after) for before, after in zip(image[2:], result[2:], strict=True)]
+        even = replace(operation, attributes={"strides": step, "dilations": [1] * len(step)})
+        windows = _windows(even, step)
+        self._add_layer(operation, "pool", moving[:1], N=image[0], G=image[1], **windows)
+
+    def _global_pool(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Input: images (N, C, H, W)."""
+        batch, channels, rows, *columns = operation.inputs[0].known_shape
+        sizes = {"N": batch, "G": channels, "R": rows, "S": math.prod(columns)}
+        self._add_layer(operation, "pool", moving[:1], **sizes)
+
+    def _reduction(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Input: any tensor; how far it shrinks is the window."""
+        before, after = operation.inputs[0], operation.outputs[0]
+        shape, elements = before.known_shape, after.elements
+        images = len(shape) == 4 and after.shape[:2] == shape[:2]
+        if images and elements == shape[0] * shape[1]:
+            self._global_pool(operation, moving)
+        else:
+            self._add_layer(
+                operation, "pool", moving[:1], G=elements, R=before.elements // elements
+            )
+
+    def _batch_norm(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Folds into the weighted layer before it, where nothing else reads that layer's result."""
+        name = self.results.get(moving[0].key)
+        alone = self.readers[moving[0].key] == 1
+        if name is not None and self.layers[name].weighted and alone:
+            self._fold(operation, name)
+        else:
+            self._whole_tensor(operation, moving)
+
+    def _fold(self, operation: Operation, name: str) -> None:
+        # A folded BatchNorm or constant leaves one addend per output channel.
+        self.layers[name] = replace(self.layers[name], bias=True)
+        self._forget(operation)
+        for tensor in operation.outputs:
+            self.sources[tensor.key] = (name,)
+
+    def _whole_tensor(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Inputs: any tensors; every element of the output is written once."""
+        batch, channels, rows, *columns = (*operation.outputs[0].known_shape, 1, 1, 1)
+        sizes = {"N": batch, "G": channels, "P": rows, "Q": math.prod(columns)}
+        self._add_layer(operation, "elementwise", moving, **sizes)
+
+    def _gated(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Input: a tensor whose two halves are multiplied."""
+        self._whole_tensor(operation, [moving[0]] * 2)
+
+    def _add(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """As `_elementwise`; one constant per output channel, added to a product, is its bias."""
+        name = self.reshaped.get(moving[0].key)
+        if len(moving) == 1 and name is not None and self.layers[name].weighted:
+            layer = self.layers[name]
+            channels = layer.G * layer.K
+            if any(
+                math.prod(tensor.shape) == channels > 1
+                for tensor in operation.inputs
+                if tensor.key not in self.sources
+            ):
+                self._fold(operation, name)
+                return
+        self._elementwise(operation, moving)
+
+    def _elementwise(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """Inputs: tensors that broadcast. Functions of one value (x sigmoid(x)) are an activation."""
+        roots = {self._root(tensor) for tensor in moving}
+        processed = {(tensor.key, tensor.view) for tensor in moving}
+        if len(moving) == 1 or (len(roots) == 1 and len(processed) > 1):
+            self._pass(operation, moving)
+        else:
+            self._whole_tensor(operation, moving)
+
+
+def _matrix(tensor: Tensor, side: int) -> tuple[int, ...]:
+    """The shape of an operand; a vector is a row on the left (side 0) and a column on the right."""
+    shape = tensor.known_shape
+    if len(shape) > 1:
+        return shape
+    return (1, *shape) if side == 0 else (*shape, 1)
+
+
+def _windows(operation: Operation, kernel: Sequence[int]) -> dict[str, int]:
+    """Output and kernel sizes, stride and dilation; one-dimensional windows get columns of 1."""
+    if not 1 <= len(kernel) <= 2:
+        raise EncodingError(
+            f"{operation.place}: one or two spatial sizes are layers of this model,"
+            f" received {len(kernel)}."
+        )
+    spatial = operation.outputs[0].known_shape[-len(kernel) :]
+    sizes = dict(zip(("P", "Q"), spatial, strict=False))
+    sizes |= dict(zip(("R", "S"), kernel, strict=False))
+    for key, extents in (("stride", spatial), ("dilation", kernel)):
+        values = list(operation.attributes[f"{key}s"])
+        # Along a size of 1 the step is never taken.
+        used = {step for step, extent in zip(values, extents, strict=True) if extent > 1} or {1}
+        if len(used) > 1:
+            raise EncodingError(
+                f"{operation.place}: rows and columns have one {key}, received {values}."
+            )
+        sizes[key] = used.pop()
+    return sizes
