@@ -53,7 +53,7 @@ def main() -> None:
         multicast = index % 4 > 0
         counts = evaluate(layer, chip(generator, multicast=multicast), mapping).counts
         unequal += counts != walk(layer, mapping, multicast=multicast)
-        covered = np.array(mapping.register) * mapping.elements * mapping.buffer * mapping.dram
+        covered = np.array(mapping.register) * mapping.pes * mapping.buffer * mapping.dram
         ragged += bool(
             (
                 covered != [layer.N, layer.G, layer.K, layer.C, layer.P, layer.Q, layer.R, layer.S]

@@ -14,7 +14,7 @@ from typing import Any
 from accelerator_networks import alexnet, vgg16
 from result import publish
 
-from pliant.accelerator.chip import Axis, Chip, Memory, Words, load_chip
+from pliant.accelerator.chip import Axis, Chip, Memory, WordWidths, load_chip
 from pliant.accelerator.energy import TABLES
 from pliant.accelerator.mapper.baselines import fixed_dataflow
 from pliant.accelerator.mapper.search import BestMapping, optimal_mapping
@@ -24,7 +24,7 @@ from pliant.workload import Layer
 def isca_chip() -> Chip:
     """The machine of the ISCA 2016 paper's analysis: 16 x 16 elements, 512 B each, 128 KiB buffer."""
     axes = (Axis("rows", 16, "RCKG"), Axis("columns", 16, "PKCNG"))
-    words = Words(16, 16, 16, 16)
+    words = WordWidths(16, 16, 16, 16)
     return Chip(
         "eyeriss-isca16",
         axes,
@@ -32,7 +32,7 @@ def isca_chip() -> Chip:
         Memory(131072.0),
         TABLES["eyeriss"],
         200.0,
-        words=words,
+        word_widths=words,
     )
 
 
@@ -77,7 +77,7 @@ def gated(layer: BestMapping, chip: Chip, zeros: float) -> float:
 
     Sums are still read and written, so this is the least that the gating saves.
     """
-    weight_read = chip.energy.register * chip.words.weight_bits / chip.energy.word_bits
+    weight_read = chip.energy.register * chip.word_widths.weight_bits / chip.energy.word_bits
     return zeros * (layer.cost.energy_parts["mac"] + layer.cost.counts["operations"] * weight_read)
 
 

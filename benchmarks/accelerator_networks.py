@@ -9,7 +9,7 @@ class _Builder:
     def __init__(self, batch: int, channels: int, size: int) -> None:
         self.layers: list[Layer] = []
         self.batch, self.channels, self.size, self.last = batch, channels, size, NETWORK_INPUT
-        self.elements = batch * channels * size * size
+        self.pes = batch * channels * size * size
 
     def add(self, name: str, kind: str, inputs: tuple[str, ...] | None = None, **sizes: int) -> str:
         self.layers.append(Layer(name, kind, inputs or (self.last,), N=self.batch, **sizes))  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ class _Builder:
         return self.add(name, "matmul", K=out, C=inner)
 
     def workload(self) -> Workload:
-        return Workload(tuple(self.layers), self.elements)
+        return Workload(tuple(self.layers), self.pes)
 
 
 def alexnet(batch: int = 1) -> Workload:

@@ -31,7 +31,7 @@ LAYERS = {
 
 def prepare(folder: Path) -> None:
     """Our optimum of each layer, and the files that ZigZag reads."""
-    from pliant.accelerator.chip import DIMS, Axis, Chip, Memory, Words
+    from pliant.accelerator.chip import DIMS, Axis, Chip, Memory, WordWidths
     from pliant.accelerator.energy import EnergyTable
     from pliant.accelerator.mapper.search import optimal_mapping
     from pliant.workload import Layer
@@ -59,7 +59,9 @@ def prepare(folder: Path) -> None:
         double_buffered=True,
         bandwidth_bytes_per_cycle=256,
     )
-    chip = Chip("tpu_like", axes, registers, buffer, table, 200.0, 8.0, words=Words(8, 8, 8, 16))
+    chip = Chip(
+        "tpu_like", axes, registers, buffer, table, 200.0, 8.0, word_widths=WordWidths(8, 8, 8, 16)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     cases = []
     for index, (name, sizes) in enumerate(LAYERS.items()):
@@ -69,7 +71,7 @@ def prepare(folder: Path) -> None:
         loops = [(dim, mapping.register[DIMS.index(dim)]) for dim in reversed(DIMS)]
         loops += [(dim, mapping.buffer[DIMS.index(dim)]) for dim in reversed(mapping.buffer_order)]
         loops += [(dim, mapping.dram[DIMS.index(dim)]) for dim in reversed(mapping.dram_order)]
-        spread = [[NAMES[dim], mapping.elements[DIMS.index(dim)]] for dim in "KC"]
+        spread = [[NAMES[dim], mapping.pes[DIMS.index(dim)]] for dim in "KC"]
         case = {"index": index, "name": name, "sizes": sizes, "spread": spread}
         case["ordering"] = [[NAMES[dim], count] for dim, count in loops if count > 1]
         case["pliant"] = {

@@ -41,7 +41,7 @@ def test_every_shipped_chip_loads_and_names_its_source() -> None:
 
 def test_ten_lines_describe_a_chip() -> None:
     chip = parse_chip(OWN)
-    assert chip.elements == 16
+    assert chip.pes == 16
     assert chip.registers.total_bytes == 64
 
 

@@ -64,7 +64,7 @@ def whole_space(layer: Layer, chip: Chip) -> Iterator[np.ndarray]:
         [[*inner, *outer, bypass] for inner in orders for outer in orders for bypass in range(8)]
     )
     splits = spatial_splits(layer, chip)
-    for elements, rounds in zip(splits.elements, splits.rounds, strict=True):
+    for elements, rounds in zip(splits.pes, splits.rounds, strict=True):
         ways = [
             [(f, t, m // f // t) for f in divisors(m) for t in divisors(m // f)]
             for m in map(int, rounds)
@@ -141,7 +141,7 @@ def test_nine_orders_dominate_all_pairs_of_orders() -> None:
             for factors in (mapping.buffer, mapping.dram)
         ]
         # Ragged inner loops are outside the mapper's space: there the bound of a loop differs from tile to tile.
-        tile = np.array(mapping.register) * mapping.elements * mapping.buffer
+        tile = np.array(mapping.register) * mapping.pes * mapping.buffer
         if (
             not 24 <= math.factorial(len(loops[0])) * math.factorial(len(loops[1])) <= 600
             or (tile * mapping.dram != layer_array(layer)).any()
@@ -184,7 +184,7 @@ def test_the_space_is_counted_right() -> None:
         Layer("dense", "matmul", ("image",), K=64),
         Chip("c", (Axis("a", 12, "K"),), Memory(64.0), Memory(64.0), TABLES["eyeriss"], 1.0),
     )
-    assert sorted(splits.elements[:, 2]) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
+    assert sorted(splits.pes[:, 2]) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
 
 
 def test_a_time_limit_leaves_an_honest_gap() -> None:

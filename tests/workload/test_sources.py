@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from pliant.accelerator.chip import load_chip
-from pliant.accelerator.model.cost import layer_code
+from pliant.accelerator.model.counts import layer_key
 from pliant.accelerator.network import map_workload
 from pliant.cli.accelerator import app
 from pliant.errors import EncodingError, RecipeError
@@ -111,7 +111,7 @@ def test_an_operator_may_be_skipped() -> None:
 
 
 def nests(workload: Workload) -> list[tuple[Any, ...]]:
-    return [(layer.kind, *layer_code(layer).tolist(), layer.bias) for layer in workload.layers]
+    return [(layer.kind, *layer_key(layer), layer.bias) for layer in workload.layers]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class WordWidths:
     """How wide the numbers are, in bits."""
 
     weight_bits: int = 8
@@ -96,10 +96,10 @@ class Chip:
     energy: EnergyTable
     clock_mhz: float
     dram_bandwidth_bytes_per_cycle: float = math.inf
-    words: Words = field(default_factory=Words)
+    word_widths: WordWidths = field(default_factory=WordWidths)
     multicast: bool = True
-    """Whether a word that several elements need is read from the buffer once."""
-    macs_per_element_per_cycle: float = 1.0
+    """Whether a word that several PEs need is read from the buffer once."""
+    macs_per_pe_per_cycle: float = 1.0
     area: Area = field(default_factory=Area)
     source: str = ""
 
@@ -118,8 +118,8 @@ class Chip:
             "dram_bandwidth_bytes_per_cycle": self.dram_bandwidth_bytes_per_cycle,
             "buffer.bandwidth_bytes_per_cycle": self.buffer.bandwidth_bytes_per_cycle,
             "registers.bandwidth_bytes_per_cycle": self.registers.bandwidth_bytes_per_cycle,
-            "macs_per_element_per_cycle": self.macs_per_element_per_cycle,
-        } | {f"words.{key}": getattr(self.words, key) for key in Words.__slots__}
+            "macs_per_pe_per_cycle": self.macs_per_pe_per_cycle,
+        } | {f"word_widths.{key}": getattr(self.word_widths, key) for key in WordWidths.__slots__}
         if wrong := {key: value for key, value in positive.items() if not value > 0}:
             raise RecipeError(f"chip {self.name!r}: these are above 0, received {wrong}.")
         for where, memory in (("registers", self.registers), ("buffer", self.buffer)):
@@ -127,7 +127,7 @@ class Chip:
 
     def _holds_one_of_each(self, where: str, memory: Memory) -> None:
         copies = 2 if memory.double_buffered else 1
-        words = self.words
+        words = self.word_widths
         sizes = {
             "weight": words.weight_bits,
             "input": words.input_bits,
@@ -145,7 +145,7 @@ class Chip:
                 )
 
     @property
-    def elements(self) -> int:
+    def pes(self) -> int:
         """Processing elements of the array."""
         return math.prod(axis.size for axis in self.axes)
 
@@ -154,10 +154,10 @@ class Chip:
         """Multipliers, registers and buffer; wires, control and pads are not in it."""
         register_bits, buffer_bits = 8 * self.registers.total_bytes, 8 * self.buffer.total_bytes
         element = (
-            self.area.mac_um2 * self.macs_per_element_per_cycle
+            self.area.mac_um2 * self.macs_per_pe_per_cycle
             + self.area.register_um2_per_bit * register_bits
         )
-        return (self.elements * element + self.area.buffer_um2_per_bit * buffer_bits) / 1e6
+        return (self.pes * element + self.area.buffer_um2_per_bit * buffer_bits) / 1e6
 
 
 def shipped_chips() -> tuple[str, ...]:
@@ -213,7 +213,7 @@ def parse_chip(toml: str, default_name: str = "chip") -> Chip:
         "axes": tuple(_build(Axis, axis, "axes") for axis in axes),
         "registers": _build(Memory, given.pop("registers", {}), "registers"),
         "buffer": _build(Memory, given.pop("buffer", {}), "buffer"),
-        "words": _build(Words, given.pop("words", {}), "words"),
+        "word_widths": _build(WordWidths, given.pop("word_widths", {}), "word_widths"),
         "area": _build(Area, given.pop("area", {}), "area"),
         "energy": energy_table(given.pop("energy", {})),
     }

@@ -42,7 +42,7 @@ def tiles(best: BestMapping) -> tuple[Tile, ...]:
     register = list(mapping.register)
     array = [
         min(tile * wide, size)
-        for tile, wide, size in zip(register, mapping.elements, sizes, strict=True)
+        for tile, wide, size in zip(register, mapping.pes, sizes, strict=True)
     ]
     buffer = [
         min(extent * count, size)
@@ -89,18 +89,17 @@ def reasons(best: BestMapping, chip: Chip) -> tuple[str, ...]:
     """Sentences about latency, utilisation and energy, the most important first."""
     cost, mapping = best.cost, best.mapping
     said = [_latency_reason(best, chip)]
-    used = math.prod(mapping.elements)
-    if used < chip.elements:
+    used = math.prod(mapping.pes)
+    if used < chip.pes:
         spread = ", ".join(
             f"{axis.name} {_spread(factors)}"
             for axis, factors in zip(chip.axes, mapping.spatial, strict=True)
         )
         said.append(
-            f"{used} of {chip.elements} elements have work ({spread}): the loops that this wiring can spread do not fill it."
+            f"{used} of {chip.pes} elements have work ({spread}): the loops that this wiring can spread do not fill it."
         )
     steps = math.prod(
-        -(-size // wide)
-        for size, wide in zip(layer_sizes(best.layer), mapping.elements, strict=True)
+        -(-size // wide) for size, wide in zip(layer_sizes(best.layer), mapping.pes, strict=True)
     )
     full = cost.counts["operations"] / (steps * used)
     if full < 0.98:

@@ -78,7 +78,7 @@ class Mapping:
         )
 
     @property
-    def elements(self) -> Counts8:
+    def pes(self) -> Counts8:
         """Elements that each loop takes, over all axes."""
         return tuple(math.prod(axis[d] for axis in self.spatial) for d in range(8))  # type: ignore[return-value]
 
@@ -149,7 +149,7 @@ def check_mapping(layer: Layer, chip: Chip, mapping: Mapping) -> None:
     Raises:
         InfeasibleError: naming the loop or the axis, and by how much it is off.
     """
-    elements = mapping.elements
+    elements = mapping.pes
     for d, size in enumerate(layer_sizes(layer)):
         tile, name = 1, DIMS[d]
         for level, count in (

@@ -17,7 +17,8 @@ from typing import Any, Final
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.mapper.search import BestMapping, Certificate, optimal_mapping
 from pliant.accelerator.mapping import Mapping
-from pliant.accelerator.model.cost import evaluate, layer_code
+from pliant.accelerator.model.cost import evaluate
+from pliant.accelerator.model.counts import layer_key
 from pliant.errors import PliantError
 from pliant.files import write_atomically
 from pliant.metrics import Cost
@@ -57,7 +58,7 @@ class NetworkMapping:
     def utilisation(self) -> float:
         """Operations done over operations that the array could have done, 0 to 1."""
         done = sum(layer.cost.counts["operations"] for layer in self.layers)
-        return done / (self.cycles * self.chip.elements * self.chip.macs_per_element_per_cycle)
+        return done / (self.cycles * self.chip.pes * self.chip.macs_per_pe_per_cycle)
 
     @property
     def proven(self) -> bool:
@@ -153,10 +154,10 @@ def map_layer(
 
 def shape_key(layer: Layer, chip: Chip, objective: str | tuple[float, float]) -> str:
     """Digest of what a result depends on: the layer's loops (not its name), the chip, the objective."""
-    return digest(layer_code(layer).tolist(), chip_numbers(chip), objective)
+    return digest(layer_key(layer), deciding_fields(chip), objective)
 
 
-def chip_numbers(chip: Chip) -> dict[str, Any]:
+def deciding_fields(chip: Chip) -> dict[str, Any]:
     """Everything about a chip that decides costs: all fields but names and sources."""
     numbers = asdict(chip)
     for part in (numbers, numbers["energy"]):

@@ -18,8 +18,8 @@ from typing import ClassVar
 
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.mapper.search import objective_powers
-from pliant.accelerator.model.cost import layer_code
-from pliant.accelerator.network import chip_numbers, digest, map_layer
+from pliant.accelerator.model.counts import layer_key
+from pliant.accelerator.network import deciding_fields, digest, map_layer
 from pliant.errors import InfeasibleError, PliantError
 from pliant.metrics import Cost, Failed
 from pliant.spaces.architecture import Architecture
@@ -60,7 +60,7 @@ class ChipTarget:
         self.chip, self.space, self.objective, self.cache = chip, space, objective, cache
         powers = objective_powers(objective)
         self.name = chip.name
-        self.identity = digest(chip_numbers(chip), powers)[:16]
+        self.identity = digest(deciding_fields(chip), powers)[:16]
         """Digest of all that decides predictions: chip, objective of the mapper, model version."""
         energy = ("energy_mj",) if chip.energy.unit == "picojoule" else ()
         self.metrics: tuple[str, ...] = (
@@ -72,7 +72,7 @@ class ChipTarget:
             "area_mm2",
         )
         """Fields of `Cost` that are reported; no energy where the energy table is in ratios."""
-        self._of_shape: dict[tuple[int, ...], _Use | Failed] = {}
+        self._of_shape: dict[tuple[float, ...], _Use | Failed] = {}
         self._of_block: dict[Block, _Use | Failed] = {}
 
     def predict(self, architectures: Sequence[Architecture]) -> list[Cost | Failed]:
@@ -135,7 +135,7 @@ class ChipTarget:
     def _layer(self, layer: Layer) -> _Use | Failed:
         """Of the best mapping, memoized by loops. So is a failure, whose reason names no layer."""
         try:
-            shape = tuple(layer_code(layer).tolist())
+            shape = layer_key(layer)
         except PliantError as error:  # a layer that the model refuses has no shape
             return _failed(layer, error)
         if shape not in self._of_shape:

@@ -134,7 +134,7 @@ def utilisation_figure(mapped: NetworkMapping) -> go.Figure:
 def roofline_figure(mapped: NetworkMapping) -> go.Figure:
     """Operations a cycle against operations a DRAM byte, under the chip's two roofs."""
     chip = mapped.chip
-    peak = chip.elements * chip.macs_per_element_per_cycle
+    peak = chip.pes * chip.macs_per_pe_per_cycle
     intensity = [
         best.cost.counts["operations"] / max(_dram_bytes(best, chip), 1.0) for best in mapped.layers
     ]
@@ -165,7 +165,7 @@ def roofline_figure(mapped: NetworkMapping) -> go.Figure:
 
 
 def _dram_bytes(best: BestMapping, chip: Chip) -> float:
-    counts, words = best.cost.counts, chip.words
+    counts, words = best.cost.counts, chip.word_widths
     back = counts["dram_sum_reads"]
     bits = (
         counts["dram_weight_reads"] * words.weight_bits

@@ -85,7 +85,7 @@ def _steps(layer: Layer, mapping: Mapping) -> tuple[Array, Array, Array, Array]:
     )
     outer = index[:, [mapping.dram_order.index(dim) for dim in DIMS]]
     inner = index[:, [8 + mapping.buffer_order.index(dim) for dim in DIMS]]
-    tile = np.array(mapping.register, dtype=np.float64) * mapping.elements
+    tile = np.array(mapping.register, dtype=np.float64) * mapping.pes
     whole = tile * mapping.buffer
     block = np.minimum(whole, layer_sizes(layer) - outer * whole)
     array = np.minimum(tile, block - inner * tile)

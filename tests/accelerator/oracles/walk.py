@@ -192,7 +192,7 @@ class _Walker:
 def _steps(layer: Layer, mapping: Mapping) -> Iterator[Step]:
     """Every array tile in the order of the nest."""
     size = dict(zip(DIMS, layer_sizes(layer), strict=True))
-    array = {dim: mapping.register[d] * mapping.elements[d] for d, dim in enumerate(DIMS)}
+    array = {dim: mapping.register[d] * mapping.pes[d] for d, dim in enumerate(DIMS)}
     extent = {dim: array[dim] * mapping.buffer[d] for d, dim in enumerate(DIMS)}
     whole = {dim: range(size[dim]) for dim in DIMS}
     for outer in _tiles(mapping.dram_order, whole, extent):

@@ -197,9 +197,9 @@ def _nearest(tiles: Sequence[int], ratio: float) -> int:
 
 
 def _draw(splits: SpatialSplits, generator: np.random.Generator) -> NDArray[np.int64]:
-    row = int(generator.integers(len(splits.elements)))
+    row = int(generator.integers(len(splits.pes)))
     code = np.ones(ENCODED_LENGTH, dtype=np.int64)
-    code[8:16] = splits.elements[row]
+    code[8:16] = splits.pes[row]
     for d in range(8):
         rounds = int(splits.rounds[row, d])
         code[d] = generator.choice(divisors(rounds))
@@ -252,6 +252,6 @@ class _Score:
     def found(self) -> Found:
         """The best so far, laid over the chip's axes where the splits name it."""
         flat = Mapping.decode(self.code, axes=3)
-        rows = np.flatnonzero((self.splits.elements == flat.elements).all(axis=1))
+        rows = np.flatnonzero((self.splits.pes == flat.pes).all(axis=1))
         axes = self.splits.axes[int(rows[0])] if len(rows) else flat.spatial[: len(self.chip.axes)]
         return Found(replace(flat, spatial=axes), self.value, self.evaluations, self.drawn)  # type: ignore[arg-type]

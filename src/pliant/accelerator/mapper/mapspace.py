@@ -20,19 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import DIMS, Axis, Chip
-from pliant.accelerator.mapping import layer_sizes
+from pliant.accelerator.mapping import TENSORS, layer_sizes, stationary_order
 from pliant.workload import Layer
 
 ORDERS_AND_BYPASSES = 9 * 8
-ALL_ORDERS = math.factorial(8) ** 2
+STATIONARY_ORDERS = np.array(
+    [[DIMS.index(dim) for dim in stationary_order(tensor)] for tensor in TENSORS]
+)
+"""The loop order that keeps each tensor in place, one row each for W, I, O; shape (3, 8)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpatialSplits:
     """Every way to spread a layer over an array that differs in cost, one row each."""
 
-    elements: NDArray[np.int64]
-    """Elements by loop, shape (splits, 8)."""
+    pes: NDArray[np.int64]
+    """PEs by loop, shape (splits, 8)."""
     rounds: NDArray[np.int64]
     """m of every loop, the same shape."""
     axes: tuple[tuple[tuple[int, ...], ...], ...]
@@ -51,7 +54,7 @@ class SpatialSplits:
             tuple(self.axes[row] for row in kept),
             tuple(self.mappings[row] for row in kept),
         )
-        return SpatialSplits(self.elements[kept], self.rounds[kept], axes, mappings)
+        return SpatialSplits(self.pes[kept], self.rounds[kept], axes, mappings)
 
 
 @lru_cache(maxsize=4096)
@@ -82,9 +85,7 @@ def spatial_splits(layer: Layer, chip: Chip) -> SpatialSplits:
     ]
     # All combinations axis by axis, rows that are too long or wasteful dropped as soon as they are seen.
     good = [
-        np.array(
-            [0 < s <= size and _smallest_for_its_rounds(s, size) for s in range(chip.elements + 1)]
-        )
+        np.array([0 < s <= size and _smallest_for_its_rounds(s, size) for s in range(chip.pes + 1)])
         for size in sizes
     ]
     table = np.ones((1, 8), dtype=np.int64)

@@ -11,20 +11,18 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from pliant.accelerator.chip import DIMS, Chip
+from pliant.accelerator.chip import Chip
 from pliant.accelerator.mapper import bounds as bd
-from pliant.accelerator.mapping import ENCODED_LENGTH, TENSORS, stationary_order
+from pliant.accelerator.mapper.mapspace import STATIONARY_ORDERS
+from pliant.accelerator.mapping import ENCODED_LENGTH
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.cost import MappingCosts, layer_code, well_formed
-from pliant.accelerator.model.counts import I, O, W
+from pliant.accelerator.model.cost import MappingCosts, well_formed
+from pliant.accelerator.model.counts import Floats, I, Ints, LayerRecord, O, W, layer_record
+from pliant.accelerator.model.energy_latency import ChipRecord, chip_record
 from pliant.errors import InfeasibleError
 from pliant.workload import Layer
 
-ORDERS: Final = np.array(
-    [[DIMS.index(dim) for dim in stationary_order(tensor)] for tensor in TENSORS]
-)
-"""The order that keeps each tensor in place, one row a tensor."""
 _CHUNK: Final = 512
 
 
@@ -47,9 +45,9 @@ def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCos
     shape = (len(codes), 3, 3, 8)
     energy, cycles, fits = np.empty(shape), np.empty(shape), np.empty(shape, dtype=np.bool_)
     rows = np.ascontiguousarray(codes, dtype=np.int64)
-    wrong = _evaluate_orders(
-        layer_code(layer), el.chip_vector(chip), chip.multicast, rows, ORDERS, energy, cycles, fits
-    )
+    layers = np.array([layer_record(layer)], dtype=ct.LAYER)
+    chips = np.array([chip_record(chip)], dtype=el.CHIP)
+    wrong = _evaluate_orders(layers, chips, rows, STATIONARY_ORDERS, energy, cycles, fits)
     if wrong >= 0:
         raise InfeasibleError(
             f"layer {layer.name!r}: mapping {wrong} does not cover the layer exactly, or its counts exceed 2^53."
@@ -59,57 +57,69 @@ def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCos
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def _evaluate_orders(
-    layer: Any,
-    chip: Any,
-    multicast: bool,
-    rows: Any,
-    orders: Any,
-    energy: Any,
-    cycles: Any,
-    fits: Any,
+    layers: NDArray[Any],
+    chips: NDArray[Any],
+    rows: Ints,
+    orders: Ints,
+    energy: Floats,
+    cycles: Floats,
+    fits: NDArray[np.bool_],
 ) -> int:
+    """The kernel behind `evaluate_orders`.
+
+    Args:
+        layers: one record of the loops.
+        chips: one record of the hardware.
+        rows: encoded mappings.
+        orders: as `STATIONARY_ORDERS`.
+        energy: receives the energies, shape (rows, 3, 3, 8).
+        cycles: receives the cycles, the same shape.
+        fits: receives whether the tiles fit, the same shape.
+
+    Returns:
+        A row that is no mapping of the layer, or -1.
+    """
     wrong = np.full((len(rows) + _CHUNK - 1) // _CHUNK, -1)
     for chunk in prange(len(wrong)):
-        s, code, parts = (
-            np.empty(ct.SCRATCH),
-            np.empty(65, dtype=np.int64),
-            np.empty((3, 3, 3, 2, 4)),
-        )
+        layer, chip = layers[0], chips[0]
+        s, code = np.empty(ct.SCRATCH), np.empty(65, dtype=np.int64)
+        parts = np.empty((3, 3, 3, 2, 4))
         for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows))):
             code[:] = rows[row]
-            (
-                code[ct.BUFFER_ORDER : ct.DRAM_ORDER],
-                code[ct.DRAM_ORDER : ct.BYPASS],
-                code[ct.BYPASS],
-            ) = orders[0], orders[0], 0
+            code[ct.BUFFER_ORDER : ct.DRAM_ORDER] = orders[0]
+            code[ct.DRAM_ORDER : ct.BYPASS] = orders[0]
+            code[ct.BYPASS] = 0
             if (
                 not well_formed(code)
                 or not ct.prepare(layer, code, s)
-                or tensor_parts(layer, chip, multicast, code, orders, s, parts) >= el.EXACT
+                or tensor_parts(layer, chip, code, orders, s, parts) >= el.EXACT
             ):
                 wrong[chunk] = row
                 continue
-            compute = ct.compute_cycles(s) / chip[el.RATE]
-            constant = bd.constant_energy(layer, s[ct.FIRST_ACTIVE], chip)
+            compute = ct.compute_cycles(s) / chip.macs_per_cycle
+            floor = bd.Floor(bd.constant_energy(layer, s[ct.FIRST_ACTIVE], chip), compute)
             partial, small = el.reduction_is_partial(s), el.register_excess(layer, s, chip) == 0.0
             for bypass in range(8):
                 w, i, o = bypass & 1, bypass >> 1 & 1, bypass >> 2
                 good = small and el.buffer_excess(layer, s, partial, bypass, chip) == 0.0
                 for inner in range(3):
                     for outer in range(3):
-                        a, b, c = (
-                            parts[W, inner, outer, w],
-                            parts[I, inner, outer, i],
-                            parts[O, inner, outer, o],
-                        )
+                        a = parts[W, inner, outer, w]
+                        b = parts[I, inner, outer, i]
+                        c = parts[O, inner, outer, o]
                         links = max(
-                            (a[1] + b[1] + c[1]) / chip[el.BW_DRAM],
-                            (a[2] + b[2] + c[2]) / chip[el.BW_BUFFER],
+                            (a[bd.DRAM_BITS] + b[bd.DRAM_BITS] + c[bd.DRAM_BITS])
+                            / chip.dram_bits_per_cycle,
+                            (a[bd.PORT_BITS] + b[bd.PORT_BITS] + c[bd.PORT_BITS])
+                            / chip.buffer_bits_per_cycle,
+                            (a[bd.NOC_BITS] + b[bd.NOC_BITS] + c[bd.NOC_BITS])
+                            / chip.noc_bits_per_cycle,
                         )
-                        time = max(compute, links, (a[3] + b[3] + c[3]) / chip[el.BW_NOC])
+                        time = max(floor.cycles, links)
+                        moved = a[bd.ENERGY] + b[bd.ENERGY] + c[bd.ENERGY]
                         cycles[row, inner, outer, bypass] = time
                         energy[row, inner, outer, bypass] = (
-                            constant + a[0] + b[0] + c[0] + time * chip[el.E_IDLE]
+                            floor.energy + moved + time * chip.idle_energy
                         )
                         fits[row, inner, outer, bypass] = good
     return int(wrong.max()) if len(wrong) else -1
@@ -117,36 +127,48 @@ def _evaluate_orders(
 
 @ct.kernel
 def tensor_parts(
-    layer: Any, chip: Any, multicast: bool, code: Any, orders: Any, s: Any, parts: Any
+    layer: LayerRecord, chip: ChipRecord, code: Ints, orders: Ints, s: Floats, parts: Floats
 ) -> float:
-    """Energy and bits on DRAM, port and network of each tensor, by inner order, outer order and bypass; returns the largest count."""
-    stride, dilation, largest, outputs = float(layer[8]), float(layer[9]), 0.0, 1.0
+    """Energy and bits of each tensor's traffic, by inner order, outer order and bypass.
+
+    Args:
+        layer: the loops.
+        chip: the hardware.
+        code: holds the factors; its orders are overwritten.
+        orders: as `STATIONARY_ORDERS`.
+        s: scratch, prepared for the code.
+        parts: receives the columns of `bounds`, shape (3 tensors, 3 inner, 3 outer, 2, 4).
+
+    Returns:
+        The largest count.
+    """
+    largest, outputs = 0.0, 1.0
     for d in range(8):
         outputs *= s[ct.SIZE, d] if ct.RELEVANCE[O, d] else 1.0
     for tensor in range(3):
-        scale = 1.0 if tensor == O else float(layer[10 + tensor])
+        copies = layer.copies[tensor]
         moves_alike = ct.mark_special(tensor, s) == 0
-        moved = ct.moved_words(tensor, s, stride, dilation, False)
-        at_elements = ct.moved_words(tensor, s, stride, dilation, True)
+        moved = ct.moved_words(tensor, s, layer, False)
+        moved_at_pes = ct.moved_words(tensor, s, layer, True)
         for outer in range(3):
             for position in range(8):
                 code[ct.DRAM_ORDER + position] = orders[outer, position]
-            block = ct.block_traffic(tensor, s, stride, dilation, code) * scale
+            block = ct.block_traffic(tensor, s, layer, code) * copies
             for inner in range(3):
                 for position in range(8):
                     code[ct.BUFFER_ORDER + position] = orders[inner, position]
                 if moves_alike:
-                    times, elements = ct.refetches(tensor, s, code)
-                    words, sent = times * moved * scale, elements * at_elements * scale
+                    times, active = ct.refetches(tensor, s, code)
+                    words, delivered = times * moved * copies, active * moved_at_pes * copies
                 else:
-                    words, sent = ct.array_traffic(tensor, s, stride, dilation, code)
-                    words, sent = words * scale, sent * scale
-                words = words if multicast or tensor == O else sent
-                largest = max(largest, sent)
+                    words, delivered = ct.array_traffic(tensor, s, layer, code)
+                    words, delivered = words * copies, delivered * copies
+                words = words if chip.multicast or tensor == O else delivered
+                largest = max(largest, delivered)
                 for bypassed in range(2):
                     part = parts[tensor, inner, outer, bypassed]
                     part[:] = 0.0
-                    bd.add_array(tensor, words, sent, outputs, bypassed == 1, chip, part)
+                    bd.add_array(tensor, words, delivered, outputs, bypassed == 1, chip, part)
                     if bypassed == 0:
                         bd.add_dram(tensor, block, outputs, chip, part)
     return largest

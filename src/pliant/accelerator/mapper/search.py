@@ -10,21 +10,22 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pliant.accelerator.chip import DIMS, Chip
+from pliant.accelerator.chip import Chip
 from pliant.accelerator.mapper.mapspace import (
     ORDERS_AND_BYPASSES,
+    STATIONARY_ORDERS,
     SpatialSplits,
-    divisors,
     spatial_splits,
 )
-from pliant.accelerator.mapping import TENSORS, Mapping, stationary_order
-from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.cost import MappingCost, evaluate, layer_code
+from pliant.accelerator.mapping import ENCODED_LENGTH, TENSORS, Mapping
+from pliant.accelerator.model.cost import MappingCost, evaluate
+from pliant.accelerator.model.counts import layer_record
+from pliant.accelerator.model.energy_latency import chip_record
 from pliant.errors import InfeasibleError, RecipeError, nearest
 from pliant.workload import Layer
 
@@ -112,24 +113,21 @@ def optimal_mapping(
     allowed = constraint or DataflowConstraint()
     splits = spatial_splits(layer, chip).only_spread(allowed.spread)
     search = _Search(layer, chip, powers, allowed, splits)
-    bounds = search.split_bounds()
-    order = np.argsort(bounds, kind="stable")
-    best, done, gap = np.inf, 0, 0.0
-    for split in order:
-        if bounds[split] >= best:
+    # A search without a time limit is one call of the kernel.
+    step = 1 if np.isfinite(time_limit_s) else len(search.order)
+    gap = 0.0
+    while search.bound < search.best:
+        if time.perf_counter() - started > time_limit_s and np.isfinite(search.best):
+            gap = (search.best - search.bound) / search.best
             break
-        if time.perf_counter() - started > time_limit_s and np.isfinite(best):
-            gap = float((best - bounds[split]) / best)
-            break
-        best = search.improve(int(split), best)
-        done += 1
-    if not np.isfinite(best):
+        search.advance(step)
+    if not np.isfinite(search.best):
         raise InfeasibleError(
             f"layer {layer.name!r}: no mapping of the space fits chip {chip.name!r}; its registers or its buffer are too small."
         )
     mapping = search.mapping()
     cost = evaluate(layer, chip, mapping)
-    certificate = search.certificate(order, done, gap, time.perf_counter() - started)
+    certificate = search.certificate(gap, time.perf_counter() - started)
     return BestMapping(
         layer,
         mapping,
@@ -176,7 +174,7 @@ def _product(text: str) -> tuple[float, float]:
 
 
 class _Search:
-    """The state of one search: the arrays of the kernel, the best code, the counters."""
+    """The state of one search: the problem as the kernels know it, and the best mapping so far."""
 
     def __init__(
         self,
@@ -186,58 +184,73 @@ class _Search:
         constraint: DataflowConstraint,
         splits: SpatialSplits,
     ) -> None:
+        # Loading the kernels takes a second where they are not compiled yet.
         from pliant.accelerator.mapper import split_search
 
-        self._kernel = split_search
-        self.layer, self.chip, self.splits = layer, chip, splits
-        self.code, self.vector = layer_code(layer), el.chip_vector(chip)
-        self.powers = np.array(powers)
-        self.orders = np.array(
-            [[DIMS.index(dim) for dim in stationary_order(tensor)] for tensor in TENSORS]
+        self._kernel, self.splits = split_search, splits
+        self.problem = split_search.Problem(
+            layer_record(layer),
+            chip_record(chip),
+            powers,
+            STATIONARY_ORDERS,
+            _bits(constraint.keep_inner),
+            _bits(constraint.keep_outer),
+            255 if constraint.bypass else 1,
         )
-        tensors = [
-            sum(1 << TENSORS.index(t) for t in kept)
-            for kept in (constraint.keep_inner, constraint.keep_outer)
-        ]
-        self.masks = np.array([*tensors, 255 if constraint.bypass else 1])
-        self.best_code = np.zeros(65, dtype=np.int64)
-        self.stats = np.zeros(3, dtype=np.int64)
+        self.incumbent = split_search.Incumbent(
+            value=np.full(1, np.inf),
+            code=np.zeros(ENCODED_LENGTH, dtype=np.int64),
+            evaluated=np.zeros(1, dtype=np.int64),
+            fitting=np.zeros(1, dtype=np.int64),
+        )
 
-    def split_bounds(self) -> NDArray[np.float64]:
+        bounds = split_search.split_bounds(
+            self.problem.layer, self.problem.chip, splits.pes, splits.rounds, powers
+        )
+        self.bounds: NDArray[np.float64] = bounds * (1 - _ROUNDING)
         """Least value that any mapping of each split could have."""
-        splits = self.splits
-        return self._kernel.split_bounds(
-            self.code, self.vector, splits.elements, splits.rounds, self.powers
-        ) * (1 - _ROUNDING)
+        self.order = np.argsort(self.bounds, kind="stable")
+        self.done = 0
+        """Splits that were searched, in ascending order of their bound."""
 
-    def improve(self, split: int, best: float) -> float:
-        """Value of the best mapping so far after one more split."""
-        rounds = self.splits.rounds[split]
-        lists = [divisors(int(m)) for m in rounds]
-        table = np.ones((8, max(map(len, lists))), dtype=np.int64)
-        for d, row in enumerate(lists):
-            table[d, : len(row)] = row
-        numbers = np.array([len(row) for row in lists])
-        return float(
-            self._kernel.search_split(
-                self.code, self.vector, self.chip.multicast, self.splits.elements[split], rounds, table, numbers,
-                self.orders, self.masks, self.powers, best, self.best_code, self.stats,
-            )
-        )  # fmt: skip
+    @property
+    def best(self) -> float:
+        """Value of the best mapping so far; infinite at first."""
+        return float(self.incumbent.value[0])
+
+    @property
+    def bound(self) -> float:
+        """Least value of all splits that are left; infinite after the last."""
+        left = self.done < len(self.order)
+        return float(self.bounds[self.order[self.done]]) if left else np.inf
+
+    def advance(self, step: int) -> None:
+        """Searches so many more splits, fewer where the bound reaches the best."""
+        stop = min(self.done + step, len(self.order))
+        self.done = self._kernel.search_splits(
+            self.problem,
+            self.splits.pes,
+            self.splits.rounds,
+            self.bounds,
+            self.order,
+            self.done,
+            stop,
+            self.incumbent,
+        )
 
     def mapping(self) -> Mapping:
         """The best mapping, laid over the axes."""
-        flat = Mapping.decode(self.best_code, axes=1)
-        row = int(np.flatnonzero((self.splits.elements == flat.spatial[0]).all(axis=1))[0])
+        flat = Mapping.decode(self.incumbent.code, axes=1)
+        row = int(np.flatnonzero((self.splits.pes == flat.spatial[0]).all(axis=1))[0])
         return replace(flat, spatial=self.splits.axes[row])  # type: ignore[arg-type]
 
-    def certificate(
-        self, order: NDArray[Any], done: int, gap: float, seconds: float
-    ) -> Certificate:
+    def certificate(self, gap: float, seconds: float) -> Certificate:
         """What became of every mapping of the space."""
         mappings = self.splits.mappings
-        total, visited = sum(mappings), sum(mappings[int(split)] for split in order[:done])
-        evaluated, fitting = int(self.stats[0]), int(self.stats[1]) * ORDERS_AND_BYPASSES
+        searched = self.order[: self.done]
+        total, visited = sum(mappings), sum(mappings[int(split)] for split in searched)
+        evaluated = int(self.incumbent.evaluated[0])
+        fitting = int(self.incumbent.fitting[0]) * ORDERS_AND_BYPASSES
         return Certificate(
             mappings=total,
             evaluated=evaluated,
@@ -247,3 +260,7 @@ class _Search:
             gap=gap,
             seconds=seconds,
         )
+
+
+def _bits(tensors: str) -> int:
+    return sum(1 << TENSORS.index(tensor) for tensor in tensors)

@@ -1,136 +1,219 @@
-"""The best mapping of one spatial split: lists of tiles, their bounds, and the pairs that could still win."""
+"""The best mapping of one spatial split: lists of tiles, their bounds, and the pairs that could win.
+
+For each set of bypassed tensors and each tensor that the buffer loops keep in place, register tiles
+and buffer tiles are sorted by their own cost, and pairs are visited in that order until no pair can
+beat the best mapping so far.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from pliant.accelerator.mapper import bounds as bd
+from pliant.accelerator.mapper.bounds import Floor, Powers, Scratch, Split
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import O, kernel
+from pliant.accelerator.model.counts import C, Floats, Ints, LayerRecord, O, R, S, kernel
+from pliant.accelerator.model.energy_latency import ChipRecord
 
-# The integer settings of a search.
-KEEP_INNER, KEEP_OUTER, BYPASSES = 0, 1, 2
-# What it counts.
-EVALUATED, FITTING_TILES, PAIRS = 0, 1, 2
+
+class Problem(NamedTuple):
+    """What a search of one layer is asked for; the same for all splits."""
+
+    layer: LayerRecord
+    chip: ChipRecord
+    powers: Powers
+    """Of energy and cycles in the objective."""
+    orders: Ints
+    """The loop order that keeps each tensor in place, one row each for W, I, O; shape (3, 8)."""
+    keep_inner: int
+    """Bits 1, 2, 4 of the tensors W, I, O that buffer loops may keep in place."""
+    keep_outer: int
+    """The same of the DRAM loops."""
+    bypasses: int
+    """Bit b set: the set of tensors with bits b may bypass the buffer."""
+
+
+class Incumbent(NamedTuple):
+    """The best mapping so far, and what the search counted; all are written in place."""
+
+    value: Floats
+    """Of the objective, shape (1,); infinite at first."""
+    code: Ints
+    """As `Mapping.encode`, shape (65,)."""
+    evaluated: Ints
+    """Mappings costed exactly, shape (1,)."""
+    fitting: Ints
+    """Tilings whose register tile fits, of all orders and bypasses one; shape (1,)."""
+
+
+class Candidates(NamedTuple):
+    """The two lists of a split for one choice of bypass and of the tensor kept in place."""
+
+    tiles: Ints
+    """Register tiles by loop, shape (tiles, 8)."""
+    traffic: Floats
+    """Of the register tiles, shape (tiles, 12)."""
+    inside: Floats
+    """Energy and bits that a register tile decides, shape (tiles, 4)."""
+    lowest: Floats
+    """The least of each column of `inside`."""
+    keep: int
+    """The tensor that the buffer loops keep in place."""
+    bypass: int
+    """Bits of the tensors that bypass the buffer."""
+
+
+class Blocks(NamedTuple):
+    """Buffer tiles of a split."""
+
+    outer: Ints
+    """Buffer tiles by loop, shape (blocks, 8)."""
+    facts: Floats
+    """Of the buffer tiles, shape (blocks, 12)."""
+    across: Floats
+    """Energy and bits that a buffer tile decides, shape (blocks, 4)."""
+    kept: Ints
+    """The tensor that the DRAM loops had best keep in place, shape (blocks,)."""
 
 
 @kernel
-def search_split(
-    layer: Any, chip: Any, multicast: bool, elements: Any, rounds: Any, divisors: Any, numbers: Any, orders: Any, masks: Any, powers: Any,
-    best: float, best_code: Any, stats: Any,
-) -> float:  # fmt: skip
-    """Value of the best mapping that beats `best` and shares this split; `best` where there is none.
+def search_splits(
+    problem: Problem,
+    pes: Ints,
+    rounds: Ints,
+    bounds: Floats,
+    order: Ints,
+    start: int,
+    stop: int,
+    incumbent: Incumbent,
+) -> int:
+    """Searches splits in ascending order of their bound, until a bound reaches the incumbent.
 
     Args:
-        layer: as `counts.layer_vector`.
-        chip: as `el.chip_vector`.
-        multicast: whether a word for several elements is read once.
-        elements: by loop.
-        rounds: of the array over each loop.
-        divisors: of the rounds, ascending, one row a loop.
-        numbers: how many divisors each row has.
-        orders: the order that keeps each tensor in place, one row a tensor.
-        masks: bits of tensors that inner loops may keep, that outer loops may keep, and of allowed bypasses.
-        powers: of energy and of cycles in the objective.
-        best: value to beat.
-        best_code: receives the mapping.
-        stats: adds evaluations, register tiles that fit (with their mappings), and pairs looked at.
+        problem: layer, chip, objective and constraint.
+        pes: by split and loop, shape (splits, 8).
+        rounds: the same shape.
+        bounds: least value of each split, shape (splits,).
+        order: the splits in ascending order of their bound.
+        start: position in the order of the first split to search.
+        stop: position after the last one.
+        incumbent: the best mapping so far; updated.
+
+    Returns:
+        The position of the first split that was not searched.
     """
-    s, counts, parts = np.zeros(ct.SCRATCH), np.empty(15), np.empty(6)
-    slowest = cycles_of_rounds(rounds, chip)
-    constant = bd.constant_energy(layer, elements, chip)
-    least = least_words(layer, s)
-    tiles, traffic = bd.register_tiles(
-        layer, chip, multicast, elements, rounds, divisors, numbers, s
-    )
-    for a in range(len(tiles)):
-        stats[FITTING_TILES] += outer_factorisations(rounds, tiles[a], divisors, numbers)
-    outer, facts = np.empty((0, 8), dtype=np.int64), np.empty((0, 12))
-    inside, across, total = np.empty((len(tiles), 4)), np.empty((0, 4)), np.empty(4)
-    kept = np.empty(0, dtype=np.int64)
-    for bypass in range(8):
-        for keep in range(3):
-            if (
-                not (masks[BYPASSES] >> bypass & 1 and masks[KEEP_INNER] >> keep & 1)
-                or len(tiles) == 0
-            ):
-                continue
-            lowest = inner_parts(traffic, keep, bypass, least[O], chip, inside)
-            if masks[KEEP_OUTER] >> keep & 1:
-                best = search_crossing(
-                    layer, chip, multicast, elements, rounds, divisors, numbers, orders, powers, best, best_code, stats,
-                    tiles, traffic, inside, keep, bypass, least, constant, slowest, s, counts, parts,
-                )  # fmt: skip
-            _least_outer(traffic, keep, bypass, least, chip, total)
-            if bd.bound(constant, slowest, lowest, total, chip, powers[0], powers[1]) >= best:
-                continue
-            if len(outer) == 0:
-                outer, facts = bd.buffer_tiles(layer, elements, rounds, divisors, numbers, s)
-                across, kept = np.empty((len(outer), 4)), np.empty(len(outer), dtype=np.int64)
-            outer_parts(
-                facts, traffic, elements, keep, bypass, masks[KEEP_OUTER], least, chip, across, kept
-            )
-            best = search_pairs(
-                layer, chip, multicast, elements, rounds, orders, powers, best, best_code, stats,
-                tiles, inside, lowest, outer, facts, across, kept, keep, bypass, constant, slowest, s, counts, parts,
-            )  # fmt: skip
-    return best
+    for position in range(start, stop):
+        split = order[position]
+        if bounds[split] >= incumbent.value[0]:
+            return position
+        search_split(problem, bd.make_split(pes[split], rounds[split]), incumbent)
+    return stop
 
 
 @kernel
-def outer_factorisations(rounds: Any, tile: Any, divisors: Any, numbers: Any) -> int:
+def search_split(problem: Problem, split: Split, incumbent: Incumbent) -> None:
+    """Looks for a mapping of this split that beats the incumbent, and proves that no other does.
+
+    Args:
+        problem: layer, chip, objective and constraint.
+        split: the spatial split.
+        incumbent: the best of the splits before; updated.
+    """
+    layer, chip = problem.layer, problem.chip
+    work = Scratch(np.zeros(ct.SCRATCH), np.empty(15), np.empty(6))
+    floor = Floor(bd.constant_energy(layer, split.pes, chip), cycles_of_rounds(split.rounds, chip))
+    least = least_words(layer, work.s)
+    tiles, traffic = bd.register_tiles(layer, chip, split, work.s)
+    if len(tiles) == 0:
+        return
+    for a in range(len(tiles)):
+        incumbent.fitting[0] += outer_factorisations(split, tiles[a])
+    inside, total = np.empty((len(tiles), 4)), np.empty(4)
+    blocks = _no_blocks()
+    for bypass in range(8):
+        for keep in range(3):
+            if not (problem.bypasses >> bypass & 1 and problem.keep_inner >> keep & 1):
+                continue
+            lowest = inner_parts(traffic, keep, bypass, least[O], chip, inside)
+            own = Candidates(tiles, traffic, inside, lowest, keep, bypass)
+            if problem.keep_outer >> keep & 1:
+                search_crossing(problem, split, own, least, floor, incumbent, work)
+            _least_outer(own, least, chip, total)
+            if bd.bound(floor, lowest, total, chip, problem.powers) >= incumbent.value[0]:
+                continue
+            if len(blocks.outer) == 0:  # made once, and only where a bound lets it come to that
+                outer, facts = bd.buffer_tiles(layer, split, work.s)
+                kept = np.empty(len(outer), dtype=np.int64)
+                blocks = Blocks(outer, facts, np.empty((len(outer), 4)), kept)
+            outer_parts(problem, split, own, blocks, least)
+            search_pairs(problem, split, own, blocks, floor, incumbent, work)
+
+
+@kernel
+def _no_blocks() -> Blocks:
+    outer, kept = np.empty((0, 8), dtype=np.int64), np.empty(0, dtype=np.int64)
+    return Blocks(outer, np.empty((0, 12)), np.empty((0, 4)), kept)
+
+
+@kernel
+def outer_factorisations(split: Split, tile: Ints) -> int:
     """Ways to write what a register tile leaves of the rounds as buffer and DRAM loops."""
     chains = 1
     for d in range(8):
-        rest, ways = rounds[d] // tile[d], 0
-        for index in range(numbers[d]):
-            ways += rest % divisors[d, index] == 0
+        rest, ways = split.rounds[d] // tile[d], 0
+        for index in range(split.divisor_counts[d]):
+            ways += rest % split.divisors[d, index] == 0
         chains *= ways
     return chains
 
 
 @kernel
-def cycles_of_rounds(rounds: Any, chip: Any) -> float:
-    """Compute time of a split: every element works in every round, whatever the tiles."""
-    cycles = 1.0 / chip[el.RATE]
+def cycles_of_rounds(rounds: Ints, chip: ChipRecord) -> float:
+    """(11) Compute time of a split: the first PE works in every round, whatever the tiles."""
+    cycles = 1.0 / chip.macs_per_cycle
     for d in range(8):
         cycles *= rounds[d]
     return cycles
 
 
 @kernel
-def split_bounds(layer: Any, chip: Any, elements: Any, rounds: Any, powers: Any) -> Any:
-    """Least value of any mapping of each split: all elements are served, every word moves once, the buffer costs nothing."""
-    s, nothing, bounds = np.zeros(ct.SCRATCH), np.zeros(4), np.empty(len(elements))
+def split_bounds(
+    layer: LayerRecord, chip: ChipRecord, pes: Ints, rounds: Ints, powers: Powers
+) -> Floats:
+    """Least value of any mapping of each split.
+
+    Each word crosses DRAM once, all PEs are served, the buffer costs nothing.
+
+    Args:
+        layer: the loops.
+        chip: the hardware.
+        pes: by split and loop, shape (splits, 8).
+        rounds: the same shape.
+        powers: of the objective.
+    """
+    s, nothing, bounds = np.zeros(ct.SCRATCH), np.zeros(4), np.empty(len(pes))
     least = least_words(layer, s)
-    for split in range(len(elements)):
-        floor = np.zeros(4)
+    for split in range(len(pes)):
+        total = np.zeros(4)
         for tensor in range(3):
-            sent = least[tensor]
+            delivered = least[tensor]
             for d in range(8):
-                sent *= 1 if ct.RELEVANCE[tensor, d] else elements[split, d]
-            _add_least(tensor, least, sent, chip, floor)
-        constant = bd.constant_energy(layer, elements[split], chip)
-        bounds[split] = bd.bound(
-            constant,
-            cycles_of_rounds(rounds[split], chip),
-            floor,
-            nothing,
-            chip,
-            powers[0],
-            powers[1],
-        )
+                delivered *= 1 if ct.RELEVANCE[tensor, d] else pes[split, d]
+            _add_least(tensor, least, delivered, chip, total)
+        constant = bd.constant_energy(layer, pes[split], chip)
+        floor = Floor(constant, cycles_of_rounds(rounds[split], chip))
+        bounds[split] = bd.bound(floor, total, nothing, chip, powers)
     return bounds
 
 
 @kernel
-def least_words(layer: Any, s: Any) -> Any:
-    """Words of each tensor: what has to move at least once."""
+def least_words(layer: LayerRecord, s: Floats) -> Floats:
+    """Words of each tensor, shape (3,): what has to move at least once."""
     for d in range(8):
-        s[ct.EXTENT, d] = layer[d]
+        s[ct.EXTENT, d] = layer.sizes[d]
     least = np.empty(3)
     for tensor in range(3):
         least[tensor] = el.tile_words(tensor, s, ct.EXTENT, layer)
@@ -138,39 +221,55 @@ def least_words(layer: Any, s: Any) -> Any:
 
 
 @kernel
-def _add_least(tensor: int, least: Any, sent: float, chip: Any, out: Any) -> None:
-    """The cheapest life of a tensor: once over DRAM; past the buffer, if that is cheaper and lighter for its port."""
+def _add_least(tensor: int, least: Floats, delivered: float, chip: ChipRecord, out: Floats) -> None:
+    """Lower bound of what a tensor costs: one DRAM crossing, and nothing at the buffer port."""
     added = np.zeros(4)
-    bd.add_array(tensor, least[tensor], sent, least[O], True, chip, added)
-    out[0] += added[0]
-    out[1] += added[1]
-    out[3] += added[3]
+    bd.add_array(tensor, least[tensor], delivered, least[O], True, chip, added)
+    out[bd.ENERGY] += added[bd.ENERGY]
+    out[bd.DRAM_BITS] += added[bd.DRAM_BITS]
+    out[bd.NOC_BITS] += added[bd.NOC_BITS]
 
 
 @kernel
 def inner_parts(
-    traffic: Any, keep: int, bypass: int, outputs: float, chip: Any, inside: Any
-) -> Any:
-    """Energy and bits that a register tile costs for the two tensors that the inner loops refetch; the least of each."""
+    traffic: Floats, keep: int, bypass: int, outputs: float, chip: ChipRecord, inside: Floats
+) -> Floats:
+    """What each register tile costs for the two tensors that the buffer loops refetch.
+
+    Args:
+        traffic: of the register tiles, shape (tiles, 12).
+        keep: the tensor that is kept in place.
+        bypass: bits of the tensors that bypass the buffer.
+        outputs: words of the output tensor.
+        chip: the hardware.
+        inside: receives energy and bits, shape (tiles, 4).
+
+    Returns:
+        The least of each column.
+    """
     lowest = np.full(4, np.inf)
     for a in range(len(inside)):
         for column in range(4):
             inside[a, column] = 0.0
         for tensor in range(3):
             if tensor != keep:
-                full, sent = traffic[a, bd.ARRAY_FULL + tensor], traffic[a, bd.SENT_FULL + tensor]
-                bd.add_array(tensor, full, sent, outputs, bypass >> tensor & 1 > 0, chip, inside[a])
+                full = traffic[a, bd.ARRAY_FULL + tensor]
+                delivered = traffic[a, bd.DELIVERED_FULL + tensor]
+                bypassed = bypass >> tensor & 1 > 0
+                bd.add_array(tensor, full, delivered, outputs, bypassed, chip, inside[a])
         for column in range(4):
             lowest[column] = min(lowest[column], inside[a, column])
     return lowest
 
 
 @kernel
-def _least_outer(traffic: Any, keep: int, bypass: int, least: Any, chip: Any, out: Any) -> None:
+def _least_outer(own: Candidates, least: Floats, chip: ChipRecord, out: Floats) -> None:
     """Least cost of everything that the buffer tile decides."""
     out[:] = 0.0
-    words, sent = traffic[:, bd.ARRAY_ONCE + keep].min(), traffic[:, bd.SENT_ONCE + keep].min()
-    bd.add_array(keep, words, sent, least[O], bypass >> keep & 1 > 0, chip, out)
+    keep, bypass = own.keep, own.bypass
+    words = own.traffic[:, bd.ARRAY_ONCE + keep].min()
+    delivered = own.traffic[:, bd.DELIVERED_ONCE + keep].min()
+    bd.add_array(keep, words, delivered, least[O], bypass >> keep & 1 > 0, chip, out)
     for tensor in range(3):
         if not bypass >> tensor & 1:
             bd.add_dram(tensor, least[tensor], least[O], chip, out)
@@ -178,25 +277,27 @@ def _least_outer(traffic: Any, keep: int, bypass: int, least: Any, chip: Any, ou
 
 @kernel
 def outer_parts(
-    facts: Any,
-    traffic: Any,
-    elements: Any,
-    keep: int,
-    bypass: int,
-    allowed: int,
-    least: Any,
-    chip: Any,
-    across: Any,
-    kept: Any,
+    problem: Problem, split: Split, own: Candidates, blocks: Blocks, least: Floats
 ) -> None:
-    """Energy and bits that a buffer tile costs: DRAM, with the best tensor in place, and the tensor kept by the inner loops.
+    """What each buffer tile costs: DRAM traffic, and the tensor that the buffer loops keep in place.
 
-    Infinite where the tile does not fit the buffer even with finished outputs.
+    DRAM loops keep the tensor that saves most. Infinite where the tile does not fit the buffer even
+    with finished outputs.
+
+    Args:
+        problem: layer, chip, objective and constraint.
+        split: the spatial split.
+        own: register tiles, the tensor in place, and bypasses.
+        blocks: buffer tiles; `across` and `kept` are written.
+        least: words of each tensor.
     """
-    words, sent = traffic[:, bd.ARRAY_ONCE + keep].min(), traffic[:, bd.SENT_ONCE + keep].min()
+    chip, keep, bypass = problem.chip, own.keep, own.bypass
+    facts, across, kept = blocks.facts, blocks.across, blocks.kept
+    words = own.traffic[:, bd.ARRAY_ONCE + keep].min()
+    delivered = own.traffic[:, bd.DELIVERED_ONCE + keep].min()
     for d in range(8):
         if not ct.RELEVANCE[keep, d]:
-            sent /= elements[d]
+            delivered /= split.pes[d]
     for b in range(len(facts)):
         across[b, :] = np.inf
         if not bd.fits_buffer(facts[b], False, bypass, chip):
@@ -205,7 +306,7 @@ def outer_parts(
         bd.add_array(
             keep,
             words * facts[b, bd.REPEATS + keep],
-            sent * facts[b, bd.ACTIVE + keep],
+            delivered * facts[b, bd.ACTIVE + keep],
             least[O],
             bypass >> keep & 1 > 0,
             chip,
@@ -216,94 +317,90 @@ def outer_parts(
             full = facts[b, bd.DRAM_FULL + tensor]
             if not bypass >> tensor & 1:
                 bd.add_dram(tensor, full, least[O], chip, across[b])
-            if allowed >> tensor & 1:
-                width = 2.0 * chip[el.BITS_SUM] if tensor == O else chip[el.BITS_W + tensor]
-                bits = (
-                    0.0
-                    if bypass >> tensor & 1
-                    else (full - full / facts[b, bd.REPEATS + tensor]) * width
-                )
+            if problem.keep_outer >> tensor & 1:
+                width = 2.0 * chip.sum_bits if tensor == O else chip.bits[tensor]
+                bits = (full - full / facts[b, bd.REPEATS + tensor]) * width
+                if bypass >> tensor & 1:
+                    bits = 0.0
                 if bits > saved:
                     saved, kept[b] = bits, tensor
-        across[b, 0] -= saved * (chip[el.E_DRAM] + chip[el.E_BUFFER])
-        across[b, 1] -= saved
+        across[b, bd.ENERGY] -= saved * (chip.dram_energy + chip.buffer_energy)
+        across[b, bd.DRAM_BITS] -= saved
 
 
 @kernel
 def search_pairs(
-    layer: Any, chip: Any, multicast: bool, elements: Any, rounds: Any, orders: Any, powers: Any, best: float, best_code: Any, stats: Any,
-    tiles: Any, inside: Any, lowest: Any, outer: Any, facts: Any, across: Any, kept: Any, keep: int, bypass: int, constant: float,
-    slowest: float, s: Any, counts: Any, parts: Any,
-) -> float:  # fmt: skip
-    """Visits pairs of register and buffer tiles in the order of their bound."""
-    key = 0 if powers[0] > 0.0 else 1
+    problem: Problem,
+    split: Split,
+    own: Candidates,
+    blocks: Blocks,
+    floor: Floor,
+    incumbent: Incumbent,
+    work: Scratch,
+) -> None:
+    """Visits pairs of register and buffer tiles in the order of their bound.
+
+    Args:
+        problem: layer, chip, objective and constraint.
+        split: the spatial split.
+        own: register tiles and what they cost.
+        blocks: buffer tiles and what they cost.
+        floor: of the split.
+        incumbent: the best mapping so far; updated.
+        work: scratch.
+    """
+    chip, powers = problem.chip, problem.powers
+    inside, across, best = own.inside, blocks.across, incumbent.value
+    key = bd.ENERGY if powers[0] > 0.0 else bd.DRAM_BITS
     least_across = np.full(4, np.inf)
     for b in range(len(across)):
         for column in range(4):
             least_across[column] = min(least_across[column], across[b, column])
     if np.isinf(least_across[0]):
-        return best
-    left = candidates(inside, least_across, constant, slowest, chip, powers, best, key)
-    right = candidates(across, lowest, constant, slowest, chip, powers, best, key)
-    code, edge_a, edge_b = np.ones(65, dtype=np.int64), lowest.copy(), least_across.copy()
+        return
+    left = by_bound(inside, least_across, floor, problem, best[0], key)
+    right = by_bound(across, own.lowest, floor, problem, best[0], key)
+    code, edge_a, edge_b = np.ones(65, dtype=np.int64), own.lowest.copy(), least_across.copy()
     for a in left:
+        # Both lists ascend in the key: where the best partner of this row cannot win, no later row can.
         edge_a[key] = inside[a, key]
-        if bd.bound(constant, slowest, edge_a, least_across, chip, powers[0], powers[1]) >= best:
+        if bd.bound(floor, edge_a, least_across, chip, powers) >= best[0]:
             break
         partial = False
-        for d in (3, 6, 7):
-            partial |= rounds[d] > tiles[a, d]
+        for d in (C, R, S):
+            partial |= split.rounds[d] > own.tiles[a, d]
         for b in right:
             edge_b[key] = across[b, key]
-            if bd.bound(constant, slowest, inside[a], edge_b, chip, powers[0], powers[1]) >= best:
+            if bd.bound(floor, inside[a], edge_b, chip, powers) >= best[0]:
                 break
-            stats[PAIRS] += 1
-            if not _divides(rounds, tiles[a], outer[b]) or not bd.fits_buffer(
-                facts[b], partial, bypass, chip
-            ):
+            if not _divides(split.rounds, own.tiles[a], blocks.outer[b]):
                 continue
-            if (
-                bd.bound(constant, slowest, inside[a], across[b], chip, powers[0], powers[1])
-                >= best
-            ):
+            if not bd.fits_buffer(blocks.facts[b], partial, own.bypass, chip):
                 continue
-            bd.set_tiles(code, elements, rounds, tiles[a], outer[b])
-            best = _try(
-                layer,
-                chip,
-                multicast,
-                code,
-                orders,
-                keep,
-                kept[b],
-                bypass,
-                powers,
-                best,
-                best_code,
-                stats,
-                s,
-                counts,
-                parts,
-            )
-    return best
+            if bd.bound(floor, inside[a], across[b], chip, powers) >= best[0]:
+                continue
+            bd.set_tiles(code, split, own.tiles[a], blocks.outer[b])
+            _try(problem, code, own, blocks.kept[b], incumbent, work)
 
 
 @kernel
-def candidates(
-    own: Any,
-    other: Any,
-    constant: float,
-    slowest: float,
-    chip: Any,
-    powers: Any,
-    best: float,
-    key: int,
-) -> Any:
-    """Rows that could win with the best of the other list, by ascending key."""
+def by_bound(
+    own: Floats, other: Floats, floor: Floor, problem: Problem, best: float, key: int
+) -> Ints:
+    """Rows that could win with the best of the other list, by ascending key.
+
+    Args:
+        own: energy and bits, shape (rows, 4).
+        other: the least of each column of the other list.
+        floor: of the split.
+        problem: chip and objective.
+        best: the value to beat.
+        key: the column to sort by.
+    """
     rows = np.empty(len(own), dtype=np.int64)
     found = 0
     for row in range(len(own)):
-        if bd.bound(constant, slowest, own[row], other, chip, powers[0], powers[1]) < best:
+        if bd.bound(floor, own[row], other, problem.chip, problem.powers) < best:
             rows[found] = row
             found += 1
     values = np.empty(found)
@@ -313,7 +410,8 @@ def candidates(
 
 
 @kernel
-def _divides(rounds: Any, tile: Any, outer: Any) -> bool:
+def _divides(rounds: Ints, tile: Ints, outer: Ints) -> bool:
+    """Whether buffer loops with whole bounds are left between a register tile and a buffer tile."""
     whole = True
     for d in range(8):
         whole &= rounds[d] == 1 or rounds[d] % (tile[d] * outer[d]) == 0
@@ -322,100 +420,103 @@ def _divides(rounds: Any, tile: Any, outer: Any) -> bool:
 
 @kernel
 def _try(
-    layer: Any, chip: Any, multicast: bool, code: Any, orders: Any, keep: int, keep_outer: int, bypass: int, powers: Any,
-    best: float, best_code: Any, stats: Any, s: Any, counts: Any, parts: Any,
-) -> float:  # fmt: skip
-    """Asks the kernel what a mapping costs, and remembers it if it is the best."""
+    problem: Problem,
+    code: Ints,
+    own: Candidates,
+    keep_outer: int,
+    incumbent: Incumbent,
+    work: Scratch,
+) -> None:
+    """Asks the model what a mapping costs, and makes it the incumbent if it is better.
+
+    Args:
+        problem: layer, chip, objective and constraint.
+        code: holds the factors; receives orders and bypass.
+        own: the tensor that buffer loops keep in place, and bypasses.
+        keep_outer: the tensor that DRAM loops keep in place.
+        incumbent: the best mapping so far; updated.
+        work: scratch.
+    """
     for position in range(8):
-        code[ct.BUFFER_ORDER + position], code[ct.DRAM_ORDER + position] = (
-            orders[keep, position],
-            orders[keep_outer, position],
-        )
-    code[ct.BYPASS] = bypass
-    stats[EVALUATED] += 1
-    value = bd.exact_value(layer, chip, multicast, code, s, counts, parts, powers[0], powers[1])
-    if value < best:
-        best_code[:] = code
-        return value
-    return best
+        code[ct.BUFFER_ORDER + position] = problem.orders[own.keep, position]
+        code[ct.DRAM_ORDER + position] = problem.orders[keep_outer, position]
+    code[ct.BYPASS] = own.bypass
+    incumbent.evaluated[0] += 1
+    value = bd.exact_value(problem.layer, problem.chip, code, problem.powers, work)
+    if value < incumbent.value[0]:
+        incumbent.value[0] = value
+        incumbent.code[:] = code
 
 
 @kernel
 def search_crossing(
-    layer: Any, chip: Any, multicast: bool, elements: Any, rounds: Any, divisors: Any, numbers: Any, orders: Any, powers: Any, best: float,
-    best_code: Any, stats: Any, tiles: Any, traffic: Any, inside: Any, keep: int, bypass: int, least: Any, constant: float, slowest: float,
-    s: Any, counts: Any, parts: Any,
-) -> float:  # fmt: skip
+    problem: Problem,
+    split: Split,
+    own: Candidates,
+    least: Floats,
+    floor: Floor,
+    incumbent: Incumbent,
+    work: Scratch,
+) -> None:
     """The case that the two lists do not cover: a tensor stays in the array across buffer tiles.
 
-    It needs buffer tiles that hold one array tile along every loop that moves over the tensor; the register tile then
-    fixes the outer loops but for those that do not move over it.
+    It needs buffer tiles that hold one array tile along every loop that moves over the tensor; the
+    register tile then fixes the DRAM loops but for those that do not move over it.
+
+    Args:
+        problem: layer, chip, objective and constraint.
+        split: the spatial split.
+        own: register tiles, what they cost, and the tensor that stays.
+        least: words of each tensor.
+        floor: of the split.
+        incumbent: the best mapping so far; updated.
+        work: scratch.
     """
-    code, outer, extra, nothing = (
-        np.ones(65, dtype=np.int64),
-        np.ones(8, dtype=np.int64),
-        np.zeros(4),
-        np.zeros(4),
-    )
-    for a in range(len(tiles)):
+    chip, keep, bypass, best = problem.chip, own.keep, own.bypass, incumbent.value
+    code, outer = np.ones(65, dtype=np.int64), np.ones(8, dtype=np.int64)
+    extra, nothing = np.zeros(4), np.zeros(4)
+    for a in range(len(own.tiles)):
+        # Lower bound: the tensor enters the array once, and DRAM loops refetch the other two.
         extra[:] = 0.0
-        bd.add_array(
-            keep,
-            traffic[a, bd.ARRAY_ONCE + keep],
-            traffic[a, bd.SENT_ONCE + keep],
-            least[O],
-            bypass >> keep & 1 > 0,
-            chip,
-            extra,
-        )
+        words = own.traffic[a, bd.ARRAY_ONCE + keep]
+        delivered = own.traffic[a, bd.DELIVERED_ONCE + keep]
+        bd.add_array(keep, words, delivered, least[O], bypass >> keep & 1 > 0, chip, extra)
         for tensor in range(3):
             if not bypass >> tensor & 1:
                 words = least[tensor]
                 if tensor != keep:
                     for d in range(8):
-                        words *= 1.0 if ct.RELEVANCE[tensor, d] else rounds[d] // tiles[a, d]
+                        if not ct.RELEVANCE[tensor, d]:
+                            words *= split.rounds[d] // own.tiles[a, d]
                 bd.add_dram(tensor, words, least[O], chip, extra)
         for column in range(4):
-            extra[column] += inside[a, column]
-        if bd.bound(constant, slowest, extra, nothing, chip, powers[0], powers[1]) >= best:
+            extra[column] += own.inside[a, column]
+        if bd.bound(floor, extra, nothing, chip, problem.powers) >= best[0]:
             continue
         for d in range(8):
-            outer[d] = rounds[d] // tiles[a, d] if ct.RELEVANCE[keep, d] else 1
+            outer[d] = split.rounds[d] // own.tiles[a, d] if ct.RELEVANCE[keep, d] else 1
         while True:
-            if _divides(rounds, tiles[a], outer):
-                bd.set_tiles(code, elements, rounds, tiles[a], outer)
-                best = _try(
-                    layer,
-                    chip,
-                    multicast,
-                    code,
-                    orders,
-                    keep,
-                    keep,
-                    bypass,
-                    powers,
-                    best,
-                    best_code,
-                    stats,
-                    s,
-                    counts,
-                    parts,
-                )
-            if not _next_outer(outer, keep, divisors, numbers):
+            if _divides(split.rounds, own.tiles[a], outer):
+                bd.set_tiles(code, split, own.tiles[a], outer)
+                _try(problem, code, own, keep, incumbent, work)
+            if not _next_outer(outer, keep, split):
                 break
-    return best
 
 
 @kernel
-def _next_outer(outer: Any, keep: int, divisors: Any, numbers: Any) -> bool:
-    """Moves the loops that do not move over the tensor on to their next divisors; False after the last."""
+def _next_outer(outer: Ints, keep: int, split: Split) -> bool:
+    """Moves the loops that do not move over the tensor on to their next divisors.
+
+    Returns:
+        False after the last.
+    """
     for d in range(8):
         if ct.RELEVANCE[keep, d]:
             continue
-        for index in range(numbers[d]):
-            if divisors[d, index] == outer[d]:
-                if index + 1 < numbers[d]:
-                    outer[d] = divisors[d, index + 1]
+        for index in range(split.divisor_counts[d]):
+            if split.divisors[d, index] == outer[d]:
+                if index + 1 < split.divisor_counts[d]:
+                    outer[d] = split.divisors[d, index + 1]
                     return True
                 outer[d] = 1
                 break

@@ -14,7 +14,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import Chip
-from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping, check_mapping, layer_sizes
+from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping, check_mapping
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
 from pliant.accelerator.model import simd
@@ -73,12 +73,6 @@ class MappingCosts:
     """Whether registers and buffer hold the tiles; the other two hold what it would cost if they did."""
 
 
-def layer_code(layer: Layer) -> NDArray[np.int64]:
-    """The twelve integers of a layer; element-wise layers read every one of their inputs."""
-    inputs = max(len(layer.inputs), 1) if layer.kind == "elementwise" else 1
-    return ct.layer_vector(layer_sizes(layer), layer.stride, layer.dilation, layer.weighted, inputs)
-
-
 @overload
 def evaluate(
     layer: Layer,
@@ -123,45 +117,37 @@ def evaluate(
             )
         return evaluate_many(layer, chip, mapping)
     check_mapping(layer, chip, mapping)
-    code, vector = layer_code(layer), el.chip_vector(chip)
-    counts, work = np.zeros(len(ct.COUNTS)), np.zeros(ct.SCRATCH)
-    encoded = mapping.encode()
-    bits = int(encoded[ct.BYPASS])
-    ct.count(code, encoded, chip.multicast, counts, work)
+    loops, numbers, code = ct.layer_record(layer), el.chip_record(chip), mapping.encode()
+    bypass = int(code[ct.BYPASS])
+    counts, s = np.zeros(len(ct.COUNTS)), np.zeros(ct.SCRATCH)
+    ct.count(loops, code, chip.multicast, counts, s)
     _refuse_inexact(layer, float(counts.max()))
     if halo:
         _credit_halo(layer, chip, mapping, counts)
     if check_capacity:
-        _refuse_over_capacity(layer, chip, code, vector, work, bits)
-    seconds = np.zeros(4)
-    el.times(counts, bits, vector, seconds)
-    cycles = (
-        float(seconds.max()) if latency == "roofline" else stall_exact_cycles(layer, chip, mapping)
-    )
-    return _priced(chip, code, bits, vector, counts, seconds, cycles)
-
-
-def _priced(
-    chip: Chip,
-    code: NDArray[np.int64],
-    bypass: int,
-    vector: NDArray[np.float64],
-    counts: NDArray[np.float64],
-    seconds: NDArray[np.float64],
-    cycles: float,
-) -> MappingCost:
-    parts = np.zeros(6)
-    el.energies(counts, code, bypass, cycles, vector, parts)
-    energy, busy = float(parts.sum()), cycles * chip.elements * chip.macs_per_element_per_cycle
+        partial = el.reduction_is_partial(s)
+        _refuse_over_capacity(
+            layer,
+            chip,
+            el.register_excess(loops, s, numbers),
+            el.buffer_excess(loops, s, partial, bypass, numbers),
+        )
+    moved = el.bits_moved(counts, bypass, numbers)
+    times, energies = np.zeros(4), np.zeros(6)
+    el.times(counts, moved, numbers, times)
+    cycles = float(times.max())
+    if latency == "stall_exact":
+        cycles = stall_exact_cycles(layer, chip, mapping)
+    el.energies(counts, moved, loops, cycles, numbers, energies)
     return MappingCost(
         counts={name: int(value) for name, value in zip(ct.COUNTS, counts, strict=True)},
         cycles=cycles,
-        time_cycles=dict(zip(el.TIME_PARTS, seconds.tolist(), strict=True)),
+        time_cycles=dict(zip(el.TIME_PARTS, times.tolist(), strict=True)),
         latency_ms=cycles / chip.clock_mhz * 1e-3,
-        energy=energy,
+        energy=float(energies.sum()),
         energy_unit=chip.energy.unit,
-        energy_parts=dict(zip(el.ENERGY_PARTS, parts.tolist(), strict=True)),
-        utilisation=float(counts[0]) / busy,
+        energy_parts=dict(zip(el.ENERGY_PARTS, energies.tolist(), strict=True)),
+        utilisation=float(counts[ct.OPERATIONS]) / (cycles * chip.pes * chip.macs_per_pe_per_cycle),
     )
 
 
@@ -171,70 +157,77 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
     Args:
         layer: the loops.
         chip: the hardware.
-        codes: shape (mappings, ENCODED_LENGTH), any integer type: rows of `Mapping.encode`. Rows must cover the layer
-            without idle iterations; this is checked, axes and their loops are not.
+        codes: rows of `Mapping.encode`, shape (mappings, ENCODED_LENGTH), of any integer type. Rows
+            must cover the layer without idle iterations; this is checked, axes and their loops are
+            not.
 
     Raises:
         InfeasibleError: a row does not cover the layer, or counts above 2^53.
     """
-    if (
-        codes.ndim != 2
-        or codes.shape[1] != ENCODED_LENGTH
-        or not np.issubdtype(codes.dtype, np.integer)
-    ):
+    integers = np.issubdtype(codes.dtype, np.integer)
+    if codes.ndim != 2 or codes.shape[1] != ENCODED_LENGTH or not integers:
         raise InfeasibleError(
-            f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), received {codes.dtype} of shape {codes.shape}."
+            f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), "
+            f"received {codes.dtype} of shape {codes.shape}."
         )
-    energy, cycles, fits = (
-        np.empty(len(codes)),
-        np.empty(len(codes)),
-        np.empty(len(codes), dtype=np.bool_),
-    )
-    code, vector = layer_code(layer), el.chip_vector(chip)
+    energy, cycles = np.empty(len(codes)), np.empty(len(codes))
+    fits = np.empty(len(codes), dtype=np.bool_)
+    # One record each, in an array: a parallel kernel takes no bare records.
+    layers = np.array([ct.layer_record(layer)], dtype=ct.LAYER)
+    chips = np.array([el.chip_record(chip)], dtype=el.CHIP)
     for start in range(0, len(codes), _BLOCK):
         part = slice(start, start + _BLOCK)
         rows = np.ascontiguousarray(codes[part], dtype=np.int64)
-        wrong = evaluate_rows(
-            code, vector, chip.multicast, rows, energy[part], cycles[part], fits[part]
-        )
+        wrong = evaluate_rows(layers, chips, rows, energy[part], cycles[part], fits[part])
         if wrong >= 0:
             raise InfeasibleError(
-                f"layer {layer.name!r}: mapping {start + wrong} is none, does not cover the layer exactly, or its counts exceed 2^53."
+                f"layer {layer.name!r}: mapping {start + wrong} is none, does not cover the layer "
+                "exactly, or its counts exceed 2^53."
             )
     return MappingCosts(energy, cycles, fits)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def evaluate_rows(
-    layer: Any, chip: Any, multicast: bool, rows: Any, energy: Any, cycles: Any, fits: Any
+    layers: NDArray[Any],
+    chips: NDArray[Any],
+    rows: ct.Ints,
+    energy: ct.Floats,
+    cycles: ct.Floats,
+    fits: NDArray[np.bool_],
 ) -> int:
-    """The kernel behind `evaluate_many`; returns a row that is wrong, or -1."""
+    """The kernel behind `evaluate_many`: chunks in parallel, sixteen mappings at a time in each.
+
+    Args:
+        layers: one record of the loops.
+        chips: one record of the hardware.
+        rows: encoded mappings.
+        energy: receives the energies, shape (mappings,).
+        cycles: receives the cycles, shape (mappings,).
+        fits: receives whether the tiles fit, shape (mappings,).
+
+    Returns:
+        A row that is no mapping of the layer, or -1.
+    """
     wrong = np.full((len(rows) + _CHUNK - 1) // _CHUNK, -1)
     for chunk in prange(len(wrong)):
-        s, work, counts, parts = (
-            np.empty(simd.SCRATCH),
-            np.empty(ct.SCRATCH),
-            np.empty(15),
-            np.empty(6),
-        )
+        layer, chip = layers[0], chips[0]
+        s, work = np.empty(simd.SCRATCH), np.empty(ct.SCRATCH)
+        counts, parts = np.empty(15), np.empty(6)
         for start in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows)), simd.LANES):
-            simd.evaluate_lanes(layer, chip, multicast, rows, start, s)
+            simd.evaluate_lanes(layer, chip, rows, start, s)
             for lane in range(min(simd.LANES, len(rows) - start)):
                 row = start + lane
-                energy[row], cycles[row] = (
-                    s[simd.ENERGY * simd.LANES + lane],
-                    s[simd.TIME * simd.LANES + lane],
-                )
-                fits[row], largest = (
-                    s[simd.OVER * simd.LANES + lane] == 0.0,
-                    s[simd.LARGEST * simd.LANES + lane],
-                )
+                energy[row] = s[simd.ENERGY * simd.LANES + lane]
+                cycles[row] = s[simd.TIME * simd.LANES + lane]
+                fits[row] = s[simd.OVER * simd.LANES + lane] == 0.0
+                largest = s[simd.LARGEST * simd.LANES + lane]
                 bad = s[simd.BAD * simd.LANES + lane] > 0.0
                 if s[simd.SPECIAL * simd.LANES + lane] > 0.0 and not bad:
-                    ct.count(layer, rows[row], multicast, counts, work)
-                    largest = max(
-                        counts[0], counts[ct.SENT_O], counts[ct.SENT_I], counts[ct.SENT_W]
-                    )
+                    ct.count(layer, rows[row], chip.multicast, counts, work)
+                    largest = counts[ct.OPERATIONS]
+                    for tensor in range(3):
+                        largest = max(largest, counts[ct.DELIVERED_W + tensor])
                     energy[row], cycles[row] = el.total_energy_and_cycles(
                         counts, layer, rows[row, ct.BYPASS], chip, parts
                     )
@@ -244,8 +237,11 @@ def evaluate_rows(
 
 
 @ct.kernel
-def well_formed(code: Any) -> bool:
-    """Whether a row is a mapping at all: factors from 1 up, two orders of the eight loops, a set of three tensors."""
+def well_formed(code: ct.Ints) -> bool:
+    """Whether a row is a mapping at all.
+
+    Factors from 1 up, two orders of the eight loops, a set of three tensors.
+    """
     least = 1
     for place in range(ct.BUFFER_ORDER):
         least = min(least, code[place])
@@ -258,10 +254,10 @@ def well_formed(code: Any) -> bool:
     return bool(least == 1 and orders == 65535 and 0 <= code[ct.BYPASS] < 8)
 
 
-def _credit_halo(layer: Layer, chip: Chip, mapping: Mapping, counts: NDArray[np.float64]) -> None:
+def _credit_halo(layer: Layer, chip: Chip, mapping: Mapping, counts: ct.Floats) -> None:
     credit = halo_credit(layer, mapping)
-    counts[ct.SENT_I] -= credit["elements"]
-    counts[ct.ARRAY_I] -= credit["array" if chip.multicast else "elements"]
+    counts[ct.DELIVERED_I] -= credit["pes"]
+    counts[ct.ARRAY_I] -= credit["array" if chip.multicast else "pes"]
     if "I" in mapping.bypass:
         counts[ct.DRAM_I] = counts[ct.ARRAY_I]
     else:
@@ -271,27 +267,21 @@ def _credit_halo(layer: Layer, chip: Chip, mapping: Mapping, counts: NDArray[np.
 def _refuse_inexact(layer: Layer, largest: float) -> None:
     if not largest < el.EXACT:
         raise InfeasibleError(
-            f"layer {layer.name!r}: counts are exact up to 2^53, and this mapping moves {largest:.3g} words. Split the layer."
+            f"layer {layer.name!r}: counts are exact up to 2^53, and this mapping moves "
+            f"{largest:.3g} words. Split the layer."
         )
 
 
 def _refuse_over_capacity(
-    layer: Layer,
-    chip: Chip,
-    code: NDArray[np.int64],
-    vector: NDArray[np.float64],
-    work: NDArray[np.float64],
-    bypass: int,
+    layer: Layer, chip: Chip, register_bits: float, buffer_bits: float
 ) -> None:
-    over = {
-        "registers": el.register_excess(code, work, vector),
-        "buffer": el.buffer_excess(code, work, el.reduction_is_partial(work), bypass, vector),
-    }
-    for level, bits in over.items():
+    """Refuse a mapping whose tiles exceed a memory by so many bits."""
+    for level, bits in (("registers", register_bits), ("buffer", buffer_bits)):
         if bits > 0:
             memory = getattr(chip, level)
             halves = " (half of it, since it is double-buffered)" if memory.double_buffered else ""
             raise InfeasibleError(
-                f"layer {layer.name!r}: tiles fit their memory; the {level} of {chip.name!r} hold {memory.total_bytes:g} bytes{halves},"
-                f" and the tiles exceed that by {bits / 8:g} bytes."
+                f"layer {layer.name!r}: tiles fit their memory; the {level} of {chip.name!r} hold "
+                f"{memory.total_bytes:g} bytes{halves}, and the tiles exceed that by "
+                f"{bits / 8:g} bytes."
             )

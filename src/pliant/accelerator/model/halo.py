@@ -26,13 +26,13 @@ def sliding_loop(mapping: Mapping, inside_buffer: bool) -> str | None:
 
 
 def halo_credit(layer: Layer, mapping: Mapping) -> dict[str, int]:
-    """Input words that the overlap saves: in the buffer, in the array, and summed over the elements.
+    """Input words that the overlap saves: in the buffer, in the array, and summed over the pes.
 
     Args:
         layer: the loops.
         mapping: covers the layer.
     """
-    credit = {"buffer": 0, "array": 0, "elements": 0}
+    credit = {"buffer": 0, "array": 0, "pes": 0}
     if (loop := sliding_loop(mapping, inside_buffer=False)) is not None:
         tiles = {dim: _tiles(layer, mapping, dim, array=False) for dim in DIMS}
         credit["buffer"] = _saved(layer, loop, tiles, mapping.dram[2])
@@ -40,13 +40,11 @@ def halo_credit(layer: Layer, mapping: Mapping) -> dict[str, int]:
         tiles = {dim: _tiles(layer, mapping, dim, array=True) for dim in DIMS}
         repeats = sum(len(block) for block in tiles["K"])
         credit["array"] = _saved(layer, loop, tiles, repeats)
-        elements = {
+        pes = {
             dim: [[_split(tile, mapping.register[d]) for tile in block] for block in tiles[dim]]
             for d, dim in enumerate(DIMS)
         }
-        credit["elements"] = _saved_at_elements(
-            layer, loop, elements, _active(tiles["K"], mapping.register[2])
-        )
+        credit["pes"] = _saved_at_pes(layer, loop, pes, _active(tiles["K"], mapping.register[2]))
     copies = len(layer.inputs) if layer.kind == "elementwise" else 1
     return {level: copies * words for level, words in credit.items()}
 
@@ -54,7 +52,7 @@ def halo_credit(layer: Layer, mapping: Mapping) -> dict[str, int]:
 def _tiles(layer: Layer, mapping: Mapping, dim: str, array: bool) -> list[list[range]]:
     """Ranges of a loop's tiles; those between which the loop advances by one are in one list."""
     d = DIMS.index(dim)
-    size, tile = layer_sizes(layer)[d], mapping.register[d] * mapping.elements[d]
+    size, tile = layer_sizes(layer)[d], mapping.register[d] * mapping.pes[d]
     block = tile * mapping.buffer[d]
     blocks = [range(start, min(start + block, size)) for start in range(0, size, block)]
     if not array:
@@ -86,10 +84,10 @@ def _saved(layer: Layer, loop: str, tiles: dict[str, list[list[range]]], repeats
     nested = {
         dim: [[[tile] for tile in block] for block in blocks] for dim, blocks in tiles.items()
     }
-    return _saved_at_elements(layer, loop, nested, repeats)
+    return _saved_at_pes(layer, loop, nested, repeats)
 
 
-def _saved_at_elements(
+def _saved_at_pes(
     layer: Layer, loop: str, parts: dict[str, list[list[list[range]]]], repeats: int
 ) -> int:
     out, kernel = SLIDING[loop]

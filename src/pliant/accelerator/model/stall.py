@@ -195,12 +195,11 @@ def _overlap(work: float, moved: float, double_buffered: bool) -> float:
 def full_tiles(layer: Layer, chip: Chip, mapping: Mapping) -> Tiles:
     """Cycles that one full tile of each tensor takes on each link, and one step of the array."""
     sizes = layer_sizes(layer)
-    array = [min(mapping.register[d] * mapping.elements[d], sizes[d]) for d in range(8)]
+    array = [min(mapping.register[d] * mapping.pes[d], sizes[d]) for d in range(8)]
     block = [
-        min(mapping.register[d] * mapping.elements[d] * mapping.buffer[d], sizes[d])
-        for d in range(8)
+        min(mapping.register[d] * mapping.pes[d] * mapping.buffer[d], sizes[d]) for d in range(8)
     ]
-    words = chip.words
+    words = chip.word_widths
     sum_loops = [DIMS.index(dim) for dim in "CRS"]
     waits_in_array = any(mapping.buffer[d] * mapping.dram[d] > 1 for d in sum_loops)
     waits_in_buffer = any(mapping.dram[d] > 1 for d in sum_loops)
@@ -233,8 +232,7 @@ def full_tiles(layer: Layer, chip: Chip, mapping: Mapping) -> Tiles:
             else 0.0
         )
     compute = (
-        math.prod(min(mapping.register[d], sizes[d]) for d in range(8))
-        / chip.macs_per_element_per_cycle
+        math.prod(min(mapping.register[d], sizes[d]) for d in range(8)) / chip.macs_per_pe_per_cycle
     )
     return Tiles(port, skipped, dram, compute)
 
