@@ -39,7 +39,7 @@ def main():
             started = time.perf_counter()
             limit = Limit("latency_ms", float(f"{at_most:.3g}"))
             chosen = another_network(run, supernet, profile, [limit])
-            folder = run.folder / "limits" / f"{limit.at_most:g}ms"
+            folder = run.folder / "limits" / f"{limit.bound:g}ms"
             network = make_estimator(run, supernet).network(chosen.architecture)
             write_model(
                 folder, network, run.space.blocks(chosen.architecture), classes=run.data.classes
@@ -47,9 +47,9 @@ def main():
             measured = measure_in_fresh_process(folder / "model.onnx", settings(run))
             rows.append(
                 {
-                    "limit_ms": limit.at_most,
+                    "limit_ms": limit.bound,
                     "measured_ms": measured,
-                    "over_percent": 100 * (measured / limit.at_most - 1),
+                    "over_percent": 100 * (measured / limit.bound - 1),
                     "predicted_ms": chosen.predicted.latency_ms,
                     "validation_top1": chosen.validated.top1,
                     "seconds": time.perf_counter() - started,

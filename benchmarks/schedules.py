@@ -38,7 +38,7 @@ def epochs_for(folder, space, name, minutes):
             write_atomically(
                 path,
                 json.dumps(
-                    {"epochs": max(1, round(minutes * 60 / run.record.fact("training_seconds")))}
+                    {"epochs": max(1, round(minutes * 60 / run.record.metadata("training_seconds")))}
                 ),
             )
     return json.loads(path.read_text("utf-8"))["epochs"]
@@ -89,7 +89,7 @@ def main():
                     "space": space,
                     "schedule": name,
                     "epochs": epochs,
-                    "minutes": run.record.fact("training_seconds") / 60,
+                    "minutes": run.record.metadata("training_seconds") / 60,
                 }
                 for label, one in (
                     ("largest", run.space.largest()),

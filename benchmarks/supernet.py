@@ -187,10 +187,10 @@ def main():
     )
     result = f"{name}-searched" if arguments.search else name
     with Run.create(arguments.recipe, folder=arguments.work / name, **changes) as run:
-        cpu_before = run.record.fact("cpu_seconds") or 0.0
+        cpu_before = run.record.metadata("cpu_seconds") or 0.0
 
         def progress(step, done, total, note):
-            run.record.set_fact("cpu_seconds", cpu_before + time.process_time())
+            run.record.set_metadata("cpu_seconds", cpu_before + time.process_time())
             if done % 50 == 0:
                 screen.print(f"{step} {done}/{total} {note}")
 
@@ -210,7 +210,7 @@ def main():
                     run,
                     architecture,
                     run.folder / "alone" / label.replace(" ", "-"),
-                    run.record.fact("precision"),
+                    run.record.metadata("precision"),
                 )
                 alone[label] = calibrate(network, images)
                 screen.print(f"trained alone: {label}")
@@ -233,9 +233,9 @@ def main():
             f"supernet-{result}",
             with_latency(run, estimator, rows),
             recipe=run.recipe.model_dump(mode="json"),
-            precision=run.record.fact("precision"),
-            training_wall_minutes=run.record.fact("training_seconds") / 60,
-            training_cpu_minutes=run.record.fact("cpu_seconds") / 60,
+            precision=run.record.metadata("precision"),
+            training_wall_minutes=run.record.metadata("training_seconds") / 60,
+            training_cpu_minutes=run.record.metadata("cpu_seconds") / 60,
             test_openings=[
                 dataclasses.asdict(event) for event in run.record.events("test split opened")
             ],

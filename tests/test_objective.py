@@ -16,7 +16,7 @@ from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed
 from pliant.objective import Candidate, Limit, holds, objectives, pareto_front, violation
 from pliant.pareto import hypervolume_2d, non_dominated
 from pliant.spaces.architecture import Architecture
-from pliant.units import spelled
+from pliant.units import format_cost
 
 COST = Cost(latency_ms=2.0, parameters=100, macs=1000)
 
@@ -41,7 +41,7 @@ def candidate(top1: float, latency_ms: float, name: int = 0) -> Candidate:
         ("peak_memory=256KiB", "peak_memory_bytes", 262_144),
         ("peak_memory=1.5MiB", "peak_memory_bytes", 1_572_864),
         ("peak_memory_bytes=1000", "peak_memory_bytes", 1000),
-        ("energy=3mJ", "energy_mj", 3.0),
+        ("energy=3mJ", "energy_uj", 3.0),
         ("area=.5cm2", "area_mm2", 50.0),
     ],
 )
@@ -99,17 +99,17 @@ def test_a_limit_reads_its_own_text(metric: str, at_most: float) -> None:
     value=st.one_of(st.integers(1, 10**12), st.floats(1e-7, 1e9)),
 )
 def test_a_cost_holds_the_limit_that_it_spells(metric: str, value: float) -> None:
-    at_most = Limit.parse(f"{metric}={spelled(metric, value)}").at_most
+    at_most = Limit.parse(f"{metric}={format_cost(metric, value)}").at_most
     assert value <= at_most <= 1.002 * value
 
 
-def test_spelled() -> None:
+def test_format_cost() -> None:
     assert [
-        spelled("macs", 41_476_224),
-        spelled("peak_memory_bytes", 256_000),
-        spelled("latency_ms", 0.25),
+        format_cost("macs", 41_476_224),
+        format_cost("peak_memory_bytes", 256_000),
+        format_cost("latency_ms", 0.25),
     ] == ["41.48M", "256kB", "250us"]
-    assert [spelled("parameters", 7), spelled("energy_mj", 1.0), spelled("area_mm2", 1e-9)] == [
+    assert [format_cost("parameters", 7), format_cost("energy_uj", 1.0), format_cost("area_mm2", 1e-9)] == [
         "7",
         "1mJ",
         "0.001um2",
@@ -126,10 +126,10 @@ def test_violation_adds_relative_excess() -> None:
 
 
 def test_a_metric_that_the_target_cannot_tell() -> None:
-    with pytest.raises(RecipeError, match="gives no energy_mj, only latency_ms, parameters, macs"):
-        violation([Limit("energy_mj", 1.0)], COST)
-    with pytest.raises(RecipeError, match="gives no energy_mj"):
-        pareto_front([candidate(0.5, 1.0)], ["energy_mj"])
+    with pytest.raises(RecipeError, match="gives no energy_uj, only latency_ms, parameters, macs"):
+        violation([Limit("energy_uj", 1.0)], COST)
+    with pytest.raises(RecipeError, match="gives no energy_uj"):
+        pareto_front([candidate(0.5, 1.0)], ["energy_uj"])
 
 
 @given(

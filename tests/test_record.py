@@ -28,8 +28,8 @@ def opened(path: Path, digest: str = "abc") -> Record:
 def test_everything_comes_back(path: Path) -> None:
     cost = Cost(latency_ms=1.25, parameters=7)
     with opened(path) as record:
-        record.set_fact("seed", 3)
-        record.set_fact("seed", {"search": 4})
+        record.set_metadata("seed", 3)
+        record.set_metadata("seed", {"search": 4})
         stored = record.add_evaluation(
             "measured",
             "r8",
@@ -48,7 +48,7 @@ def test_everything_comes_back(path: Path) -> None:
         record.event("test split opened", purpose="final score")
     with Record.read(path) as record:
         assert record.facts() == {"recipe_digest": "abc", "seed": {"search": 4}}
-        assert record.fact("nothing") is None
+        assert record.metadata("nothing") is None
         assert record.evaluation("measured", "r8", "cpu") == stored
         assert (stored.accuracy, stored.cost, stored.failure, stored.split) == (
             Accuracy(0.5, 200),
@@ -91,13 +91,13 @@ def test_one_writer_many_readers(path: Path) -> None:
     with opened(path) as record:
         with pytest.raises(RunConflictError, match=f"held by process {os.getpid()} on .* since"):
             opened(path)
-        record.set_fact("a", 1)
+        record.set_metadata("a", 1)
         with Record.read(path) as reader:
-            assert reader.fact("a") == 1
-            record.set_fact("a", 2)
-            assert reader.fact("a") == 2
+            assert reader.metadata("a") == 1
+            record.set_metadata("a", 2)
+            assert reader.metadata("a") == 2
             with pytest.raises(PliantError, match="read only"):
-                reader.set_fact("a", 3)
+                reader.set_metadata("a", 3)
     opened(path).close()
 
 
@@ -202,7 +202,7 @@ def test_an_empty_file_is_a_record_not_yet_begun(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
     with opened(path) as record:
-        assert record.fact("recipe_digest") == "abc"
+        assert record.metadata("recipe_digest") == "abc"
 
 
 def test_a_newer_version_is_not_touched(path: Path) -> None:
@@ -219,11 +219,11 @@ def test_a_newer_version_is_not_touched(path: Path) -> None:
 
 def test_a_full_disk_keeps_what_was_recorded(path: Path) -> None:
     with opened(path) as record:
-        record.set_fact("small", 1)
+        record.set_metadata("small", 1)
         pages = record._connection.execute("PRAGMA page_count").fetchone()[0]
         record._connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(PliantError, match=r"disk that holds .* is full"):
-            record.set_fact("large", "x" * 100_000)
+            record.set_metadata("large", "x" * 100_000)
         assert record.facts() == {"recipe_digest": "abc", "small": 1}
 
 
@@ -233,7 +233,7 @@ def test_reading_from_a_medium_that_cannot_be_written(
     opened(path).close()
     monkeypatch.setattr(os, "access", lambda *_: False)
     with Record.read(path) as record:
-        assert record.fact("recipe_digest") == "abc"
+        assert record.metadata("recipe_digest") == "abc"
     assert sorted(found.name for found in path.parent.iterdir()) == [
         "record.sqlite",
         "record.sqlite.lock",

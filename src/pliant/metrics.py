@@ -1,34 +1,45 @@
-"""What came out of an evaluation: accuracy and cost, with units in the names.
+"""What came out of an evaluation: accuracy or score, cost, failure, with units in the names.
 
-A value that a target cannot tell is `None`, never 0; an evaluation that broke is `Failed`, never a number.
+A metric that a target does not report is `None`, never 0; an evaluation that broke is `Failed`,
+never a number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pliant.errors import RecipeError
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How often a network is right on one split."""
+    """How often a network is right on one split.
+
+    Raises:
+        ValueError: `top1` is not between 0 and 1.
+    """
 
     top1: float
     """Share of images whose highest logit is their label, 0 to 1."""
     images: int
-    """Number of images behind `top1`; its standard error is at most 0.5 / sqrt(images)."""
+    """Number of images behind `top1`; its standard error is at most 0.5 / sqrt(images).
+    0 for a prediction, which looks at none."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.top1 <= 1.0:
+            raise ValueError(f"an accuracy is 0 to 1, received {self.top1}")
+
+    @property
+    def value(self) -> float:
+        """What a search maximises."""
+        return self.top1
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What one inference costs on one target."""
+class Score:
+    """How good a network promises to become, as a number without a scale; higher is better."""
 
-    latency_ms: float | None = None
-    energy_mj: float | None = None
-    peak_memory_bytes: int | None = None
-    """Parameters plus the largest sum of activations that are alive at once."""
-    parameters: int | None = None
-    macs: int | None = None
-    area_mm2: float | None = None
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +49,66 @@ class Failed:
     reason: str
 
 
+Quality = Accuracy | Score | Failed
+"""What an estimator says of one architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one inference costs on one target."""
+
+    latency_ms: float | None = None
+    energy_uj: float | None = None
+    peak_memory_bytes: int | None = None
+    """Parameters plus the largest sum of activations that are alive at once."""
+    parameters: int | None = None
+    macs: int | None = None
+    area_mm2: float | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that are known."""
+        return tuple(name for name in COST_METRICS if getattr(self, name) is not None)
+
+    def metric(self, name: str) -> float:
+        """One metric as a number.
+
+        Raises:
+            RecipeError: it is not known, or there is no such metric.
+        """
+        value = getattr(self, name) if name in COST_METRICS else None
+        if value is None:
+            raise RecipeError(
+                f"a limited or minimised metric must be one that the target reports; it reports no "
+                f"{name}, only {', '.join(self.metrics) or 'nothing'}. Choose one of these, or a "
+                "target that reports it."
+            )
+        return float(value)
+
+
 COST_METRICS = tuple(Cost.__dataclass_fields__)
+
+ARITHMETIC_METRICS = ("peak_memory_bytes", "parameters", "macs")
+"""Metrics that follow from a network's layers alone, without any target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a target measured of one network."""
+
+    cost: Cost
+    """The measured metrics, and those that follow by arithmetic."""
+    spread: Cost
+    """Half the range between the quartiles of each measured metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One reason to believe a result: what is claimed, its value and bound, and how it was found."""
+
+    claim: str
+    value: str
+    how: str
+    bound: str | None = None
+    holds: bool | None = None
+    """None where there is nothing to hold."""

@@ -1,77 +1,134 @@
-"""What a search is for: limits that must hold, and which of two networks is better.
+"""What a search is for: which of two networks is better, what must hold, and what it runs on.
 
-A `Limit` is a cost metric and the most it may be; `violation` says by how much a network misses all of them. Of
-the networks that hold their limits, `pareto_front` keeps those that no other one beats in accuracy and cost at once.
-The protocols that accuracy estimators and cost models fulfil stand here too, beside their only consumer.
+An `Objective` says what to maximise or minimise and the limits; a `Target` says what networks cost.
+Estimators, targets and searchers meet here by protocols only: each is written without the others.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from pliant.errors import RecipeError, nearest
-from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed
+from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Claim, Cost, Failed, Measured, Quality
 from pliant.pareto import non_dominated
 from pliant.spaces.architecture import Architecture
-from pliant.units import SHORT_NAMES, UNITS
+from pliant.units import QUANTITIES, UNITS, metric_and_factor
 
-_HOW = (
-    "Write for example latency=2ms, latency_ms=0.5, peak_memory=256kB, parameters=300k or macs=50M."
+_EXAMPLES = (
+    "Write for example latency=2ms, latency_ms=0.5, energy_uj=40, peak_memory=256kB, "
+    "parameters=300k, macs=50M or accuracy=90%."
 )
+ACCURACY = "accuracy"
 
 
 class AccuracyEstimator(Protocol):
-    """Architectures in, accuracies out: a supernet, a predictor, training from scratch."""
+    """Architectures in, accuracies or scores out: a supernet, a predictor, a zero-shot score."""
 
-    def __call__(self, architectures: Sequence[Architecture]) -> Sequence[Accuracy | Failed]:
-        """One result an architecture, in order; what broke is `Failed`, never a number."""
+    def estimate(self, architectures: Sequence[Architecture]) -> Sequence[Quality]:
+        """One result per architecture, in order; what broke is `Failed`, never a number."""
         ...
 
 
 class CostModel(Protocol):
-    """Architectures in, costs out: a measured device, a lookup table, arithmetic."""
+    """Architectures in, costs out: the part of a target that a search asks thousands of times."""
 
     def __call__(self, architectures: Sequence[Architecture]) -> Sequence[Cost | Failed]:
-        """One result an architecture, in order; what broke is `Failed`, never a number."""
+        """One result per architecture, in order; what broke is `Failed`, never a number."""
+        ...
+
+
+class Target(Protocol):
+    """What the networks of one space will run on: predicts their costs and may measure them."""
+
+    @property
+    def name(self) -> str:
+        """For people: the machine or chip, and how it runs networks."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Short digest of all that decides its predictions: results of two never mix."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The fields of `Cost` that it predicts."""
+        ...
+
+    @property
+    def can_measure(self) -> bool:
+        """Whether it is at hand, so that networks can be measured on it."""
+        ...
+
+    def predict(self, architectures: Sequence[Architecture]) -> Sequence[Cost | Failed]:
+        """One cost per architecture, in order."""
+        ...
+
+    def block_costs(self, architecture: Architecture) -> Sequence[Cost]:
+        """What each block adds to its network's predicted cost, in running order."""
+        ...
+
+    def measure(self, models: Mapping[str, bytes]) -> Mapping[str, Measured]:
+        """Measure networks side by side; asked only where `can_measure`.
+
+        Args:
+            models: ONNX files by name.
+        """
+        ...
+
+    def measure_file(self, path: Path) -> Measured:
+        """Measure one delivered ONNX file in a process of its own; only where `can_measure`."""
+        ...
+
+    def evidence(self) -> Sequence[Claim]:
+        """How well it predicts."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One architecture and what it is worth."""
+    """One architecture, how good it is and what it costs."""
 
     architecture: Architecture
-    accuracy: Accuracy | Failed
+    quality: Quality
     cost: Cost | Failed
 
     @property
     def failure(self) -> str | None:
-        """Why the accuracy or the cost is missing; None where both are there."""
-        return next(
-            (part.reason for part in (self.accuracy, self.cost) if isinstance(part, Failed)), None
-        )
+        """Why the quality or the cost is missing; None where both are there."""
+        for part in (self.quality, self.cost):
+            if isinstance(part, Failed):
+                return part.reason
+        return None
 
     @property
-    def top1(self) -> float:
-        """The accuracy of a candidate that did not fail, 0 to 1."""
-        assert isinstance(self.accuracy, Accuracy), "a failed candidate has no accuracy"
-        return self.accuracy.top1
+    def value(self) -> float:
+        """Accuracy or score of a candidate that did not fail; higher is better."""
+        assert not isinstance(self.quality, Failed), "a failed candidate has no value"
+        return self.quality.value
+
+    @property
+    def known_cost(self) -> Cost:
+        """The cost of a candidate whose cost did not fail."""
+        assert isinstance(self.cost, Cost), "a failed candidate has no cost"
+        return self.cost
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The most that one cost metric may be.
+    """The most that one cost metric may be, or the least that the accuracy must be.
 
     Args:
-        metric: a field of `Cost`; its name holds the unit.
-        at_most: in that unit, above 0.
+        metric: a field of `Cost`, whose name holds the unit, or `accuracy`.
+        bound: in that unit, above 0; for the accuracy up to 1.
         text: as the user wrote it, for messages.
 
     Raises:
@@ -79,130 +136,200 @@ class Limit:
     """
 
     metric: str
-    at_most: float
+    bound: float
     text: str = ""
 
     def __post_init__(self) -> None:
-        if self.metric not in COST_METRICS:
+        if self.metric not in (*COST_METRICS, ACCURACY):
             raise RecipeError(
-                f"a limit names a cost metric, received {self.metric!r}. "
-                f"{nearest(self.metric, [*COST_METRICS, *SHORT_NAMES])}"
+                f"a limit names accuracy or a cost metric, received {self.metric!r}. "
+                f"{nearest(self.metric, _KNOWN_NAMES)}"
             )
-        if not (math.isfinite(self.at_most) and self.at_most > 0):
-            received = self.text or f"{self.metric}={self.at_most:g}"
-            raise RecipeError(f"a limit is a finite number above 0, received {received!r}. {_HOW}")
+        received = self.text or f"{self.metric}={self.bound:g}"
+        if not (math.isfinite(self.bound) and self.bound > 0):
+            raise RecipeError(
+                f"a limit is a finite number above 0, received {received!r}. {_EXAMPLES}"
+            )
+        if self.metric == ACCURACY and self.bound > 1:
+            raise RecipeError(f"an accuracy is 0 to 1 or 0% to 100%, received {received!r}.")
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read `metric=value`, where the value may end in a unit and must where the metric's name has none.
+        """Read `metric=value`; the value may end in a unit, and must if the name has none.
 
         Raises:
-            RecipeError: no such form, metric or unit, or a value that is not a finite number above 0.
+            RecipeError: no such form, metric or unit, or not a finite number above 0.
         """
         name, equals, value = (part.strip() for part in text.partition("="))
+        name = name.rstrip("<> ")  # latency<=2ms and accuracy>=90% say the same
         if not (name and equals and value):
-            raise RecipeError(f"a limit reads metric=value, received {text!r}. {_HOW}")
-        metric = SHORT_NAMES.get(name, name)
-        if metric not in UNITS:
-            raise RecipeError(
-                f"a limit names a cost metric, received {name!r} in {text!r}. {nearest(name, [*COST_METRICS, *SHORT_NAMES])}"
-            )
+            raise RecipeError(f"a limit reads metric=value, received {text!r}. {_EXAMPLES}")
         number = re.fullmatch(
             r"(?P<digits>[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>\S*)", value
         )
+        if name not in _KNOWN_NAMES and metric_and_factor(name) is None:
+            raise RecipeError(
+                f"a limit names accuracy or a cost metric, received {name!r} in {text!r}. "
+                f"{nearest(name, _KNOWN_NAMES)}"
+            )
         if number is None:
             raise RecipeError(
-                f"a limit is a finite number above 0, with or without a unit, received {value!r} in {text!r}. {_HOW}"
+                "a limit is a finite number above 0, with or without a unit, received "
+                f"{value!r} in {text!r}. {_EXAMPLES}"
             )
-        units = UNITS[metric]
-        unit = number["unit"]
-        if not unit and name not in SHORT_NAMES:
-            factor = 1.0
-        elif unit in units:
-            factor = units[unit]
-        else:
-            known = ", ".join(known for known in units if known)
-            raise RecipeError(
-                f"{name} is given in one of {known}, received {f'unit {unit!r}' if unit else 'no unit'} in {text!r}. {_HOW}"
-            )
+        metric, factor = _metric_of(name, number["unit"], text)
         # In decimals, so that 41.48M is 41480000 and not the float below it.
-        return cls(metric, float(Decimal(number["digits"]) * Decimal(str(factor))), text.strip())
+        bound = float(Decimal(number["digits"]) * Decimal(str(factor)))
+        return cls(metric, bound, text.strip())
+
+    def excess(self, value: float) -> float:
+        """By how much a value misses the bound, relative to it; 0 where it holds."""
+        if self.metric == ACCURACY:
+            return max(0.0, 1 - value / self.bound)
+        return value / self.bound - 1 if value > self.bound else 0.0
 
     def __str__(self) -> str:
-        return self.text or f"{self.metric}={self.at_most:g}"
+        return self.text or f"{self.metric}={self.bound:g}"
 
 
-def metric_value(cost: Cost, metric: str) -> float:
-    """One metric of a cost as a number.
+_KNOWN_NAMES = (*COST_METRICS, *QUANTITIES, ACCURACY)
 
-    Raises:
-        RecipeError: the target that gave this cost cannot tell the metric.
-    """
-    value = getattr(cost, metric)
-    if value is None:
-        told = [name for name in COST_METRICS if getattr(cost, name) is not None]
+
+def as_limits(limits: Iterable[Limit | str]) -> tuple[Limit, ...]:
+    """Limits from limits or their texts."""
+    return tuple(one if isinstance(one, Limit) else Limit.parse(one) for one in limits)
+
+
+def _metric_of(name: str, unit: str, text: str) -> tuple[str, float]:
+    """The metric that a limit's name and unit mean, and what the unit is in that of the metric."""
+    if name == ACCURACY:
+        units: Mapping[str, float] = {"": 1.0, "%": 0.01}
+        metric, own = ACCURACY, 1.0
+    else:
+        metric, own = metric_and_factor(name) or (QUANTITIES[name], 0.0)
+        units = UNITS[metric]
+    if not unit and own:
+        return metric, own
+    if unit not in units:
+        known = ", ".join(known for known in units if known)
+        received = f"unit {unit!r}" if unit else "no unit"
         raise RecipeError(
-            f"a limited or minimised metric must be one that the target can tell; it gives no {metric}, "
-            f"only {', '.join(told) or 'nothing'}. Choose one of these, or a target that tells it."
+            f"{name} is given in one of {known}, received {received} in {text!r}. {_EXAMPLES}"
         )
-    return float(value)
+    return metric, units[unit]
 
 
-def violation(limits: Sequence[Limit], cost: Cost) -> float:
-    """How far a cost is above its limits: the relative excesses, summed; 0 where all hold.
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a search looks for: the best networks within limits.
 
-    Raises:
-        RecipeError: the target cannot tell a limited metric.
-    """
-    return sum(max(0.0, metric_value(cost, limit.metric) / limit.at_most - 1.0) for limit in limits)
-
-
-def holds(limits: Sequence[Limit], cost: Cost) -> bool:
-    """Whether a cost is within all limits, the bounds included.
-
-    Raises:
-        RecipeError: the target cannot tell a limited metric.
-    """
-    return all(metric_value(cost, limit.metric) <= limit.at_most for limit in limits)
-
-
-def pareto_front(
-    candidates: Sequence[Candidate],
-    minimise: Sequence[str] = ("latency_ms",),
-    limits: Sequence[Limit] = (),
-) -> list[Candidate]:
-    """The candidates within the limits that no other one beats in top-1 and in every cost, cheapest first.
-
-    Failed candidates are left out; of equal (top-1, cost) all stay.
+    The front is what no other network beats in quality and in every metric of `costs` at once. Of
+    the front, one network is chosen: the most accurate one, or the one with the least `minimise`.
 
     Args:
-        minimise: fields of `Cost`.
+        costs: the cost metrics of the front, the first one for sorting and drawing.
+        limits: what must hold.
+        minimise: the cost metric for which a network is chosen; None chooses by accuracy.
 
     Raises:
-        RecipeError: the target cannot tell a minimised or limited metric.
+        RecipeError: a metric is unknown, no cost is given, or one metric has two limits.
     """
-    sound = [
-        one
-        for one in candidates
-        if isinstance(one.cost, Cost)
-        and isinstance(one.accuracy, Accuracy)
-        and holds(limits, one.cost)
-    ]
-    if not sound:
-        return []
-    values = np.array([objectives(candidate, minimise) for candidate in sound])
-    front = np.flatnonzero(non_dominated(values))
-    return [
-        sound[row]
-        for row in sorted(front, key=lambda row: (tuple(values[row, 1:]), values[row, 0]))
-    ]
 
+    costs: tuple[str, ...] = ("latency_ms",)
+    limits: tuple[Limit, ...] = ()
+    minimise: str | None = None
 
-def objectives(candidate: Candidate, minimise: Sequence[str]) -> tuple[float, ...]:
-    """What a search minimises: minus top-1, then the costs.
+    def __post_init__(self) -> None:
+        named = [*self.costs, *([self.minimise] if self.minimise else [])]
+        if unknown := [name for name in named if name not in COST_METRICS]:
+            raise RecipeError(
+                f"an objective minimises cost metrics, received {unknown[0]!r}. "
+                f"{nearest(unknown[0], COST_METRICS)}"
+            )
+        if not self.costs or (self.minimise and self.minimise not in self.costs):
+            raise RecipeError(
+                f"the front of an objective has the minimised metric among its costs, "
+                f"received minimise={self.minimise!r} and costs {self.costs}."
+            )
+        if len({limit.metric for limit in self.limits}) != len(self.limits):
+            raise RecipeError(
+                f"every metric takes one limit, received {', '.join(map(str, self.limits))}. "
+                "Keep the stricter one."
+            )
 
-    Raises:
-        RecipeError: the target cannot tell a minimised metric.
-    """
-    assert isinstance(candidate.cost, Cost), "a failed candidate has no objectives"
-    return (-candidate.top1, *(metric_value(candidate.cost, metric) for metric in minimise))
+    @property
+    def cost_limits(self) -> tuple[Limit, ...]:
+        """The limits that a target decides."""
+        return tuple(limit for limit in self.limits if limit.metric != ACCURACY)
+
+    @property
+    def arithmetic_limits(self) -> tuple[Limit, ...]:
+        """The limits that follow from a network's layers, without any target."""
+        return tuple(limit for limit in self.limits if limit.metric in ARITHMETIC_METRICS)
+
+    def require_reported(self, target: Target) -> None:
+        """Refuse a target that does not report a metric of the objective.
+
+        Raises:
+            RecipeError: naming the metric, and those that the target reports.
+        """
+        named = [*(limit.metric for limit in self.cost_limits), *self.costs]
+        if missing := [name for name in named if name not in target.metrics]:
+            limit = next((str(one) for one in self.limits if one.metric == missing[0]), None)
+            raise RecipeError(
+                f"a target must report what is limited or minimised; {target.name} reports no "
+                f"{missing[0]}{f' (limit {limit})' if limit else ''}, only "
+                f"{', '.join(target.metrics)}. Choose one of these, or another --target."
+            )
+
+    def cost_violation(self, cost: Cost) -> float:
+        """How far a cost is above its limits: the relative excesses, summed; 0 where all hold.
+
+        Raises:
+            RecipeError: the target does not report a limited metric.
+        """
+        return sum(limit.excess(cost.metric(limit.metric)) for limit in self.cost_limits)
+
+    def violation(self, candidate: Candidate) -> float:
+        """The same with the accuracy's floor, of a candidate that did not fail."""
+        floors = [limit for limit in self.limits if limit.metric == ACCURACY]
+        missing = sum(limit.excess(candidate.value) for limit in floors)
+        return self.cost_violation(candidate.known_cost) + missing
+
+    def admits(self, cost: Cost) -> bool:
+        """Whether a cost is within all limits, the bounds included."""
+        return self.cost_violation(cost) == 0
+
+    def satisfied(self, candidate: Candidate) -> bool:
+        """Whether a candidate did not fail and is within all limits."""
+        return candidate.failure is None and self.violation(candidate) == 0
+
+    def values(self, candidate: Candidate) -> tuple[float, ...]:
+        """What a search minimises: minus the value, then the costs of the front."""
+        cost = candidate.known_cost
+        return (-candidate.value, *(cost.metric(metric) for metric in self.costs))
+
+    def front(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """The candidates within the limits that no other one beats, cheapest first.
+
+        Failed candidates are left out; of equal value and costs all stay.
+        """
+        within = [one for one in candidates if self.satisfied(one)]
+        if not within:
+            return []
+        values = np.array([self.values(one) for one in within])
+        rows = np.flatnonzero(non_dominated(values))
+        cheapest_first = np.lexsort((values[rows, 0], *values[rows, 1:].T[::-1]))
+        return [within[row] for row in rows[cheapest_first]]
+
+    def preference(self, value: float, cost: Cost) -> tuple[float, ...]:
+        """Sorts networks by what the objective chooses for, the best one first."""
+        first = cost.metric(self.costs[0])
+        if self.minimise is None:
+            return (-value, first)
+        return (cost.metric(self.minimise), -value)
+
+    def __str__(self) -> str:
+        goal = f"least {self.minimise}" if self.minimise else "highest accuracy"
+        within = f" within {', '.join(map(str, self.limits))}" if self.limits else ""
+        return f"{goal}{within}"

@@ -1,73 +1,87 @@
 """The log of one run: what was evaluated, what was trained, and what happened, in one SQLite file.
 
-It makes a run resumable (an evaluation that stands here is never done again) and a report possible. Every write is
-committed before the call returns, so a killed process loses nothing that it was told. One process writes, which a
-lock file beside the record sees to; any number read meanwhile. Structured values are JSON; nothing is pickled.
+It makes a run resumable (an evaluation that it holds is never repeated) and a report possible. Every
+write is committed before the call returns, so a killed process loses nothing that it recorded. One
+process writes, which a lock file beside the record ensures; any number read meanwhile. Structured
+values are JSON; nothing is pickled.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
 import socket
 import sqlite3
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pliant.errors import DamagedFileError, PliantError, RunConflictError
-from pliant.metrics import Accuracy, Cost, Failed
+from filelock import FileLock, Timeout
 
-SCHEMA_VERSION = 1
+from pliant.errors import DamagedFileError, PliantError, RunConflictError
+from pliant.metrics import Accuracy, Cost, Failed, Quality, Score
+
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x506C6E74
 """`Plnt`: how a record is told from any other SQLite file."""
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE evaluations (
     id INTEGER PRIMARY KEY, stage TEXT NOT NULL, architecture TEXT NOT NULL, context TEXT NOT NULL,
-    split TEXT, top1 REAL, images INTEGER, cost TEXT, failure TEXT, seconds REAL, created TEXT NOT NULL,
-    UNIQUE (stage, architecture, context)
+    split TEXT, quality TEXT, cost TEXT, measures TEXT NOT NULL, failed INTEGER NOT NULL,
+    created TEXT NOT NULL, UNIQUE (stage, architecture, context)
 );
-CREATE TABLE train_log (phase TEXT NOT NULL, step INTEGER NOT NULL, epoch REAL NOT NULL, measures TEXT NOT NULL, PRIMARY KEY (phase, step));
-CREATE TABLE events (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, details TEXT NOT NULL, created TEXT NOT NULL);
+CREATE TABLE train_log (
+    phase TEXT NOT NULL, step INTEGER NOT NULL, epoch REAL NOT NULL, measures TEXT NOT NULL,
+    PRIMARY KEY (phase, step)
+);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, details TEXT NOT NULL, created TEXT NOT NULL
+);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
-_COLUMNS = "id, stage, architecture, context, split, top1, images, cost, failure, seconds, created"
+_COLUMNS = "id, stage, architecture, context, split, quality, cost, measures, created"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One row: what an architecture was found to be worth, or why it could not be told."""
+    """One row: how good an architecture was found to be, what it costs, or why that failed."""
 
     id: int
     stage: str
-    """What kind of evaluation: `supernet`, `measured`, `front`, `test`, `random`."""
+    """What kind of evaluation: `estimate`, `front`, `apart`, `test`, `score`."""
     architecture: str
     """Its text form."""
     context: str
-    """What else the result depends on, such as the digest of the weights or of the device profile."""
+    """What else the result depends on, such as the digests of the weights and of the target."""
     split: str | None
-    accuracy: Accuracy | None
-    cost: Cost | None
-    failure: Failed | None
-    seconds: float | None
+    quality: Quality | None
+    cost: Cost | Failed | None
+    measures: Mapping[str, Any]
+    """What was measured beside: seconds, images, the spread of each measured cost."""
     created: str
     """UTC, ISO 8601."""
 
+    @property
+    def failure(self) -> Failed | None:
+        """Why the quality or the cost is missing; None where neither failed."""
+        for part in (self.quality, self.cost):
+            if isinstance(part, Failed):
+                return part
+        return None
+
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LoggedStep:
     """What was logged at one training step."""
 
     phase: str
@@ -87,7 +101,7 @@ class Event:
 
 
 class Record:
-    """One run's log; open it to write with `Record.open`, to look at it with `Record.read`. A context manager."""
+    """One run's log; `Record.open` opens it to write, `Record.read` to read. A context manager."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: _Lock | None) -> None:
         self.path = path
@@ -117,9 +131,9 @@ class Record:
             lock.release()
             raise
         try:
-            known = record.fact("recipe_digest")
+            known = record.metadata("recipe_digest")
             if known is None:
-                record.set_fact("recipe_digest", recipe_digest)
+                record.set_metadata("recipe_digest", recipe_digest)
             elif known != recipe_digest:
                 raise RunConflictError(
                     f"a run goes on under the recipe with which it began: {path.parent} has digest {known}, received {recipe_digest}. "
@@ -162,24 +176,18 @@ class Record:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    # Run facts.
+    # Metadata of the run.
 
-    def fact(self, key: str) -> Any:
-        """The value of a fact, None where it was never set."""
-        rows = self._rows("SELECT value FROM facts WHERE key = ?", (key,))
+    def metadata(self, key: str) -> Any:
+        """The value of a key, None where it was never set."""
+        rows = self._rows("SELECT value FROM metadata WHERE key = ?", (key,))
         return json.loads(rows[0][0]) if rows else None
 
-    def facts(self) -> dict[str, Any]:
-        """All facts."""
-        return {
-            key: json.loads(value)
-            for key, value in self._rows("SELECT key, value FROM facts ORDER BY key")
-        }
-
-    def set_fact(self, key: str, value: Any) -> None:
-        """Set a fact to anything that JSON can hold; the last value stands."""
+    def set_metadata(self, key: str, value: Any) -> None:
+        """Set a key to anything that JSON can hold, replacing an older value."""
         self._write(
-            "INSERT INTO facts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            "INSERT INTO metadata VALUES (?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, _json(value)),
         )
 
@@ -192,52 +200,55 @@ class Record:
         *,
         context: str = "",
         split: str | None = None,
-        accuracy: Accuracy | Failed | None = None,
+        quality: Quality | None = None,
         cost: Cost | Failed | None = None,
-        seconds: float | None = None,
+        measures: Mapping[str, Any] | None = None,
     ) -> Evaluation:
-        """Add a row, or replace the failure that stands under the same stage, architecture and context.
+        """Add a row, or replace one that failed under the same stage, architecture and context.
 
-        A result that already stands is kept: what was reported once does not change.
+        A result that is already there is kept: what was reported once does not change.
+
+        Args:
+            stage: kind of the evaluation.
+            architecture: text form.
+            context: what else the result depends on.
+            split: whose images the quality is of.
+            quality: accuracy, score or failure.
+            cost: predicted or measured, or its failure.
+            measures: what was measured beside, with units in the names.
 
         Returns:
-            The row as it now stands.
+            The row as it is now.
         """
-        reasons = [part.reason for part in (accuracy, cost) if isinstance(part, Failed)]
-        right = accuracy if isinstance(accuracy, Accuracy) else None
-        told = (
-            {name: value for name, value in asdict(cost).items() if value is not None}
-            if isinstance(cost, Cost)
-            else None
-        )
+        failed = isinstance(quality, Failed) or isinstance(cost, Failed)
         self._write(
-            "INSERT INTO evaluations (stage, architecture, context, split, top1, images, cost, failure, seconds, created) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stage, architecture, context) DO UPDATE SET "
-            "split = excluded.split, top1 = excluded.top1, images = excluded.images, cost = excluded.cost, "
-            "failure = excluded.failure, seconds = excluded.seconds, created = excluded.created WHERE failure IS NOT NULL",
+            "INSERT INTO evaluations (stage, architecture, context, split, quality, cost, "
+            "measures, failed, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (stage, architecture, context) DO UPDATE SET split = excluded.split, "
+            "quality = excluded.quality, cost = excluded.cost, measures = excluded.measures, "
+            "failed = excluded.failed, created = excluded.created WHERE failed",
             (
                 stage,
                 architecture,
                 context,
                 split,
-                right.top1 if right else None,
-                right.images if right else None,
-                None if told is None else _json(told),
-                "; ".join(dict.fromkeys(reasons)) or None,
-                seconds,
+                _quality_text(quality),
+                _cost_text(cost),
+                _json(measures or {}),
+                failed,
                 _now(),
             ),
         )
-        stands = self.evaluation(stage, architecture, context)
-        assert stands is not None
-        return stands
+        row = self.evaluation(stage, architecture, context)
+        assert row is not None
+        return row
 
     def evaluation(self, stage: str, architecture: str, context: str = "") -> Evaluation | None:
         """The row of an equal evaluation, None where there is none yet."""
-        key = (stage, architecture, context)
         rows = self._rows(
-            f"SELECT {_COLUMNS} FROM evaluations WHERE stage = ? AND architecture = ? AND context = ?",
-            key,
+            f"SELECT {_COLUMNS} FROM evaluations "
+            "WHERE stage = ? AND architecture = ? AND context = ?",
+            (stage, architecture, context),
         )
         return _evaluation(rows[0]) if rows else None
 
@@ -267,14 +278,15 @@ class Record:
             (phase, step, epoch, _json(merged)),
         )
 
-    def steps(self, phase: str = "supernet") -> list[Step]:
+    def steps(self, phase: str = "supernet") -> list[LoggedStep]:
         """What was logged in a phase of training, by step."""
         rows = self._rows(
             "SELECT phase, step, epoch, measures FROM train_log WHERE phase = ? ORDER BY step",
             (phase,),
         )
         return [
-            Step(phase, step, epoch, json.loads(measures)) for phase, step, epoch, measures in rows
+            LoggedStep(phase, step, epoch, json.loads(measures))
+            for phase, step, epoch, measures in rows
         ]
 
     def event(self, kind: str, **details: Any) -> None:
@@ -308,44 +320,39 @@ class Record:
 
 
 class _Lock:
-    """The right to write a run, held by one process and given up by the system when that process ends in any way.
+    """The right to write a run; the system releases it when the process ends in any way.
 
     Raises:
         RunConflictError: another process holds it, named by number, machine and time.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+", encoding="utf-8")
+        # Not thread-local: a run may be closed by another thread than the one that opened it.
+        self._lock = FileLock(path, blocking=False, thread_local=False)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "an unnamed process"
-            self._file.close()
+            self._lock.acquire()
+        except Timeout:
             raise RunConflictError(
-                f"one process writes a run at a time; {path.parent} is held by {holder}. "
-                "Wait until it ends or stop it, or choose another run directory. Reading it is possible meanwhile."
+                f"one process writes a run at a time; {path.parent} is held by {_holder(path)}. "
+                "Wait until it ends or stop it, or choose another run directory. "
+                "Reading it is possible meanwhile."
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")
-        self._file.flush()
-        _held.add(self)
+        with suppress(OSError):  # Windows does not let a locked file be written
+            path.write_text(
+                f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n", "utf-8"
+            )
 
     def release(self) -> None:
-        """Give the right up; the lock file stays, since removing it would race with the next process."""
-        self._file.close()
+        """Release it; the lock file stays, since removing it would race with the next process."""
+        self._lock.release()
 
 
-_held: weakref.WeakSet[_Lock] = weakref.WeakSet()
-
-
-def _let_go_in_child() -> None:
-    # A forked data-loading worker inherits the open lock file. If it kept it, a killed run would stay locked until its last worker noticed.
-    for lock in _held:
-        lock.release()
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)
+def _holder(path: Path) -> str:
+    """Who holds a lock, as the holder wrote it."""
+    try:
+        return path.read_text("utf-8").strip() or "another process"
+    except OSError:
+        return "another process"
 
 
 def _connect(path: Path, uri: str, *, create: bool) -> sqlite3.Connection:
@@ -376,9 +383,15 @@ def _check(path: Path, connection: sqlite3.Connection, create: bool) -> None:
         raise DamagedFileError(
             f"a record is a file that Pliant wrote; {path} is another database. Name the record of a run."
         )
-    if (version := pragma("user_version")) > SCHEMA_VERSION:
+    if (version := pragma("user_version")) != SCHEMA_VERSION:
+        remedy = (
+            "Upgrade Pliant to resume this run."
+            if version > SCHEMA_VERSION
+            else "Choose another run directory to start again, or resume it with the older Pliant."
+        )
         raise PliantError(
-            f"{path} has record version {version}, this Pliant reads up to {SCHEMA_VERSION}. Upgrade Pliant to go on with this run."
+            f"{path} has record version {version}, this Pliant reads version {SCHEMA_VERSION}. "
+            f"{remedy}"
         )
     if (found := pragma("quick_check(1)")) != "ok":
         raise DamagedFileError(
@@ -411,19 +424,52 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 def _evaluation(row: tuple[Any, ...]) -> Evaluation:
-    number, stage, architecture, context, split, top1, images, cost, failure, seconds, created = row
+    number, stage, architecture, context, split, quality, cost, measures, created = row
     return Evaluation(
         id=number,
         stage=stage,
         architecture=architecture,
         context=context,
         split=split,
-        accuracy=None if top1 is None else Accuracy(top1, images),
-        cost=None if cost is None else Cost(**json.loads(cost)),
-        failure=None if failure is None else Failed(failure),
-        seconds=seconds,
+        quality=_quality(quality),
+        cost=_cost(cost),
+        measures=json.loads(measures),
         created=created,
     )
+
+
+def _quality_text(quality: Quality | None) -> str | None:
+    if isinstance(quality, Score):
+        # As text: a score may be infinite, which JSON has no number for.
+        return _json({"score": repr(float(quality.value))})
+    return None if quality is None else _json(_fields(quality))
+
+
+def _quality(text: str | None) -> Quality | None:
+    if text is None:
+        return None
+    fields = json.loads(text)
+    if "failed" in fields:
+        return Failed(fields["failed"])
+    return Score(float(fields["score"])) if "score" in fields else Accuracy(**fields)
+
+
+def _cost_text(cost: Cost | Failed | None) -> str | None:
+    return None if cost is None else _json(_fields(cost))
+
+
+def _cost(text: str | None) -> Cost | Failed | None:
+    if text is None:
+        return None
+    fields = json.loads(text)
+    return Failed(fields["failed"]) if "failed" in fields else Cost(**fields)
+
+
+def _fields(value: Accuracy | Cost | Failed) -> dict[str, Any]:
+    """The fields that are known; a failure under a name that neither of the others has."""
+    if isinstance(value, Failed):
+        return {"failed": value.reason}
+    return {name: held for name, held in asdict(value).items() if held is not None}
 
 
 def _json(value: Any) -> str:

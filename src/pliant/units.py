@@ -18,30 +18,46 @@ _BYTES = {
 }
 UNITS: Mapping[str, Mapping[str, float]] = {
     "latency_ms": {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
-    "energy_mj": {"nJ": 1e-6, "uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3},
+    "energy_uj": {"nJ": 1e-3, "uJ": 1.0, "µJ": 1.0, "mJ": 1e3, "J": 1e6},
     "peak_memory_bytes": _BYTES,
     "parameters": _COUNTS,
     "macs": _COUNTS,
     "area_mm2": {"um2": 1e-6, "µm2": 1e-6, "mm2": 1.0, "cm2": 1e2},
 }
-SHORT_NAMES = {
+"""For each cost metric its units, and how much each is in the unit of the metric's name."""
+QUANTITIES = {
     "latency": "latency_ms",
-    "energy": "energy_mj",
+    "energy": "energy_uj",
     "peak_memory": "peak_memory_bytes",
     "area": "area_mm2",
 }
 """Names without a unit, which then stands in the value."""
 
 
-def spelled(metric: str, value: float) -> str:
-    """A positive cost with its unit, rounded up to four digits: what to write as a limit that this cost holds."""
+def metric_and_factor(name: str) -> tuple[str, float] | None:
+    """The metric that a name with a unit means, and its unit in that of the metric.
+
+    `energy_mj` is a thousand `energy_uj`; the case of the unit does not matter. None where the
+    name is not of this form.
+    """
+    if name in UNITS:
+        return name, 1.0
+    quantity, _, unit = name.rpartition("_")
+    metric = QUANTITIES.get(quantity)
+    if metric is None:
+        return None
+    # "mJ" before "MJ": the first unit of this spelling wins, and no metric has both.
+    factors = (factor for known, factor in UNITS[metric].items() if known.lower() == unit.lower())
+    factor = next(factors, None)
+    return None if factor is None else (metric, factor)
+
+
+def format_cost(metric: str, value: float) -> str:
+    """A positive cost with its unit, rounded up to four digits: what a limit must say to admit it."""
     units = {unit: factor for unit, factor in UNITS[metric].items() if "i" not in unit}
-    unit = max(
-        (unit for unit in units if units[unit] <= value),
-        key=lambda unit: units[unit],
-        default=min(units, key=lambda unit: units[unit]),
-    )
-    digits = Context(prec=4, rounding=ROUND_CEILING).plus(
-        Decimal(str(value)) / Decimal(str(units[unit]))
-    )
+    smallest = min(units, key=lambda unit: units[unit])
+    fitting = [unit for unit in units if units[unit] <= value]
+    unit = max(fitting, key=lambda unit: units[unit], default=smallest)
+    rounded_up = Context(prec=4, rounding=ROUND_CEILING)
+    digits = rounded_up.plus(Decimal(str(value)) / Decimal(str(units[unit])))
     return f"{digits.normalize():f}{unit}"

@@ -129,13 +129,13 @@ def test_equal_layers_are_mapped_once_and_totals_add_up(tmp_path: Path) -> None:
     assert mapped.energy == sum(layer.cost.energy for layer in mapped.layers)
     cost = mapped.cost()
     assert cost.latency_ms == pytest.approx(mapped.cycles / 1e6)
-    assert cost.energy_mj == pytest.approx(mapped.energy * 1e-9)
+    assert cost.energy_uj == pytest.approx(mapped.energy * 1e-9)
     assert cost.macs == workload.macs
     assert load_cost_without_energy(workload) is None
 
 
 def load_cost_without_energy(workload: Workload) -> float | None:
-    return map_workload(workload, load_chip("eyeriss")).cost().energy_mj
+    return map_workload(workload, load_chip("eyeriss")).cost().energy_uj
 
 
 def test_the_cache_answers_and_damage_is_mended(

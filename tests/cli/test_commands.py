@@ -143,6 +143,6 @@ def test_torchrun_trains_once_and_writes_once(tmp_path):
     assert len(list((supernet / "tensorboard").iterdir())) == 1
     with Record.read(tmp_path / "run" / "record.sqlite") as record:
         assert [step.step for step in record.steps()] == [10, 20, 22]
-        assert record.fact("precision") in ("fp32", "bf16")
+        assert record.metadata("precision") in ("fp32", "bf16")
     again = _pliant("train", tmp_path / "run")
     assert (again.returncode, again.stderr) == (0, "")

@@ -214,7 +214,7 @@ def test_limit_on_what_the_device_cannot_tell(command, tmp_path, digits_profile)
         "--limit",
         "energy=1mJ",
     )
-    _refused(answer, "it gives no energy_mj", "latency_ms")
+    _refused(answer, "it gives no energy_uj", "latency_ms")
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ with Record.open({str(copied / "record.sqlite")!r}, recipe_digest=sys.argv[1]):
     sys.stdin.read()
 """
     with Record.read(copied / "record.sqlite") as record:
-        digest = record.fact("recipe_digest")
+        digest = record.metadata("recipe_digest")
     process = subprocess.Popen(
         [sys.executable, "-c", holder, digest],
         stdin=subprocess.PIPE,
@@ -394,7 +394,7 @@ def test_architecture_of_another_space(command, copied):
 
 def _digest(folder: Path) -> str:
     with Record.read(folder / "record.sqlite") as record:
-        return record.fact("recipe_digest")
+        return record.metadata("recipe_digest")
 
 
 # The disk.

@@ -47,7 +47,7 @@ def test_significant_digits(value: object, text: str) -> None:
         (size(1000), "1000 bytes"),
         (size(1536), "1.50 KiB"),
         (quantity("latency_ms", 0.2849), "0.285 ms"),
-        (quantity("energy_mj", None), "not measured"),
+        (quantity("energy_uj", None), "not measured"),
         (quantity("own_metric", 2), "2"),
         (duration(59), "59 s"),
         (duration(412), "6 min 52 s"),

@@ -111,8 +111,8 @@ def test_failures_are_passed_over_unless_nothing_else_is_left(toy_space: Space) 
 
 def test_a_metric_that_the_cost_model_cannot_tell(toy_space: Space) -> None:
     with pytest.raises(
-        RecipeError, match="gives no energy_mj, only peak_memory_bytes, parameters, macs"
+        RecipeError, match="gives no energy_uj, only peak_memory_bytes, parameters, macs"
     ):
         check_feasible(
-            toy_space, Counted(toy_space), [Limit("energy_mj", 1)], np.random.default_rng(0)
+            toy_space, Counted(toy_space), [Limit("energy_uj", 1)], np.random.default_rng(0)
         )

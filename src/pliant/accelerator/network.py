@@ -70,7 +70,7 @@ class NetworkMapping:
         absolute = self.chip.energy.unit == "picojoule"
         return Cost(
             latency_ms=self.latency_ms,
-            energy_mj=self.energy * 1e-9 if absolute else None,
+            energy_uj=self.energy * 1e-6 if absolute else None,
             peak_memory_bytes=self.workload.peak_memory_bytes,
             parameters=self.workload.parameters,
             macs=self.workload.macs,

@@ -102,7 +102,7 @@ class AccuracyPredictor:
         features = self.space.features(architectures)
         return (1 - self.svr_share) * self._ridge(features) + self.svr_share * self._svr(features)
 
-    def __call__(self, architectures: Sequence[Architecture]) -> list[Accuracy]:
+    def estimate(self, architectures: Sequence[Architecture]) -> list[Accuracy]:
         """Predicted accuracies, kept within 0 to 1; `images` is 0, since no image was looked at."""
         return [
             Accuracy(float(top1), images=0)

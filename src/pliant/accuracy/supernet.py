@@ -10,7 +10,7 @@ import torch
 from pliant.accuracy.calibration import CALIBRATION_IMAGES, calibrate
 from pliant.accuracy.evaluation import pixels, top1
 from pliant.data.splits import Split
-from pliant.metrics import Accuracy, Failed
+from pliant.metrics import Accuracy, Failed, Quality
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
@@ -60,11 +60,11 @@ class SupernetEstimator:
         trim_freed_memory()  # every network has activations of other sizes
         return network
 
-    def __call__(self, architectures: Sequence[Architecture]) -> list[Accuracy | Failed]:
+    def estimate(self, architectures: Sequence[Architecture]) -> list[Quality]:
         """Top-1 on the validation subset, each architecture evaluated once ever."""
         return [self._estimate(architecture) for architecture in architectures]
 
-    def _estimate(self, architecture: Architecture) -> Accuracy | Failed:
+    def _estimate(self, architecture: Architecture) -> Quality:
         if architecture not in self._known:
             with self._autocast:
                 network = self.network(architecture)

@@ -29,7 +29,7 @@ class MetricWords:
 
 METRICS = {
     "latency_ms": MetricWords("latency", "ms"),
-    "energy_mj": MetricWords("energy", "mJ"),
+    "energy_uj": MetricWords("energy", "µJ"),
     "peak_memory_bytes": MetricWords("peak memory", "bytes"),
     "parameters": MetricWords("parameters", ""),
     "macs": MetricWords("MACs", ""),

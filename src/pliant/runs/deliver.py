@@ -124,9 +124,9 @@ def _tested(
     contexts = {name: f"{weights} {architecture}" if name == ONNX else weights for name in names}
     rows = {name: run.record.evaluation("test", name, contexts[name]) for name in names}
     known = {
-        name: row.accuracy
+        name: row.quality
         for name, row in rows.items()
-        if row is not None and row.accuracy is not None
+        if row is not None and isinstance(row.quality, Accuracy)
     }
     if len(known) == len(rows):
         return known
@@ -139,7 +139,7 @@ def _tested(
             found[name] = known.get(name) or top1(estimator.network(one.architecture), test)
     for name, accuracy in found.items():
         run.record.add_evaluation(
-            "test", name, context=contexts[name], split="test", accuracy=accuracy
+            "test", name, context=contexts[name], split="test", quality=accuracy
         )
     return found
 

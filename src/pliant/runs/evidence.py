@@ -49,11 +49,11 @@ def evidence(
 
 def fitted_predictor(run: Run, found: Found) -> AccuracyPredictor:
     """As the search had it at its end."""
-    sound = [one for one in found.history if isinstance(one.accuracy, Accuracy)]
+    sound = [one for one in found.history if isinstance(one.quality, Accuracy)]
     return AccuracyPredictor(
         run.space,
         [one.architecture for one in sound],
-        np.array([one.top1 for one in sound]),
+        np.array([one.value for one in sound]),
         seed=run.recipe.seed,
     )
 
@@ -62,9 +62,9 @@ def predictor_fidelity(run: Run, found: Found, predictor: AccuracyPredictor) -> 
     """How the predictor ranks the random networks that the search did not evaluate, beside the bars; empty where they are too few."""
     seen = {one.architecture for one in found.history}
     fresh = {
-        one.architecture: one.top1
+        one.architecture: one.value
         for one in found.random_history
-        if isinstance(one.accuracy, Accuracy)
+        if isinstance(one.quality, Accuracy)
     }
     architectures = [one for one in fresh if one not in seen]
     if len(architectures) < FEWEST:
@@ -82,12 +82,12 @@ def points(history: Sequence[Candidate], by: str) -> list[dict[str, Any]]:
     return [
         {
             "architecture": str(one.architecture),
-            "top1": one.top1,
+            "top1": one.value,
             "predicted_latency_ms": one.cost.latency_ms,
             "by": by,
         }
         for one in history
-        if isinstance(one.accuracy, Accuracy) and isinstance(one.cost, Cost)
+        if isinstance(one.quality, Accuracy) and isinstance(one.cost, Cost)
     ]
 
 
@@ -100,7 +100,7 @@ def hypervolumes(found: Found, limits: Sequence[Limit]) -> tuple[float, float]:
     everything = [point for part in parts for point in part]
     lowest = min(point["top1"] for point in everything)
     slowest = next(
-        (limit.at_most for limit in limits if limit.metric == "latency_ms"),
+        (limit.bound for limit in limits if limit.metric == "latency_ms"),
         max(p["predicted_latency_ms"] for p in everything),
     )
     span = max(1.0 - lowest, 1e-9)
@@ -156,8 +156,8 @@ def _limits(found: Found, delivered: Delivered, limits: Sequence[Limit]) -> Iter
             f"Limit {limit}",
             f"{value:.4g}",
             how,
-            bound=f"{limit.at_most:g}",
-            holds=value <= limit.at_most,
+            bound=f"{limit.bound:g}",
+            holds=value <= limit.bound,
         )
 
 

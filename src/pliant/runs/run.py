@@ -152,9 +152,9 @@ class Run:
             RunConflictError: the images are not those with which the run began.
         """
         data = self._images
-        known = self.record.fact("data_fingerprint")
+        known = self.record.metadata("data_fingerprint")
         if known is None:
-            self.record.set_fact("data_fingerprint", data.fingerprint)
+            self.record.set_metadata("data_fingerprint", data.fingerprint)
         elif known != data.fingerprint:
             raise RunConflictError(
                 f"the images of {self.recipe.data.source} changed since {self.folder} was begun. Use --into NEW_DIRECTORY."

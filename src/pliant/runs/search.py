@@ -17,15 +17,15 @@ from pliant.deploy.verify import measure_in_fresh_process
 from pliant.devices.profile import DeviceProfile, measure_networks
 from pliant.devices.table import LookupTable
 from pliant.errors import InfeasibleError, ProfileMismatchError
-from pliant.metrics import Accuracy, Cost
+from pliant.metrics import Accuracy, Cost, Failed
 from pliant.networks.supernet import Supernet
-from pliant.objective import Candidate, Limit, holds, pareto_front
+from pliant.objective import Candidate, Limit, Objective
 from pliant.progress import Progress, silent
 from pliant.runs.profile import settings
 from pliant.runs.run import Run
-from pliant.search.explore import Evaluate, explore, joined, remembered
-from pliant.search.feasible import Reach, check_feasible
-from pliant.search.linas import LinasSearch, best_spread
+from pliant.search.ask_tell import Evaluate, combined, memoized, run_search
+from pliant.search.feasible import FeasibleRange, check_feasible
+from pliant.search.linas import LinasSearch, select_diverse
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
 
@@ -94,16 +94,16 @@ def search_front(
     weights = weights_digest(run)
     evaluate = _evaluation(run, estimator, table, weights, progress)
     started = time.perf_counter()
-    history = explore(_searcher(run, table, limits), evaluate, run.recipe.search.estimates)
-    random_history = explore(
-        RandomSearch(
-            run.space, limits, minimise=MINIMISE, cost_model=table, seed=run.recipe.seed + 1
-        ),
+    objective = Objective(MINIMISE, limits)
+    history = run_search(_searcher(run, table, limits), evaluate, run.recipe.search.estimates)
+    random_history = run_search(
+        RandomSearch(run.space, objective, table, seed=run.recipe.seed + 1),
         evaluate,
         run.recipe.search.estimates,
     )
-    run.record.set_fact(
-        "search_seconds", (run.record.fact("search_seconds") or 0.0) + time.perf_counter() - started
+    run.record.set_metadata(
+        "search_seconds",
+        (run.record.metadata("search_seconds") or 0.0) + time.perf_counter() - started,
     )
     final = finals(run, estimator, profile, progress)
     finalists, chosen = final.choose(history, limits, run.recipe.search.front)
@@ -120,13 +120,14 @@ def search_front(
     )
 
 
-def require_feasible(run: Run, profile: DeviceProfile, limits: Sequence[Limit]) -> Reach:
+def require_feasible(run: Run, profile: DeviceProfile, limits: Sequence[Limit]) -> FeasibleRange:
     """Ask whether any network holds the limits, in seconds and before anything is trained.
 
     Raises:
         InfeasibleError: none does; with the range that can be reached.
     """
-    return check_feasible(run.space, profile.table(run.space), limits, run.rng(1))
+    objective = Objective(MINIMISE, tuple(limits))
+    return check_feasible(run.space, objective, profile.table(run.space), run.rng(1))
 
 
 def make_estimator(run: Run, supernet: Supernet) -> SupernetEstimator:
@@ -136,7 +137,7 @@ def make_estimator(run: Run, supernet: Supernet) -> SupernetEstimator:
         run.data.train,
         run.data.validation,
         images=run.recipe.search.images,
-        precision=run.record.fact("precision") or "fp32",
+        precision=run.record.metadata("precision") or "fp32",
         seed=run.recipe.seed,
     )
 
@@ -155,12 +156,11 @@ def _searcher(run: Run, table: LookupTable, limits: Sequence[Limit]) -> LinasSea
     options = run.recipe.search
     return LinasSearch(
         run.space,
+        Objective(MINIMISE, tuple(limits)),
+        table,
         lambda architectures, top1: AccuracyPredictor(
             run.space, architectures, top1, seed=run.recipe.seed
         ),
-        table,
-        limits,
-        minimise=MINIMISE,
         batch=-(-options.estimates // options.rounds),
         candidates=options.candidates,
         seed=run.recipe.seed,
@@ -173,8 +173,8 @@ def _evaluation(
     """Accuracy from the supernet, remembered for good; cost from the table, which another device replaces."""
     context = json.dumps({"weights": weights, "images": run.recipe.search.images})
     arithmetic = lambda architectures: [run.space.cost(one) for one in architectures]  # noqa: E731
-    accuracy = remembered(
-        joined(estimator, arithmetic),
+    accuracy = memoized(
+        combined(estimator, arithmetic),
         run.record,
         stage="estimate",
         context=context,
@@ -188,7 +188,7 @@ def _evaluation(
         found = []
         for architecture, cost in zip(architectures, table(architectures), strict=True):
             [known] = accuracy([architecture])
-            found.append(Candidate(architecture, known.accuracy, cost))
+            found.append(Candidate(architecture, known.quality, cost))
             done += 1
             progress("search", done, total, "estimates with supernet weights")
         return found
@@ -199,14 +199,9 @@ def _evaluation(
 def _promising(
     history: Sequence[Candidate], limits: Sequence[Limit], wanted: int
 ) -> list[Candidate]:
-    sound = [
-        one
-        for one in history
-        if isinstance(one.accuracy, Accuracy)
-        and isinstance(one.cost, Cost)
-        and holds(limits, one.cost)
-    ]
-    return best_spread(pareto_front(sound, MINIMISE) or sound, MINIMISE, wanted) if sound else []
+    objective = Objective(MINIMISE, tuple(limits))
+    within = [one for one in history if objective.satisfied(one)]
+    return select_diverse(objective.front(within), objective, wanted) if within else []
 
 
 class Finals:
@@ -233,11 +228,11 @@ class Finals:
         tightened = tuple(limits)
         for _ in range(TIGHTENINGS + 1):
             tried = self.evaluate(_promising(history, tightened, wanted)) or tried
-            within = [one for one in tried if holds(limits, one.cost)]
+            within = [one for one in tried if Objective(MINIMISE, tuple(limits)).admits(one.cost)]
             within.sort(key=lambda one: (-one.validated.top1, one.cost.latency_ms or 0.0))
             for chosen in map(self._afresh, within) if _limits_latency(limits) else within:
-                if chosen.fresh_ms is None or holds(
-                    limits, replace(chosen.cost, latency_ms=chosen.fresh_ms)
+                if chosen.fresh_ms is None or Objective(MINIMISE, tuple(limits)).admits(
+                    replace(chosen.cost, latency_ms=chosen.fresh_ms)
                 ):
                     return sorted(tried, key=lambda one: one.cost.latency_ms or 0.0), chosen
                 afresh_ms.append(chosen.fresh_ms)
@@ -264,10 +259,10 @@ class Finals:
                 name,
                 context=self.context,
                 split="validation",
-                accuracy=self.estimator.validate(one.architecture),
+                quality=self.estimator.validate(one.architecture),
                 cost=cost,
             )
-            self.run.record.set_fact(f"spread_ms {name} {self.context}", spread_ms)
+            self.run.record.set_metadata(f"spread_ms {name} {self.context}", spread_ms)
             self.progress("front", number, len(fresh), "validated on all images and measured")
         return [self._finalist(one) for one in candidates]
 
@@ -289,7 +284,7 @@ class Finals:
                     finalist.cost, latency_ms=measure_in_fresh_process(path, settings(self.run))
                 )
             row = record.add_evaluation("fresh", name, context=self.context, cost=cost)
-        assert row.cost is not None
+        assert isinstance(row.cost, Cost)
         return replace(finalist, fresh_ms=row.cost.latency_ms)
 
     def _measure(self, candidates: Sequence[Candidate]) -> dict[str, tuple[Cost, float]]:
@@ -317,15 +312,16 @@ class Finals:
         name = str(candidate.architecture)
         row = self.run.record.evaluation("front", name, self.context)
         assert row is not None
-        assert row.accuracy is not None
-        assert isinstance(candidate.accuracy, Accuracy)
+        assert isinstance(row.quality, Accuracy)
+        assert not isinstance(row.cost, Failed)
+        assert isinstance(candidate.quality, Accuracy)
         assert isinstance(candidate.cost, Cost)
-        spread_ms = self.run.record.fact(f"spread_ms {name} {self.context}")
+        spread_ms = self.run.record.metadata(f"spread_ms {name} {self.context}")
         return Finalist(
             candidate.architecture,
-            candidate.accuracy,
+            candidate.quality,
             candidate.cost,
-            row.accuracy,
+            row.quality,
             row.cost,
             spread_ms,
         )
@@ -347,7 +343,7 @@ def _tighter(limit: Limit, tried: Sequence[Finalist]) -> Limit:
     if limit.metric != "latency_ms" or not tried:
         return limit
     excess = max((one.cost.latency_ms or 0.0) / (one.predicted.latency_ms or 1.0) for one in tried)
-    return Limit(limit.metric, limit.at_most / max(excess, 1.02), limit.text)
+    return Limit(limit.metric, limit.bound / max(excess, 1.02), limit.text)
 
 
 def is_here(profile: DeviceProfile) -> bool:

@@ -16,7 +16,7 @@ from pliant.devices.profile import DeviceProfile
 from pliant.errors import RunConflictError
 from pliant.metrics import Accuracy
 from pliant.networks.supernet import Supernet
-from pliant.objective import Candidate, Limit
+from pliant.objective import Candidate, Limit, Objective
 from pliant.progress import Progress, silent
 from pliant.runs.run import Run
 from pliant.runs.search import (
@@ -27,7 +27,7 @@ from pliant.runs.search import (
     require_feasible,
     weights_digest,
 )
-from pliant.search.explore import explore, joined
+from pliant.search.ask_tell import combined, run_search
 from pliant.search.pareto import ParetoSearch
 
 VALIDATED = 6
@@ -51,9 +51,10 @@ def another_network(
     table = profile.table(run.space)
     require_feasible(run, profile, limits)
     predictor = _predictor(run)
-    searcher = ParetoSearch(run.space, limits, minimise=MINIMISE, seed=run.recipe.seed)
-    explore(searcher, joined(predictor, table), run.recipe.search.candidates)
-    front = sorted(searcher.front(), key=lambda one: -one.top1)
+    objective = Objective(MINIMISE, tuple(limits))
+    searcher = ParetoSearch(run.space, objective, seed=run.recipe.seed)
+    history = run_search(searcher, combined(predictor, table), run.recipe.search.candidates)
+    front = sorted(objective.front(history), key=lambda one: -one.value)
     _, chosen = finals(run, make_estimator(run, supernet), profile, progress).choose(
         _known(front), limits, VALIDATED
     )
@@ -70,13 +71,13 @@ def _predictor(run: Run) -> AccuracyPredictor:
     rows = [
         row
         for row in run.record.evaluations("estimate")
-        if isinstance(row.accuracy, Accuracy) and json.loads(row.context)["weights"] == weights
+        if isinstance(row.quality, Accuracy) and json.loads(row.context)["weights"] == weights
     ]
     if len(rows) < 20:
         raise RunConflictError(
             f"another network is chosen by what a search found; {run.folder} holds {len(rows)} evaluations. Run pliant search on it first."
         )
-    top1 = np.array([row.accuracy.top1 for row in rows if row.accuracy])
+    top1 = np.array([row.quality.value for row in rows if isinstance(row.quality, Accuracy)])
     return AccuracyPredictor(
         run.space, [run.space.parse(row.architecture) for row in rows], top1, seed=run.recipe.seed
     )

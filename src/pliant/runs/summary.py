@@ -147,7 +147,7 @@ def _search(run: Run, found: Found, limits: Sequence[Limit]) -> dict[str, Any]:
     return {
         "estimates": len(found.history),
         "random_estimates": len(found.random_history),
-        "seconds": run.record.fact("search_seconds"),
+        "seconds": run.record.metadata("search_seconds"),
         "hypervolume": ours,
         "random_hypervolume": random,
         "points": points(found.history, "search") + points(found.random_history, "random"),
@@ -177,7 +177,7 @@ def _training(run: Run) -> dict[str, Any]:
     return {
         "schedule": table.schedule,
         "epochs": table.epochs,
-        "seconds": run.record.fact("training_seconds"),
-        "precision": run.record.fact("precision"),
+        "seconds": run.record.metadata("training_seconds"),
+        "precision": run.record.metadata("precision"),
         "curve": curve,
     }

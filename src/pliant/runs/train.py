@@ -100,11 +100,11 @@ def _agreed_precision(
 ) -> Precision:
     """What the record or the recipe says, or what is faster; under torchrun the first process decides for all."""
     table = run.recipe.train
-    precision = run.record.fact("precision") or table.precision
+    precision = run.record.metadata("precision") or table.precision
     if processes.is_main_process and precision == "auto":
         precision = faster_precision(supernet, min(table.batch_size, len(run.data.train)), device)
     [agreed] = broadcast_object_list([precision])
-    run.record.set_fact("precision", agreed)
+    run.record.set_metadata("precision", agreed)
     return agreed
 
 
@@ -185,7 +185,7 @@ class _Log:
     def __init__(self, run: Run, progress: Progress) -> None:
         self.run, self.progress = run, progress
         self.board = SummaryWriter(str(run.folder / "supernet" / "tensorboard"), purge_step=None)
-        self.seconds = float(run.record.fact("training_seconds") or 0.0)
+        self.seconds = float(run.record.metadata("training_seconds") or 0.0)
         self.last = time.monotonic()
 
     def __call__(self, step: StepLog) -> None:
@@ -202,7 +202,7 @@ class _Log:
         self.run.record.log_step(
             step.step, step.epoch, values | {"losses": list(step.losses), "phase": step.phase}
         )
-        self.run.record.set_fact("training_seconds", self.seconds)
+        self.run.record.set_metadata("training_seconds", self.seconds)
         self.progress(
             "train",
             step.step,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pliant.devices.measure import available_processors
 from pliant.errors import MeasurementError, PliantError
-from pliant.metrics import Accuracy, Failed
+from pliant.metrics import Failed, Quality, Score
 from pliant.scoring.inputs import Batch, Subjects
 from pliant.spaces.architecture import Architecture
 from pliant.training.allocator import keep_freed_memory, trim_freed_memory
@@ -83,6 +83,11 @@ class Row:
     seconds: float | None = None
     notes: str = ""
     failure: str | None = None
+
+    @property
+    def quality(self) -> Quality:
+        """The score or the failure."""
+        return Failed(self.failure or "no score") if self.score is None else Score(self.score)
 
 
 Job = tuple[str, tuple[str, ...]]
@@ -178,24 +183,20 @@ class ScorePool:
 
 
 class ScoreEstimator:
-    """One method as an accuracy estimator: `top1` holds the score, in the method's own unit, and no image stands behind it."""
+    """One zero-shot method as an estimator."""
 
     def __init__(self, pool: ScorePool, method: str) -> None:
         self.pool = pool
         self.method = method
 
-    def __call__(self, architectures: Sequence[Architecture]) -> list[Accuracy | Failed]:
-        """One score an architecture, all of them side by side."""
+    def estimate(self, architectures: Sequence[Architecture]) -> list[Quality]:
+        """One score per architecture, all of them side by side."""
         rows = {
             row.architecture: row
             for done in self.pool.score([(str(one), (self.method,)) for one in architectures])
             for row in done
         }
-        return [_accuracy(rows[str(one)]) for one in architectures]
-
-
-def _accuracy(row: Row) -> Accuracy | Failed:
-    return Failed(row.failure or "no score") if row.score is None else Accuracy(row.score, images=0)
+        return [rows[str(one)].quality for one in architectures]
 
 
 _worker: Callable[[Job], list[Row]] | None = None

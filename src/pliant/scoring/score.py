@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pliant.accuracy.zero_shot import VIEWS, aggregate
 from pliant.errors import DataError, RecipeError, nearest
 from pliant.files import replace_atomically
-from pliant.metrics import Accuracy, Failed
+from pliant.metrics import Score
 from pliant.progress import Progress, silent
 from pliant.record import Evaluation, Record
 from pliant.scoring.pool import Row, ScorePool
@@ -162,43 +162,26 @@ def open_score_record(table: Path) -> Record:
 
 
 def _remember(record: Record, context: str, row: Row) -> None:
-    # First what belongs to the row: a row that stands is never looked at again.
-    record.set_fact(
-        _key(row.method, row.architecture, context),
-        {"low": row.low, "high": row.high, "notes": row.notes},
-    )
-    result = (
-        Failed(row.failure or "no score") if row.score is None else Accuracy(row.score, images=0)
-    )
+    measures = {"seconds": row.seconds, "low": row.low, "high": row.high, "notes": row.notes}
     record.add_evaluation(
         row.method,
         row.architecture,
         context=context,
         split="train",
-        accuracy=result,
-        seconds=row.seconds,
+        quality=row.quality,
+        measures=measures,
     )
 
 
 def _known(record: Record, context: str) -> dict[tuple[str, str], Row]:
     rows = [row for row in record.evaluations() if row.context == context]
-    facts = record.facts()
-    return {
-        (row.architecture, row.stage): _row(
-            row, facts.get(_key(row.stage, row.architecture, context), {})
-        )
-        for row in rows
-    }
+    return {(row.architecture, row.stage): _row(row) for row in rows}
 
 
-def _row(row: Evaluation, details: Mapping[str, object]) -> Row:
-    score = row.accuracy.top1 if row.accuracy else None
+def _row(row: Evaluation) -> Row:
+    score = row.quality.value if isinstance(row.quality, Score) else None
     failure = row.failure.reason if row.failure else None
-    return Row(row.architecture, row.stage, score, seconds=row.seconds, failure=failure, **details)  # type: ignore[arg-type]
-
-
-def _key(method: str, architecture: str, context: str) -> str:
-    return f"row {method} {architecture} {context}"
+    return Row(row.architecture, row.stage, score, failure=failure, **row.measures)
 
 
 # Files.

@@ -16,15 +16,15 @@ import numpy as np
 from pliant.devices.profile import load_profile
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.files import write_atomically
-from pliant.metrics import Accuracy, Cost, Failed
-from pliant.objective import Candidate, CostModel, Limit
+from pliant.metrics import Cost, Quality, Score
+from pliant.objective import Candidate, CostModel, Limit, Objective
 from pliant.progress import Progress, silent
 from pliant.record import Record
 from pliant.scoring.pool import ScoreEstimator, ScorePool
 from pliant.scoring.score import context_digest
+from pliant.search.ask_tell import Evaluate, Searcher, combined, memoized, run_search
 from pliant.search.evolution import EvolutionSearch, depth, no_deeper
-from pliant.search.explore import Evaluate, Searcher, explore, joined, remembered
-from pliant.search.feasible import Reach, check_feasible
+from pliant.search.feasible import FeasibleRange, check_feasible
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
@@ -50,6 +50,11 @@ class Question:
     profile: Path | None = None
     """Of the device, for a limit on latency."""
     seed: int = 0
+
+    @property
+    def objective(self) -> Objective:
+        """The score against latency where the device is known, else against MACs."""
+        return Objective(("latency_ms",) if self.profile else ("macs",), self.limits)
 
     @property
     def population(self) -> int:
@@ -87,7 +92,7 @@ class Answer:
     """The highest score of as many random networks within the limits."""
     largest: Pick
     """The network of most parameters within the limits that as many steps of evolution found."""
-    reach: Reach
+    reach: FeasibleRange
     scored: int
     """Networks that the evolution scored."""
     random_scored: int
@@ -120,10 +125,9 @@ def search_without_training(
         RecipeError: a limit that cannot be told without a device.
         RunConflictError: the folder belongs to another score, space or seed, or another process writes it.
     """
-    space, limits = question.space, question.limits
+    space, objective = question.space, question.objective
     costs = cost_model(question)
-    reach = check_feasible(space, costs, limits, np.random.default_rng((question.seed, 1)))
-    minimise = ("latency_ms",) if question.profile else ("macs",)
+    reach = check_feasible(space, objective, costs, np.random.default_rng((question.seed, 1)))
     digest = context_digest(
         space=[space.name, space.channels, space.image_size, space.classes],
         images=pool.worker.batch.digest,
@@ -133,25 +137,20 @@ def search_without_training(
         folder / "record.sqlite", recipe_digest=context_digest(of=digest, method=question.method)
     ) as record:
         scored = _evaluation(question, costs, pool, record, digest)
-        evolution = _evolution(question, costs, minimise, reach)
-        history = explore(evolution, _watched(scored, question, 0, progress), question.evaluations)
-        chance = RandomSearch(
-            space,
-            limits,
-            minimise=minimise,
-            cost_model=costs,
-            batch=question.batch,
-            seed=question.seed + 1,
+        evolution = _evolution(question, costs, reach)
+        history = run_search(
+            evolution, _watched(scored, question, 0, progress), question.evaluations
         )
-        random_history = explore(
+        chance = RandomSearch(space, objective, costs, batch=question.batch, seed=question.seed + 1)
+        random_history = run_search(
             chance, _watched(scored, question, len(history), progress), len(history)
         )
-        largest = _most_parameters(_evolution(question, costs, minimise, reach), question, costs)
+        largest = _most_parameters(_evolution(question, costs, reach), question, costs)
         [largest_scored] = scored([largest])
     both = [*history, *random_history]
     answer = Answer(
         best=tuple(_pick("evolution", space, one) for one in _highest(history)[:SHOWN]),
-        front=tuple(_pick("evolution", space, one) for one in evolution.front()),
+        front=tuple(_pick("evolution", space, one) for one in objective.front(history)),
         random=next((_pick("random search", space, one) for one in _highest(random_history)), None),
         largest=_pick("parameter count", space, largest_scored),
         reach=reach,
@@ -195,14 +194,11 @@ def cost_model(question: Question) -> CostModel:
     return no_deeper(space, costs, question.max_depth)
 
 
-def _evolution(
-    question: Question, costs: CostModel, minimise: Sequence[str], reach: Reach
-) -> EvolutionSearch:
+def _evolution(question: Question, costs: CostModel, reach: FeasibleRange) -> EvolutionSearch:
     return EvolutionSearch(
         question.space,
+        question.objective,
         costs,
-        question.limits,
-        minimise=minimise,
         population=question.population,
         batch=question.batch,
         start=[reach.example],
@@ -215,8 +211,8 @@ def _evaluation(
 ) -> Evaluate:
     """Scores from the record or the processes; costs from the cost model, which another device replaces."""
     arithmetic = lambda architectures: [question.space.cost(one) for one in architectures]  # noqa: E731
-    scores = remembered(
-        joined(ScoreEstimator(pool, question.method), arithmetic),
+    scores = memoized(
+        combined(ScoreEstimator(pool, question.method), arithmetic),
         record,
         stage=STAGE,
         context=digest,
@@ -227,7 +223,7 @@ def _evaluation(
     def evaluate(architectures: Sequence[Architecture]) -> list[Candidate]:
         known = scores(architectures)
         return [
-            Candidate(one.architecture, one.accuracy, cost)
+            Candidate(one.architecture, one.quality, cost)
             for one, cost in zip(known, costs(architectures), strict=True)
         ]
 
@@ -255,29 +251,33 @@ def _watched(evaluate: Evaluate, question: Question, before: int, progress: Prog
 def _most_parameters(searcher: Searcher, question: Question, costs: CostModel) -> Architecture:
     """The same evolution with parameter count as its score: arithmetic, so it costs seconds."""
 
-    def sizes(architectures: Sequence[Architecture]) -> list[Accuracy | Failed]:
-        return [
-            Accuracy(float(question.space.cost(one).parameters or 0), images=0)
-            for one in architectures
-        ]
+    history = run_search(
+        searcher, combined(_ParameterCount(question.space), costs), question.evaluations
+    )
+    return _highest(history)[0].architecture
 
-    return _highest(explore(searcher, joined(sizes, costs), question.evaluations))[0].architecture
+
+@dataclass(frozen=True)
+class _ParameterCount:
+    """The baseline: larger networks are expected to be better."""
+
+    space: Space
+
+    def estimate(self, architectures: Sequence[Architecture]) -> list[Quality]:
+        """Parameter counts as scores."""
+        return [Score(float(self.space.cost(one).parameters or 0)) for one in architectures]
 
 
 def _highest(history: Sequence[Candidate]) -> list[Candidate]:
     """The candidates that did not fail, highest score first; of equal ones the smaller."""
     sound = [one for one in history if one.failure is None]
-    return sorted(
-        sound, key=lambda one: (-one.top1, one.cost.parameters if isinstance(one.cost, Cost) else 0)
-    )
+    return sorted(sound, key=lambda one: (-one.value, one.known_cost.parameters))
 
 
 def _pick(by: str, space: Space, one: Candidate) -> Pick:
-    assert isinstance(one.cost, Cost)
-    score = one.top1 if isinstance(one.accuracy, Accuracy) else None
-    return Pick(
-        by, one.architecture, score, one.cost, depth(space.lower(one.architecture)), one.failure
-    )
+    score = one.quality.value if isinstance(one.quality, Score) else None
+    layers = depth(space.lower(one.architecture))
+    return Pick(by, one.architecture, score, one.known_cost, layers, one.failure)
 
 
 def _told(pick: Pick | None) -> dict[str, object] | None:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pliant.metrics import Accuracy, Cost, Failed
-from pliant.objective import Candidate, CostModel, Limit, holds, pareto_front
-from pliant.search.random import RandomSearch
+from pliant.metrics import Cost, Failed
+from pliant.objective import Candidate, CostModel, Objective
+from pliant.search.random import RandomSearch, within_limits
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 from pliant.workload import NETWORK_INPUT, Workload
 
-ROUNDS_AN_ASK = 50
+ROUNDS_PER_ASK = 50
 """Rounds of a batch of mutants in which one `ask` looks for networks that are new and within the limits."""
 
 
@@ -25,11 +25,11 @@ class EvolutionSearch:
     """Asks for mutants of the best networks so far, a batch at a time.
 
     Args:
-        cost_model: arithmetic or a table; it is asked about every mutant before any is evaluated.
-        limits: what must hold.
-        minimise: fields of `Cost`, the other objectives of the front beside the score.
+        space: to search.
+        objective: its limits on costs must hold.
+        costs: predicted costs; asked about every mutant before any is evaluated.
         population: most networks that have descendants.
-        batch: mutants of one `ask`; they can be evaluated side by side.
+        batch: mutants per `ask`; they can be evaluated side by side.
         start: networks to begin with, beside random ones within the limits.
         seed: of all draws.
     """
@@ -37,28 +37,25 @@ class EvolutionSearch:
     def __init__(
         self,
         space: Space,
-        cost_model: CostModel,
-        limits: Sequence[Limit] = (),
+        objective: Objective,
+        costs: CostModel,
         *,
-        minimise: Sequence[str] = ("macs",),
         population: int = 256,
         batch: int = 32,
         start: Sequence[Architecture] = (),
         seed: int = 0,
     ) -> None:
         self.space = space
-        self.limits = tuple(limits)
-        self.minimise = tuple(minimise)
+        self.objective = objective
         self.population = population
         self.batch = batch
         self._start = tuple(start)
-        self._cost_model = cost_model
+        self._costs = costs
         self._rng = np.random.default_rng((seed, 0))
-        self._random = RandomSearch(space, limits, cost_model=cost_model, batch=batch, seed=seed)
+        self._random = RandomSearch(space, objective, costs, batch=batch, seed=seed)
         self._seen: set[Architecture] = set()
         self._asked: list[Architecture] = []
         self._members: list[Candidate] = []
-        self._told: list[Candidate] = []
 
     def ask(self, most: int) -> list[Architecture]:
         """New networks within the limits; none where neither mutation nor chance found any."""
@@ -79,25 +76,13 @@ class EvolutionSearch:
         told = {candidate.architecture: candidate for candidate in candidates}
         # In the order of asking, so that the next mutants do not depend on the order of telling.
         fresh = [told[architecture] for architecture in self._asked]
-        self._told += fresh
-        sound = [
-            one
-            for one in fresh
-            if isinstance(one.accuracy, Accuracy)
-            and isinstance(one.cost, Cost)
-            and holds(self.limits, one.cost)
-        ]
-        self._members = sorted([*self._members, *sound], key=lambda one: -one.top1)[
-            : self.population
-        ]
-
-    def front(self) -> list[Candidate]:
-        """Of all that was told, what holds the limits and is beaten by nothing, cheapest first."""
-        return pareto_front(self._told, self.minimise, self.limits)
+        within = [one for one in fresh if self.objective.satisfied(one)]
+        members = sorted([*self._members, *within], key=lambda one: -one.value)
+        self._members = members[: self.population]
 
     def _mutants(self) -> list[Architecture]:
         found: list[Architecture] = []
-        for _ in range(ROUNDS_AN_ASK):
+        for _ in range(ROUNDS_PER_ASK):
             parents = self._rng.integers(len(self._members), size=self.batch)
             drawn = [
                 self.space.mutate(self._members[row].architecture, self._rng) for row in parents
@@ -117,14 +102,7 @@ class EvolutionSearch:
         return fresh
 
     def _within(self, architectures: list[Architecture]) -> list[Architecture]:
-        if not architectures:
-            return []
-        costs = zip(architectures, self._cost_model(architectures), strict=True)
-        return [
-            architecture
-            for architecture, cost in costs
-            if isinstance(cost, Cost) and holds(self.limits, cost)
-        ]
+        return within_limits(architectures, self.objective, self._costs)
 
 
 def depth(workload: Workload) -> int:

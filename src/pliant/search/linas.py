@@ -1,8 +1,11 @@
-"""Few real evaluations, many predicted ones, in rounds (LINAS: Cummings et al. 2022, A hardware-aware framework for NAS).
+"""LINAS: few real evaluations and many predicted ones, in rounds.
 
-A round fits a predictor on everything evaluated so far, lets NSGA-II look at thousands of predicted networks, and asks
-for the real evaluation of those that promise most. So the predictor is best where the front is. The first round is
-drawn at random, half of it within the limits.
+Cummings, D. et al., A hardware-aware framework for accelerating neural architecture search across
+modalities, 2022, arXiv:2205.10358.
+
+Each round fits a predictor on everything evaluated so far, lets NSGA-II search thousands of
+predicted networks, and asks for the real evaluation of the most promising ones, so the predictor
+is best around the front. The first round is random, half of it within the limits.
 """
 
 from __future__ import annotations
@@ -11,71 +14,61 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pliant.metrics import Accuracy, Cost
-from pliant.objective import (
-    AccuracyEstimator,
-    Candidate,
-    CostModel,
-    Limit,
-    holds,
-    objectives,
-    pareto_front,
-)
+from pliant.objective import AccuracyEstimator, Candidate, CostModel, Objective
 from pliant.pareto import non_dominated
-from pliant.search.explore import explore, joined
+from pliant.search.ask_tell import combined, run_search
 from pliant.search.pareto import ParetoSearch
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
 Fit = Callable[[Sequence[Architecture], np.ndarray], AccuracyEstimator]
-"""Architectures and their top-1 to an estimator that answers in microseconds."""
+"""From architectures and their values to an estimator that answers in microseconds."""
 
 FEWEST_TO_FIT = 10
 
 
 class LinasSearch:
-    """Asks for what a predictor, refitted on all that was told, holds to be the front.
+    """Asks for what a predictor, refitted on all results so far, expects on the front.
 
     Args:
-        fit: makes the predictor, such as `lambda architectures, top1: AccuracyPredictor(space, architectures, top1)`.
-        cost_model: arithmetic or a table; it is asked about every predicted candidate.
-        limits: what must hold.
-        minimise: fields of `Cost`.
-        batch: real evaluations of a round.
-        candidates: networks that each round looks at by prediction.
+        space: to search.
+        objective: the costs of the front, and the limits.
+        costs: predicted costs; asked about every predicted candidate.
+        fit: makes the predictor, such as
+            `lambda architectures, top1: AccuracyPredictor(space, architectures, top1)`.
+        batch: real evaluations per round.
+        candidates: networks that each round searches by prediction.
         seed: of all draws.
     """
 
     def __init__(
         self,
         space: Space,
+        objective: Objective,
+        costs: CostModel,
         fit: Fit,
-        cost_model: CostModel,
-        limits: Sequence[Limit] = (),
         *,
-        minimise: Sequence[str] = ("latency_ms",),
         batch: int = 50,
         candidates: int = 20_000,
         seed: int = 0,
     ) -> None:
         self.space = space
-        self.limits = tuple(limits)
-        self.minimise = tuple(minimise)
+        self.objective = objective
         self.batch = batch
         self.candidates = candidates
         self.seed = seed
         self.rounds = 0
         """Rounds asked for so far."""
         self._fit = fit
-        self._cost_model = cost_model
+        self._costs = costs
         self._asked: list[Architecture] = []
         self._told: dict[Architecture, Candidate] = {}
         self._predicted: dict[Architecture, float] = {}
 
     @property
     def predicted(self) -> Mapping[Architecture, float]:
-        """What the predictor of its round held of each architecture it chose, before that one was evaluated."""
+        """The prediction for each architecture, made before it was evaluated."""
         return self._predicted
 
     def ask(self, most: int) -> list[Architecture]:
@@ -98,62 +91,56 @@ class LinasSearch:
         # In the order of asking, so that the next fit does not depend on the order of telling.
         self._told |= {architecture: told[architecture] for architecture in self._asked}
 
-    def front(self) -> list[Candidate]:
-        """Of all that was told, what holds the limits and is beaten by nothing, cheapest first."""
-        return pareto_front(list(self._told.values()), self.minimise, self.limits)
-
     def _round_seed(self) -> int:
         return int(np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)[0])
 
     def _drawn(self, wanted: int) -> list[Architecture]:
         within = RandomSearch(
             self.space,
-            self.limits,
-            cost_model=self._cost_model,
+            self.objective,
+            self._costs,
             batch=wanted,
             seed=self._round_seed(),
         )
-        anywhere = RandomSearch(self.space, batch=2 * wanted, seed=self._round_seed() + 1)
+        anywhere = RandomSearch(
+            self.space, self.objective, batch=2 * wanted, seed=self._round_seed() + 1
+        )
         ends = [self.space.smallest(), self.space.largest()]
         found = dict.fromkeys([*ends, *within.ask(wanted // 2), *anywhere.ask(2 * wanted)])
         return [architecture for architecture in found if architecture not in self._told][:wanted]
 
     def _promising(self, sound: Sequence[Candidate], wanted: int) -> list[Architecture]:
         predictor = self._fit(
-            [one.architecture for one in sound], np.array([one.top1 for one in sound])
+            [one.architecture for one in sound], np.array([one.value for one in sound])
         )
         inner = ParetoSearch(
             self.space,
-            self.limits,
-            minimise=self.minimise,
-            start=[one.architecture for one in self.front()],
+            self.objective,
+            start=[one.architecture for one in self.objective.front(self._told.values())],
             seed=self._round_seed(),
         )
-        explored = explore(inner, joined(predictor, self._cost_model), self.candidates)
+        explored = run_search(inner, combined(predictor, self._costs), self.candidates)
         new = [
             one
             for one in explored
-            if one.architecture not in self._told
-            and isinstance(one.accuracy, Accuracy)
-            and isinstance(one.cost, Cost)
-            and holds(self.limits, one.cost)
+            if one.architecture not in self._told and self.objective.satisfied(one)
         ]
-        chosen = best_spread(new, self.minimise, wanted)
-        self._predicted |= {one.architecture: one.top1 for one in chosen}
+        chosen = select_diverse(new, self.objective, wanted)
+        self._predicted |= {one.architecture: one.value for one in chosen}
         return [one.architecture for one in chosen]
 
 
-def best_spread(
-    candidates: Sequence[Candidate], minimise: Sequence[str], wanted: int
+def select_diverse(
+    candidates: Sequence[Candidate], objective: Objective, wanted: int
 ) -> list[Candidate]:
-    """Whole fronts, best first, while they fit; of the front that does not fit, candidates spread evenly over its costs.
+    """Whole fronts, best first, while they fit; the last one evenly spaced over its first cost.
 
     Args:
         candidates: none of them failed.
-        minimise: fields of `Cost`.
+        objective: gives the costs of the front.
         wanted: how many to choose; all are chosen where there are fewer.
     """
-    values = np.array([objectives(one, minimise) for one in candidates])
+    values = np.array([objective.values(one) for one in candidates])
     left = np.arange(len(candidates))
     chosen: list[int] = []
     while len(chosen) < wanted and len(left):

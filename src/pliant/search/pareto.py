@@ -22,8 +22,7 @@ from pymoo.core.termination import NoTermination
 from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.problems.static import StaticProblem
 
-from pliant.metrics import Accuracy, Cost
-from pliant.objective import Candidate, Limit, objectives, pareto_front, violation
+from pliant.objective import Candidate, CostModel, Objective
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
@@ -32,11 +31,14 @@ class ParetoSearch:
     """NSGA-II that maximises top-1 and minimises costs within limits.
 
     Args:
-        limits: what must hold.
-        minimise: fields of `Cost`.
-        population: networks that survive a generation, and most that one `ask` gives.
-        crossover: chance that a child takes its genes from two parents, each gene from either with equal chance.
-        mutation: chance that a gene is redrawn; None for one gene in a network on average. At least one is redrawn.
+        space: to search.
+        objective: the costs of the front, and the limits.
+        costs: not used: the limits are kept by what was told.
+        population: networks that survive a generation, and the most that one `ask` returns.
+        crossover: probability that a child takes its genes from two parents, each gene from
+            either with equal probability.
+        mutation: probability that a gene is redrawn; None for one gene per network on average. At
+            least one is redrawn.
         start: architectures to begin with beside the smallest, the largest and random ones.
         seed: of all draws.
     """
@@ -44,9 +46,9 @@ class ParetoSearch:
     def __init__(
         self,
         space: Space,
-        limits: Sequence[Limit] = (),
+        objective: Objective,
+        costs: CostModel | None = None,
         *,
-        minimise: Sequence[str] = ("latency_ms",),
         population: int = 200,
         crossover: float = 0.9,
         mutation: float | None = None,
@@ -54,16 +56,14 @@ class ParetoSearch:
         seed: int = 0,
     ) -> None:
         self.space = space
-        self.limits = tuple(limits)
-        self.minimise = tuple(minimise)
+        self.objective = objective
         self._unseen = _Unseen(space)
-        self._told: list[Candidate] = []
         self._asked: Population | None = None
         self._spent = False
         highest = np.array([len(choice.options) - 1 for choice in space.choices])
         self._problem = Problem(
             n_var=len(highest),
-            n_obj=1 + len(self.minimise),
+            n_obj=1 + len(objective.costs),
             n_ieq_constr=1,
             xl=0,
             xu=highest,
@@ -76,7 +76,7 @@ class ParetoSearch:
             mutation=_Redraw(1 / len(highest) if mutation is None else mutation),
             eliminate_duplicates=self._unseen,
         )
-        self._algorithm.mating.n_max_iterations = MATINGS_AN_ASK
+        self._algorithm.mating.n_max_iterations = MATINGS_PER_ASK
         self._algorithm.setup(self._problem, termination=NoTermination(), seed=seed)
 
     def ask(self, most: int) -> list[Architecture]:
@@ -102,33 +102,25 @@ class ParetoSearch:
             one.data["architecture"] for one in individuals if one.data["architecture"] not in told
         ]:
             raise ValueError(
-                f"tell takes one candidate for each architecture of the last ask, {len(missing)} are missing: {missing[0]} ..."
+                "tell takes one candidate for each architecture of the last ask, "
+                f"{len(missing)} are missing: {missing[0]} ..."
             )
-        self._told += candidates
         worth = [told[one.data["architecture"]] for one in individuals]
-        sound = [
-            row
-            for row, one in enumerate(worth)
-            if isinstance(one.accuracy, Accuracy) and isinstance(one.cost, Cost)
-        ]
+        sound = [row for row, one in enumerate(worth) if one.failure is None]
         if sound:
             assert self._asked is not None
             survivors = self._asked[sound]
-            values = np.array([objectives(worth[row], self.minimise) for row in sound])
-            excess = np.array([[violation(self.limits, worth[row].cost)] for row in sound])  # type: ignore[arg-type]
+            values = np.array([self.objective.values(worth[row]) for row in sound])
+            excess = np.array([[self.objective.violation(worth[row])] for row in sound])
             Evaluator().eval(StaticProblem(self._problem, F=values, G=excess), survivors)
             self._algorithm.tell(infills=survivors)
         self._asked = None
 
-    def front(self) -> list[Candidate]:
-        """Of all that was told, what holds the limits and is beaten by nothing, cheapest first."""
-        return pareto_front(self._told, self.minimise, self.limits)
 
-
-MATINGS_AN_ASK = 5
+MATINGS_PER_ASK = 5
 """Rounds of mating in which one `ask` looks for networks never asked for before."""
 SPENT_BELOW = 0.1
-"""Share of the population below which the new networks of a generation make it the last: around the front all is known."""
+"""A generation with a smaller share of new networks is the last: around the front all is known."""
 
 
 class _Beginning(Sampling):

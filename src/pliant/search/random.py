@@ -1,4 +1,8 @@
-"""Random search: what any other searcher has to beat at equal cost (Li & Talwalkar 2019, random search and reproducibility)."""
+"""Random search: the baseline of every other searcher at equal cost.
+
+Li, L. and Talwalkar, A., Random search and reproducibility for neural architecture search, 2019,
+arXiv:1902.07638.
+"""
 
 from __future__ import annotations
 
@@ -7,74 +11,74 @@ from collections.abc import Sequence
 import numpy as np
 
 from pliant.metrics import Cost
-from pliant.objective import Candidate, CostModel, Limit, holds, pareto_front
+from pliant.objective import Candidate, CostModel, Objective
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
-DRAWS_AN_ARCHITECTURE = 50
-"""Most draws for each architecture asked for, before `ask` gives back what it has."""
+DRAWS_PER_ARCHITECTURE = 50
+"""Most draws for each architecture asked for, before `ask` returns what it has."""
 
 
 class RandomSearch:
-    """Draws every choice on its own, so small and large networks come up equally often.
+    """Draws every choice independently, so small and large networks come up equally often.
 
-    That is a stronger baseline than uniform draws of networks, nearly all of which are of the greatest depth.
+    That is a stronger baseline than uniform draws of networks, nearly all of which are of the
+    greatest depth.
 
     Args:
-        limits: what networks on the front must hold.
-        minimise: fields of `Cost`, the other objectives of the front beside top-1.
-        cost_model: where given, only networks within the limits are asked for; it should answer in microseconds.
-        batch: architectures of one `ask`.
+        space: to draw from.
+        objective: its limits on costs must hold.
+        costs: where given, only networks within the limits are asked for; it should answer in
+            microseconds.
+        batch: architectures per `ask`.
         seed: of the draws.
     """
 
     def __init__(
         self,
         space: Space,
-        limits: Sequence[Limit] = (),
+        objective: Objective,
+        costs: CostModel | None = None,
         *,
-        minimise: Sequence[str] = ("latency_ms",),
-        cost_model: CostModel | None = None,
         batch: int = 200,
         seed: int = 0,
     ) -> None:
         self.space = space
-        self.limits = tuple(limits)
-        self.minimise = tuple(minimise)
+        self.objective = objective
         self.batch = batch
-        self._cost_model = cost_model
+        self._costs = costs
         self._rng = np.random.default_rng(seed)
         self._seen: set[Architecture] = set()
-        self._told: list[Candidate] = []
 
     def ask(self, most: int) -> list[Architecture]:
-        """Unseen architectures, within the limits where a cost model was given; fewer or none where draws found no more."""
+        """Unseen architectures, within the limits where costs are known; fewer where draws fail."""
         wanted = min(most, self.batch)
         found: list[Architecture] = []
-        for _ in range(DRAWS_AN_ARCHITECTURE):
+        for _ in range(DRAWS_PER_ARCHITECTURE):
             drawn = dict.fromkeys(self.space.sample_choices(self._rng) for _ in range(wanted))
             fresh = [architecture for architecture in drawn if architecture not in self._seen]
             self._seen.update(fresh)
-            found += self._within(fresh)
+            found += within_limits(fresh, self.objective, self._costs)
             if len(found) >= wanted:
                 break
         self._seen.difference_update(found[wanted:])
         return found[:wanted]
 
-    def _within(self, architectures: list[Architecture]) -> list[Architecture]:
-        if self._cost_model is None or not architectures:
-            return architectures
-        costs = zip(architectures, self._cost_model(architectures), strict=True)
-        return [
-            architecture
-            for architecture, cost in costs
-            if isinstance(cost, Cost) and holds(self.limits, cost)
-        ]
-
     def tell(self, candidates: Sequence[Candidate]) -> None:
-        """Remember what architectures are worth; it does not change what is asked next."""
-        self._told += candidates
+        """Results do not change what is drawn next."""
 
-    def front(self) -> list[Candidate]:
-        """Of all that was told, what holds the limits and is beaten by nothing, cheapest first."""
-        return pareto_front(self._told, self.minimise, self.limits)
+
+def within_limits(
+    architectures: Sequence[Architecture], objective: Objective, costs: CostModel | None
+) -> list[Architecture]:
+    """The architectures whose predicted cost is known and within the limits.
+
+    Args:
+        architectures: to choose from.
+        objective: whose limits must hold.
+        costs: all architectures pass where None.
+    """
+    if costs is None or not architectures:
+        return list(architectures)
+    rows = zip(architectures, costs(architectures), strict=True)
+    return [one for one, cost in rows if isinstance(cost, Cost) and objective.admits(cost)]

@@ -1,0 +1,118 @@
+"""The loop that every searcher runs in: ask for architectures, evaluate them, tell the results.
+
+A searcher decides from its seed and from what it was told, from nothing else. A search whose
+evaluations are in the record therefore repeats its steps and resumes where it stopped: `memoized`
+answers from the record and evaluates only what is new.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from pliant.metrics import Failed
+from pliant.objective import AccuracyEstimator, Candidate, CostModel
+from pliant.record import Evaluation, Record
+from pliant.spaces.architecture import Architecture
+
+Evaluate = Callable[[Sequence[Architecture]], list[Candidate]]
+"""One candidate per architecture, in order."""
+
+
+class Searcher(Protocol):
+    """A way of choosing which architectures to evaluate.
+
+    Constructors begin with `(space, objective, costs)`, as those of `RandomSearch` and the others;
+    the history of a search belongs to its caller, and `Objective.front` finds the best of it.
+    """
+
+    def ask(self, most: int) -> list[Architecture]:
+        """Up to `most` architectures that were never asked for before; none where none was found."""
+        ...
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        """The results of the last `ask`, all of them, in any order."""
+        ...
+
+
+def run_search(searcher: Searcher, evaluate: Evaluate, evaluations: int) -> list[Candidate]:
+    """Ask, evaluate and tell until the evaluations are spent or the searcher finds nothing new.
+
+    Args:
+        searcher: chooses what to evaluate.
+        evaluate: of a batch of architectures.
+        evaluations: most architectures to evaluate; failed ones count.
+
+    Returns:
+        The history: all candidates in the order of their evaluation.
+    """
+    history: list[Candidate] = []
+    while len(history) < evaluations:
+        architectures = searcher.ask(evaluations - len(history))
+        if not architectures:
+            break
+        candidates = evaluate(architectures)
+        searcher.tell(candidates)
+        history += candidates
+    return history
+
+
+def combined(quality: AccuracyEstimator, costs: CostModel) -> Evaluate:
+    """An evaluation that asks an estimator and a cost model about the same architectures."""
+
+    def evaluate(architectures: Sequence[Architecture]) -> list[Candidate]:
+        qualities = quality.estimate(architectures)
+        rows = zip(architectures, qualities, costs(architectures), strict=True)
+        return [Candidate(*row) for row in rows]
+
+    return evaluate
+
+
+def memoized(
+    evaluate: Evaluate,
+    record: Record,
+    *,
+    stage: str,
+    context: str = "",
+    split: str | None = None,
+    batch: int = 1,
+) -> Evaluate:
+    """The same evaluation, written to the record and never repeated, failures included.
+
+    Args:
+        evaluate: asked about what the record does not hold.
+        record: of the run.
+        stage: under which the rows stand, such as `estimate`.
+        context: what else the result depends on, such as a digest of the weights.
+        split: whose images the accuracy is of.
+        batch: architectures evaluated together; a killed process loses at most these.
+    """
+
+    def lookup(architectures: Sequence[Architecture]) -> list[Candidate]:
+        rows = {one: record.evaluation(stage, str(one), context) for one in architectures}
+        fresh = [architecture for architecture, row in rows.items() if row is None]
+        for start in range(0, len(fresh), batch):
+            began = time.perf_counter()
+            candidates = evaluate(fresh[start : start + batch])
+            seconds = (time.perf_counter() - began) / len(candidates)
+            for one in candidates:
+                rows[one.architecture] = record.add_evaluation(
+                    stage,
+                    str(one.architecture),
+                    context=context,
+                    split=split,
+                    quality=one.quality,
+                    cost=one.cost,
+                    measures={"seconds": seconds},
+                )
+        return [_candidate(architecture, rows[architecture]) for architecture in architectures]
+
+    return lookup
+
+
+def _candidate(architecture: Architecture, row: Evaluation | None) -> Candidate:
+    assert row is not None
+    missing = Failed("not evaluated")
+    failure = row.quality if isinstance(row.quality, Failed) else missing
+    return Candidate(architecture, row.quality or missing, row.cost or failure)
