@@ -38,7 +38,11 @@ def epochs_for(folder, space, name, minutes):
             write_atomically(
                 path,
                 json.dumps(
-                    {"epochs": max(1, round(minutes * 60 / run.record.metadata("training_seconds")))}
+                    {
+                        "epochs": max(
+                            1, round(minutes * 60 / run.record.metadata("training_seconds"))
+                        )
+                    }
                 ),
             )
     return json.loads(path.read_text("utf-8"))["epochs"]

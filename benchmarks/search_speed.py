@@ -13,8 +13,8 @@ from result import publish
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.devices.measure import Settings
 from pliant.devices.profile import profile_device
-from pliant.objective import Limit
-from pliant.search.explore import explore, joined
+from pliant.objective import Limit, Objective
+from pliant.search.ask_tell import combined, run_search
 from pliant.search.pareto import ParetoSearch
 from pliant.spaces.presets import preset
 
@@ -39,15 +39,17 @@ def main():
         started = time.process_time()
         predictor = AccuracyPredictor(fresh, seen, top1, seed=0)
         fitted = time.process_time()
-        searcher = ParetoSearch(fresh, [limit], minimise=("latency_ms",), seed=0)
-        history = explore(searcher, joined(predictor, profile.table(fresh)), CANDIDATES)
+        objective = Objective(("latency_ms",), (limit,))
+        searcher = ParetoSearch(fresh, objective, seed=0)
+        evaluate = combined(predictor, profile.table(fresh))
+        history = run_search(searcher, evaluate, CANDIDATES)
         rows.append(
             {
                 "preset": name,
                 "candidates": len(history),
                 "fit_cpu_s": fitted - started,
                 "search_cpu_s": time.process_time() - fitted,
-                "front": len(searcher.front()),
+                "front": len(objective.front(history)),
             }
         )
     publish("search_speed", rows)

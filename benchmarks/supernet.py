@@ -31,11 +31,12 @@ from pliant.deploy.package import onnx_bytes
 from pliant.devices.profile import measure_networks
 from pliant.networks.initialization import whiten
 from pliant.networks.supernet import build
+from pliant.objective import Objective
 from pliant.runs.profile import settings
 from pliant.runs.run import Run
 from pliant.runs.search import make_estimator, weights_digest
 from pliant.runs.train import augmentation, first_images, train_supernet, training_recipe
-from pliant.search.explore import explore, joined, remembered
+from pliant.search.ask_tell import combined, memoized, run_search
 from pliant.search.linas import LinasSearch
 from pliant.training.allocator import keep_freed_memory
 from pliant.training.checkpoint import Checkpoints
@@ -64,7 +65,7 @@ def chosen_architectures(run, estimator):
                 near.append(architecture)
             if len(near) == CANDIDATES:
                 break
-        scores = [result.top1 for result in estimator(near)]
+        scores = [result.top1 for result in estimator.estimate(near)]
         found[f"{share:.0%} of its MACs"] = near[int(np.argmax(scores))]
     return found | ends(space)
 
@@ -83,25 +84,25 @@ def searched_architectures(run, estimator):
     costs = lambda architectures: [space.cost(one) for one in architectures]  # noqa: E731
     search = LinasSearch(
         space,
+        Objective(("macs",)),
+        costs,
         lambda architectures, top1: AccuracyPredictor(
             space, architectures, top1, seed=run.recipe.seed
         ),
-        costs,
-        minimise=("macs",),
         batch=options.estimates // options.rounds,
         candidates=options.candidates,
         seed=run.recipe.seed,
     )
     weights = weights_digest(run)
-    evaluate = remembered(
-        joined(make_estimator(run, estimator.supernet), costs),
+    evaluate = memoized(
+        combined(make_estimator(run, estimator.supernet), costs),
         run.record,
         stage="benchmark search",
         context=weights,
         split="validation",
     )
-    sound = [one for one in explore(search, evaluate, options.estimates) if one.failure is None]
-    history = sorted(sound, key=lambda one: -one.top1)
+    sound = [one for one in run_search(search, evaluate, options.estimates) if one.failure is None]
+    history = sorted(sound, key=lambda one: -one.value)
     largest = space.cost(space.largest()).macs
     found = {"largest": space.largest()}
     for share in SHARES:

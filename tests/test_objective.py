@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from pliant.errors import RecipeError
 from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed
-from pliant.objective import Candidate, Limit, holds, objectives, pareto_front, violation
+from pliant.objective import Candidate, Limit, Objective, as_limits
 from pliant.pareto import hypervolume_2d, non_dominated
 from pliant.spaces.architecture import Architecture
 from pliant.units import format_cost
@@ -26,7 +28,7 @@ def candidate(top1: float, latency_ms: float, name: int = 0) -> Candidate:
 
 
 @pytest.mark.parametrize(
-    ("text", "metric", "at_most"),
+    ("text", "metric", "bound"),
     [
         ("latency_ms=0.1", "latency_ms", 0.1),
         ("latency=2ms", "latency_ms", 2.0),
@@ -41,15 +43,21 @@ def candidate(top1: float, latency_ms: float, name: int = 0) -> Candidate:
         ("peak_memory=256KiB", "peak_memory_bytes", 262_144),
         ("peak_memory=1.5MiB", "peak_memory_bytes", 1_572_864),
         ("peak_memory_bytes=1000", "peak_memory_bytes", 1000),
-        ("energy=3mJ", "energy_uj", 3.0),
+        ("energy=3mJ", "energy_uj", 3000.0),
+        ("energy_uj=40", "energy_uj", 40.0),
+        ("energy_mj=0.04", "energy_uj", 40.0),
+        ("latency_us=300", "latency_ms", 0.3),
+        ("accuracy=90%", "accuracy", 0.9),
+        ("accuracy>=0.9", "accuracy", 0.9),
+        ("latency<=2ms", "latency_ms", 2.0),
         ("area=.5cm2", "area_mm2", 50.0),
     ],
 )
-def test_limits_that_are_understood(text: str, metric: str, at_most: float) -> None:
+def test_limits_that_are_understood(text: str, metric: str, bound: float) -> None:
     limit = Limit.parse(text)
-    assert (limit.metric, limit.at_most, str(limit)) == (
+    assert (limit.metric, limit.bound, str(limit)) == (
         metric,
-        pytest.approx(at_most, rel=1e-12),
+        pytest.approx(bound, rel=1e-12),
         text.strip(),
     )
 
@@ -61,7 +69,9 @@ def test_limits_that_are_understood(text: str, metric: str, at_most: float) -> N
         ("latency=", "reads metric=value"),
         ("=3", "reads metric=value"),
         ("latenci=2ms", "Did you mean 'latency'"),
-        ("speed=2ms", "Known: area, area_mm2, energy"),
+        ("speed=2ms", "Known: accuracy, area, area_mm2, energy"),
+        ("accuracy=90", "0 to 1 or 0% to 100%"),
+        ("latency_kb=3", "names accuracy or a cost metric"),
         ("latency=2", "one of us, µs, ms, s, received no unit"),
         ("peak_memory=256", "received no unit"),
         ("latency=2kB", "received unit 'kB'"),
@@ -81,17 +91,17 @@ def test_limits_that_are_not(text: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "at_most"),
+    ("metric", "bound"),
     [("top1", 0.5), ("macs", math.nan), ("macs", math.inf), ("macs", 0), ("macs", -1)],
 )
-def test_limits_that_cannot_be_made(metric: str, at_most: float) -> None:
+def test_limits_that_cannot_be_made(metric: str, bound: float) -> None:
     with pytest.raises(RecipeError):
-        Limit(metric, at_most)
+        Limit(metric, bound)
 
 
-@given(metric=st.sampled_from(COST_METRICS), at_most=st.floats(1e-6, 1e12))
-def test_a_limit_reads_its_own_text(metric: str, at_most: float) -> None:
-    assert Limit.parse(f"{metric}={at_most!r}").at_most == at_most
+@given(metric=st.sampled_from(COST_METRICS), bound=st.floats(1e-6, 1e12))
+def test_a_limit_reads_its_own_text(metric: str, bound: float) -> None:
+    assert Limit.parse(f"{metric}={bound!r}").bound == bound
 
 
 @given(
@@ -99,8 +109,8 @@ def test_a_limit_reads_its_own_text(metric: str, at_most: float) -> None:
     value=st.one_of(st.integers(1, 10**12), st.floats(1e-7, 1e9)),
 )
 def test_a_cost_holds_the_limit_that_it_spells(metric: str, value: float) -> None:
-    at_most = Limit.parse(f"{metric}={format_cost(metric, value)}").at_most
-    assert value <= at_most <= 1.002 * value
+    bound = Limit.parse(f"{metric}={format_cost(metric, value)}").bound
+    assert value <= bound <= 1.002 * value
 
 
 def test_format_cost() -> None:
@@ -109,27 +119,76 @@ def test_format_cost() -> None:
         format_cost("peak_memory_bytes", 256_000),
         format_cost("latency_ms", 0.25),
     ] == ["41.48M", "256kB", "250us"]
-    assert [format_cost("parameters", 7), format_cost("energy_uj", 1.0), format_cost("area_mm2", 1e-9)] == [
+    assert [
+        format_cost("parameters", 7),
+        format_cost("energy_uj", 1.0),
+        format_cost("area_mm2", 1e-9),
+    ] == [
         "7",
-        "1mJ",
+        "1uJ",
         "0.001um2",
     ]
 
 
+def objective(*limits: str, costs: tuple[str, ...] = ("latency_ms",)) -> Objective:
+    return Objective(costs, as_limits(limits))
+
+
 def test_violation_adds_relative_excess() -> None:
-    assert violation(
-        [Limit("latency_ms", 1.0), Limit("parameters", 80), Limit("macs", 1000)], COST
-    ) == pytest.approx(1.0 + 0.25)
-    assert violation([], COST) == violation([Limit("latency_ms", 2.0)], COST) == 0
-    assert holds([Limit("latency_ms", 2.0), Limit("macs", 1e6)], COST)
-    assert not holds([Limit("latency_ms", 2.0), Limit("macs", 999)], COST)
+    tight = objective("latency_ms=1", "parameters=80", "macs=1000")
+    assert tight.cost_violation(COST) == pytest.approx(1.0 + 0.25)
+    assert objective().cost_violation(COST) == objective("latency=2ms").cost_violation(COST) == 0
+    assert objective("latency=2ms", "macs=1M").admits(COST)
+    assert not objective("latency=2ms", "macs=999").admits(COST)
 
 
-def test_a_metric_that_the_target_cannot_tell() -> None:
-    with pytest.raises(RecipeError, match="gives no energy_uj, only latency_ms, parameters, macs"):
-        violation([Limit("energy_uj", 1.0)], COST)
-    with pytest.raises(RecipeError, match="gives no energy_uj"):
-        pareto_front([candidate(0.5, 1.0)], ["energy_uj"])
+def test_a_floor_of_the_accuracy_is_a_limit() -> None:
+    both = objective("latency_ms=1", "accuracy=0.8")
+    assert both.violation(candidate(0.8, 1.0)) == 0
+    assert both.violation(candidate(0.6, 1.5)) == pytest.approx(0.5 + 0.25)
+    assert both.admits(Cost(latency_ms=1.0))
+    assert [both.satisfied(candidate(top1, 1.0)) for top1 in (0.79, 0.8)] == [False, True]
+    assert both.front([candidate(0.79, 0.5), candidate(0.9, 0.9, 1)]) == [candidate(0.9, 0.9, 1)]
+
+
+def test_a_metric_that_the_target_does_not_report() -> None:
+    reports = r"reports no energy_uj, only latency_ms, parameters, macs"
+    with pytest.raises(RecipeError, match=reports):
+        objective("energy_uj=1").cost_violation(COST)
+    with pytest.raises(RecipeError, match="reports no energy_uj"):
+        objective(costs=("energy_uj",)).front([candidate(0.5, 1.0)])
+    target: Any = SimpleNamespace(name="this CPU", metrics=("latency_ms", "parameters", "macs"))
+    said = r"this CPU reports no energy_uj \(limit energy=3mJ\), only latency_ms, parameters, macs"
+    with pytest.raises(RecipeError, match=said):
+        objective("energy=3mJ", "latency=2ms").require_reported(target)
+    with pytest.raises(RecipeError, match="this CPU reports no area_mm2, only"):
+        objective(costs=("latency_ms", "area_mm2")).require_reported(target)
+    objective("latency=2ms", "accuracy=90%", "macs=3M").require_reported(target)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"costs": ("speed",)}, "minimises cost metrics, received 'speed'"),
+        ({"costs": ()}, "among its costs"),
+        ({"minimise": "macs"}, "among its costs, received minimise='macs'"),
+        ({"limits": as_limits(["macs=1M", "macs=2M"])}, "one limit, received macs=1M, macs=2M"),
+    ],
+)
+def test_objectives_that_cannot_be_made(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        Objective(**options)
+
+
+def test_which_network_is_chosen() -> None:
+    networks = [(0.9, Cost(latency_ms=2.0, macs=5)), (0.8, Cost(latency_ms=1.0, macs=5))]
+    networks += [(0.9, Cost(latency_ms=1.5, macs=9))]
+    accurate = Objective(("latency_ms", "macs"))
+    cheap = Objective(("latency_ms", "macs"), minimise="macs")
+    assert min(networks, key=lambda one: accurate.preference(*one)) == networks[2]
+    assert min(networks, key=lambda one: cheap.preference(*one)) == networks[0]
+    assert [str(accurate), str(cheap)] == ["highest accuracy", "least macs"]
+    assert str(objective("latency=2ms")) == "highest accuracy within latency=2ms"
 
 
 @given(
@@ -157,18 +216,16 @@ def test_the_front_leaves_out_failures_and_what_breaks_limits() -> None:
     ]
     assert [one.failure for one in broken] == ["out of memory", "no device"]
     assert good.failure is None
-    assert pareto_front([good, *broken, worse, slow, cheap], limits=[Limit("latency_ms", 3.0)]) == [
-        cheap,
-        good,
-    ]
-    assert pareto_front([good, worse, slow, cheap]) == [cheap, good, slow]
-    assert pareto_front(broken) == []
-    assert objectives(good, ["latency_ms"]) == (-0.9, 2.0)
+    within = objective("latency_ms=3").front([good, *broken, worse, slow, cheap])
+    assert within == [cheap, good]
+    assert objective().front([good, worse, slow, cheap]) == [cheap, good, slow]
+    assert objective().front(broken) == []
+    assert objective().values(good) == (-0.9, 2.0)
 
 
 def test_equal_candidates_stay_together() -> None:
     twins = [candidate(0.5, 1.0, 1), candidate(0.5, 1.0, 2)]
-    assert pareto_front(twins) == twins
+    assert objective().front(twins) == twins
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=8))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pliant.errors import DamagedFileError, PliantError, RunConflictError
-from pliant.metrics import Accuracy, Cost, Failed
-from pliant.record import SCHEMA_VERSION, Record
+from pliant.metrics import Accuracy, Cost, Failed, Score
+from pliant.record import Record
 
 
 @pytest.fixture
@@ -35,22 +35,22 @@ def test_everything_comes_back(path: Path) -> None:
             "r8",
             context="cpu",
             split="search",
-            accuracy=Accuracy(0.5, 200),
+            quality=Accuracy(0.5, 200),
             cost=cost,
-            seconds=0.5,
+            measures={"seconds": 0.5},
         )
-        record.add_evaluation("measured", "r4", accuracy=Failed("out of memory"), cost=Cost(macs=5))
-        record.add_evaluation("test", "r8", cost=Failed("no device"), accuracy=Failed("no device"))
+        record.add_evaluation("measured", "r4", quality=Failed("out of memory"), cost=Cost(macs=5))
+        record.add_evaluation("test", "r8", cost=Failed("no device"), quality=Failed("no device"))
         record.log_step(20, 0.2, {"loss": float("nan")})
         record.log_step(10, 0.1, {"loss": 1.5, "lr": 0.1})
         record.log_step(10, 0.1, {"loss": 1.25, "top1": 0.5})
         record.log_step(10, 0.1, {"loss": 9.0}, phase="r8")
         record.event("test split opened", purpose="final score")
     with Record.read(path) as record:
-        assert record.facts() == {"recipe_digest": "abc", "seed": {"search": 4}}
+        assert [record.metadata(key) for key in ("recipe_digest", "seed")] == ["abc", {"search": 4}]
         assert record.metadata("nothing") is None
         assert record.evaluation("measured", "r8", "cpu") == stored
-        assert (stored.accuracy, stored.cost, stored.failure, stored.split) == (
+        assert (stored.quality, stored.cost, stored.failure, stored.split) == (
             Accuracy(0.5, 200),
             cost,
             None,
@@ -59,8 +59,8 @@ def test_everything_comes_back(path: Path) -> None:
         assert record.evaluation("measured", "r8") is None
         assert [row.architecture for row in record.evaluations("measured")] == ["r8", "r4"]
         half, failed = record.evaluations()[1:]
-        assert (half.accuracy, half.cost, half.failure) == (
-            None,
+        assert (half.quality, half.cost, half.failure) == (
+            Failed("out of memory"),
             Cost(macs=5),
             Failed("out of memory"),
         )
@@ -78,11 +78,11 @@ def test_everything_comes_back(path: Path) -> None:
 
 def test_a_result_stands_and_a_failure_may_be_mended(path: Path) -> None:
     with opened(path) as record:
-        first = record.add_evaluation("measured", "r8", accuracy=Failed("killed"))
-        mended = record.add_evaluation("measured", "r8", accuracy=Accuracy(0.5, 10))
-        again = record.add_evaluation("measured", "r8", accuracy=Accuracy(0.9, 10))
+        first = record.add_evaluation("measured", "r8", quality=Failed("killed"))
+        mended = record.add_evaluation("measured", "r8", quality=Accuracy(0.5, 10))
+        again = record.add_evaluation("measured", "r8", quality=Accuracy(0.9, 10))
         assert mended.id == first.id
-        assert (mended.accuracy, mended.failure) == (Accuracy(0.5, 10), None)
+        assert (mended.quality, mended.failure) == (Accuracy(0.5, 10), None)
         assert again == mended
         assert len(record.evaluations()) == 1
 
@@ -114,7 +114,7 @@ from pliant.metrics import Accuracy
 from pliant.record import Record
 with Record.open(sys.argv[1], recipe_digest="abc") as record:
     for number in range(int(sys.argv[2]), 100_000):
-        record.add_evaluation("measured", f"r{number}", accuracy=Accuracy(number / 1e5, 10))
+        record.add_evaluation("measured", f"r{number}", quality=Accuracy(number / 1e5, 10))
         print(number, flush=True)
 """
 
@@ -205,16 +205,29 @@ def test_an_empty_file_is_a_record_not_yet_begun(path: Path) -> None:
         assert record.metadata("recipe_digest") == "abc"
 
 
-def test_a_newer_version_is_not_touched(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [(1, "Choose another run directory to start again"), (3, "Upgrade Pliant to resume this run")],
+)
+def test_another_version_is_refused_and_not_touched(path: Path, version: int, remedy: str) -> None:
     opened(path).close()
     with sqlite3.connect(path) as other:
-        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        other.execute(f"PRAGMA user_version = {version}")
     other.close()
-    with pytest.raises(
-        PliantError,
-        match=f"record version {SCHEMA_VERSION + 1}, .* up to {SCHEMA_VERSION}. Upgrade Pliant",
-    ):
-        opened(path)
+    before = path.read_bytes()
+    for attempt in (lambda: opened(path), lambda: Record.read(path)):
+        with pytest.raises(PliantError, match=f"record version {version}, .* version 2. {remedy}"):
+            attempt()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [1.5, float("inf"), float("-inf"), 0.1 + 0.2])
+def test_scores_come_back_also_infinite_ones(path: Path, value: float) -> None:
+    measures = {"seconds": 0.5, "spread": {"latency_ms": 0.1}, "images": 64}
+    with opened(path) as record:
+        record.add_evaluation("score", "r8", quality=Score(value), measures=measures)
+        [row] = record.evaluations("score")
+    assert (row.quality, row.measures, row.failure) == (Score(value), measures, None)
 
 
 def test_a_full_disk_keeps_what_was_recorded(path: Path) -> None:
@@ -224,7 +237,7 @@ def test_a_full_disk_keeps_what_was_recorded(path: Path) -> None:
         record._connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(PliantError, match=r"disk that holds .* is full"):
             record.set_metadata("large", "x" * 100_000)
-        assert record.facts() == {"recipe_digest": "abc", "small": 1}
+        assert (record.metadata("small"), record.metadata("large")) == (1, None)
 
 
 def test_reading_from_a_medium_that_cannot_be_written(

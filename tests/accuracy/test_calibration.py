@@ -100,10 +100,10 @@ def test_top1_by_a_loop(digits_space, digits, fresh):
 def test_an_estimate_does_not_touch_the_supernet(digits_space, digits, fresh):
     supernet = fresh(digits_space)
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    estimate = SupernetEstimator(supernet, digits.train, digits.validation, images=50)
-    network = estimate.network(digits_space.largest())
+    estimator = SupernetEstimator(supernet, digits.train, digits.validation, images=50)
+    network = estimator.network(digits_space.largest())
     require_calibrated(network)
-    estimate([digits_space.smallest(), digits_space.largest()])
+    estimator.estimate([digits_space.smallest(), digits_space.largest()])
     assert list(supernet.state_dict()) == list(before)
     assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
     assert not any("running" in name for name in before)
@@ -115,8 +115,8 @@ def test_an_estimate_is_repeatable_whatever_was_asked_before(digits_space, digit
     other = SupernetEstimator(
         fresh(digits_space), digits.train, digits.validation, images=80, seed=4
     )
-    assert one(networks) == other(networks[::-1])[::-1]
-    assert all(found.images == 80 for found in one(networks))
+    assert one.estimate(networks) == other.estimate(networks[::-1])[::-1]
+    assert all(found.images == 80 for found in one.estimate(networks))
     assert one.validate(networks[0]).images == len(digits.validation)
     assert len(one.calibration_images) == min(CALIBRATION_IMAGES, len(digits.train))
 
@@ -128,7 +128,6 @@ def test_a_network_that_diverged_is_a_failed_row_and_not_the_end(
     supernet = fresh(digits_space)
     with torch.no_grad():
         supernet.get_parameter(f"blocks.{where}")[0] = float("nan")
-    [found] = SupernetEstimator(supernet, digits.train, digits.validation)(
-        [digits_space.smallest()]
-    )
+    estimator = SupernetEstimator(supernet, digits.train, digits.validation)
+    [found] = estimator.estimate([digits_space.smallest()])
     assert found == Failed("the network's weights or BatchNorm statistics are not finite")

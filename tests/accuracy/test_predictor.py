@@ -13,8 +13,8 @@ from sklearn.svm import SVR
 from pliant.accuracy.predictor import SVR_TUBE, AccuracyPredictor, _best_share, _fit_svr
 from pliant.errors import DataError
 from pliant.metrics import Accuracy
-from pliant.objective import AccuracyEstimator
-from pliant.search.explore import explore, joined
+from pliant.objective import AccuracyEstimator, Objective
+from pliant.search.ask_tell import combined, run_search
 from pliant.search.pareto import ParetoSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.presets import preset
@@ -97,15 +97,15 @@ def test_an_exact_law_is_found(toy_space: Space) -> None:
 def test_it_is_an_accuracy_estimator(fitted: AccuracyPredictor) -> None:
     estimator: AccuracyEstimator = fitted
     architectures = drawn(MOBILE, 20, seed=5)
-    together = estimator(architectures)
-    apart = [estimator([architecture])[0] for architecture in architectures]
+    together = estimator.estimate(architectures)
+    apart = [estimator.estimate([architecture])[0] for architecture in architectures]
     assert [one.top1 for one in together if isinstance(one, Accuracy)] == pytest.approx(
         [one.top1 for one in apart if isinstance(one, Accuracy)], abs=1e-12
     )
     assert all(
         isinstance(one, Accuracy) and 0 <= one.top1 <= 1 and one.images == 0 for one in together
     )
-    assert estimator([]) == []
+    assert estimator.estimate([]) == []
 
 
 def test_it_repeats_under_a_seed(fitted: AccuracyPredictor) -> None:
@@ -156,10 +156,8 @@ def test_a_search_of_20000_predicted_networks_takes_seconds() -> None:
     predictor = AccuracyPredictor(space, architectures, top1)
     assert time.process_time() - began < 2
     began = time.process_time()
-    searcher = ParetoSearch(space, minimise=["macs"])
-    history = explore(
-        searcher, joined(predictor, lambda found: [space.cost(one) for one in found]), 20_000
-    )
+    evaluate = combined(predictor, lambda found: [space.cost(one) for one in found])
+    history = run_search(ParetoSearch(space, Objective(("macs",))), evaluate, 20_000)
     assert len(history) == 20_000
     assert time.process_time() - began < 20, (
         "10 s are the goal; twice that allows for a slower machine"

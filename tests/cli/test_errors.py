@@ -64,7 +64,7 @@ def _pictures(folder: Path, **classes: int) -> Path:
         (["run", "digits", "--limit", "latency=2parsec"], ["unit 'parsec'", "Write for example"]),
         (
             ["run", "digits", "--limit", "speed=2"],
-            ["a limit names a cost metric", "received 'speed'", "Known:"],
+            ["a limit names accuracy or a cost metric", "received 'speed'", "Known:"],
         ),
         (
             ["run", "digits", "--limit", "latency_ms=-1"],
@@ -214,7 +214,7 @@ def test_limit_on_what_the_device_cannot_tell(command, tmp_path, digits_profile)
         "--limit",
         "energy=1mJ",
     )
-    _refused(answer, "it gives no energy_uj", "latency_ms")
+    _refused(answer, "it reports no energy_uj", "latency_ms")
 
 
 @pytest.mark.parametrize(

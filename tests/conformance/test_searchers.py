@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pliant.accuracy.predictor import AccuracyPredictor
-from pliant.metrics import Accuracy, Cost
-from pliant.objective import AccuracyEstimator, Candidate, Limit, holds, pareto_front
+from pliant.metrics import Accuracy, Cost, Failed
+from pliant.objective import AccuracyEstimator, Candidate, CostModel, Limit, Objective
+from pliant.search.ask_tell import Searcher, run_search
 from pliant.search.evolution import EvolutionSearch
-from pliant.search.explore import Searcher, explore
 from pliant.search.linas import LinasSearch
 from pliant.search.pareto import ParetoSearch
 from pliant.search.random import RandomSearch
@@ -19,53 +19,37 @@ from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
 Make = Callable[[Space, int], Searcher]
-LIMITS = [Limit("macs", 100_000)]
+OBJECTIVE = Objective(("macs",), (Limit("macs", 100_000),))
+
+
+def costs_of(space: Space) -> CostModel:
+    def costs(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
+        return [space.cost(one) for one in architectures]
+
+    return costs
 
 
 def guided(space: Space, seed: int) -> Searcher:
-    return ParetoSearch(space, LIMITS, minimise=["macs"], population=16, seed=seed)
+    return ParetoSearch(space, OBJECTIVE, population=16, seed=seed)
 
 
 def random(space: Space, seed: int) -> Searcher:
-    return RandomSearch(space, LIMITS, minimise=["macs"], batch=16, seed=seed)
+    return RandomSearch(space, OBJECTIVE, batch=16, seed=seed)
 
 
 def random_within(space: Space, seed: int) -> Searcher:
-    return RandomSearch(
-        space,
-        LIMITS,
-        minimise=["macs"],
-        batch=16,
-        seed=seed,
-        cost_model=lambda found: [space.cost(one) for one in found],
-    )
+    return RandomSearch(space, OBJECTIVE, costs_of(space), batch=16, seed=seed)
 
 
 def predicted(space: Space, seed: int) -> Searcher:
     def fit(architectures: Sequence[Architecture], top1: np.ndarray) -> AccuracyEstimator:
         return AccuracyPredictor(space, architectures, top1)
 
-    return LinasSearch(
-        space,
-        fit,
-        lambda found: [space.cost(one) for one in found],
-        LIMITS,
-        minimise=["macs"],
-        batch=16,
-        candidates=100,
-        seed=seed,
-    )
+    return LinasSearch(space, OBJECTIVE, costs_of(space), fit, batch=16, candidates=100, seed=seed)
 
 
 def evolved(space: Space, seed: int) -> Searcher:
-    return EvolutionSearch(
-        space,
-        lambda found: [space.cost(one) for one in found],
-        LIMITS,
-        population=16,
-        batch=16,
-        seed=seed,
-    )
+    return EvolutionSearch(space, OBJECTIVE, costs_of(space), population=16, batch=16, seed=seed)
 
 
 @pytest.fixture(params=[guided, random, random_within, predicted, evolved])
@@ -83,7 +67,7 @@ def evaluate(toy_space: Space) -> Callable[[Sequence[Architecture]], list[Candid
 
 
 def test_it_repeats_under_a_seed(make: Make, toy_space: Space, evaluate: Callable) -> None:
-    one, again, other = (explore(make(toy_space, seed), evaluate, 80) for seed in (1, 1, 2))
+    one, again, other = (run_search(make(toy_space, seed), evaluate, 80) for seed in (1, 1, 2))
     assert one == again
     assert one != other
 
@@ -91,7 +75,7 @@ def test_it_repeats_under_a_seed(make: Make, toy_space: Space, evaluate: Callabl
 def test_it_asks_for_networks_of_the_space_once(
     make: Make, toy_space: Space, evaluate: Callable
 ) -> None:
-    asked = [one.architecture for one in explore(make(toy_space, 0), evaluate, 100)]
+    asked = [one.architecture for one in run_search(make(toy_space, 0), evaluate, 100)]
     assert len(set(asked)) == len(asked)
     assert all(toy_space.parse(str(architecture)) == architecture for architecture in asked)
 
@@ -100,23 +84,19 @@ def test_it_asks_for_networks_of_the_space_once(
 def test_it_spends_what_it_was_given_and_no_more(
     make: Make, toy_space: Space, evaluate: Callable, budget: int
 ) -> None:
-    assert len(explore(make(toy_space, 0), evaluate, budget)) == budget
+    assert len(run_search(make(toy_space, 0), evaluate, budget)) == budget
 
 
 def test_it_ends_when_the_space_is_spent(make: Make, toy_space: Space, evaluate: Callable) -> None:
-    assert 50 < len(explore(make(toy_space, 0), evaluate, 10_000)) <= toy_space.size
+    assert 50 < len(run_search(make(toy_space, 0), evaluate, 10_000)) <= toy_space.size
 
 
-def test_its_front_is_that_of_all_it_was_told(
+def test_the_front_of_its_history_is_within_the_limits(
     make: Make, toy_space: Space, evaluate: Callable
 ) -> None:
-    searcher = make(toy_space, 0)
-    assert searcher.front() == []
-    history = explore(searcher, evaluate, 80)
-    front = searcher.front()
-    assert front == pareto_front(history, ["macs"], LIMITS)
+    front = OBJECTIVE.front(run_search(make(toy_space, 0), evaluate, 80))
     assert front
-    assert all(holds(LIMITS, one.cost) for one in front if isinstance(one.cost, Cost))
+    assert all(OBJECTIVE.satisfied(one) for one in front)
 
 
 def test_the_order_of_telling_does_not_matter(
@@ -126,7 +106,7 @@ def test_the_order_of_telling_does_not_matter(
         return evaluate(architectures)[::-1]
 
     asked = [
-        {one.architecture for one in explore(make(toy_space, 5), how, 80)}
+        {one.architecture for one in run_search(make(toy_space, 5), how, 80)}
         for how in (evaluate, backwards)
     ]
     assert asked[0] == asked[1]
@@ -135,6 +115,6 @@ def test_the_order_of_telling_does_not_matter(
 def test_a_given_cost_model_keeps_random_search_within_the_limits(
     toy_space: Space, evaluate: Callable
 ) -> None:
-    history = explore(random_within(toy_space, 0), evaluate, 60)
+    history = run_search(random_within(toy_space, 0), evaluate, 60)
     assert len(history) == 60
-    assert all(holds(LIMITS, one.cost) for one in history if isinstance(one.cost, Cost))
+    assert all(OBJECTIVE.satisfied(one) for one in history)

@@ -77,7 +77,7 @@ def test_says_what_was_chosen(summary: dict[str, Any]) -> None:
 
 
 def test_a_limit_that_is_missed_is_said(summary: dict[str, Any]) -> None:
-    summary["limits"][0]["at_most"] = 0.2
+    summary["limits"][0]["bound"] = 0.2
     text = Reader(page(summary)).text
     assert "above the limit of 0.200 ms" in text
     assert "✗ above" in text
@@ -231,7 +231,7 @@ def test_what_was_not_measured_is_never_zero(summary: dict[str, Any]) -> None:
 @pytest.mark.parametrize("metric", ["energy_uj", "peak_memory_bytes", "macs", "own_metric"])
 def test_another_metric_is_minimised(summary: dict[str, Any], metric: str) -> None:
     summary["minimise"] = metric
-    summary["limits"] = [{"metric": metric, "at_most": 5, "text": f"{metric}=5"}]
+    summary["limits"] = [{"metric": metric, "bound": 5, "text": f"{metric}=5"}]
     for network in [*summary["front"], summary["chosen"]]:
         network["predicted"][metric] = network["measured"][metric] = 4.5
     figure = Reader(page(summary)).charts()["chart-front"]

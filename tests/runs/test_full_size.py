@@ -14,9 +14,9 @@ from pliant.accuracy.calibration import calibrate
 from pliant.metrics import Accuracy
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import Supernet
-from pliant.objective import Limit
+from pliant.objective import Limit, Objective
 from pliant.runs.train import first_images
-from pliant.search.explore import explore, joined
+from pliant.search.ask_tell import combined, run_search
 from pliant.search.pareto import ParetoSearch
 from pliant.spaces.presets import preset
 from pliant.training.sandwich import Sandwich
@@ -40,15 +40,17 @@ def supernet(space):
 def chosen(space):
     """The best network within the limit, where accuracy is said to grow with MACs and few parameters are wanted."""
 
-    def more_is_better(architectures):
-        return [Accuracy(min(1.0, space.cost(one).macs / 1e9), 1) for one in architectures]
+    class MoreIsBetter:
+        def estimate(self, architectures):
+            return [Accuracy(min(1.0, space.cost(one).macs / 1e9), 1) for one in architectures]
 
     def cost(architectures):
         return [space.cost(one) for one in architectures]
 
-    searcher = ParetoSearch(space, (LIMIT,), minimise=("parameters",), seed=0)
-    explore(searcher, joined(more_is_better, cost), 600)
-    return max(searcher.front(), key=lambda one: one.top1)
+    objective = Objective(("parameters",), (LIMIT,))
+    searcher = ParetoSearch(space, objective, seed=0)
+    history = run_search(searcher, combined(MoreIsBetter(), cost), 600)
+    return max(objective.front(history), key=lambda one: one.value)
 
 
 @pytest.mark.parametrize(("size", "images"), [(28, 2000), (32, 2000), (224, 40), (4000, 1)])

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from pliant import Record, Run, run_all
-from pliant.objective import Limit, holds
+from pliant.objective import Objective, as_limits
 from pliant.runs.recipe import parse_recipe, tomllib
 
 
@@ -51,7 +51,7 @@ def test_test_split_is_opened_once_and_only_to_deliver(finished):
     assert finished.openings["deliver 4"] == 1
     with Record.read(finished.folder / "record.sqlite") as record:
         [opening] = record.events("test split opened")
-        rows = [row for row in record.evaluations() if row.accuracy]
+        rows = [row for row in record.evaluations() if row.quality]
     assert {row.split for row in rows} == {"validation", "test"}
     assert max(row.created for row in rows if row.split == "validation") < opening.created
     assert opening.created < min(row.created for row in rows if row.split == "test")
@@ -61,10 +61,10 @@ def test_test_split_is_opened_once_and_only_to_deliver(finished):
 
 def test_chosen_network_is_the_best_that_holds_its_limits(finished):
     found = finished.result.found
-    limits = [Limit.parse("latency_ms=0.1"), Limit.parse("parameters=20k")]
-    assert holds(limits, found.chosen.cost)
+    objective = Objective(limits=as_limits(["latency_ms=0.1", "parameters=20k"]))
+    assert objective.admits(found.chosen.cost)
     assert found.chosen.measured is not None
-    within = [one for one in found.finalists if holds(limits, one.cost)]
+    within = [one for one in found.finalists if objective.admits(one.cost)]
     assert found.chosen.validated.top1 == max(one.validated.top1 for one in within)
     assert len(found.history) == len(found.random_history) == 20
 

@@ -27,8 +27,8 @@ from pliant.errors import (
     RecipeError,
     RunConflictError,
 )
-from pliant.metrics import Accuracy, Failed
-from pliant.objective import Limit, holds
+from pliant.metrics import Failed, Score
+from pliant.objective import Limit
 from pliant.scoring.inputs import (
     FileNetworks,
     Shape,
@@ -153,13 +153,13 @@ def test_failures_are_rows(worker):
 def test_as_an_estimator(worker):
     space = networks_of("digits", SHAPE).space
     with ScorePool(worker, 1) as pool:
-        assert (
-            ScoreEstimator(pool, "parameters")([space.smallest(), space.largest()])[0].images == 0
-        )
-        assert ScoreEstimator(pool, "broken")([space.smallest()]) == [
-            Failed("it has no batch norm")
-        ]
-        assert isinstance(ScoreEstimator(pool, "dead")([space.smallest()])[0], Accuracy)
+        ends = [space.smallest(), space.largest()]
+        smallest, largest = ScoreEstimator(pool, "parameters").estimate(ends)
+        assert isinstance(smallest, Score)
+        assert isinstance(largest, Score)
+        assert smallest.value < largest.value
+        assert ScoreEstimator(pool, "broken").estimate(ends[:1]) == [Failed("it has no batch norm")]
+        assert ScoreEstimator(pool, "dead").estimate(ends[:1]) == [Score(float("-inf"))]
 
 
 def test_nothing_is_scored_twice(worker, calls, tmp_path):
@@ -435,7 +435,7 @@ def test_killed_search_ends_where_the_uninterrupted_one_does(worker, calls, tmp_
         tmp_path / "whole" / "search.json"
     ).read_bytes()
     assert all(
-        holds(_question().limits, pick.cost)
+        _question().objective.admits(pick.cost)
         for pick in (*answer.best, *answer.front, answer.random, answer.largest)
     )
     assert answer.largest.cost.parameters >= max(pick.cost.parameters for pick in answer.best)

@@ -10,8 +10,8 @@ import pytest
 
 from pliant.errors import InfeasibleError, MeasurementError, RecipeError
 from pliant.metrics import Cost, Failed
-from pliant.objective import Limit, holds
-from pliant.search.feasible import MUTANTS, ROUNDS, check_feasible
+from pliant.objective import CostModel, Limit, Objective
+from pliant.search.feasible import MUTANTS, ROUNDS, FeasibleRange, check_feasible
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.presets import preset
 from pliant.spaces.space import Space
@@ -29,13 +29,15 @@ class Counted:
         return [self.space.cost(architecture) for architecture in architectures]
 
 
+def check(space: Space, costs: CostModel, *limits: Limit) -> FeasibleRange:
+    return check_feasible(space, Objective(("macs",), limits), costs, np.random.default_rng(0))
+
+
 def test_limits_that_hold_everywhere(toy_space: Space) -> None:
-    reach = check_feasible(
-        toy_space, Counted(toy_space), [Limit("macs", 1e12)], np.random.default_rng(0)
-    )
+    reach = check(toy_space, Counted(toy_space), Limit("macs", 1e12))
     ends = (toy_space.cost(toy_space.smallest()).macs, toy_space.cost(toy_space.largest()).macs)
     assert (reach.ranges, reach.share) == ({"macs": ends}, 1.0)
-    assert check_feasible(toy_space, Counted(toy_space), [], np.random.default_rng(0)).ranges == {}
+    assert check(toy_space, Counted(toy_space)).ranges == {}
 
 
 def test_an_impossible_limit_says_what_can_be_reached() -> None:
@@ -46,13 +48,10 @@ def test_an_impossible_limit_says_what_can_be_reached() -> None:
         InfeasibleError,
         match=r"within macs=1M, .* macs reaches 41.48M to 566.2M. Raise macs to at least 41.48M",
     ):
-        check_feasible(space, cost, [Limit.parse("macs=1M")], np.random.default_rng(0))
+        check(space, cost, Limit.parse("macs=1M"))
     assert cost.asked <= 2 + 256 + ROUNDS * MUTANTS
     assert time.process_time() - began < 5
-    assert (
-        check_feasible(space, cost, [Limit.parse("macs=41.48M")], np.random.default_rng(0)).example
-        == space.smallest()
-    )
+    assert check(space, cost, Limit.parse("macs=41.48M")).example == space.smallest()
 
 
 def test_a_corner_that_samples_miss_is_walked_to() -> None:
@@ -69,9 +68,10 @@ def test_a_corner_that_samples_miss_is_walked_to() -> None:
         ]
 
     limits.append(Limit("macs", turned([space.smallest()])[0].macs - 0.4 * (least.macs or 0)))  # type: ignore[union-attr, operator]
-    reach = check_feasible(space, turned, limits, np.random.default_rng(0), samples=64)
+    objective = Objective(("macs",), tuple(limits))
+    reach = check_feasible(space, objective, turned, np.random.default_rng(0), samples=64)
     assert reach.share < 0.05
-    assert holds(limits, turned([reach.example])[0])  # type: ignore[arg-type]
+    assert objective.admits(turned([reach.example])[0])  # type: ignore[arg-type]
 
 
 def test_limits_that_exclude_each_other(toy_space: Space) -> None:
@@ -87,7 +87,7 @@ def test_limits_that_exclude_each_other(toy_space: Space) -> None:
         InfeasibleError,
         match=r"Each limit can be met alone but not all together; the closest is r\d",
     ):
-        check_feasible(toy_space, opposed, limits, np.random.default_rng(0))
+        check(toy_space, opposed, *limits)
 
 
 def test_failures_are_passed_over_unless_nothing_else_is_left(toy_space: Space) -> None:
@@ -96,23 +96,13 @@ def test_failures_are_passed_over_unless_nothing_else_is_left(toy_space: Space) 
             Failed("no kernel") if one["r"] == 4 else toy_space.cost(one) for one in architectures
         ]
 
-    assert (
-        check_feasible(toy_space, half, [Limit("macs", 1e12)], np.random.default_rng(0)).share
-        == 1.0
-    )
-    with pytest.raises(MeasurementError, match=r"all \d+ networks failed: no device"):
-        check_feasible(
-            toy_space,
-            lambda found: [Failed("no device")] * len(found),
-            [Limit("macs", 1)],
-            np.random.default_rng(0),
-        )
+    assert check(toy_space, half, Limit("macs", 1e12)).share == 1.0
+    with pytest.raises(MeasurementError, match=r"those of all \d+ failed: no device"):
+        check(toy_space, lambda found: [Failed("no device")] * len(found), Limit("macs", 1))
 
 
 def test_a_metric_that_the_cost_model_cannot_tell(toy_space: Space) -> None:
     with pytest.raises(
-        RecipeError, match="gives no energy_uj, only peak_memory_bytes, parameters, macs"
+        RecipeError, match="reports no energy_uj, only peak_memory_bytes, parameters, macs"
     ):
-        check_feasible(
-            toy_space, Counted(toy_space), [Limit("energy_uj", 1)], np.random.default_rng(0)
-        )
+        check(toy_space, Counted(toy_space), Limit("energy_uj", 1))

@@ -10,10 +10,10 @@ from scipy import stats
 
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.metrics import Accuracy, Cost, Failed
-from pliant.objective import AccuracyEstimator, Candidate, Limit, holds
+from pliant.objective import AccuracyEstimator, Candidate, Limit, Objective
 from pliant.pareto import hypervolume_2d
-from pliant.search.explore import Searcher, explore
-from pliant.search.linas import LinasSearch, best_spread
+from pliant.search.ask_tell import Searcher, run_search
+from pliant.search.linas import LinasSearch, select_diverse
 from pliant.search.pareto import ParetoSearch
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
@@ -39,36 +39,36 @@ def evaluate(architectures: Sequence[Architecture]) -> list[Candidate]:
     ]
 
 
-def linas(limits: Sequence[Limit] = (), **options: int) -> LinasSearch:
-    return LinasSearch(
-        SPACE, fit, cost, limits, minimise=["macs"], **({"batch": 50, "candidates": 3000} | options)
-    )
+ANY = Objective(("macs",))
+
+
+def linas(objective: Objective = ANY, **options: int) -> LinasSearch:
+    settings = {"batch": 50, "candidates": 3000} | options
+    return LinasSearch(SPACE, objective, cost, fit, **settings)
 
 
 def test_it_beats_random_and_plain_evolution_at_equal_evaluations() -> None:
-    limit = Limit.parse("macs=6M")
+    objective = Objective(("macs",), (Limit.parse("macs=6M"),))
 
     def area(searcher: Searcher) -> float:
-        history = explore(searcher, evaluate, 200)
+        history = run_search(searcher, evaluate, 200)
         assert len(history) == 200
-        front = [
-            (-one.top1, one.cost.macs) for one in searcher.front() if isinstance(one.cost, Cost)
-        ]
-        return hypervolume_2d(np.array(front), (-0.6, limit.at_most))
+        front = [objective.values(one) for one in objective.front(history)]
+        return hypervolume_2d(np.array(front), (-0.6, 6e6))
 
     others = (
-        RandomSearch(SPACE, [limit], minimise=["macs"], cost_model=cost),
-        ParetoSearch(SPACE, [limit], minimise=["macs"], population=50),
+        RandomSearch(SPACE, objective, cost),
+        ParetoSearch(SPACE, objective, population=50),
     )
-    assert area(linas([limit])) > 1.02 * max(area(other) for other in others)
+    assert area(linas(objective)) > 1.02 * max(area(other) for other in others)
 
 
 def test_what_it_predicted_stands_beside_what_was_found() -> None:
     searcher = linas()
-    history = explore(searcher, evaluate, 150)
+    history = run_search(searcher, evaluate, 150)
     assert searcher.rounds == 3
     assert set(searcher.predicted) == {one.architecture for one in history[50:]}
-    found = [one.top1 for one in history[50:]]
+    found = [one.value for one in history[50:]]
     assert (
         stats.kendalltau(
             found, [searcher.predicted[one.architecture] for one in history[50:]]
@@ -78,9 +78,9 @@ def test_what_it_predicted_stands_beside_what_was_found() -> None:
 
 
 def test_after_the_first_round_only_networks_within_the_limits_are_asked_for() -> None:
-    limits = [Limit.parse("macs=5M")]
-    history = explore(linas(limits), evaluate, 120)
-    within = [holds(limits, one.cost) for one in history if isinstance(one.cost, Cost)]
+    objective = Objective(("macs",), (Limit.parse("macs=5M"),))
+    history = run_search(linas(objective), evaluate, 120)
+    within = [objective.admits(one.known_cost) for one in history]
     assert all(within[50:])
     assert 25 <= sum(within[:50]) < 50
 
@@ -94,11 +94,11 @@ def test_failures_are_asked_for_once_and_learned_from_by_nobody() -> None:
             for one in evaluate(architectures)
         ]
 
-    history = explore(linas(candidates=500), some_fail, 150)
+    history = run_search(linas(candidates=500), some_fail, 150)
     assert len({one.architecture for one in history}) == len(history) == 150
     assert (
         len(
-            explore(
+            run_search(
                 linas(batch=2),
                 lambda found: [Candidate(one, Failed("no"), Failed("no")) for one in found],
                 12,
@@ -109,7 +109,7 @@ def test_failures_are_asked_for_once_and_learned_from_by_nobody() -> None:
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 3, 4, 6, 20])
-def test_best_spread(wanted: int) -> None:
+def test_select_diverse(wanted: int) -> None:
     def made(top1: float, macs: int) -> Candidate:
         return Candidate(Architecture((("r", macs),)), Accuracy(top1, 1), Cost(macs=macs))
 
@@ -122,4 +122,4 @@ def test_best_spread(wanted: int) -> None:
         4: [front[0], front[1], front[3], front[4]],
     }
     expected |= {6: [*front, behind[0]], 20: [*front, *behind]}
-    assert best_spread([*behind, *front[::-1]], ["macs"], wanted) == expected[wanted]
+    assert select_diverse([*behind, *front[::-1]], Objective(("macs",)), wanted) == expected[wanted]

@@ -41,10 +41,10 @@ def front_chart(summary: Mapping[str, Any]) -> go.Figure | None:
     for limit in summary.get("limits") or []:
         if limit.get("metric") == metric:
             figure.add_vline(
-                limit["at_most"],
+                limit["bound"],
                 line={"color": LIMIT, "width": 1.5, "dash": "dash"},
                 annotation={
-                    "text": f"limit {quantity(metric, limit['at_most'])}",
+                    "text": f"limit {quantity(metric, limit['bound'])}",
                     "font": {"color": LIMIT},
                     "yanchor": "bottom",
                     "y": 0,

@@ -60,7 +60,7 @@ def _sentence(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[object]
         (limit for limit in summary.get("limits") or [] if limit.get("metric") == metric), None
     )
     if limit and value is not None:
-        yield f", {'within' if value <= limit['at_most'] else 'above'} the limit of {quantity(metric, limit['at_most'])},"
+        yield f", {'within' if value <= limit['bound'] else 'above'} the limit of {quantity(metric, limit['bound'])},"
     accuracy = chosen.facts.get("top1_test")
     images = (summary.get("data") or {}).get("test")
     if accuracy is None:
@@ -72,7 +72,7 @@ def _sentence(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[object]
 
 
 def _tiles(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[Markup]:
-    limits = {limit["metric"]: limit["at_most"] for limit in summary.get("limits") or []}
+    limits = {limit["metric"]: limit["bound"] for limit in summary.get("limits") or []}
     for metric in dict.fromkeys([minimised(summary), *limits]):
         yield _cost_tile(metric, chosen, limits.get(metric))
     yield _accuracy_tile(chosen.facts.get("top1_test"), (summary.get("data") or {}).get("test"))
