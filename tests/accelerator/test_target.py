@@ -63,7 +63,7 @@ def test_blocks_add_up_to_their_network(space: Space, architectures: list[Archit
     parts = target.block_costs(architectures[-1])
     assert isinstance(whole, Cost)
     assert len(parts) == len(space.blocks(architectures[-1]))
-    for metric in ("latency_ms", "energy_mj", "parameters", "macs"):
+    for metric in ("latency_ms", "energy_uj", "parameters", "macs"):
         total = sum(getattr(part, metric) for part in parts)
         assert total == pytest.approx(getattr(whole, metric), rel=1e-12)
 

@@ -62,7 +62,7 @@ class ChipTarget:
         self.name = chip.name
         self.identity = digest(deciding_fields(chip), powers)[:16]
         """Digest of all that decides predictions: chip, objective of the mapper, model version."""
-        energy = ("energy_mj",) if chip.energy.unit == "picojoule" else ()
+        energy = ("energy_uj",) if chip.energy.unit == "picojoule" else ()
         self.metrics: tuple[str, ...] = (
             "latency_ms",
             *energy,
@@ -114,8 +114,8 @@ class ChipTarget:
     def _with_use(self, cost: Cost, use: _Use) -> Cost:
         # Cycles / MHz are microseconds; a physical energy table is in picojoule.
         latency_ms = use.cycles / self.chip.clock_mhz * 1e-3
-        energy_mj = use.energy * 1e-9 if "energy_mj" in self.metrics else None
-        return replace(cost, latency_ms=latency_ms, energy_mj=energy_mj)
+        energy_uj = use.energy * 1e-6 if "energy_uj" in self.metrics else None
+        return replace(cost, latency_ms=latency_ms, energy_uj=energy_uj)
 
     def _block(self, block: Block) -> _Use | Failed:
         """Sum over the layers of a block, memoized by block."""
