@@ -1,45 +1,30 @@
-"""`pliant search`: find the front of a trained run, or the best of a space by a score without training."""
+"""`pliant search`: find the front of a trained run, or the best of a space by a zero-shot score.
+
+Two searches share the command. What was given decides which one runs, and an option that this one
+does not use is refused by name. The search without training is in `cli/zero_shot_search.py`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from pliant.cli.app import (
-    Data,
-    Limits,
-    ProfileFile,
-    Seed,
-    app,
-    bars,
-    interruptible,
-    opened,
-    say,
-    screen,
-)
-from pliant.cli.score import (
-    AnySpace,
-    Classes,
-    Images,
-    Processes,
-    ShapeText,
-    shown_batch,
-    spelled_score,
-)
+from pliant.cli.app import Data, Limits, Seed, app, bars, opened, say, screen
+from pliant.cli.score import AnySpace, Classes, Images, Processes, ShapeText
+from pliant.cli.zero_shot_search import search_by_score
 from pliant.errors import RecipeError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pliant.scoring.inputs import Batch
-    from pliant.scoring.zero_shot_search import Answer, Pick, Question
+RUN_OPTIONS = frozenset({"recipe", "limit"})
+"""What the search of a run uses; the search without training uses all but the recipe."""
 
 
 @app.command()
 def search(
+    context: typer.Context,
     recipe: Annotated[
         str | None,
         typer.Argument(
@@ -49,154 +34,93 @@ def search(
     limit: Limits = None,
     space: AnySpace = None,
     estimator: Annotated[
-        str | None, typer.Option(help="A score without training, such as zen; with --space.")
+        str | None, typer.Option(help="A zero-shot score, such as zen; with --space.")
     ] = None,
     evaluations: Annotated[
-        int, typer.Option(min=1, help="Networks to score without training, and as many at random.")
+        int, typer.Option(min=1, help="Networks to score by evolution, and as many at random.")
     ] = 1000,
     max_depth: Annotated[
         int | None,
-        typer.Option(min=1, help="Most layers with weights on the longest way through a network."),
+        typer.Option(min=1, help="Most layers with weights on the longest path of a network."),
     ] = None,
     data: Data = None,
     shape: ShapeText = None,
     classes: Classes = None,
     images: Images = 64,
-    device: ProfileFile = None,
+    target: Annotated[
+        str | None, typer.Option(help="What the networks will run on: a device profile.")
+    ] = None,
     seed: Seed = None,
     processes: Processes = None,
-    into: Annotated[
+    run_dir: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of a search without training; runs/SPACE-ESTIMATOR if not given."
-        ),
+        typer.Option(help="Directory of the search; runs/SPACE-ESTIMATOR if not given."),
     ] = None,
 ) -> None:
-    """Search a trained supernet under the limits, beside random search at equal cost; validate and measure the front.
+    """Search a trained supernet under the limits, beside random search at equal cost.
 
     With --space and --estimator instead of a recipe: evolution by a score, without any training.
     """
     if recipe is not None:
-        _require_none(
-            space, estimator, max_depth, data, shape, classes, device, seed, processes, into
+        refuse_options(
+            context,
+            RUN_OPTIONS,
+            "a run is searched with its own settings; only --limit may change",
+            "To search by a score, leave the recipe out and give --space and --estimator",
         )
         _search_run(recipe, limit)
         return
     if space is None or estimator is None:
         raise RecipeError(
-            "a search takes a recipe or a run directory, or --space and --estimator to search without training."
+            "a search takes a recipe or a run directory, or --space and --estimator to search "
+            f"without training; received {_received(context)}."
         )
-    from pliant.objective import Limit
-
-    limits = tuple(Limit.parse(text) for text in limit or ())
-    from pliant.scoring.inputs import networks_of
-    from pliant.scoring.zero_shot_search import Question
-    from pliant.spaces.presets import space_name
-
-    name = space_name(space)
-    folder = into or Path("runs") / f"{name}-{estimator}"
-    _require_estimator(estimator, data)
-    batch = shown_batch(data, shape, classes, name, images, seed or 0)
-    question = Question(
-        networks_of(name, batch.shape).space,
+    search_by_score(
+        space,
         estimator,
-        limits,
-        evaluations,
-        max_depth,
-        device,
-        seed or 0,
+        limits=limit or [],
+        evaluations=evaluations,
+        max_depth=max_depth,
+        data=data,
+        shape=shape,
+        classes=classes,
+        images=images,
+        target=target,
+        seed=seed or 0,
+        processes=processes,
+        run_dir=run_dir,
     )
-    with interruptible():
-        answer = _answer(folder, question, batch, processes)
-    _show(answer, question)
-    say("the result, for programs", about=folder / "search.json")
-    _say_how_to_train(answer, name, data, folder / "trained")
 
 
-def _require_none(*options: object) -> None:
-    """Refuse options of a search without training beside a run."""
-    if any(value is not None for value in options):
-        raise RecipeError(
-            "a run is searched with its own space, data and device, and only --limit may change. "
-            "To search by a score, leave the recipe out and give --space and --estimator."
-        )
+def refuse_options(context: typer.Context, used: Collection[str], rule: str, advice: str) -> None:
+    """Refuse the options of a command that the chosen mode would ignore.
+
+    Args:
+        context: of the command, which knows what stood on the command line.
+        used: names of the parameters that the mode uses.
+        rule: the beginning of the message.
+        advice: its end: what to do instead.
+
+    Raises:
+        RecipeError: naming every such option.
+    """
+    given = _given_options(context)
+    if unused := [option for name, option in given.items() if name not in used]:
+        raise RecipeError(f"{rule}, received {', '.join(unused)}. {advice}.")
 
 
-def _answer(folder: Path, question: Question, batch: Batch, processes: int | None) -> Answer:
-    from pliant.accuracy.zero_shot import score
-    from pliant.scoring.inputs import networks_of
-    from pliant.scoring.pool import ScorePool, Worker
-    from pliant.scoring.zero_shot_search import search_without_training
-
-    worker = Worker(networks_of(question.space.name, batch.shape), batch, score, question.seed)
-    with ScorePool(worker, processes) as pool, bars() as progress:
-        return search_without_training(folder, question, pool, progress=progress)
-
-
-def _require_estimator(name: str, data: str | None) -> None:
-    from pliant.accuracy.zero_shot import SCORES
-    from pliant.scoring.score import chosen_methods
-
-    if "," in name or name == "all":
-        raise RecipeError(
-            f"a search maximises one score, received {name!r}. Choose one with --estimator."
-        )
-    chosen_methods(name, SCORES, with_images=data is not None, several=False)
+def _given_options(context: typer.Context) -> dict[str, str]:
+    """The parameters that stood on the command line: how each is written there, by its name."""
+    given = {}
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            given[parameter.name or ""] = parameter.opts[0]
+    return given
 
 
-def _show(answer: Answer, question: Question) -> None:
-    """The best of the evolution; below them what chance and parameter count find under the same limits."""
-    timed = question.profile is not None
-    table = Table(
-        "found by",
-        question.method,
-        "parameters",
-        "MACs",
-        "peak memory",
-        *(["latency"] if timed else []),
-        "depth",
-        "architecture",
-    )
-    picks = [*answer.best, *([answer.random] if answer.random else []), answer.largest]
-    for pick in picks:
-        table.add_row(
-            pick.by,
-            *_cells(pick, timed),
-            str(pick.depth),
-            str(pick.architecture),
-            style="bold" if pick is answer.chosen else None,
-        )
-    screen.print(table)
-    limits = ", ".join(map(str, question.limits)) or "none"
-    say(
-        f"{answer.scored:,} networks scored by evolution and {answer.random_scored:,} at random; limits: {limits}"
-    )
-    say(f"{answer.reach.share:.1%} of random networks hold the limits")
-    if answer.failed:
-        say(f"{answer.failed} could not be scored, the first because: {answer.failure}")
-
-
-def _cells(pick: Pick, timed: bool) -> Sequence[str]:
-    cost = pick.cost
-    latency = [f"{cost.latency_ms:.4g} ms"] if timed else []
-    score = "failed" if pick.score is None else spelled_score(pick.score)
-    return [
-        score,
-        f"{cost.parameters:,}",
-        f"{cost.macs:,}",
-        f"{(cost.peak_memory_bytes or 0) / 1e6:.3g} MB",
-        *latency,
-    ]
-
-
-def _say_how_to_train(answer: Answer, space: str, data: str | None, folder: Path) -> None:
-    """The commands that come next: the space is trained once, then this network is taken out of it and proven."""
-    if answer.chosen is None:
-        return
-    recipe = data if data in ("digits", "fashion-mnist") else "cifar10"
-    source = "" if data == recipe else f" --data {data or 'YOUR_IMAGES'}"
-    say(f"to train it: pliant train {recipe} --space {space}{source} --into {folder}")
-    say(f"then: pliant deploy {folder} --architecture {answer.chosen.architecture}")
+def _received(context: typer.Context) -> str:
+    return ", ".join(_given_options(context).values()) or "neither"
 
 
 def _search_run(recipe: str, limit: list[str] | None) -> None:

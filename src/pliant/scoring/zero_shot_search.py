@@ -182,7 +182,7 @@ def cost_model(question: Question) -> CostModel:
     elif beyond:
         raise RecipeError(
             f"without a device only {', '.join(sorted(_ARITHMETIC))} can be limited, received {beyond[0]}. Measure this machine with "
-            f"pliant profile RECIPE --space {space.name}, then give its device.json with --device."
+            f"pliant profile RECIPE --space {space.name}, then give its device.json with --target."
         )
     if question.max_depth is None:
         return costs
