@@ -156,9 +156,13 @@ def test_score_a_file_of_ones_own(command, tmp_path, monkeypatch):
         ),
         (
             ["search", "--space", "mobile", "--estimator", "quick", "--limit", "latency=1ms"],
-            ["--device"],
+            ["--target"],
         ),
-        (["search", "digits", "--space", "mobile"], ["leave the recipe out"]),
+        (["search", "digits", "--space", "mobile"], ["received --space.", "leave the recipe out"]),
+        (
+            ["search", "digits", "--evaluations", "9", "--images", "8"],
+            ["received --evaluations, --images."],
+        ),
         (["fidelity", "none.parquet", "--truth", "none.csv"], ["none.parquet cannot be read"]),
     ],
 )

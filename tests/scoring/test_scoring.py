@@ -483,7 +483,7 @@ def test_search_in_which_everything_fails(worker, tmp_path):
 def test_latency_is_limited_by_a_profile_only(worker, tmp_path):
     with (
         ScorePool(worker, 1) as pool,
-        pytest.raises(RecipeError, match=r"pliant profile RECIPE --space digits.*--device"),
+        pytest.raises(RecipeError, match=r"pliant profile RECIPE --space digits.*--target"),
     ):
         search_without_training(
             tmp_path, Question(_question().space, "output", (Limit("latency_ms", 1.0),)), pool
