@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pliant.accuracy.zero_shot import size
+from pliant.accuracy.zero_shot.subject import Subject
 from pliant.errors import EncodingError
 from pliant.networks.trace import module_workload
-from pliant.workload import Workload
+from pliant.workload import Layer, Workload
+from pliant.workload.onnx import onnx_workload
 
 
 class Calls(nn.Module):
@@ -195,6 +199,30 @@ def test_functions_of_one_value_are_an_activation_and_of_two_a_layer() -> None:
     ]
 
 
+def nests(workload: Workload) -> list[Layer]:
+    return [
+        Layer("", layer.kind, (), *(getattr(layer, size) for size in "NGKCPQRS"), bias=layer.bias)
+        for layer in workload.layers
+    ]
+
+
+# Exporters write some modules in other operators (a window as a scatter, averages that nobody reads
+# left out), or cannot write them; these they write as they are.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        MODULES.keys()
+        - {"pools", "norms", "buffer", "windows", "attention", "even heads", "projected"}
+    ),
+)
+def test_what_pytorch_exports_to_onnx_has_the_same_layers(name: str, tmp_path: Path) -> None:
+    module, example = MODULES[name]
+    path = str(tmp_path / "net.onnx")
+    torch.onnx.export(module.eval(), (example,), path, dynamo=False, opset_version=17)
+    assert nests(onnx_workload(path)) == nests(module_workload(module, example, way="watch"))
+
+
 def test_a_module_that_cannot_be_exported_is_watched() -> None:
     def branches(self: Calls, x: Tensor) -> Tensor:
         return self.conv(x) if float(x.sum()) < 1 else x
@@ -250,6 +278,8 @@ def test_macs_of_what_pytorch_fuses_by_hand(name: str, training: bool, way: str)
     workload = module_workload(network, torch.zeros(1, 3, 8, 8), way=way)
     assert workload.macs == STEM_AND_HEAD + macs
     assert network.body.training == training
+    subject = Subject(network, torch.zeros(4, 3, 8, 8), None, 0)
+    assert size.macs(subject).value == STEM_AND_HEAD + macs
 
 
 def test_the_parameters_of_recurrent_layers_are_all_counted() -> None:

@@ -37,8 +37,8 @@ _NAMES: Final[dict[Operator, str]] = {
     "whole_tensor": """Softmax LogSoftmax Hardmax LRN LayerNormalization RMSNormalization
         GroupNormalization InstanceNormalization MeanVarianceNormalization LpNormalization Resize
         Upsample Gather GatherElements GatherND ScatterElements ScatterND CumSum TopK""",
-    "add": "Add Sub",
-    "elementwise": """Mul Div Max Min Sum Mean Where Mod And Or Xor Equal Greater GreaterOrEqual
+    "add": "Add Sub Sum",
+    "elementwise": """Mul Div Max Min Mean Where Mod And Or Xor Equal Greater GreaterOrEqual
         Less LessOrEqual""",
     "activation": """Relu LeakyRelu PRelu ThresholdedRelu Clip Sigmoid HardSigmoid HardSwish Swish
         Mish Tanh Elu Selu Celu Gelu Erf Softplus Softsign Shrink Sqrt Exp Log Sin Cos Neg Abs Sign

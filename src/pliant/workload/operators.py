@@ -489,23 +489,22 @@ class _Builder:
     def _add(self, operation: Operation, moving: Sequence[Tensor]) -> None:
         """As `_elementwise`; one constant per output channel, added to a product, is its bias."""
         name = self.reshaped.get(moving[0].key)
+        constants = [tensor for tensor in operation.inputs if tensor.key not in self.sources]
         if len(moving) == 1 and name is not None and self.layers[name].weighted:
-            layer = self.layers[name]
-            channels = layer.G * layer.K
-            if any(
-                math.prod(tensor.shape) == channels > 1
-                for tensor in operation.inputs
-                if tensor.key not in self.sources
-            ):
+            channels = self.layers[name].G * self.layers[name].K
+            if any(math.prod(tensor.shape) == channels > 1 for tensor in constants):
                 self._fold(operation, name)
                 return
-        self._elementwise(operation, moving)
+        if len(moving) == 2 and moving[0] == moving[1]:
+            # Two branches that turn out to be one value are added all the same.
+            self._whole_tensor(operation, moving)
+        else:
+            self._elementwise(operation, moving)
 
     def _elementwise(self, operation: Operation, moving: Sequence[Tensor]) -> None:
-        """Inputs: tensors that broadcast. Functions of one value (x sigmoid(x)) are an activation."""
-        roots = {self._root(tensor) for tensor in moving}
-        processed = {(tensor.key, tensor.view) for tensor in moving}
-        if len(moving) == 1 or (len(roots) == 1 and len(processed) > 1):
+        """Inputs: tensors that broadcast. Functions of one value, x sigmoid(x), are an
+        activation."""
+        if len({self._root(tensor) for tensor in moving}) == 1:
             self._pass(operation, moving)
         else:
             self._whole_tensor(operation, moving)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pliant.accuracy.zero_shot.subject import Score, Subject, borrow
+from pliant.networks.trace import module_workload
 
 
 def parameters(subject: Subject) -> Score:
@@ -15,10 +15,12 @@ def parameters(subject: Subject) -> Score:
 
 @torch.no_grad()
 def macs(subject: Subject) -> Score:
-    """Multiply-accumulates of one image in convolutions and matrix products, wherever in the network they are."""
-    counter = FlopCounterMode(display=False)
-    network = borrow(subject.network)
+    """Multiply-accumulates of one image in convolutions and matrix products, fused ones too.
+
+    Counted as the cost of a network is, by the rules of `pliant.workload.operators`; an operator
+    that they do not know is refused by name.
+    """
     # Two images: BatchNorm without positions refuses one.
-    with counter:
-        network(subject.images[:1].expand(2, *subject.images.shape[1:]))
-    return Score(float(counter.get_total_flops() // 4))
+    images = subject.images[:1].expand(2, *subject.images.shape[1:])
+    workload = module_workload(borrow(subject.network), images, way="watch")
+    return Score(float(workload.macs // 2))

@@ -1,0 +1,80 @@
+"""Roofline bounds against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pliant.errors import RecipeError
+from pliant.workload import NETWORK_INPUT, Layer, Workload
+from pliant.workload.roofline import Roofline, layer_bounds, least_seconds, least_traffic_bytes
+
+DEVICE = Roofline(peak_macs_per_s=100e9, bandwidth_bytes_per_s=10e9)
+
+
+def test_the_roofs_by_hand() -> None:
+    assert DEVICE.ridge_macs_per_byte == 10
+    assert DEVICE.attainable_macs_per_s(2) == 20e9
+    assert DEVICE.attainable_macs_per_s(50) == 100e9
+    assert [DEVICE.bound(macs_per_byte) for macs_per_byte in (9.9, 10, 11)] == [
+        "memory", "compute", "compute"
+    ]  # fmt: skip
+    assert DEVICE.least_seconds(200e9, 1e9) == 2
+    assert DEVICE.least_seconds(1e9, 50e9) == 5
+
+
+def test_the_traffic_of_a_small_network_by_hand() -> None:
+    # 3x3 stride 2 from 3 to 8 channels, 8x8 to 4x4 pixels: the window touches 9x9 positions, but only 8x8 exist.
+    stem = Layer("stem", "conv", (NETWORK_INPUT,), K=8, C=3, P=4, Q=4, R=3, S=3, stride=2)
+    # 2x2 pooling with stride 2 onto 1x1 reads 4 of the 16 pixels of each channel.
+    pool = Layer("pool", "pool", ("stem",), G=8, R=2, S=2, stride=2)
+    gate = Layer("gate", "elementwise", ("stem", "pool"), G=8, P=4, Q=4)
+    head = Layer("head", "matmul", ("pool",), K=10, C=8, bits=16)
+    workload = Workload((stem, pool, gate, head), input_elements=3 * 8 * 8)
+    assert least_traffic_bytes(workload) == (
+        4 * (8 * 27 + 8 + 192 + 128),
+        4 * (8 * 4 + 8),
+        4 * (128 + 8 + 128),
+        2 * (10 * 8 + 10 + 8 + 10),
+    )
+    bounds = layer_bounds(workload, DEVICE)
+    assert [bound.bound for bound in bounds] == ["memory"] * 4
+    assert bounds[0].macs_per_byte == 8 * 27 * 16 / (4 * 544)
+    total = 4 * (544 + 40 + 264) + 2 * 108
+    assert least_seconds(workload, DEVICE) == pytest.approx(total / 10e9)
+
+
+def test_a_wide_convolution_is_bound_by_arithmetic() -> None:
+    layer = Layer("c", "conv", (NETWORK_INPUT,), K=256, C=256, P=28, Q=28, R=3, S=3, bias=False)
+    workload = Workload((layer,), input_elements=256 * 28 * 28)
+    (bound,) = layer_bounds(workload, DEVICE)
+    assert bound.bound == "compute"
+    assert bound.least_seconds == 256 * 256 * 9 * 28 * 28 / 100e9
+
+
+def test_attention_reads_its_keys_once() -> None:
+    # 2 heads, 16 tokens of width 4: queries, keys, scores.
+    scores = Layer("s", "matmul", (NETWORK_INPUT,), N=16, G=2, K=16, C=4, bias=False)
+    workload = Workload((scores,), input_elements=10_000)
+    assert least_traffic_bytes(workload) == (4 * (128 + 128 + 512),)
+
+
+POSITIVE = st.floats(1e-3, 1e12)
+
+
+@given(POSITIVE, POSITIVE, POSITIVE, POSITIVE)
+def test_time_is_work_over_the_attainable_rate(
+    peak: float, bandwidth: float, macs: float, traffic: float
+) -> None:
+    roofline = Roofline(peak, bandwidth)
+    rate = roofline.attainable_macs_per_s(macs / traffic)
+    assert roofline.least_seconds(macs, traffic) == pytest.approx(macs / rate)
+
+
+@pytest.mark.parametrize(("peak", "bandwidth"), [(0, 1), (1, -1), (math.nan, 1)])
+def test_roofs_are_positive(peak: float, bandwidth: float) -> None:
+    with pytest.raises(RecipeError, match="positive peak and bandwidth"):
+        Roofline(peak, bandwidth)
