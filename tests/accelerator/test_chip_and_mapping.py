@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from oracles.random_nests import random_nest
-from pliant.accelerator.chip import load_chip, parse_chip, shipped_chips
+from pliant.accelerator.chip import (
+    Axis,
+    Memory,
+    WordWidths,
+    load_chip,
+    parse_chip,
+    shipped_chips,
+)
+from pliant.accelerator.energy import TABLES
 from pliant.accelerator.mapping import (
     Mapping,
     format_mapping,
@@ -49,14 +60,22 @@ def test_ten_lines_describe_a_chip() -> None:
     ("old", "new", "said"),
     [
         ("clock_mhz", "clock_ghz", "unknown key 'clock_ghz'.*clock_mhz"),
-        ("shared_bytes = 64\n", "shared_kb = 64\n", "unknown key 'shared_kb'"),
+        (
+            "shared_bytes = 64\n",
+            "shared_kb = 64\n",
+            r"unknown key 'registers\.shared_kb'.*shared_bytes",
+        ),
         ("clock_mhz = 500", "", "clock_mhz.*missing"),
-        ("clock_mhz = 500", "clock_mhz = 0", "above 0"),
-        ('loops = "KC"', 'loops = "KX"', "loops are out of"),
+        (
+            "clock_mhz = 500",
+            "clock_mhz = 0",
+            "'clock_mhz': input should be greater than 0, received 0",
+        ),
+        ('loops = "KC"', 'loops = "KX"', r"'axes\.0\.loops': .*NGKCPQRS.*, received 'KX'"),
         (
             "shared_bytes = 64\n",
             "shared_bytes = 2\n",
-            r"at least one element of each tensor; registers.shared_bytes is 2",
+            r"at least one word of each tensor; registers.shared_bytes is 2",
         ),
         ("shared_bytes = 65536", "weight_bytes = 1024", "buffer states shared_bytes, or"),
         ('table = "eyeriss"', 'table = "eyeris"', "Did you mean 'eyeriss'"),
@@ -64,14 +83,37 @@ def test_ten_lines_describe_a_chip() -> None:
         (
             'table = "eyeriss"',
             'table = "eyeriss"\nunit = "calorie"',
-            "unit is one of picojoule, mac_energies",
+            "input should be 'picojoule' or 'mac_energies', received 'calorie'",
         ),
-        ('table = "eyeriss"', 'table = "eyeriss"\ndram = -1', "dram is a number from 0 up"),
+        (
+            'table = "eyeriss"',
+            'table = "eyeriss"\ndram = -1',
+            "'dram': input should be greater than or equal to 0, received -1",
+        ),
     ],
 )
 def test_bad_chips_are_named(old: str, new: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         parse_chip(OWN.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"axes": ()}, "1 to 3 axes, received 0"),
+        ({"axes": (Axis("rows", 0),)}, "axis 'rows': key 'size': .* received 0"),
+        ({"buffer": Memory(-1.0)}, r"buffer: key 'shared_bytes': .* received -1\.0"),
+        ({"buffer": Memory(64.0, bandwidth_bytes_per_cycle=float("nan"))}, "received nan"),
+        ({"energy": replace(TABLES["dosa"], dram=float("inf"))}, "energy: key 'dram': .* finite"),
+        ({"word_widths": WordWidths(weight_bits=0)}, "key 'weight_bits': .* received 0"),
+        ({"clock_mhz": float("nan")}, "clock_mhz is above 0, received nan"),
+    ],
+)
+def test_chips_built_in_python_are_checked_as_those_of_files(
+    change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        replace(parse_chip(OWN), **change)
 
 
 def test_an_unknown_chip_names_the_nearest() -> None:

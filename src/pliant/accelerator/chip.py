@@ -1,21 +1,23 @@
-"""What the hardware is: the processing-element array, its memories, links, word widths, energies and area.
+"""What the hardware is: the PE array, its memories, links, word widths, energies and area.
 
-A chip is a TOML file with the unit in every key, or the same thing built in Python. `load_chip("eyeriss")` reads
-a chip that ships with Pliant, `load_chip("mine.toml")` one of the user's own.
+A chip is a TOML file with the unit in every key, or the same thing built in Python.
+`load_chip("eyeriss")` reads a chip that ships with Pliant, `load_chip("mine.toml")` your own.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import ConfigDict, Field, StrictBool, StrictStr
 
 from pliant.accelerator.energy import EnergyTable, energy_table
 from pliant.errors import RecipeError, nearest
+from pliant.validation import validated
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,16 +27,23 @@ else:
 DIMS: Final = "NGKCPQRS"
 """The loops of a layer, in the order in which every array of this package holds them."""
 
+Count = Annotated[int, Field(ge=1, strict=True)]
+Size = Annotated[float, Field(ge=0, strict=True)]
+Rate = Annotated[float, Field(gt=0, strict=True)]
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
     """One direction of the array: its length, and which loops the wiring can spread over it."""
 
-    name: str
-    size: int
-    loops: str = DIMS
-    """Letters out of NGKCPQRS. Spreading C, R or S needs links that add partial sums; without them, leave these out."""
-    max_loops: int = 2
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: StrictStr
+    size: Count
+    """PEs along the axis."""
+    loops: Annotated[str, Field(pattern=rf"^[{DIMS}]*$", strict=True)] = DIMS
+    """Letters out of NGKCPQRS. Spreading C, R or S needs links that add partial sums."""
+    max_loops: Count = 2
     """How many loops may share the axis, one folded inside the other."""
 
 
@@ -42,96 +51,103 @@ class Axis:
 class Memory:
     """One level of storage: one size for all tensors, or one size for each."""
 
-    shared_bytes: float | None = None
-    weight_bytes: float = math.inf
-    input_bytes: float = math.inf
-    output_bytes: float = math.inf
-    double_buffered: bool = False
-    """Whether half of the space fills while the other half is used: tiles count twice, transfers overlap with work."""
-    bandwidth_bytes_per_cycle: float = math.inf
-    """Traffic between this memory and the next one inwards (registers: every delivery over the network on chip)."""
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    shared_bytes: Size | None = None
+    weight_bytes: Size = math.inf
+    input_bytes: Size = math.inf
+    output_bytes: Size = math.inf
+    double_buffered: StrictBool = False
+    """Whether half of the space fills while the other half is used.
+
+    Tiles count twice, and transfers overlap with work.
+    """
+    bandwidth_bytes_per_cycle: Rate = math.inf
+    """Traffic to the next memory inwards; of registers, all that the network on chip delivers."""
 
     @property
     def total_bytes(self) -> float:
         """All of its space."""
-        return (
-            self.shared_bytes
-            if self.shared_bytes is not None
-            else self.weight_bytes + self.input_bytes + self.output_bytes
-        )
+        if self.shared_bytes is not None:
+            return self.shared_bytes
+        return self.weight_bytes + self.input_bytes + self.output_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class WordWidths:
     """How wide the numbers are, in bits."""
 
-    weight_bits: int = 8
-    input_bits: int = 8
-    output_bits: int = 8
-    partial_sum_bits: int = 32
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    weight_bits: Count = 8
+    input_bits: Count = 8
+    output_bits: Count = 8
+    partial_sum_bits: Count = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Square micrometres of the parts; the constants that ship are those of GAMMA and DiGamma (about 28 nm)."""
+    """Square micrometres of the parts, for `Chip.area_mm2`.
 
-    mac_um2: float = 282.0
-    register_um2_per_bit: float = 0.086
-    buffer_um2_per_bit: float = 0.086
+    The defaults are constants of about 28 nm from S.-C. Kao, T. Krishna, "GAMMA: Automating the HW
+    Mapping of DNN Models on Accelerators via Genetic Algorithm", ICCAD 2020,
+    doi:10.1145/3400302.3415639, as its code has them.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    mac_um2: Size = 282.0
+    register_um2_per_bit: Size = 0.086
+    buffer_um2_per_bit: Size = 0.086
 
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """An accelerator on paper: array, registers in every element, a global buffer, DRAM.
+    """An accelerator on paper: array, registers in every PE, a global buffer, DRAM.
 
     Raises:
-        RecipeError: a number is out of its range, or a memory cannot hold one element of each tensor.
+        RecipeError: a number is out of its range, or a memory cannot hold one word of each tensor.
     """
 
-    name: str
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: StrictStr
     axes: tuple[Axis, ...]
     registers: Memory
-    """Of one processing element."""
+    """Of one PE."""
     buffer: Memory
     energy: EnergyTable
-    clock_mhz: float
-    dram_bandwidth_bytes_per_cycle: float = math.inf
+    clock_mhz: Rate
+    dram_bandwidth_bytes_per_cycle: Rate = math.inf
     word_widths: WordWidths = field(default_factory=WordWidths)
-    multicast: bool = True
+    multicast: StrictBool = True
     """Whether a word that several PEs need is read from the buffer once."""
-    macs_per_pe_per_cycle: float = 1.0
+    macs_per_pe_per_cycle: Rate = 1.0
     area: Area = field(default_factory=Area)
-    source: str = ""
+    source: StrictStr = ""
 
     def __post_init__(self) -> None:
+        origin = f"chip {self.name!r}"
         if not 1 <= len(self.axes) <= 3:
-            raise RecipeError(
-                f"chip {self.name!r}: an array has 1, 2 or 3 axes, received {len(self.axes)}."
-            )
+            raise RecipeError(f"{origin}: an array has 1 to 3 axes, received {len(self.axes)}.")
+        # Parts that were built in Python are checked here; those of a file were already.
         for axis in self.axes:
-            if axis.size < 1 or axis.max_loops < 1 or set(axis.loops) - set(DIMS):
-                raise RecipeError(
-                    f"chip {self.name!r}, axis {axis.name!r}: sizes start at 1 and loops are out of {DIMS}, received {axis}."
-                )
-        positive = {
-            "clock_mhz": self.clock_mhz,
-            "dram_bandwidth_bytes_per_cycle": self.dram_bandwidth_bytes_per_cycle,
-            "buffer.bandwidth_bytes_per_cycle": self.buffer.bandwidth_bytes_per_cycle,
-            "registers.bandwidth_bytes_per_cycle": self.registers.bandwidth_bytes_per_cycle,
-            "macs_per_pe_per_cycle": self.macs_per_pe_per_cycle,
-        } | {f"word_widths.{key}": getattr(self.word_widths, key) for key in WordWidths.__slots__}
-        if wrong := {key: value for key, value in positive.items() if not value > 0}:
-            raise RecipeError(f"chip {self.name!r}: these are above 0, received {wrong}.")
-        for where, memory in (("registers", self.registers), ("buffer", self.buffer)):
-            self._holds_one_of_each(where, memory)
+            validated(Axis, asdict(axis), f"{origin}, axis {axis.name!r}", "axis")
+        for name in ("registers", "buffer", "energy", "word_widths", "area"):
+            part = getattr(self, name)
+            validated(type(part), asdict(part), f"{origin}, {name}", name)
+        for name in ("clock_mhz", "dram_bandwidth_bytes_per_cycle", "macs_per_pe_per_cycle"):
+            if not getattr(self, name) > 0:
+                raise RecipeError(f"{origin}: {name} is above 0, received {getattr(self, name)}.")
+        self._holds_one_of_each("registers", self.registers)
+        self._holds_one_of_each("buffer", self.buffer)
 
     def _holds_one_of_each(self, where: str, memory: Memory) -> None:
         copies = 2 if memory.double_buffered else 1
-        words = self.word_widths
         sizes = {
-            "weight": words.weight_bits,
-            "input": words.input_bits,
-            "output": words.partial_sum_bits,
+            "weight": self.word_widths.weight_bits,
+            "input": self.word_widths.input_bits,
+            "output": self.word_widths.partial_sum_bits,
         }
         needed = {key: bits / 8 * copies for key, bits in sizes.items()}
         held = {key: getattr(memory, f"{key}_bytes") for key in sizes}
@@ -140,7 +156,7 @@ class Chip:
         for key, size in needed.items():
             if held[key] < size:
                 raise RecipeError(
-                    f"chip {self.name!r}: every memory holds at least one element of each tensor; "
+                    f"chip {self.name!r}: every memory holds at least one word of each tensor; "
                     f"{where}.{key}_bytes is {held[key]:g}, and {size:g} are needed."
                 )
 
@@ -152,23 +168,16 @@ class Chip:
     @property
     def area_mm2(self) -> float:
         """Multipliers, registers and buffer; wires, control and pads are not in it."""
-        register_bits, buffer_bits = 8 * self.registers.total_bytes, 8 * self.buffer.total_bytes
-        element = (
-            self.area.mac_um2 * self.macs_per_pe_per_cycle
-            + self.area.register_um2_per_bit * register_bits
-        )
-        return (self.pes * element + self.area.buffer_um2_per_bit * buffer_bits) / 1e6
+        mac_um2 = self.area.mac_um2 * self.macs_per_pe_per_cycle
+        registers_um2 = self.area.register_um2_per_bit * 8 * self.registers.total_bytes
+        buffer_um2 = self.area.buffer_um2_per_bit * 8 * self.buffer.total_bytes
+        return (self.pes * (mac_um2 + registers_um2) + buffer_um2) / 1e6
 
 
 def shipped_chips() -> tuple[str, ...]:
     """Names of the chips that come with Pliant."""
-    return tuple(
-        sorted(
-            entry.name[: -len(".toml")]
-            for entry in _folder().iterdir()
-            if entry.name.endswith(".toml")
-        )
-    )
+    files = [entry.name for entry in _folder().iterdir()]
+    return tuple(sorted(name[: -len(".toml")] for name in files if name.endswith(".toml")))
 
 
 def load_chip(name_or_path: str | Path) -> Chip:
@@ -181,16 +190,15 @@ def load_chip(name_or_path: str | Path) -> Chip:
     if not text.endswith(".toml"):
         if text not in shipped_chips():
             raise RecipeError(
-                f"no chip is called {text!r} (a file's name ends in .toml). {nearest(text, shipped_chips())}"
+                f"no chip is called {text!r} (a file's name ends in .toml). "
+                f"{nearest(text, shipped_chips())}"
             )
         content = (_folder() / f"{text}.toml").read_text(encoding="utf-8")
     else:
         try:
             content = Path(text).read_text(encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(
-                f"the chip file {text!r} cannot be read: {error.strerror}."
-            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"a chip is a TOML file, {text} cannot be read: {error}.") from error
     return parse_chip(content, default_name=Path(text).stem)
 
 
@@ -198,72 +206,26 @@ def parse_chip(toml: str, default_name: str = "chip") -> Chip:
     """A chip from the text of its TOML file.
 
     Raises:
-        RecipeError: no TOML, a key that is unknown or missing (the message names the nearest), or a value out of range.
+        RecipeError: no TOML, a key that is unknown or missing (the message names the nearest), or a
+            value out of range.
     """
+    origin = f"chip {default_name!r}"
     try:
-        given = tomllib.loads(toml)
+        tree = tomllib.loads(toml)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"chip {default_name!r}: not a TOML file: {error}.") from error
-    axes = given.pop("axes", None)
-    if not isinstance(axes, list):
-        raise RecipeError(
-            f"chip {default_name!r}: the array is stated as [[axes]] tables with name, size and loops."
-        )
-    parts: dict[str, Any] = {
-        "axes": tuple(_build(Axis, axis, "axes") for axis in axes),
-        "registers": _build(Memory, given.pop("registers", {}), "registers"),
-        "buffer": _build(Memory, given.pop("buffer", {}), "buffer"),
-        "word_widths": _build(WordWidths, given.pop("word_widths", {}), "word_widths"),
-        "area": _build(Area, given.pop("area", {}), "area"),
-        "energy": energy_table(given.pop("energy", {})),
-    }
-    for key in ("registers", "buffer"):
-        if math.isinf(parts[key].total_bytes):
+        raise RecipeError(f"a chip is a TOML file, {origin} is not: {error}.") from error
+    tree.setdefault("name", default_name)
+    if "energy" in tree:
+        tree["energy"] = energy_table(tree["energy"], f"{origin}, energy")
+    chip = validated(Chip, tree, origin, "chip")
+    for key, memory in (("registers", chip.registers), ("buffer", chip.buffer)):
+        if math.isinf(memory.total_bytes):
             raise RecipeError(
-                f"chip {default_name!r}: {key} states shared_bytes, or weight_bytes, input_bytes and output_bytes."
+                f"{origin}: {key} states shared_bytes, or weight_bytes, input_bytes and "
+                "output_bytes."
             )
-    return _build(Chip, {"name": default_name, **given}, "the chip", **parts)
+    return chip
 
 
 def _folder() -> Any:
     return resources.files("pliant.accelerator") / "chips"
-
-
-def _build(kind: Any, given: Mapping[str, Any], where: str, **parts: Any) -> Any:
-    """A dataclass from a TOML table, every key checked."""
-    if not isinstance(given, Mapping):
-        raise RecipeError(f"{where}: a table of keys and values is needed, received {given!r}.")
-    known = {item.name: item for item in fields(kind)}
-    _check_keys(given, known, where)
-    for key, value in given.items():
-        wanted = str(known[key].type)
-        if "str" in wanted:
-            good = isinstance(value, str)
-        elif "bool" in wanted:
-            good = isinstance(value, bool)
-        else:
-            number = int if wanted == "int" else (int, float)
-            good = isinstance(value, number) and not isinstance(value, bool) and value >= 0
-        if not good:
-            raise RecipeError(
-                f"{where}: {key} is of type {wanted} (numbers from 0 up), received {value!r}."
-            )
-    missing = [
-        name
-        for name, item in known.items()
-        if name not in given
-        and name not in parts
-        and item.default is MISSING
-        and item.default_factory is MISSING
-    ]
-    if missing:
-        raise RecipeError(f"{where}: {missing[0]!r} is missing.")
-    return kind(**given, **parts)
-
-
-def _check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    for key in given:
-        if key not in known:
-            raise RecipeError(
-                f"{where}: unknown key {key!r}; every key carries its unit. {nearest(key, known)}"
-            )
