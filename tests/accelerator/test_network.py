@@ -129,7 +129,7 @@ def test_equal_layers_are_mapped_once_and_totals_add_up(tmp_path: Path) -> None:
     assert mapped.energy == sum(layer.cost.energy for layer in mapped.layers)
     cost = mapped.cost()
     assert cost.latency_ms == pytest.approx(mapped.cycles / 1e6)
-    assert cost.energy_uj == pytest.approx(mapped.energy * 1e-9)
+    assert cost.energy_uj == pytest.approx(mapped.energy * 1e-6)
     assert cost.macs == workload.macs
     assert load_cost_without_energy(workload) is None
 

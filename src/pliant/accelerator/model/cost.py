@@ -53,9 +53,9 @@ class MappingCost:
         return self.energy * self.cycles
 
     @property
-    def energy_mj(self) -> float | None:
-        """Millijoule; None where the energy table knows ratios only."""
-        return self.energy * 1e-9 if self.energy_unit == "picojoule" else None
+    def energy_uj(self) -> float | None:
+        """Microjoule; None where the energy table is in ratios."""
+        return self.energy * 1e-6 if self.energy_unit == "picojoule" else None
 
     @property
     def bound_by(self) -> str:
