@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pliant.errors import RecipeError
-from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed
+from pliant.errors import MeasurementError, RecipeError
+from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed, Score
 from pliant.objective import Candidate, Limit, Objective, as_limits
-from pliant.pareto import hypervolume_2d, non_dominated
+from pliant.pareto import hypervolume, non_dominated
 from pliant.spaces.architecture import Architecture
 from pliant.units import format_cost
 
@@ -220,7 +220,34 @@ def test_the_front_leaves_out_failures_and_what_breaks_limits() -> None:
     assert within == [cheap, good]
     assert objective().front([good, worse, slow, cheap]) == [cheap, good, slow]
     assert objective().front(broken) == []
-    assert objective().values(good) == (-0.9, 2.0)
+    assert objective().values([good]).tolist() == [[-0.9, 2.0]]
+
+
+def test_numbers_that_are_none() -> None:
+    with pytest.raises(ValueError, match="received NaN"):
+        Score(math.nan)
+    unknown = candidate(0.5, math.nan)
+    with pytest.raises(MeasurementError, match="latency_ms is NaN"):
+        objective().front([candidate(0.4, 1.0), unknown])
+    with pytest.raises(MeasurementError, match="latency_ms is NaN"):
+        objective("latency=1ms").admits(unknown.known_cost)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), max_size=12))
+def test_the_front_of_many_is_that_of_one_by_one(points: list[tuple[int, int]]) -> None:
+    both = objective("latency=3ms", "accuracy=25%")
+    networks = [candidate(top1 / 4, float(cost), row) for row, (top1, cost) in enumerate(points)]
+    within = [one for one in networks if both.satisfied(one)]
+
+    def beaten(one: Candidate) -> bool:
+        mine = both.values([one])
+        return any(
+            (other <= mine).all() and (other < mine).any()
+            for other in (both.values([rival]) for rival in within)
+        )
+
+    expected = [one for one in within if not beaten(one)]
+    assert sorted(both.front(networks), key=networks.index) == expected
 
 
 def test_equal_candidates_stay_together() -> None:
@@ -232,4 +259,4 @@ def test_equal_candidates_stay_together() -> None:
 def test_hypervolume_by_counting_cells(points: list[tuple[int, int]]) -> None:
     cells = itertools.product(range(5), range(5))
     dominated = sum(any(a <= x and b <= y for a, b in points) for x, y in cells)
-    assert hypervolume_2d(np.array(points, dtype=float), (5, 5)) == dominated
+    assert hypervolume(np.array(points, dtype=float), (5, 5)) == dominated

@@ -6,9 +6,10 @@ never a number.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from pliant.errors import RecipeError
+from pliant.errors import MeasurementError, RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,17 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How good a network promises to become, as a number without a scale; higher is better."""
+    """How good a network promises to become, as a number without a scale; higher is better.
+
+    Raises:
+        ValueError: NaN, which has no rank; infinite scores have one.
+    """
 
     value: float
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.value):
+            raise ValueError("a score is a number, received NaN; use Failed with the reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,7 @@ class Cost:
 
         Raises:
             RecipeError: it is not known, or there is no such metric.
+            MeasurementError: it is NaN.
         """
         value = getattr(self, name) if name in COST_METRICS else None
         if value is None:
@@ -82,6 +92,11 @@ class Cost:
                 f"a limited or minimised metric must be one that the target reports; it reports no "
                 f"{name}, only {', '.join(self.metrics) or 'nothing'}. Choose one of these, or a "
                 "target that reports it."
+            )
+        if math.isnan(value):
+            raise MeasurementError(
+                f"a cost is a number, or None where it is not known; {name} is NaN. Return None, "
+                "or Failed with the reason."
             )
         return float(value)
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -186,7 +187,7 @@ class Limit:
         """By how much a value misses the bound, relative to it; 0 where it holds."""
         if self.metric == ACCURACY:
             return max(0.0, 1 - value / self.bound)
-        return value / self.bound - 1 if value > self.bound else 0.0
+        return 0.0 if value <= self.bound else value / self.bound - 1
 
     def __str__(self) -> str:
         return self.text or f"{self.metric}={self.bound:g}"
@@ -217,6 +218,22 @@ def _metric_of(name: str, unit: str, text: str) -> tuple[str, float]:
             f"{name} is given in one of {known}, received {received} in {text!r}. {_EXAMPLES}"
         )
     return metric, units[unit]
+
+
+def _column(candidates: Sequence[Candidate], metric: str) -> np.ndarray:
+    """One metric of candidates that did not fail, or their values; shape (candidates,).
+
+    Raises:
+        RecipeError: a target does not report the metric.
+        MeasurementError: a cost is NaN.
+    """
+    if metric == ACCURACY:
+        return np.array([one.quality.value for one in candidates], dtype=float)  # type: ignore[union-attr]
+    read = attrgetter(metric)
+    column = np.array([read(one.cost) for one in candidates], dtype=float)  # None becomes NaN
+    for row in np.flatnonzero(np.isnan(column)).tolist():
+        candidates[row].known_cost.metric(metric)
+    return column
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,20 +321,45 @@ class Objective:
         """Whether a candidate did not fail and is within all limits."""
         return candidate.failure is None and self.violation(candidate) == 0
 
-    def values(self, candidate: Candidate) -> tuple[float, ...]:
-        """What a search minimises: minus the value, then the costs of the front."""
-        cost = candidate.known_cost
-        return (-candidate.value, *(cost.metric(metric) for metric in self.costs))
+    def values(self, candidates: Sequence[Candidate]) -> np.ndarray:
+        """What a search minimises: minus the value, then the costs of the front.
+
+        Args:
+            candidates: none of them failed.
+
+        Returns:
+            Shape (candidates, 1 + costs of the front).
+
+        Raises:
+            RecipeError: the target does not report one of the costs.
+        """
+        columns = [_column(candidates, metric) for metric in self.costs]
+        return np.stack([-_column(candidates, ACCURACY), *columns], axis=1)
+
+    def _within(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Those that did not fail and are within all limits, a limit at a time for speed."""
+        within = [
+            one
+            for one in candidates
+            if not (isinstance(one.quality, Failed) or isinstance(one.cost, Failed))
+        ]
+        for limit in self.limits:
+            reached = _column(within, limit.metric)
+            floor = limit.metric == ACCURACY
+            held = reached >= limit.bound if floor else reached <= limit.bound
+            if not held.all():
+                within = [within[row] for row in np.flatnonzero(held)]
+        return within
 
     def front(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """The candidates within the limits that no other one beats, cheapest first.
 
         Failed candidates are left out; of equal value and costs all stay.
         """
-        within = [one for one in candidates if self.satisfied(one)]
+        within = self._within(candidates)
         if not within:
             return []
-        values = np.array([self.values(one) for one in within])
+        values = self.values(within)
         rows = np.flatnonzero(non_dominated(values))
         cheapest_first = np.lexsort((values[rows, 0], *values[rows, 1:].T[::-1]))
         return [within[row] for row in rows[cheapest_first]]

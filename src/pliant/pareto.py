@@ -1,49 +1,40 @@
-"""Which points does no other one beat, and how much do they dominate?"""
+"""Which points does no other one beat, and how much do they dominate? Computed by moocore.
+
+Fonseca, C. M. et al., An improved dimension-sweep algorithm for the hypervolume indicator, 2006,
+DOI 10.1109/CEC.2006.1688440. Zitzler, E. and Thiele, L., Multiobjective evolutionary algorithms: a
+comparative case study and the strength Pareto approach, 1999, DOI 10.1109/4235.797969.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import moocore
 import numpy as np
 
 
 def non_dominated(values: np.ndarray) -> np.ndarray:
     """Which rows no other row beats, every column being better when smaller.
 
-    A row is beaten by one that is nowhere larger and somewhere smaller, so equal rows stay together.
+    A row is beaten by one that is nowhere larger and somewhere smaller, so equal rows stay
+    together.
 
     Args:
-        values: shape (points, objectives).
+        values: shape (points, objectives), without NaN.
 
     Returns:
         Mask of shape (points,).
     """
-    keep = np.zeros(len(values), dtype=bool)
-    front = np.empty_like(values, dtype=float)
-    count = 0
-    # In lexicographic order nothing that comes later can beat what came before, so one pass against the front is enough.
-    for row in np.lexsort(values.T[::-1]):
-        point = values[row]
-        no_larger = (front[:count] <= point).all(axis=1)
-        if not (no_larger & (front[:count] < point).any(axis=1)).any():
-            front[count] = point
-            count += 1
-            keep[row] = True
-    return keep
+    mask: np.ndarray = moocore.is_nondominated(values, keep_weakly=True)
+    return mask
 
 
-def hypervolume_2d(values: np.ndarray, reference: Sequence[float]) -> float:
-    """Area that points dominate up to a reference, both columns being better when smaller (Zitzler & Thiele 1999).
+def hypervolume(values: np.ndarray, reference: Sequence[float]) -> float:
+    """Volume that points dominate up to a reference, all columns being better when smaller.
 
     Args:
-        values: shape (points, 2); points beyond the reference add nothing.
-        reference: the worst corner.
+        values: shape (points, objectives); points beyond the reference add nothing.
+        reference: the worst corner, shape (objectives,).
     """
-    values = np.asarray(values, dtype=float).reshape(-1, 2)
-    inside = values[(values < np.asarray(reference)).all(axis=1)]
-    area, ceiling = 0.0, float(reference[1])
-    for first, second in inside[np.lexsort((inside[:, 1], inside[:, 0]))]:
-        if second < ceiling:
-            area += (reference[0] - first) * (ceiling - second)
-            ceiling = float(second)
-    return float(area)
+    rows = np.asarray(values, dtype=float).reshape(-1, len(reference))
+    return float(moocore.hypervolume(rows, ref=reference))

@@ -11,7 +11,7 @@ from scipy import stats
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.metrics import Accuracy, Cost, Failed
 from pliant.objective import AccuracyEstimator, Candidate, Limit, Objective
-from pliant.pareto import hypervolume_2d
+from pliant.pareto import hypervolume
 from pliant.search.ask_tell import Searcher, run_search
 from pliant.search.linas import LinasSearch, select_diverse
 from pliant.search.pareto import ParetoSearch
@@ -53,8 +53,7 @@ def test_it_beats_random_and_plain_evolution_at_equal_evaluations() -> None:
     def area(searcher: Searcher) -> float:
         history = run_search(searcher, evaluate, 200)
         assert len(history) == 200
-        front = [objective.values(one) for one in objective.front(history)]
-        return hypervolume_2d(np.array(front), (-0.6, 6e6))
+        return hypervolume(objective.values(objective.front(history)), (-0.6, 6e6))
 
     others = (
         RandomSearch(SPACE, objective, cost),

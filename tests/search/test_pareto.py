@@ -10,7 +10,7 @@ import pytest
 
 from pliant.metrics import Accuracy, Cost, Failed, Quality
 from pliant.objective import Candidate, CostModel, Limit, Objective
-from pliant.pareto import hypervolume_2d
+from pliant.pareto import hypervolume
 from pliant.search.ask_tell import combined, run_search
 from pliant.search.pareto import ParetoSearch
 from pliant.search.random import RandomSearch
@@ -75,7 +75,7 @@ def worth(front: Sequence[Candidate]) -> set[tuple[float, int | None]]:
 
 
 def area(front: Sequence[Candidate], most: float) -> float:
-    return hypervolume_2d(np.array([ANY.values(one) for one in front]), (0.0, most))
+    return hypervolume(ANY.values(front), (0.0, most))
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])

@@ -13,7 +13,7 @@ from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE
 from pliant.devices.profile import DeviceProfile
 from pliant.metrics import Accuracy, Cost
 from pliant.objective import Candidate, Limit
-from pliant.pareto import hypervolume_2d
+from pliant.pareto import hypervolume
 from pliant.runs.deliver import Delivered
 from pliant.runs.run import Run
 from pliant.runs.search import Found
@@ -109,7 +109,7 @@ def hypervolumes(found: Found, limits: Sequence[Limit]) -> tuple[float, float]:
         values = np.array(
             [[(1.0 - p["top1"]) / span, p["predicted_latency_ms"] / slowest] for p in part]
         )
-        return hypervolume_2d(values, (1.0, 1.0))
+        return hypervolume(values, (1.0, 1.0))
 
     return volume(parts[0]), volume(parts[1])
 

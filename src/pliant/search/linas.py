@@ -140,7 +140,7 @@ def select_diverse(
         objective: gives the costs of the front.
         wanted: how many to choose; all are chosen where there are fewer.
     """
-    values = np.array([objective.values(one) for one in candidates])
+    values = objective.values(candidates)
     left = np.arange(len(candidates))
     chosen: list[int] = []
     while len(chosen) < wanted and len(left):

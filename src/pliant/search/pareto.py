@@ -110,7 +110,7 @@ class ParetoSearch:
         if sound:
             assert self._asked is not None
             survivors = self._asked[sound]
-            values = np.array([self.objective.values(worth[row]) for row in sound])
+            values = self.objective.values([worth[row] for row in sound])
             excess = np.array([[self.objective.violation(worth[row])] for row in sound])
             Evaluator().eval(StaticProblem(self._problem, F=values, G=excess), survivors)
             self._algorithm.tell(infills=survivors)
