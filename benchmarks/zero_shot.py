@@ -22,7 +22,7 @@ import torch
 from result import publish
 from torch import nn
 
-from pliant.accuracy.ranking import judge
+from pliant.accuracy.ranking import rank_correlations
 from pliant.accuracy.zero_shot import SCORES, VIEWS, Score, aggregate, score
 from pliant.data import load
 from pliant.scoring.inputs import networks_of, training_batch
@@ -122,7 +122,7 @@ def table(rows, known, space, names):
             "failed": one.failed,
             "cpu_seconds": one.seconds,
         }
-        for one in judge(truth, scores, seconds=seconds)
+        for one in rank_correlations(truth, scores, seconds=seconds)
     ]
 
 
@@ -139,7 +139,9 @@ def compared(rows, known, space, names):
     for text, (name, bar) in pairs.items():
         if name not in names:
             continue
-        [_, one] = judge(truth, {"parameters": bar, name: [scores.get(name) for scores in found]})
+        [_, one] = rank_correlations(
+            truth, {"parameters": bar, name: [scores.get(name) for scores in found]}
+        )
         answers[text] = str(one.over_parameters)
     return answers
 

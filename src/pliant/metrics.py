@@ -119,7 +119,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One reason to believe a result: what is claimed, its value and bound, and how it was found."""
+    """One reason to believe a result: the claim, its value and bound, and how it was found."""
 
     claim: str
     value: str

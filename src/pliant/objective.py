@@ -228,7 +228,8 @@ def _column(candidates: Sequence[Candidate], metric: str) -> np.ndarray:
         MeasurementError: a cost is NaN.
     """
     if metric == ACCURACY:
-        return np.array([one.quality.value for one in candidates], dtype=float)  # type: ignore[union-attr]
+        qualities = [one.quality for one in candidates]
+        return np.array([one.value for one in qualities], dtype=float)  # type: ignore[union-attr]
     read = attrgetter(metric)
     column = np.array([read(one.cost) for one in candidates], dtype=float)  # None becomes NaN
     for row in np.flatnonzero(np.isnan(column)).tolist():

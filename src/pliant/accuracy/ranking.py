@@ -1,11 +1,20 @@
-"""How far can an accuracy estimator be trusted? Its ranking of networks beside their true accuracies, and beside parameter count.
+"""How far can an accuracy estimator be trusted? Rank correlations with known accuracies.
 
-The same figures for every estimator, be it a zero-shot score, a predictor or a supernet. All correlations are signed: a score
-that ranks backwards gets a negative one. A network that failed, or whose score is minus infinity, ranks last and is counted.
+The same figures for every estimator, be it a zero-shot score, a predictor or a supernet, next to
+those of parameter count and MACs. All correlations are signed: a score that ranks backwards gets a
+negative one. A network that failed, or whose score is minus infinity, ranks last and is counted.
 
-Kendall's tau-b of a bootstrap sample is a quadratic form of how often each network was drawn: with the signs `s` of all pairs
-and the counts `w`, it is `w's w / sqrt(w'|x|w w'|y|w)`. So one matrix product answers all samples, the same pairs can be
-restricted to networks of equal size, and two estimators are compared on the same samples.
+Kendall, M. G., The treatment of ties in ranking problems, 1945, DOI 10.1093/biomet/33.3.239
+(tau-b). Efron, B., Bootstrap methods: another look at the jackknife, 1979,
+DOI 10.1214/aos/1176344552.
+
+Kendall's tau-b of a bootstrap sample is a quadratic form of how often each network was drawn. With
+x and y the signs of all pairs in score and ground truth, and w the counts,
+
+    tau-b = w'(x y)w / sqrt(w'|x|w  w'|y|w).
+
+So one matrix product answers all samples, the pairs can be restricted to networks of equal size,
+and two estimators are compared on the same samples.
 """
 
 from __future__ import annotations
@@ -18,26 +27,23 @@ from scipy import stats
 
 from pliant.errors import DataError
 
-BARS = ("parameters", "macs")
-"""Known without looking at a network's outputs: an estimator that ranks no better than these is not worth its time."""
-FEWEST_FOR_INTERVALS = 20
-"""Networks below which no interval is given."""
-FEWEST = 3
+BASELINES = ("parameters", "macs")
+"""Known without running a network: an estimator that ranks no better is not worth its time."""
+MIN_NETWORKS_FOR_INTERVALS = 20
+"""With fewer networks no interval is given."""
+MIN_NETWORKS = 3
 EQUAL_SIZE = 0.05
-"""Two networks are of equal size where the larger one has at most this share more parameters."""
+"""Two networks are of equal size if the larger one has at most this share more parameters."""
 TOP_SHARE = 0.1
-"""Share of the networks that count as the top, where not told otherwise."""
+"""Default share of the networks that count as the top."""
 CONFIDENCE = 0.95
-_MOST_RESAMPLES, _FEWEST_RESAMPLES = 1000, 200
-_PAIRS_A_CHUNK = 1 << 23
-
-Score = float | None
-"""Higher is better; None where it failed."""
+_MAX_RESAMPLES, _MIN_RESAMPLES = 1000, 200
+_PAIRS_PER_CHUNK = 1 << 23
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure and its 95 % bootstrap interval over networks."""
+class Correlation:
+    """A rank correlation, or a difference of two, and its 95 % bootstrap interval over networks."""
 
     value: float
     low: float | None = None
@@ -50,56 +56,61 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Fidelity:
-    """How well one estimator ranks networks. Figures are None where they are not defined, as for a constant score."""
+class RankCorrelations:
+    """How well one estimator ranks networks; None where undefined, as for a constant score."""
 
     name: str
     networks: int
     failed: int
     """Networks that failed or whose score is minus infinity; they rank last."""
-    kendall: Estimate | None
-    """Kendall's tau-b of score and truth, -1 to 1."""
-    spearman: Estimate | None
-    equal_size: Estimate | None
-    """Kendall's tau-b over those pairs of networks only whose parameter counts are within 5 % of each other."""
+    kendall: Correlation | None
+    """Kendall's tau-b of score and ground truth, -1 to 1."""
+    spearman: Correlation | None
+    equal_size: Correlation | None
+    """Kendall's tau-b over pairs of networks with parameter counts within 5 % of each other."""
     equal_pairs: int
     """Number of such pairs."""
-    over_parameters: Estimate | None
-    """Kendall's tau minus that of the parameter count, on the same bootstrap samples; real where its interval leaves 0 out."""
+    over_parameters: Correlation | None
+    """Kendall's tau minus that of the parameter count, on the same bootstrap samples; significant
+    where the interval excludes 0."""
     top: int
-    """The number of networks that count as the top."""
+    """Number of networks that count as the top."""
     top_overlap: float
-    """Share of the truly best `top` networks among the `top` of the highest score, 0 to 1; ties are shared out evenly."""
+    """Share of the truly best `top` networks among the `top` of the highest score, 0 to 1; ties
+    share the last places."""
     regret: float
-    """Truth of the best network minus that of the one with the highest score, in the truth's unit; the mean over ties."""
+    """Accuracy of the best network minus that of the one with the highest score, in the unit of the
+    ground truth; the mean over ties."""
     seconds: float | None
-    """Typical time for one network, of one thread."""
+    """Typical time for one network on one thread."""
 
     @property
     def too_few(self) -> bool:
         """Whether the networks are too few for intervals."""
-        return self.networks < FEWEST_FOR_INTERVALS
+        return self.networks < MIN_NETWORKS_FOR_INTERVALS
 
 
-def judge(
+def rank_correlations(
     truth: Sequence[float],
-    scores: Mapping[str, Sequence[Score]],
+    scores: Mapping[str, Sequence[float | None]],
     *,
     seconds: Mapping[str, float] | None = None,
     top: int | None = None,
     seed: int = 0,
-) -> list[Fidelity]:
-    """The fidelity of several estimators on the same networks, in their order.
+) -> list[RankCorrelations]:
+    """Rank correlations of several estimators on the same networks, in the order of `scores`.
 
     Args:
-        truth: true accuracy of each network, in any unit; higher is better.
-        scores: of each estimator, one a network. The one named `parameters` is what the others are compared with.
+        truth: known accuracy of each network in any unit, higher is better; shape (networks,).
+        scores: of each estimator one per network, higher is better, None where it failed. The
+            others are compared with the one named `parameters`.
         seconds: typical time of each estimator for one network.
-        top: networks that count as the top; a tenth of them where None.
+        top: networks that count as the top; None for a tenth of them.
         seed: of the bootstrap.
 
     Raises:
-        DataError: fewer than 3 networks, a truth that is no finite number, or not one score a network.
+        DataError: fewer than 3 networks, an accuracy that is no finite number, or an estimator
+            without one score per network.
     """
     true = np.asarray(truth, dtype=float)
     _require_sound(true, scores)
@@ -113,15 +124,17 @@ def judge(
     taus = {name: _taus(found, true, draws, None) for name, found in ranks.items()}
     k = min(len(true), top or max(1, round(TOP_SHARE * len(true))))
     return [
-        Fidelity(
+        RankCorrelations(
             name=name,
             networks=len(true),
             failed=int(sum(value is None or not value > -np.inf for value in scores[name])),
-            kendall=_estimate(taus[name]),
-            spearman=_estimate(_spearmans(found, true, draws)),
-            equal_size=None if sizes is None else _estimate(_taus(found, true, draws, sizes)),
+            kendall=_correlation(taus[name]),
+            spearman=_correlation(_spearmans(found, true, draws)),
+            equal_size=None if sizes is None else _correlation(_taus(found, true, draws, sizes)),
             equal_pairs=0 if sizes is None else _equal_pairs(sizes),
-            over_parameters=None if sizes is None else _estimate(taus[name] - taus["parameters"]),
+            over_parameters=None
+            if sizes is None
+            else _correlation(taus[name] - taus["parameters"]),
             top=k,
             top_overlap=float(_members(found, k) @ _members(true, k)) / k,
             regret=float(true.max() - true[found == found.max()].mean()),
@@ -131,19 +144,21 @@ def judge(
     ]
 
 
-def _require_sound(true: np.ndarray, scores: Mapping[str, Sequence[Score]]) -> None:
-    if len(true) < FEWEST or not np.isfinite(true).all():
+def _require_sound(true: np.ndarray, scores: Mapping[str, Sequence[float | None]]) -> None:
+    if len(true) < MIN_NETWORKS or not np.isfinite(true).all():
         raise DataError(
-            f"a ranking is judged on at least {FEWEST} networks of known accuracy, received {len(true)} of which "
-            f"{int(np.isfinite(true).sum())} have a finite one. Score more of the networks whose accuracy is known."
+            f"rank correlations take at least {MIN_NETWORKS} networks of known accuracy, received "
+            f"{len(true)} of which {int(np.isfinite(true).sum())} have a finite one. Score more of "
+            "the networks whose accuracy is known."
         )
     if wrong := [name for name, found in scores.items() if len(found) != len(true)]:
         raise DataError(
-            f"an estimator gives one score a network, {wrong[0]!r} gives {len(scores[wrong[0]])} for {len(true)}."
+            f"an estimator returns one score per network, {wrong[0]!r} returned "
+            f"{len(scores[wrong[0]])} for {len(true)}."
         )
 
 
-def _ranks(scores: Sequence[Score]) -> np.ndarray:
+def _ranks(scores: Sequence[float | None]) -> np.ndarray:
     """Scores as ranks from 1 up; all that failed share the lowest one."""
     values = np.array(
         [-np.inf if value is None or np.isnan(value) else value for value in scores], dtype=float
@@ -152,11 +167,15 @@ def _ranks(scores: Sequence[Score]) -> np.ndarray:
 
 
 def _draws(networks: int, seed: int) -> np.ndarray:
-    """How often each network is drawn: once each in row 0, then by bootstrap; shape (1 + samples, networks)."""
+    """How often each network is drawn: row 0 once each, the others by bootstrap.
+
+    Returns:
+        Shape (1 + samples, networks).
+    """
     once = np.ones((1, networks), dtype=np.float32)
-    if networks < FEWEST_FOR_INTERVALS:
+    if networks < MIN_NETWORKS_FOR_INTERVALS:
         return once
-    samples = int(np.clip(3e9 / networks**2, _FEWEST_RESAMPLES, _MOST_RESAMPLES))
+    samples = int(np.clip(3e9 / networks**2, _MIN_RESAMPLES, _MAX_RESAMPLES))
     rng = np.random.default_rng(seed)
     drawn = [
         np.bincount(rng.integers(networks, size=networks), minlength=networks)
@@ -168,9 +187,17 @@ def _draws(networks: int, seed: int) -> np.ndarray:
 def _taus(
     ranks: np.ndarray, truth: np.ndarray, draws: np.ndarray, sizes: np.ndarray | None
 ) -> np.ndarray:
-    """Kendall's tau-b of every draw, over the pairs of equal size where sizes are given; NaN where undefined."""
+    """Kendall's tau-b of every draw; shape (draws,), NaN where undefined.
+
+    Args:
+        ranks: shape (networks,).
+        truth: shape (networks,).
+        draws: shape (draws, networks).
+        sizes: parameter counts; where given, only pairs of equal size count.
+    """
+    # Rows: concordant minus discordant pairs, pairs not tied in the score, not tied in the truth.
     sums = np.zeros((3, len(draws)))
-    step = max(1, _PAIRS_A_CHUNK // len(ranks))
+    step = max(1, _PAIRS_PER_CHUNK // len(ranks))
     for start in range(0, len(ranks), step):
         rows = slice(start, start + step)
         one, other = np.sign(ranks[rows, None] - ranks), np.sign(truth[rows, None] - truth)
@@ -193,7 +220,7 @@ def _equal(sizes: np.ndarray, rows: slice) -> np.ndarray:
 
 
 def _equal_pairs(sizes: np.ndarray) -> int:
-    step = max(1, _PAIRS_A_CHUNK // len(sizes))
+    step = max(1, _PAIRS_PER_CHUNK // len(sizes))
     known = int(np.isfinite(sizes).sum())
     return (
         sum(
@@ -217,19 +244,19 @@ def _spearmans(ranks: np.ndarray, truth: np.ndarray, draws: np.ndarray) -> np.nd
     return found
 
 
-def _estimate(values: np.ndarray) -> Estimate | None:
-    """The figure of row 0 and the interval of the others."""
+def _correlation(values: np.ndarray) -> Correlation | None:
+    """The correlation of row 0, with the interval of the others."""
     if not np.isfinite(values[0]):
         return None
     sampled = values[1:][np.isfinite(values[1:])]
     if not len(sampled):
-        return Estimate(float(values[0]))
+        return Correlation(float(values[0]))
     low, high = np.quantile(sampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(values[0]), float(low), float(high))
+    return Correlation(float(values[0]), float(low), float(high))
 
 
 def _members(values: np.ndarray, k: int) -> np.ndarray:
-    """Weight with which each network is among the `k` highest, 0 to 1; those that tie for the last places share them."""
+    """Weight of each network among the `k` highest, 0 to 1; ties share the last places."""
     border = np.sort(values)[-k]
     above, tied = values > border, values == border
     return above + tied * ((k - above.sum()) / tied.sum())

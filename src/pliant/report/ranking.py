@@ -10,7 +10,13 @@ from string import Template
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from pliant.accuracy.ranking import BARS, EQUAL_SIZE, FEWEST_FOR_INTERVALS, Estimate, Fidelity
+from pliant.accuracy.ranking import (
+    BASELINES,
+    EQUAL_SIZE,
+    MIN_NETWORKS_FOR_INTERVALS,
+    Correlation,
+    RankCorrelations,
+)
 from pliant.files import write_atomically
 from pliant.report.figure import CARD, FAINT, RANDOM, SEARCH, chart, hover, look
 from pliant.report.markup import joined, tag, text
@@ -21,7 +27,7 @@ LEAST_SECONDS = 1e-6
 """Arithmetic is drawn here, since a logarithmic axis has no 0."""
 
 
-def write_fidelity_page(rows: Sequence[Fidelity], path: Path, *, truth: str) -> None:
+def write_fidelity_page(rows: Sequence[RankCorrelations], path: Path, *, truth: str) -> None:
     """Write the page, replacing an old one at once.
 
     Args:
@@ -30,7 +36,7 @@ def write_fidelity_page(rows: Sequence[Fidelity], path: Path, *, truth: str) -> 
     write_atomically(path, fidelity_page(rows, truth=truth))
 
 
-def fidelity_page(rows: Sequence[Fidelity], *, truth: str) -> str:
+def fidelity_page(rows: Sequence[RankCorrelations], *, truth: str) -> str:
     """The page as HTML."""
     assets = files("pliant.report")
     networks = rows[0].networks if rows else 0
@@ -40,7 +46,7 @@ def fidelity_page(rows: Sequence[Fidelity], *, truth: str) -> str:
         "Rank correlation of every score against its seconds a network.",
     )
     return Template(assets.joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        title="Fidelity: Pliant report",
+        title="Rank correlations: Pliant report",
         style=assets.joinpath("page.css").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
         script=assets.joinpath("page.js").read_text(encoding="utf-8"),
@@ -59,8 +65,8 @@ def fidelity_page(rows: Sequence[Fidelity], *, truth: str) -> str:
 def explained(networks: int) -> str:
     """What the figures mean, in words."""
     few = (
-        f" There are too few networks for intervals, which takes {FEWEST_FOR_INTERVALS}."
-        if networks < FEWEST_FOR_INTERVALS
+        f" There are too few networks for intervals, which takes {MIN_NETWORKS_FOR_INTERVALS}."
+        if networks < MIN_NETWORKS_FOR_INTERVALS
         else ""
     )
     return (
@@ -69,12 +75,12 @@ def explained(networks: int) -> str:
     )
 
 
-def fidelity_chart(rows: Sequence[Fidelity]) -> go.Figure:
+def fidelity_chart(rows: Sequence[RankCorrelations]) -> go.Figure:
     """Seconds a network against Kendall's tau; a line marks the parameter count."""
     figure = go.Figure()
     for name, colour, symbol, group in (
-        ("scores", SEARCH, "circle", [row for row in rows if row.name not in BARS]),
-        ("arithmetic", RANDOM, "diamond", [row for row in rows if row.name in BARS]),
+        ("scores", SEARCH, "circle", [row for row in rows if row.name not in BASELINES]),
+        ("arithmetic", RANDOM, "diamond", [row for row in rows if row.name in BASELINES]),
     ):
         known = [(row, row.kendall) for row in group if row.kendall]
         if known:
@@ -88,7 +94,7 @@ def fidelity_chart(rows: Sequence[Fidelity]) -> go.Figure:
 
 
 def _points(
-    name: str, colour: str, symbol: str, known: Sequence[tuple[Fidelity, Estimate]]
+    name: str, colour: str, symbol: str, known: Sequence[tuple[RankCorrelations, Correlation]]
 ) -> go.Scatter:
     return go.Scatter(
         name=name,
@@ -131,7 +137,7 @@ def _label_places(seconds: Sequence[float]) -> list[str]:
     return [corners[order.index(row) % len(corners)] for row in range(len(seconds))]
 
 
-def fidelity_table(rows: Sequence[Fidelity], truth: str) -> str:
+def fidelity_table(rows: Sequence[RankCorrelations], truth: str) -> str:
     """All figures, a row an estimator."""
     heads = (
         "Score",
@@ -166,6 +172,6 @@ def fidelity_table(rows: Sequence[Fidelity], truth: str) -> str:
     )
 
 
-def spelled_estimate(value: Estimate | None) -> str:
+def spelled_estimate(value: Correlation | None) -> str:
     """A figure with its interval; where it is not defined, words."""
     return "undefined" if value is None else str(value)

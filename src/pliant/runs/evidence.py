@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pliant.accuracy.predictor import AccuracyPredictor
-from pliant.accuracy.ranking import BARS, FEWEST, Fidelity, judge
+from pliant.accuracy.ranking import BASELINES, MIN_NETWORKS, RankCorrelations, rank_correlations
 from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE
 from pliant.devices.profile import DeviceProfile
 from pliant.metrics import Accuracy, Cost
@@ -28,7 +28,7 @@ def evidence(
     found: Found,
     delivered: Delivered | None,
     limits: Sequence[Limit],
-    ranking: Sequence[Fidelity],
+    ranking: Sequence[RankCorrelations],
 ) -> list[Claim]:
     """All claims of a run, those about the delivered network first.
 
@@ -58,7 +58,9 @@ def fitted_predictor(run: Run, found: Found) -> AccuracyPredictor:
     )
 
 
-def predictor_fidelity(run: Run, found: Found, predictor: AccuracyPredictor) -> list[Fidelity]:
+def predictor_fidelity(
+    run: Run, found: Found, predictor: AccuracyPredictor
+) -> list[RankCorrelations]:
     """How the predictor ranks the random networks that the search did not evaluate, beside the bars; empty where they are too few."""
     seen = {one.architecture for one in found.history}
     fresh = {
@@ -67,14 +69,14 @@ def predictor_fidelity(run: Run, found: Found, predictor: AccuracyPredictor) -> 
         if isinstance(one.quality, Accuracy)
     }
     architectures = [one for one in fresh if one not in seen]
-    if len(architectures) < FEWEST:
+    if len(architectures) < MIN_NETWORKS:
         return []
     costs = [run.space.cost(one) for one in architectures]
     scores = {
         "predictor": [float(value) for value in predictor.predict(architectures)],
-        **{bar: [float(getattr(cost, bar)) for cost in costs] for bar in BARS},
+        **{name: [float(getattr(cost, name)) for cost in costs] for name in BASELINES},
     }
-    return judge([fresh[one] for one in architectures], scores, seed=run.recipe.seed)
+    return rank_correlations([fresh[one] for one in architectures], scores, seed=run.recipe.seed)
 
 
 def points(history: Sequence[Candidate], by: str) -> list[dict[str, Any]]:
@@ -182,13 +184,13 @@ def _search(run: Run, found: Found, limits: Sequence[Limit]) -> Claim:
     )
 
 
-def _ranking(ranking: Sequence[Fidelity]) -> Iterator[Claim]:
+def _ranking(ranking: Sequence[RankCorrelations]) -> Iterator[Claim]:
     taus = {one.name: one.kendall for one in ranking}
-    highest = max((taus[bar].value for bar in BARS if taus.get(bar)), default=0.0)  # type: ignore[union-attr]
+    highest = max((taus[name].value for name in BASELINES if taus.get(name)), default=0.0)  # type: ignore[union-attr]
     if predictor := taus.get("predictor"):
         yield _claim(
             "Accuracy predictor ranks networks better than their size does",
-            f"Kendall tau {predictor}; " + ", ".join(f"{bar} {taus[bar]}" for bar in BARS),
+            f"Kendall tau {predictor}; " + ", ".join(f"{name} {taus[name]}" for name in BASELINES),
             f"{ranking[0].networks} random networks that the search did not evaluate, estimated with supernet weights",
             bound=f"{highest:.3f}",
             holds=predictor.value >= highest,

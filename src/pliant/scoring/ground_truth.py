@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from pliant.accuracy.ranking import Fidelity, judge
+from pliant.accuracy.ranking import RankCorrelations, rank_correlations
 from pliant.errors import DataError, nearest
 from pliant.scoring.pool import Row
 from pliant.scoring.score import ALWAYS, architecture_column, read_csv, read_rows
@@ -21,7 +21,7 @@ _TRUTH = ("test", "top1", "accuracy", "valid")
 class Judged:
     """The fidelity of all scores of a table."""
 
-    rows: tuple[Fidelity, ...]
+    rows: tuple[RankCorrelations, ...]
     """Highest Kendall tau first; parameters and MACs among them."""
     column: str
     """The truth's."""
@@ -61,7 +61,7 @@ def judge_table(
         )
     found = {(row.architecture, row.method): row for row in rows}
     by_method = {method: [found.get((name, method)) for name in names] for method in methods}
-    judged = judge(
+    judged = rank_correlations(
         [known[name] for name in names],
         {
             method: [row.score if row else None for row in column_rows]
