@@ -223,14 +223,25 @@ def test_what_pytorch_exports_to_onnx_has_the_same_layers(name: str, tmp_path: P
     assert nests(onnx_workload(path)) == nests(module_workload(module, example, way="watch"))
 
 
-def test_a_module_that_cannot_be_exported_is_watched() -> None:
+def test_a_module_that_cannot_be_exported_is_watched(capfd: pytest.CaptureFixture[str]) -> None:
     def branches(self: Calls, x: Tensor) -> Tensor:
         return self.conv(x) if float(x.sum()) < 1 else x
 
     module = Calls(branches, conv=nn.Conv2d(3, 3, 1))
     with pytest.raises(Exception, match=r"data-dependent|Could not"):
         module_workload(module, IMAGES, way="export")
+    capfd.readouterr()
     assert [layer.name for layer in module_workload(module, IMAGES).layers] == ["sum", "conv"]
+    assert capfd.readouterr().err == ""
+
+
+def test_packed_sequences_count_the_steps_that_they_have() -> None:
+    def packed(self: Calls, x: Tensor) -> Tensor:
+        lengths = torch.tensor([16, 10])
+        return self.r(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))[0].data
+
+    workload = module_workload(Calls(packed, r=nn.LSTM(12, 8, batch_first=True)), TOKENS)
+    assert workload.macs == 26 * 4 * 8 * (12 + 8)
 
 
 def test_what_is_wrong_with_a_module_is_raised() -> None:

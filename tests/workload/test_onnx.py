@@ -186,6 +186,26 @@ def test_functions_of_a_file_are_opened(tmp_path: Path) -> None:
     assert len(onnx_workload(path).layers) == 1
 
 
+def test_a_branch_chosen_by_a_shape_is_taken(tmp_path: Path) -> None:
+    """As exporters write `squeeze` of an axis whose size they do not know."""
+    write = Writer()
+    x = write.linear("x", 12, 8)
+    single = write("Equal", write.size(x, 1), write.ints(1))
+    branches = {
+        f"{side}_branch": helper.make_graph(
+            [helper.make_node(operator, [x], [side])],
+            side,
+            [],
+            [helper.make_tensor_value_info(side, TensorProto.FLOAT, None)],
+        )
+        for side, operator in (("then", "Det"), ("else", "Relu"))
+    }
+    output = write.linear(write("If", single, **branches), 8, 4)
+    path = write.save(tmp_path / "net.onnx", [2, 16, 12], output)
+    assert [layer.K for layer in onnx_workload(path).layers] == [8, 4]
+    assert onnx_workload(path).layers[1].inputs == (onnx_workload(path).layers[0].name,)
+
+
 def test_operators_of_other_domains_are_refused_by_name(tmp_path: Path) -> None:
     write = Writer()
     fused = write("Relu", write.linear("x", 12, 8), domain="com.microsoft")

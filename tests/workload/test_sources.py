@@ -116,7 +116,15 @@ def nests(workload: Workload) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(
     ("name", "channels", "size"),
-    [("digits", 1, 8), ("mobile-32", 3, 32), ("plain-32", 1, 28), ("ofa-resnet50", 3, 128)],
+    [
+        ("digits", 1, 8),
+        ("mobile-32", 3, 32),
+        ("plain-32", 1, 28),
+        ("wide-32", 3, 32),
+        ("nas-bench-201", 3, 32),
+        ("ofa-mobilenetv3", 3, 128),
+        ("ofa-resnet50", 3, 128),
+    ],
 )
 def test_space_file_and_module_describe_one_network(
     name: str, channels: int, size: int, tmp_path: Path
@@ -126,11 +134,11 @@ def test_space_file_and_module_describe_one_network(
     network = Network(describe(blocks)).eval()
     state = {key: value.numpy() for key, value in network.state_dict().items()}
     onnx.save(network_model(blocks, state, batch=1), str(tmp_path / "net.onnx"))
-    file, module = (
-        onnx_workload(tmp_path / "net.onnx"),
-        module_workload(network, torch.zeros(1, channels, size, size)),
-    )
-    assert nests(file) == nests(module)
+    file = onnx_workload(tmp_path / "net.onnx")
+    image = torch.zeros(1, channels, size, size)
+    exported, watched = (module_workload(network, image, way=way) for way in ("export", "watch"))
+    assert exported == watched
+    assert nests(file) == nests(exported)
     lowered = space.lower(space.sample(np.random.default_rng(0)))
     assert lowered.macs == file.macs
     # A BatchNorm behind pooling is a layer of its own in the file; the space folds it, and counts

@@ -9,12 +9,14 @@ layers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
+import logging
 import math
 import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import torch
@@ -59,7 +61,7 @@ _NAMES: Final[dict[Operator, str]] = {
         slice select narrow diagonal clone detach alias contiguous copy lift_fresh native_dropout
         dropout constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
         replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle roll
-        flip unfold as_strided tril triu fill zero""",
+        flip unfold as_strided _pack_padded_sequence _pad_packed_sequence tril triu fill zero""",
     "constant": """empty_like zeros_like ones_like full_like rand_like randn_like new_empty
         new_zeros new_ones new_full""",
 }
@@ -88,12 +90,16 @@ def module_workload(
         ours.
     """
     with _evaluation_mode(module):
-        program = None if way == "watch" else _exported(module, example, required=way == "export")
-        recorder = _watch(module, example) if program is None else _play(program, example)
+        if way == "watch":
+            recorder = _watch(module, example)
+        elif way == "export":
+            recorder = _export(module, example)
+        else:
+            recorder = _export_or_watch(module, example)
     return build_workload(recorder.operations, recorder.inputs, skip=skip)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, and attention as the products that it is: fused kernels would hide them."""
     modes = {part: part.training for part in module.modules()}
@@ -109,24 +115,31 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _exported(
-    module: nn.Module, example: Sequence[torch.Tensor], *, required: bool
-) -> fx.GraphModule | None:
-    """The module as a graph; None where it cannot be exported and need not be."""
+def _export_or_watch(module: nn.Module, example: Sequence[torch.Tensor]) -> _Recorder:
+    # Export raises errors of a dozen types, and those of the module itself. What is wrong with the
+    # module is raised again when it runs.
+    with contextlib.suppress(Exception), _silence():
+        return _export(module, example)
+    return _watch(module, example)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing of the pages that a failed export writes."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _export(module: nn.Module, example: Sequence[torch.Tensor]) -> _Recorder:
+    """Exports the module and runs its graph on tensors without data."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            return torch.export.export(module, tuple(example)).module(check_guards=False)
-        except Exception:
-            # Export raises errors of a dozen types, and the module's own. What is wrong with the
-            # module itself is raised again when it runs.
-            if required:
-                raise
-            return None
-
-
-def _play(graph: fx.GraphModule, example: Sequence[torch.Tensor]) -> _Recorder:
-    """Runs an exported graph on tensors without data."""
+        graph = torch.export.export(module, tuple(example)).module(check_guards=False)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     tensors = [fake.from_tensor(tensor) for tensor in example]
     recorder = _Recorder(tensors)

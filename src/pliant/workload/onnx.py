@@ -127,8 +127,12 @@ class _Reader:
     def read(self) -> Workload:
         """Every node on the way from the input to the output."""
         operations = []
-        for node in self.graph.node:
-            if not any(name in self.moving for name in node.input):
+        waiting = list(reversed(self.graph.node))
+        while waiting:
+            node = waiting.pop()
+            if node.op_type == "If" and node.input[0] in self.values:
+                waiting += reversed(self._taken_branch(node))
+            elif not any(name in self.moving for name in node.input):
                 self._infer(node)
                 self._compute(node)
             elif node.op_type == "Shape" and self._shape_is_known(node.input[0]):
@@ -141,6 +145,16 @@ class _Reader:
         inputs = [self._tensor(value.name) for value in self.inputs]
         hint = "skip={{{0!r}}} (on the command line: --skip {0})"
         return build_workload(operations, inputs, skip=self.skip, hint=hint)
+
+    def _taken_branch(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """The nodes of one branch of an If, whose condition follows from shapes."""
+        side = "then_branch" if self.values[node.input[0]].item() else "else_branch"
+        branch = _attributes(node)[side]
+        for tensor in branch.initializer:
+            self._add_constant(tensor.name, tensor)
+        results = zip(branch.output, node.output, strict=True)
+        ends = [helper.make_node("Identity", [inner.name], [name]) for inner, name in results]
+        return [*branch.node, *ends]
 
     # What is known of tensors.
 
@@ -208,7 +222,10 @@ class _Reader:
         if all(name in self.values for name in named) and small and node.op_type not in _RANDOM:
             model = self._model_of(node)
             del model.graph.input[:]
-            results = ReferenceEvaluator(model).run(None, {})
+            try:
+                results = ReferenceEvaluator(model).run(None, {})
+            except NotImplementedError:
+                return
             for name, value in zip(filter(None, node.output), results, strict=True):
                 array = np.asarray(value)
                 self._add_constant(name, numpy_helper.from_array(array, name))
