@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pliant.accuracy.zero_shot import size
 from pliant.accuracy.zero_shot.subject import Subject
@@ -233,6 +234,15 @@ def test_a_module_that_cannot_be_exported_is_watched(capfd: pytest.CaptureFixtur
     capfd.readouterr()
     assert [layer.name for layer in module_workload(module, IMAGES).layers] == ["sum", "conv"]
     assert capfd.readouterr().err == ""
+
+
+def test_a_fused_kernel_that_a_module_insists_on_is_counted() -> None:
+    def flash(self: Calls, x: Tensor) -> Tensor:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return functional.scaled_dot_product_attention(x, x, x)
+
+    workload = module_workload(Calls(flash), TOKENS[None], way="watch")
+    assert workload.macs == 2 * 2 * 16 * 16 * 12
 
 
 def test_packed_sequences_count_the_steps_that_they_have() -> None:

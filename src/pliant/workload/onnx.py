@@ -42,10 +42,10 @@ _NAMES: Final[dict[Operator, str]] = {
         Less LessOrEqual""",
     "activation": """Relu LeakyRelu PRelu ThresholdedRelu Clip Sigmoid HardSigmoid HardSwish Swish
         Mish Tanh Elu Selu Celu Gelu Erf Softplus Softsign Shrink Sqrt Exp Log Sin Cos Neg Abs Sign
-        Reciprocal Pow Floor Ceil Round Not IsNaN IsInf Cast CastLike QuantizeLinear
+        Reciprocal Pow Floor Ceil Round Not IsNaN IsInf Cast QuantizeLinear
         DequantizeLinear""",
-    "address": """Flatten Reshape Transpose Squeeze Unsqueeze Identity Dropout Pad Concat Split
-        Slice Expand Tile Trilu DepthToSpace SpaceToDepth""",
+    "address": """CastLike Flatten Reshape Transpose Squeeze Unsqueeze Identity Dropout Pad Concat
+        Split Slice Expand Tile Trilu DepthToSpace SpaceToDepth""",
     "constant": "Shape Size EyeLike",
 }
 _OPERATORS: Final = {name: operator for operator, names in _NAMES.items() for name in names.split()}

@@ -19,7 +19,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pliant.errors import EncodingError
 from pliant.workload.layer import NETWORK_INPUT, Kind, Layer, Workload
@@ -44,8 +44,6 @@ Operator = Literal[
     "constant",
 ]
 """The vocabulary; `_Builder` has the rule of each."""
-
-_FREE: Final = frozenset(["activation", "address"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +89,8 @@ class Operation:
     Args:
         operator: the word of the vocabulary; None where the front end knows none.
         native: what the front end calls the operator.
-        name: what to call its layer; where that is taken, `other_name`, with a number from the
-        second on.
-        other_name: see `name`.
+        name: what to call its layer.
+        other_name: what to call it where the name is taken, with a number from the second on.
         place: where it stands, for messages.
         inputs: tensors read, in order, weights included.
         outputs: tensors written.
@@ -127,8 +124,7 @@ def build_workload(
 
     Raises:
         EncodingError: an operator without a rule (by name), an unknown size, a window of more than
-        two
-            dimensions, a transposed convolution, or no layer at all.
+            two dimensions, a transposed convolution, or no layer at all.
     """
     builder = _Builder(operations, inputs, skip, hint)
     for operation in operations:
@@ -159,6 +155,8 @@ class _Builder:
         """The layer whose very result a value is, nothing done to it since."""
         self.reshaped: dict[Hashable, str] = {}
         """The same, also through changes of shape."""
+        self.products_of_data: set[str] = set()
+        """Layers that multiply two computed tensors, as attention does: no weights to fold into."""
         self.roots: dict[Hashable, dict[Hashable, Hashable]] = {}
         """The value that a view is a function of, element by element."""
         self.readers = Counter(
@@ -171,14 +169,14 @@ class _Builder:
         operator = operation.operator
         if not moving or operator == "constant":
             self._forget(operation)
-        elif operation.native in self.skip or operator in _FREE:
+        elif operation.native in self.skip or operator == "address":
             self._pass(operation, moving)
         elif operator is None:
             raise EncodingError(
                 f"operator {operation.native!r} ({operation.place}) has no cost in this model."
                 f" To pass it through as free: {self.hint.format(operation.native)}."
             )
-        else:
+        elif operation.outputs:
             rule = getattr(self, f"_{operator}")
             rule(operation, moving)
 
@@ -189,8 +187,10 @@ class _Builder:
             for known in (self.sources, self.results, self.reshaped, self.roots):
                 known.pop(tensor.key, None)
 
-    def _pass(self, operation: Operation, moving: Sequence[Tensor]) -> None:
-        """Outputs come from where the moving inputs come from."""
+    def _pass(
+        self, operation: Operation, moving: Sequence[Tensor], *, pointwise: bool = False
+    ) -> None:
+        """Outputs come from where the moving inputs come from; `pointwise`, element by element."""
         keys = {tensor.key for tensor in (*operation.inputs, *operation.outputs)}
         if operation.operator == "address" and len(operation.inputs) == len(keys) == 1:
             # Another view of the same memory: nothing is written.
@@ -210,7 +210,7 @@ class _Builder:
             self.sources[tensor.key] = sources
             if same_elements and reshaped is not None:
                 self.reshaped[tensor.key] = reshaped
-            if operation.operator != "address" and tensor.shape == moving[0].shape:
+            if pointwise and tensor.shape == moving[0].shape:
                 self.roots[tensor.key] = {tensor.view: root}
 
     def _written(self, operation: Operation, name: str) -> None:
@@ -306,16 +306,19 @@ class _Builder:
         batches = math.prod(
             max(sizes) for sizes in itertools.zip_longest(left[-3::-1], right[-3::-1], fillvalue=1)
         )
+        operands = [tensor for tensor in moving if tensor in operation.inputs[:2]]
         self._add_layer(
             operation,
             "matmul",
-            [tensor for tensor in moving if tensor in operation.inputs[:2]],
+            operands,
             N=batches * left[-2] // groups,
             G=groups,
             K=right[-1],
             C=left[-1],
             bias=operation.attributes.get("bias", False),
         )
+        if len(operands) == 2:
+            self.products_of_data.add(self.results[operation.outputs[0].key])
 
     def _einsum(self, operation: Operation, moving: Sequence[Tensor]) -> None:
         """Inputs: two tensors. Attributes: `equation`, every letter once in each term."""
@@ -464,10 +467,13 @@ class _Builder:
         """Folds into the weighted layer before it, where nothing else reads that layer's result."""
         name = self.results.get(moving[0].key)
         alone = self.readers[moving[0].key] == 1
-        if name is not None and self.layers[name].weighted and alone:
+        if name is not None and self._has_weights(name) and alone:
             self._fold(operation, name)
         else:
             self._whole_tensor(operation, moving)
+
+    def _has_weights(self, name: str) -> bool:
+        return self.layers[name].weighted and name not in self.products_of_data
 
     def _fold(self, operation: Operation, name: str) -> None:
         # A folded BatchNorm or constant leaves one addend per output channel.
@@ -490,7 +496,7 @@ class _Builder:
         """As `_elementwise`; one constant per output channel, added to a product, is its bias."""
         name = self.reshaped.get(moving[0].key)
         constants = [tensor for tensor in operation.inputs if tensor.key not in self.sources]
-        if len(moving) == 1 and name is not None and self.layers[name].weighted:
+        if len(moving) == 1 and name is not None and self._has_weights(name):
             channels = self.layers[name].G * self.layers[name].K
             if any(math.prod(tensor.shape) == channels > 1 for tensor in constants):
                 self._fold(operation, name)
@@ -501,11 +507,14 @@ class _Builder:
         else:
             self._elementwise(operation, moving)
 
+    def _activation(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """As `_elementwise`: free, but where a second tensor is computed too, as an exponent."""
+        self._elementwise(operation, moving)
+
     def _elementwise(self, operation: Operation, moving: Sequence[Tensor]) -> None:
-        """Inputs: tensors that broadcast. Functions of one value, x sigmoid(x), are an
-        activation."""
+        """Inputs: tensors that broadcast. Functions of one value, as x sigmoid(x), are free."""
         if len({self._root(tensor) for tensor in moving}) == 1:
-            self._pass(operation, moving)
+            self._pass(operation, moving, pointwise=True)
         else:
             self._whole_tensor(operation, moving)
 
