@@ -61,7 +61,8 @@ def bars(reference: dict[str, Any]) -> list[dict[str, Any]]:
                 "optimal": parts[key] / 1e9,
                 "row": fixed[key] / 1e9,
             }
-            # The published bars count the four accesses of a multiply-accumulate; ours add what fills the registers.
+            # The published bars count the four accesses of a multiply-accumulate; ours add what
+            # fills the registers.
             counts = row_stationary.cost.counts
             row["macs_only"] = (
                 (4 * counts["operations"] - counts["started_sums"]) / 1e9

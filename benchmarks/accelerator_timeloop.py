@@ -2,8 +2,9 @@
 
     python benchmarks/accelerator_timeloop.py ../shared/data/accelerator_reference.json
 
-Timeloop's hierarchies are deeper than three levels, so each pair of neighbouring levels of a tensor is costed alone: the
-loops above the inner one are its DRAM loops, the spatial loops between the two its array.
+Timeloop's hierarchies are deeper than three levels, so each pair of neighbouring levels of a tensor
+is costed alone: the loops above the inner one are its DRAM loops, the spatial loops between the two
+its array.
 """
 
 from __future__ import annotations
@@ -101,11 +102,13 @@ def pair_counts(
         tensor: whose counts will be read.
         outer: loops above the inner level, outermost first.
         below: loops below it.
-        parent_loops: how many of `outer` stand above the outer level; spatial ones there belong to other instances.
+        parent_loops: how many of `outer` stand above the outer level; spatial ones there belong to
+            other instances.
         stride: of the layer.
     """
-    # Innermost loops that do not move over the tensor change none of its traffic: where there are too many loops for two
-    # levels, they go into the inner tile. (Not otherwise: the halo option looks at the innermost loop.)
+    # Innermost loops that do not move over the tensor change none of its traffic: where there are
+    # too many loops for two levels, they go into the inner tile. (Not otherwise: the halo option
+    # looks at the innermost loop.)
     crowded = cut_of(merge([(dim, bound) for dim, bound, spatial in outer if not spatial])) is None
     while crowded and outer and not outer[-1][2] and outer[-1][0] not in RELEVANT[tensor]:
         outer, below = outer[:-1], [outer[-1], *below]

@@ -2,11 +2,13 @@
 
 ZigZag stands in a virtual environment of its own (`pip install zigzag-dse six`):
 
-    python benchmarks/accelerator_zigzag.py prepare zz          # ours: certified optima and ZigZag's input files
-    zz-venv/bin/python benchmarks/accelerator_zigzag.py run zz  # ZigZag's: LOMA, and our loop orders in its cost model
+    python benchmarks/accelerator_zigzag.py prepare zz          # ours: certified optima and
+    ZigZag's input files zz-venv/bin/python benchmarks/accelerator_zigzag.py run zz  # ZigZag's:
+    LOMA, and our loop orders in its cost model
 
-The chip is ZigZag's `tpu_like`: 32 x 32, weights in registers filled from DRAM, inputs and outputs in 2 MiB. ZigZag is given
-our spatial split and our loops, innermost first, and allots them to its memories itself.
+The chip is ZigZag's `tpu_like`: 32 x 32, weights in registers filled from DRAM, inputs and outputs
+in 2 MiB. ZigZag is given our spatial split and our loops, innermost first, and allots them to its
+memories itself.
 """
 
 from __future__ import annotations
@@ -48,10 +50,12 @@ def prepare(folder: Path) -> None:
         dram=90.6,
     )
     axes = (Axis("D1", 32, "K", 1), Axis("D2", 32, "C", 1))
-    # Transfers overlap with work in ZigZag only where a memory is at most half full, so ours is double-buffered: 128 B hold two
-    # tiles of 64 weights. ZigZag's single partial sum has ports enough to be exchanged; two here stand for that.
+    # Transfers overlap with work in ZigZag only where a memory is at most half full, so ours is
+    # double-buffered: 128 B hold two tiles of 64 weights. ZigZag's single partial sum has ports
+    # enough to be exchanged; two here stand for that.
     registers = Memory(weight_bytes=128, input_bytes=256, output_bytes=4, double_buffered=True)
-    # Weights never stand in the 2 MiB; the model has one size for all or one each, so inputs and outputs get half of it.
+    # Weights never stand in the 2 MiB; the model has one size for all or one each, so inputs and
+    # outputs get half of it.
     buffer = Memory(
         weight_bytes=2,
         input_bytes=2.0**20,
@@ -142,7 +146,8 @@ def run(folder: Path) -> None:
         )
         results.append(row)
         print(json.dumps(row), flush=True)
-    # Pliant is not installed beside ZigZag, so the result is written here as `result.publish` would.
+    # Pliant is not installed beside ZigZag, so the result is written here as `result.publish`
+    # would.
     result = {
         "benchmark": "accelerator_zigzag",
         "date": date.today().isoformat(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,9 @@ LAYER = Layer("conv", "conv", ("image",), K=32, C=16, P=14, Q=14, R=3, S=3)
 
 
 @pytest.mark.parametrize("search", [random_search, naas_evolution])
-def test_searches_count_what_fits_repeat_themselves_and_never_beat_the_optimum(search) -> None:  # type: ignore[no-untyped-def]
+def test_searches_count_what_fits_repeat_themselves_and_never_beat_the_optimum(
+    search: Any,
+) -> None:
     chip = load_chip("eyeriss")
     found = search(LAYER, chip, "edp", 300, np.random.default_rng(0))
     assert found.evaluations == 300

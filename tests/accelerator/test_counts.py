@@ -128,7 +128,8 @@ def test_arrays_of_mappings_fit_where_each_fits_alone(level: str, shared: bool) 
 
 
 def test_a_matrix_product_by_hand() -> None:
-    # Four outputs, three inputs. Outputs outside, inputs inside: inputs are read four times, sums stay in the register.
+    # Four outputs, three inputs. Outputs outside, inputs inside: inputs are read four times, sums
+    # stay in the register.
     layer, chip = Layer("dense", "matmul", ("image",), K=4, C=3), wide_chip()
     ones = (1,) * 8
     mapping = Mapping(ones, (ones,), ones, (1, 1, 4, 3, 1, 1, 1, 1), dram_order="NGPQRSKC")
@@ -160,7 +161,8 @@ def test_energy_adds_up_and_follows_the_table() -> None:
     cost = evaluate(
         layer, chip, Mapping(ones, (ones,), ones, (1, 1, 4, 3, 1, 1, 1, 1), dram_order="NGPQRSKC")
     )
-    # 8-bit words at the price of half a 16-bit word: (12 weights + 12 inputs + 4 outputs) / 2 * 200.
+    # 8-bit words at the price of half a 16-bit word: (12 weights + 12 inputs + 4 outputs) / 2 *
+    # 200.
     assert cost.energy_parts["dram"] == pytest.approx(28 / 2 * 200)
     assert cost.energy_parts["mac"] == 12
     assert cost.energy == pytest.approx(sum(cost.energy_parts.values()))
@@ -195,7 +197,8 @@ def test_over_capacity_names_level_and_excess() -> None:
         InfeasibleError,
         match=r"buffer of 'small' hold 1000 bytes, and the tiles exceed that by 3286 bytes",
     ):
-        # 3968 weights, 62 inputs of a byte; the sum is spread over array tiles, so the 64 outputs take 4 bytes each.
+        # 3968 weights, 62 inputs of a byte; the sum is spread over array tiles, so the 64 outputs
+        # take 4 bytes each.
         evaluate(
             layer,
             chip,

@@ -64,7 +64,7 @@ def whole_space(layer: Layer, chip: Chip) -> Iterator[np.ndarray]:
         [[*inner, *outer, bypass] for inner in orders for outer in orders for bypass in range(8)]
     )
     splits = spatial_splits(layer, chip)
-    for elements, rounds in zip(splits.pes, splits.rounds, strict=True):
+    for pes, rounds in zip(splits.pes, splits.rounds, strict=True):
         ways = [
             [(f, t, m // f // t) for f in divisors(m) for t in divisors(m // f)]
             for m in map(int, rounds)
@@ -74,7 +74,7 @@ def whole_space(layer: Layer, chip: Chip) -> Iterator[np.ndarray]:
         heads = np.concatenate(
             [
                 tiles[:, 0],
-                np.broadcast_to(elements, ones.shape),
+                np.broadcast_to(pes, ones.shape),
                 ones,
                 ones,
                 tiles[:, 1],
@@ -140,7 +140,8 @@ def test_nine_orders_dominate_all_pairs_of_orders() -> None:
             [dim for dim in DIMS if factors[DIMS.index(dim)] > 1]
             for factors in (mapping.buffer, mapping.dram)
         ]
-        # Ragged inner loops are outside the mapper's space: there the bound of a loop differs from tile to tile.
+        # Ragged inner loops are outside the mapper's space: there the bound of a loop differs from
+        # tile to tile.
         tile = np.array(mapping.register) * mapping.pes * mapping.buffer
         if (
             not 24 <= math.factorial(len(loops[0])) * math.factorial(len(loops[1])) <= 600

@@ -1,4 +1,4 @@
-"""ONNX files become layers; networks are mapped layer by layer, equal layers once, results kept on disk."""
+"""Networks are mapped layer by layer, equal layers once, results kept on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of every layer and chip: more never hurts, nothing moves less than once, numbers are refused before they lie."""
+"""What must hold of every layer and chip: more never hurts, nothing moves less than once."""
 
 from __future__ import annotations
 
@@ -110,13 +110,14 @@ def test_more_bandwidth_never_makes_a_mapping_slower(
 def test_larger_memories_and_wider_links_never_make_the_optimum_worse(
     layer: Layer, chip: Chip, goal: str, level: str
 ) -> None:
-    # Where a table's price of an access grows with the buffer, a larger buffer may cost more: that is the point of the table.
+    # Where a table's price of an access grows with the buffer, a larger buffer may cost more: that
+    # is the point of the table.
     chip = replace(chip, energy=replace(chip.energy, buffer_per_kib=0.0))
     memory = getattr(chip, level)
     larger = replace(chip, **{level: replace(memory, shared_bytes=2 * memory.shared_bytes)})
     value = optimal_mapping(layer, chip, goal).value  # type: ignore[arg-type]
     for better in (larger, faster(chip, "dram", 2.0)):
-        assert optimal_mapping(layer, better, goal).value <= value * (1 + 1e-9)  # type: ignore[arg-type]
+        assert optimal_mapping(layer, better, goal).value <= value * (1 + 1e-9)
 
 
 @FEW
@@ -207,7 +208,8 @@ def test_an_energy_table_with_a_hole_names_the_entry(missing: str) -> None:
 
 def test_counts_are_exact_to_the_last_number_before_2_to_the_53() -> None:
     chip = load_chip("nvdla-256")
-    # 9,007,199,254,740,991 = 6361 * 69431 * 20394401, the largest exact number; one more column is refused everywhere.
+    # 9,007,199,254,740,991 = 6361 * 69431 * 20394401, the largest exact number; one more column is
+    # refused everywhere.
     largest = Layer("largest", "matmul", ("image",), N=6361, K=69431, C=20394401)
     counts = evaluate(
         largest, chip, replace(trivial_mapping(largest, chip), dram_order="GPQRSNKC")
@@ -233,17 +235,19 @@ def test_the_ten_lines_of_the_guide_describe_a_chip_and_say_why_a_layer_is_slow(
         Layer("dw", "conv", ("image",), G=96, P=56, Q=56, R=3, S=3),
     )
     said = " ".join(reasons(optimal_mapping(dense, chip), chip))
-    # Each weight is used once, so DRAM is the limit: 1,280,000 weights of a byte at 8 bytes a cycle.
-    assert re.search(r"DRAM sets the pace \(160,\d{3} cycles\)", said)
-    assert "the bandwidth (8 B a cycle) would move the bound" in said
+    # Each weight is used once, so DRAM is the limit: 1,280,000 weights of a byte at 8 bytes a
+    # cycle.
+    assert re.search(r"DRAM is the bottleneck \(160,\d{3} cycles\)", said)
+    assert "the bandwidth (8 B per cycle) would move the bound" in said
     said = " ".join(reasons(optimal_mapping(depthwise, chip, "latency"), chip))
-    assert re.search(r"of 256 elements have work \(rows unused", said)
+    assert re.search(r"of 256 PEs have work \(rows unused", said)
 
 
 def test_the_maestro_table_is_that_of_its_constants_and_leaves_dram_free() -> None:
     chip = replace(load_chip("nvdla-256"), energy=TABLES["maestro"])
     layer = Layer("c", "conv", ("image",), K=16, C=16, P=8, Q=8, R=3, S=3)
-    # Where DRAM is free, bypassing the buffer is too: a comparison with MAESTRO holds everything in the buffer.
+    # Where DRAM is free, bypassing the buffer is too: a comparison with MAESTRO holds everything in
+    # the buffer.
     assert optimal_mapping(layer, chip, "energy").cost.energy_parts["buffer"] == 0.0
     cost = optimal_mapping(layer, chip, "energy", constraint=DataflowConstraint(bypass=False)).cost
     counts, parts = cost.counts, cost.energy_parts
@@ -256,7 +260,8 @@ def test_the_maestro_table_is_that_of_its_constants_and_leaves_dram_free() -> No
         for tensor in ("weight", "input")
     )
     sums = [counts[f"{level}_sum_reads"] for level in ("array", "dram")]
-    # Finished outputs are a word of 8 bits on both sides of the buffer, partial sums four, written and read.
+    # Finished outputs are a word of 8 bits on both sides of the buffer, partial sums four, written
+    # and read.
     assert parts["buffer"] == pytest.approx(
         18.61 * (words + 2 * layer.output_elements + 2 * 4 * sum(sums))
     )

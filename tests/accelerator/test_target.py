@@ -1,4 +1,4 @@
-"""A chip as a target: sums of certified mappings, each layer shape mapped once, failures by name."""
+"""A chip as a target: sums of certified mappings, each shape mapped once, failures by name."""
 
 from __future__ import annotations
 

@@ -34,5 +34,6 @@ def test_fills_reads_and_updates_equal_timeloop() -> None:
         for entry in entries
         if entry.published != entry.ours
     ]
-    # Timeloop shares a word along one axis only, so the diagonal of Eyeriss counts thrice: 42 reads a step for 16 words.
+    # Timeloop shares a word along one axis only, so the diagonal of Eyeriss counts thrice: 42 reads
+    # a step for 16 words.
     assert unequal == [("06-mapper-convlayer-eyeriss", "shared_glb", "Inputs", "reads")]

@@ -1,8 +1,8 @@
-"""Accelerators on paper: what a network costs on a chip that does not exist yet, and the best way to run it there.
+"""Accelerators on paper: what a network costs on a chip that does not exist yet, best mapped.
 
-`evaluate` counts exactly what one mapping of a layer moves and how long it takes; `optimal_mapping` finds the best
-mapping of a stated space and proves it; `ChipTarget` costs the networks of a search space. Names are loaded on first
-use, so importing the package compiles nothing.
+`evaluate` counts exactly what one mapping of a layer moves and how long it takes; `optimal_mapping`
+finds the best mapping of a stated space and proves it; `ChipTarget` costs the networks of a search
+space. Names are loaded on first use, so importing the package compiles nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Why is a layer slow, and where does its energy go? In words, and as bars of text.
 
-`reasons` says what bounds the latency and what it would take to move the bound; the report shows the same sentences.
+`reasons` says what bounds the latency and what it would take to move the bound; the report shows
+the same sentences.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 
 from pliant.accelerator.chip import DIMS, Chip
 from pliant.accelerator.mapper.search import BestMapping
-from pliant.accelerator.mapping import RELEVANT, format_mapping, layer_sizes
-from pliant.workload import Layer
+from pliant.accelerator.mapping import format_mapping, layer_sizes
+from pliant.accelerator.model.tiles import tile_words
 
 TENSOR_NAMES = {"W": "weights", "I": "inputs", "O": "outputs"}
 PART_NAMES = {
@@ -36,7 +37,7 @@ class Tile:
 
 
 def tiles(best: BestMapping) -> tuple[Tile, ...]:
-    """The tile of each tensor in one element's registers, in the whole array, in the buffer, and all of it."""
+    """The tile of each tensor in the registers of a PE, in the array, in the buffer, in DRAM."""
     layer, mapping = best.layer, best.mapping
     sizes = layer_sizes(layer)
     register = list(mapping.register)
@@ -55,33 +56,11 @@ def tiles(best: BestMapping) -> tuple[Tile, ...]:
             level,
             None
             if level == "buffer" and tensor in mapping.bypass
-            else tile_words(layer, tensor, extents),
+            else tile_words(layer, tensor, [[extent] for extent in extents]),
         )
         for level, extents in levels.items()
         for tensor in "WIO"
         if tensor != "W" or layer.weighted
-    )
-
-
-def tile_words(layer: Layer, tensor: str, extents: list[int]) -> int:
-    """Distinct words of a tile."""
-    size = dict(zip(DIMS, extents, strict=True))
-    if tensor != "I":
-        return math.prod(size[dim] for dim in RELEVANT[tensor])
-    common = math.gcd(layer.stride, layer.dilation)
-    stride, dilation = layer.stride // common, layer.dilation // common
-
-    def rows(outputs: int, kernel: int) -> int:
-        return outputs * kernel - max(outputs - dilation, 0) * max(kernel - stride, 0)
-
-    copies = max(len(layer.inputs), 1) if layer.kind == "elementwise" else 1
-    return (
-        copies
-        * size["G"]
-        * size["N"]
-        * size["C"]
-        * rows(size["P"], size["R"])
-        * rows(size["Q"], size["S"])
     )
 
 
@@ -96,7 +75,8 @@ def reasons(best: BestMapping, chip: Chip) -> tuple[str, ...]:
             for axis, factors in zip(chip.axes, mapping.spatial, strict=True)
         )
         said.append(
-            f"{used} of {chip.pes} elements have work ({spread}): the loops that this wiring can spread do not fill it."
+            f"{used} of {chip.pes} PEs have work ({spread}): the loops that can be unrolled over "
+            "the axes do not fill them."
         )
     steps = math.prod(
         -(-size // wide) for size, wide in zip(layer_sizes(best.layer), mapping.pes, strict=True)
@@ -104,7 +84,8 @@ def reasons(best: BestMapping, chip: Chip) -> tuple[str, ...]:
     full = cost.counts["operations"] / (steps * used)
     if full < 0.98:
         said.append(
-            f"Of the elements in use, {1 - full:.0%} idle at the edges, where sizes do not divide by the spread."
+            f"Of the PEs in use, {1 - full:.0%} idle at the edges, where sizes do not divide by "
+            "the unrolling."
         )
     name, energy = max(cost.energy_parts.items(), key=lambda item: item[1])
     said.append(f"{energy / cost.energy:.0%} of the energy goes to {PART_NAMES[name]}.")
@@ -115,12 +96,12 @@ def reasons(best: BestMapping, chip: Chip) -> tuple[str, ...]:
         least = whole.get(tensor) or 0
         if least and words > 1.05 * least:
             said.append(
-                f"{TENSOR_NAMES[tensor].capitalize()} cross the DRAM interface {words / least:.1f} times over."
+                f"{TENSOR_NAMES[tensor].capitalize()} cross the DRAM interface "
+                f"{words / least:.1f} times over."
             )
     if mapping.bypass:
-        said.append(
-            f"{' and '.join(TENSOR_NAMES[t] for t in mapping.bypass).capitalize()} bypass the global buffer."
-        )
+        names = " and ".join(TENSOR_NAMES[tensor] for tensor in mapping.bypass)
+        said.append(f"{names.capitalize()} bypass the global buffer.")
     return tuple(said)
 
 
@@ -134,14 +115,17 @@ def _latency_reason(best: BestMapping, chip: Chip) -> str:
         else "nothing else takes time"
     )
     name = PART_NAMES[slowest]
-    start = f"{name[0].upper()}{name[1:]} sets the pace ({cycles:,.0f} cycles); {room}."
+    start = f"{name[0].upper()}{name[1:]} is the bottleneck ({cycles:,.0f} cycles); {room}."
     if slowest == "dram":
         more = f"{cycles / next_cycles:.1f} times" if next_cycles else "More of"
-        return f"{start} {more} the bandwidth ({chip.dram_bandwidth_bytes_per_cycle:g} B a cycle) would move the bound."
+        rate = chip.dram_bandwidth_bytes_per_cycle
+        return f"{start} {more} the bandwidth ({rate:g} B per cycle) would move the bound."
     if slowest == "buffer":
-        return f"{start} The port between buffer and array carries {chip.buffer.bandwidth_bytes_per_cycle:g} B a cycle."
+        rate = chip.buffer.bandwidth_bytes_per_cycle
+        return f"{start} The port between buffer and array carries {rate:g} B per cycle."
     if slowest == "noc":
-        return f"{start} The network delivers {chip.registers.bandwidth_bytes_per_cycle:g} B a cycle to all elements together."
+        rate = chip.registers.bandwidth_bytes_per_cycle
+        return f"{start} The network delivers {rate:g} B per cycle to all PEs together."
     return f"{start} The array does {cost.utilisation:.0%} of what it could."
 
 
@@ -176,7 +160,8 @@ def explanation(best: BestMapping, chip: Chip) -> str:
         )
     lines += [
         "",
-        f"time: {cost.cycles:,.0f} cycles, {cost.latency_ms:.4g} ms, utilisation {cost.utilisation:.1%}",
+        f"time: {cost.cycles:,.0f} cycles, {cost.latency_ms:.4g} ms, "
+        f"utilisation {cost.utilisation:.1%}",
     ]
     lines += _bars(cost.time_cycles, cost.cycles)
     unit = "uJ" if cost.energy_unit == "picojoule" else "million MAC energies"
@@ -191,7 +176,8 @@ def _bars(parts: dict[str, float], whole: float) -> list[str]:
     for name, value in parts.items():
         if value > 0:
             share = value / whole
-            rows.append(f"  {PART_NAMES[name]:16} {'█' * round(_BAR * share):{_BAR}} {share:6.1%}")
+            bar = "█" * round(_BAR * share)
+            rows.append(f"  {PART_NAMES[name]:16} {bar:{_BAR}} {share:6.1%}")
     return rows
 
 
@@ -199,9 +185,13 @@ def proof(best: BestMapping) -> str:
     """The certificate as a sentence."""
     c = best.certificate
     if not c.proven:
-        return f"Not proven: the time was up. No mapping of the {c.mappings:,} in the space is more than {c.gap:.1%} better."
+        return (
+            f"Not proven: the time was up. No mapping of the {c.mappings:,} in the space is more "
+            f"than {c.gap:.1%} better."
+        )
     return (
-        f"Proven best of {c.mappings:,} mappings: {c.evaluated:,} costed exactly, {c.pruned_by_spatial_bound:,} left out by the spatial"
-        f" bound, {c.pruned_by_registers:,} too large for the registers, {c.pruned_by_traffic_bound_or_buffer:,} by the traffic bound or"
-        f" too large for the buffer; gap 0, {c.seconds:.2f} s."
+        f"Proven best of {c.mappings:,} mappings: {c.evaluated:,} costed exactly, "
+        f"{c.pruned_by_spatial_bound:,} pruned by the spatial bound, {c.pruned_by_registers:,} too "
+        f"large for the registers, {c.pruned_by_traffic_bound_or_buffer:,} pruned by the traffic "
+        f"bound or too large for the buffer; gap 0, {c.seconds:.2f} s."
     )

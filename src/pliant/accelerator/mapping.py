@@ -1,4 +1,4 @@
-"""How a layer runs on a chip: tile sizes, what is spread over the array, loop orders, and what bypasses the buffer.
+"""How a layer runs on a chip: tile sizes, spatial unrolling, loop orders, and buffer bypass.
 
 A mapping prints as a loop nest, outermost loop first, and the same text parses back:
 
@@ -38,8 +38,8 @@ class Mapping:
     """Four factors a loop, two loop orders, and the tensors that skip the global buffer.
 
     Args:
-        register: extent of the tile that one element keeps, by loop (in the order NGKCPQRS).
-        spatial: for each axis of the array, how many elements each loop takes.
+        register: extent of the tile that one PE keeps, by loop (in the order NGKCPQRS).
+        spatial: for each axis of the array, how many PEs each loop is unrolled over.
         buffer: how many array tiles a buffer tile has, by loop.
         dram: how many buffer tiles the layer has, by loop.
         buffer_order: the eight letters, outermost first; loops that run once may stand anywhere.
@@ -47,7 +47,8 @@ class Mapping:
         bypass: letters out of WIO: tensors that go from DRAM straight to the array.
 
     Raises:
-        EncodingError: a factor below 1, an order that is no order of the eight loops, an unknown tensor.
+        EncodingError: a factor below 1, an order that is no order of the eight loops, an unknown
+        tensor.
     """
 
     register: Counts8
@@ -79,8 +80,9 @@ class Mapping:
 
     @property
     def pes(self) -> Counts8:
-        """Elements that each loop takes, over all axes."""
-        return tuple(math.prod(axis[d] for axis in self.spatial) for d in range(8))  # type: ignore[return-value]
+        """PEs that each loop is unrolled over, on all axes."""
+        found = [math.prod(axis[d] for axis in self.spatial) for d in range(8)]
+        return tuple(found)  # type: ignore[return-value]
 
     def __str__(self) -> str:
         return format_mapping(self)
@@ -91,7 +93,10 @@ class Mapping:
         return parse_mapping(text, chip)
 
     def encode(self) -> NDArray[np.int64]:
-        """The mapping as `ENCODED_LENGTH` integers: register, three axes, buffer, dram, two orders, bypass bits."""
+        """The mapping as `ENCODED_LENGTH` integers.
+
+        Register, three axes, buffer, dram, two orders, eight numbers each; then the bypass bits.
+        """
         axes = list(self.spatial) + [(1,) * 8] * (_AXES - len(self.spatial))
         orders = [
             DIMS.index(letter) for order in (self.buffer_order, self.dram_order) for letter in order
@@ -122,7 +127,8 @@ class Mapping:
             or any(not 0 <= letter < 8 for letter in flat[48:64])
         ):
             raise EncodingError(
-                f"a mapping is {ENCODED_LENGTH} integers with loops 0 to 7 and bypass 0 to 7, received {flat}."
+                f"a mapping is {ENCODED_LENGTH} integers with loops 0 to 7 and bypass 0 to 7, "
+                f"received {flat}."
             )
         part: list[Any] = [tuple(flat[start : start + 8]) for start in range(0, 64, 8)]
         buffer_order, dram_order = ("".join(DIMS[d] for d in order) for order in part[6:8])
@@ -138,35 +144,37 @@ def layer_sizes(layer: Layer) -> Counts8:
 
 
 def trivial_mapping(layer: Layer, chip: Chip) -> Mapping:
-    """One element does everything, one multiply-accumulate at a time: valid wherever a chip is."""
+    """One PE does everything, one multiply-accumulate at a time: valid wherever a chip is."""
     ones = (1,) * 8
     return Mapping(ones, (ones,) * len(chip.axes), ones, layer_sizes(layer))
 
 
 def check_mapping(layer: Layer, chip: Chip, mapping: Mapping) -> None:
-    """Whether the mapping covers the layer, with no iteration that has nothing to do, and the array can spread it so.
+    """Refuse a mapping that does not cover the layer, idles, or needs other wiring.
 
     Raises:
         InfeasibleError: naming the loop or the axis, and by how much it is off.
     """
-    elements = mapping.pes
+    pes = mapping.pes
     for d, size in enumerate(layer_sizes(layer)):
         tile, name = 1, DIMS[d]
         for level, count in (
             ("register", mapping.register[d]),
-            ("array", elements[d]),
+            ("array", pes[d]),
             ("buffer", mapping.buffer[d]),
             ("dram", mapping.dram[d]),
         ):
             if (count - 1) * tile >= size:
                 raise InfeasibleError(
-                    f"layer {layer.name!r}: every iteration has work; loop {name} runs {count} times over tiles of {tile} at level {level},"
-                    f" but {name} is {size}: {-(-size // tile)} are enough."
+                    f"layer {layer.name!r}: every iteration has work; loop {name} runs {count} "
+                    f"times over tiles of {tile} at level {level}, but {name} is {size}: "
+                    f"{-(-size // tile)} are enough."
                 )
             tile *= count
         if tile < size:
             raise InfeasibleError(
-                f"layer {layer.name!r}: a mapping covers the layer; {name} is {size}, its factors make {tile}."
+                f"layer {layer.name!r}: a mapping covers the layer; {name} is {size}, its factors "
+                f"make {tile}."
             )
     if len(mapping.spatial) != len(chip.axes):
         raise InfeasibleError(
@@ -176,18 +184,19 @@ def check_mapping(layer: Layer, chip: Chip, mapping: Mapping) -> None:
         used = [DIMS[d] for d in range(8) if factors[d] > 1]
         if math.prod(factors) > axis.size:
             raise InfeasibleError(
-                f"axis {axis.name!r} has {axis.size} elements, the mapping takes {math.prod(factors)}."
+                f"axis {axis.name!r} has {axis.size} PEs, the mapping takes {math.prod(factors)}."
             )
         if set(used) - set(axis.loops) or len(used) > axis.max_loops:
             raise InfeasibleError(
-                f"axis {axis.name!r} spreads at most {axis.max_loops} of the loops {axis.loops}, received {''.join(used)}."
+                f"axis {axis.name!r} unrolls at most {axis.max_loops} of the loops {axis.loops}, "
+                f"received {''.join(used)}."
             )
 
 
 def order_from_short(short: str) -> str:
-    """The eight-letter order of the field's six-letter form (`CRXKYS`; Y and X are output rows and columns).
+    """The eight-letter order of the field's six-letter form, as `CRXKYS`.
 
-    Images and groups stand outermost.
+    Y and X are output rows and columns. Images and groups become outermost.
     """
     if sorted(short) != sorted(_SHORT):
         raise EncodingError(
@@ -203,7 +212,7 @@ def order_to_short(order: str) -> str:
 
 
 def stationary_order(tensor: str) -> str:
-    """The order that keeps a tensor in place longest: the loops that do not move over it are innermost."""
+    """The order that keeps a tensor in place longest: loops that do not move over it inside."""
     outer = [dim for dim in DIMS if dim in RELEVANT[tensor]]
     return "".join(outer + [dim for dim in DIMS if dim not in RELEVANT[tensor]])
 
@@ -264,15 +273,16 @@ def parse_mapping(text: str, chip: Chip) -> Mapping:
         name, *factors = part.split()
         if name not in names:
             raise EncodingError(
-                f"the array of {chip.name!r} has the axes {', '.join(axis.name for axis in chip.axes)}, received {name!r}."
+                f"the array of {chip.name!r} has the axes "
+                f"{', '.join(axis.name for axis in chip.axes)}, received {name!r}."
             )
         for factor in factors:
             match = re.fullmatch(rf"([{DIMS}])\*(\d+)", factor)
             if match is None:
                 raise EncodingError(f"an axis is spread as loop*count (K*8), received {factor!r}.")
             spatial[names[name]][DIMS.index(match[1])] = int(match[2])
-    axes = tuple(tuple(axis) for axis in spatial)
-    return Mapping(register, axes, buffer, dram, buffer_order, dram_order, bypass)  # type: ignore[arg-type]
+    axes: Any = tuple(tuple(axis) for axis in spatial)
+    return Mapping(register, axes, buffer, dram, buffer_order, dram_order, bypass)
 
 
 def _parse_loops(text: str) -> tuple[Counts8, str]:
@@ -285,10 +295,11 @@ def _parse_loops(text: str) -> tuple[Counts8, str]:
                 f"loops are written as `for K in 0..4, C in 0..8`, each once, received {text!r}."
             )
         factors[DIMS.index(match[1])], order = int(match[2]), order + match[1]
-    return tuple(factors), "".join(dim for dim in DIMS if dim not in order) + order  # type: ignore[return-value]
+    order = "".join(dim for dim in DIMS if dim not in order) + order
+    return tuple(factors), order  # type: ignore[return-value]
 
 
 def _canonical(order: str, factors: Counts8) -> str:
-    """Loops that run once change nothing: they stand outermost, in the order of `DIMS`, so equal nests are equal values."""
+    """Loops that run once go outermost, in the order of `DIMS`, so that equal nests are equal."""
     once = [dim for dim in DIMS if factors[DIMS.index(dim)] == 1]
     return "".join(once + [dim for dim in order if dim not in once])

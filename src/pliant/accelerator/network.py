@@ -1,7 +1,7 @@
 """What does a whole network cost on a chip, each layer mapped in the best way?
 
-Layers of equal loops are mapped once. Proven results are kept on disk, one small JSON file a layer shape, chip and
-objective; files are replaced whole, so many processes may share a folder.
+Layers of equal loops are mapped once. Proven results are kept on disk, one small JSON file a layer
+shape, chip and objective; files are replaced whole, so many processes may share a folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODEL_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class NetworkMapping:
-    """The best mapping of every layer, in the order of the workload. Layers run one after the other."""
+    """The best mapping of every layer, in the order of the workload; they run one by one."""
 
     chip: Chip
     workload: Workload
@@ -89,7 +89,8 @@ def map_workload(
 ) -> NetworkMapping:
     """The best mapping of every layer.
 
-    The objective is each layer's own: the product of the sums (energy-delay product of the network) is not minimised.
+    The objective is each layer's own: the product of the sums (energy-delay product of the network)
+    is not minimised.
 
     Args:
         workload: the layers; pooling and element-wise layers count.
@@ -128,7 +129,7 @@ def map_layer(
     time_limit_s: float = float("inf"),
     cache: Path | None = None,
 ) -> BestMapping:
-    """`optimal_mapping`, or its result read from a folder; a new result that is proven is written there.
+    """`optimal_mapping`, or its result from a folder, where new results that are proven go.
 
     Args:
         layer: the loops.
@@ -153,7 +154,7 @@ def map_layer(
 
 
 def shape_key(layer: Layer, chip: Chip, objective: str | tuple[float, float]) -> str:
-    """Digest of what a result depends on: the layer's loops (not its name), the chip, the objective."""
+    """Digest of what a result depends on: the loops of the layer, the chip, the objective."""
     return digest(layer_key(layer), deciding_fields(chip), objective)
 
 

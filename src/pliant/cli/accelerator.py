@@ -62,7 +62,7 @@ Cache = Annotated[
 Limit = Annotated[
     float,
     typer.Option(
-        help="Seconds a layer shape; after them the best so far stands, with its gap. 0: no limit."
+        help="Seconds per layer shape; then the best so far counts, with its gap. 0: no limit."
     ),
 ]
 
@@ -77,7 +77,8 @@ def list_chips() -> None:
         array = " x ".join(f"{axis.size} {axis.name} ({axis.loops})" for axis in chip.axes)
         buffer = f"{chip.buffer.total_bytes / 1024:,.0f} KiB buffer"
         typer.echo(
-            f"{name:16} {array}, {buffer}, {chip.clock_mhz:g} MHz, {chip.area_mm2:.2f} mm2 without wires"
+            f"{name:16} {array}, {buffer}, {chip.clock_mhz:g} MHz, "
+            f"{chip.area_mm2:.2f} mm2 without wires"
         )
         typer.echo(f"{'':16} {chip.source}")
 
@@ -155,7 +156,8 @@ def _layer_index(layer: str, names: list[str]) -> int:
     if layer.isdecimal() and 1 <= int(layer) <= len(names):
         return int(layer) - 1
     raise RecipeError(
-        f"--layer is a name, or a number from 1 to {len(names)}; received {layer!r}. {nearest(layer, names)}"
+        f"--layer is a name, or a number from 1 to {len(names)}; received {layer!r}. "
+        f"{nearest(layer, names)}"
     )
 
 
@@ -215,7 +217,10 @@ def _layer_lines(number: int, best: BestMapping, chip: Chip) -> str:
 
     cost = best.cost
     energy = _energy(cost.energy, cost.energy_unit)
-    head = f"{number}. {best.layer.name}: {cost.latency_ms:.4g} ms, {energy}, utilisation {cost.utilisation:.1%}, bound by {cost.bound_by}"
+    head = (
+        f"{number}. {best.layer.name}: {cost.latency_ms:.4g} ms, {energy}, "
+        f"utilisation {cost.utilisation:.1%}, bound by {cost.bound_by}"
+    )
     nest = format_mapping(best.mapping, [axis.name for axis in chip.axes])
     return "\n".join([head, *("   " + line for line in nest.splitlines()), f"   {proof(best)}", ""])
 
@@ -226,8 +231,9 @@ def _total(mapped: NetworkMapping) -> str:
         "every mapping proven best" if mapped.proven else "not every mapping proven (time limit)"
     )
     return (
-        f"{len(mapped.layers)} layers, {mapped.distinct} shapes on {mapped.chip.name}: {mapped.latency_ms:.4g} ms, {energy}, "
-        f"utilisation {mapped.utilisation:.1%}; {proven}, {mapped.seconds:.1f} s"
+        f"{len(mapped.layers)} layers, {mapped.distinct} shapes on {mapped.chip.name}: "
+        f"{mapped.latency_ms:.4g} ms, {energy}, utilisation {mapped.utilisation:.1%}; {proven}, "
+        f"{mapped.seconds:.1f} s"
     )
 
 

@@ -1,1 +1,1 @@
-"""Slow and independent counts of a loop nest, and random nests to count: what the cost model is held against."""
+"""Slow, independent counts of loop nests, and random nests: the cost model must equal them."""

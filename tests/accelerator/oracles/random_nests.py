@@ -1,12 +1,14 @@
-"""Random layers and mappings of the whole class, small enough to walk: what the cost model is held against.
+"""Random layers and mappings of the whole class, small enough to walk step by step.
 
-Strides, dilation, groups, depthwise, pooling and element-wise layers, ragged edges at every level, bypass, any order.
+Strides, dilation, groups, depthwise, pooling and element-wise layers, ragged edges at every level,
+bypass, any order.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -30,11 +32,12 @@ def random_layer(generator: np.random.Generator) -> Layer:
         sizes |= {"R": 1, "S": 1}
     stride, dilation = (int(value) for value in generator.integers(1, 4, size=2))
     inputs = ("image",) * (2 if kind == "elementwise" else 1)
-    return replace(Layer("random", kind, inputs, stride=stride, dilation=dilation), **sizes)  # type: ignore[arg-type]
+    layer = Layer("random", kind, inputs, stride=stride, dilation=dilation)
+    return replace(layer, **sizes)  # type: ignore[arg-type]
 
 
 def random_mapping(layer: Layer, generator: np.random.Generator) -> Mapping:
-    """A mapping of the layer on an array of one axis without limits; its factors need not divide anything."""
+    """A mapping of the layer on one axis without limits; its factors need not divide anything."""
     levels: list[list[int]] = [[], [], [], []]
     for dim in DIMS:
         rest = int(getattr(layer, dim))
@@ -43,10 +46,10 @@ def random_mapping(layer: Layer, generator: np.random.Generator) -> Mapping:
             level.append(factor)
             rest = math.ceil(rest / factor)
         levels[3].append(rest)
-    register, spatial, buffer, dram = (tuple(level) for level in levels)
+    register, spatial, buffer, dram = (cast(Any, tuple(level)) for level in levels)
     orders = ["".join(generator.permutation(list(DIMS))) for _ in range(2)]
     bypass = "".join(tensor for tensor in "WIO" if generator.random() < 0.25)
-    return Mapping(register, (spatial,), buffer, dram, orders[0], orders[1], bypass)  # type: ignore[arg-type]
+    return Mapping(register, (spatial,), buffer, dram, orders[0], orders[1], bypass)
 
 
 def random_nest(

@@ -1,7 +1,7 @@
-"""The counts once more, slowly and by another way: NumPy over every step of the nest, no closed form of reuse.
+"""The counts by another way: NumPy over every step of the nest, no closed form of reuse.
 
-Volumes are computed by formula, reuse by comparing the tile names of neighbouring steps. Together with the walk
-(coordinates, no formula at all) it stands beside the kernels in the tests.
+Volumes are computed by formula, reuse by comparing the tile names of neighbouring steps. Together
+with the walk (coordinates, no formula at all) it stands beside the kernels in the tests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def reference_counts(layer: Layer, mapping: Mapping, *, multicast: bool = True) 
     Args:
         layer: every step of its nest becomes a row of an array.
         mapping: covers the layer.
-        multicast: False where every element reads for itself.
+        multicast: False where every PE reads for itself.
     """
     outer, inner, block, array = _steps(layer, mapping)
     result = dict.fromkeys(COUNTS, 0.0)
@@ -36,7 +36,7 @@ def reference_counts(layer: Layer, mapping: Mapping, *, multicast: bool = True) 
         inputs = len(layer.inputs) if layer.kind == "elementwise" else 1
         scale = {"W": int(layer.weighted), "I": inputs, "O": 1}[tensor]
         union = scale * _volume(tensor, layer, array[:, :, None], np.ones_like(array)[:, :, None])
-        parts, counts = _element_parts(array, mapping)
+        parts, counts = _pe_parts(array, mapping)
         sent = scale * _volume(tensor, layer, parts, counts)
         words = float((union if multicast or tensor == "O" else sent)[new_tile].sum())
         delivered = float(sent[new_tile].sum())
@@ -76,7 +76,7 @@ def reference_counts(layer: Layer, mapping: Mapping, *, multicast: bool = True) 
 
 
 def _steps(layer: Layer, mapping: Mapping) -> tuple[Array, Array, Array, Array]:
-    """For every step that has work: indices of the buffer tile and of the array tile, extents of both, by loop."""
+    """Of every step with work, by loop: indices of buffer tile and array tile, extents of both."""
     bounds = [mapping.dram[DIMS.index(dim)] for dim in mapping.dram_order] + [
         mapping.buffer[DIMS.index(dim)] for dim in mapping.buffer_order
     ]
@@ -99,8 +99,11 @@ def _changes(names: Array) -> NDArray[np.bool_]:
     return changed
 
 
-def _element_parts(array: Array, mapping: Mapping) -> tuple[Array, Array]:
-    """Extents that the elements take of a tile, and how many take each: whole tiles and the rest; shape (steps, 8, 2)."""
+def _pe_parts(array: Array, mapping: Mapping) -> tuple[Array, Array]:
+    """Extents that the PEs take of a tile, and how many PEs take each; shape (steps, 8, 2).
+
+    Whole register tiles, and the rest.
+    """
     tile = np.array(mapping.register, dtype=np.float64)
     whole = np.floor(array / tile)
     rest = array - whole * tile
@@ -110,7 +113,7 @@ def _element_parts(array: Array, mapping: Mapping) -> tuple[Array, Array]:
 
 
 def _volume(tensor: str, layer: Layer, extents: Array, counts: Array) -> Array:
-    """Words of a tensor, summed over every combination of extents, each as often as counted; shape (steps,)."""
+    """Words of a tensor, summed over all combinations of extents, weighted; shape (steps,)."""
     d = {dim: index for index, dim in enumerate(DIMS)}
     total = (extents * counts).sum(axis=2)
     number = counts.sum(axis=2)

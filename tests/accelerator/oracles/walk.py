@@ -1,7 +1,8 @@
-"""The walk: a nest run step by step with sets of coordinates, so that the closed form can be held against it.
+"""The walk: a nest run step by step with sets of coordinates, for comparison with the closed form.
 
-It knows no formula. It holds, for the buffer and for the array, the name of the tile that is there; when the name
-changes it collects the coordinates of the new tile and counts them. Only for small nests: it takes every step.
+It knows no formula. It holds, for the buffer and for the array, the name of the tile that is there;
+when the name changes it collects the coordinates of the new tile and counts them. Only for small
+nests: it takes every step.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pliant.workload import Layer
 
 Ranges = dict[str, range]
 Words = set[tuple[int, ...]]
-Element = tuple[tuple[int, ...], Ranges]
-"""Where an element stands, and the coordinates that it works on."""
+Pe = tuple[tuple[int, ...], Ranges]
+"""Where a PE stands, and the coordinates that it works on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,9 @@ def walk(
     Args:
         layer: small: every step of the nest is taken.
         mapping: covers the layer.
-        multicast: False where every element reads for itself.
-        halo: whether a tile that follows another along the innermost loop, if that slides the window, brings its new words only.
+        multicast: False where every PE reads for itself.
+        halo: whether a tile that follows another along the innermost loop, if that slides the
+            window, brings its new words only.
     """
     walker = _Walker(layer, mapping, multicast, halo)
     for step in _steps(layer, mapping):
@@ -68,7 +70,7 @@ def _slid(
     old_inner: dict[str, int] | None,
     inner: dict[str, int] | None,
 ) -> bool:
-    """Whether this step differs from the last in one index only, that of the innermost loop, and that loop slides the window."""
+    """Whether only the innermost loop advanced since the last step, and it slides the window."""
     loops = [(dim, "outer") for dim in mapping.dram_order if mapping.dram[DIMS.index(dim)] > 1]
     if inner is not None:
         loops += [
@@ -104,15 +106,15 @@ class _Walker:
 
     def take(self, step: Step) -> None:
         """One array tile: fetch what changed, compute."""
-        elements = list(_elements(self.mapping, step.tile))
-        operations = [prod(len(part[dim]) for dim in DIMS) for _, part in elements]
+        pes = list(_pes(self.mapping, step.tile))
+        operations = [prod(len(part[dim]) for dim in DIMS) for _, part in pes]
         self.total["operations"] += sum(operations)
         self.total["compute_cycles"] += max(operations)
-        self._read("W", "weight", step, elements)
-        self._read("I", "input", step, elements)
-        self._update(step, elements)
+        self._read("W", "weight", step, pes)
+        self._read("I", "input", step, pes)
+        self._update(step, pes)
         if self.halo:
-            parts = {where: _words("I", part, self.layer) for where, part in elements}
+            parts = {where: _words("I", part, self.layer) for where, part in pes}
             block, tile = _words("I", step.block, self.layer), _words("I", step.tile, self.layer)
             self.old = _Previous(step.outer, step.inner, block, tile, parts)
 
@@ -122,8 +124,8 @@ class _Walker:
         self.total["dram_output_writes"] += self.block_outputs
         return self.total
 
-    def _read(self, tensor: str, name: str, step: Step, elements: list[Element]) -> None:
-        """Weights or inputs: tiles whose names changed are fetched, into the buffer and into the array."""
+    def _read(self, tensor: str, name: str, step: Step, pes: list[Pe]) -> None:
+        """Weights or inputs: tiles whose names changed are fetched, into buffer and array."""
         copies, bypass = self.copies[tensor], tensor in self.mapping.bypass
         slides = self.halo and tensor == "I"
         key = _name(tensor, step.outer)
@@ -148,14 +150,14 @@ class _Walker:
         kept_parts, kept_tile = (self.old.parts, self.old.tile) if slid else ({}, nothing)
         sent = sum(
             len(_words(tensor, part, self.layer) - kept_parts.get(where, nothing))
-            for where, part in elements
+            for where, part in pes
         )
         read = len(_words(tensor, step.tile, self.layer) - kept_tile) if self.multicast else sent
         self.total[f"delivered_{name}s"] += copies * sent
         self.total[f"array_{name}_reads"] += copies * read
         self.total[f"dram_{name}_reads"] += copies * read * bypass
 
-    def _update(self, step: Step, elements: list[Element]) -> None:
+    def _update(self, step: Step, pes: list[Pe]) -> None:
         """Partial sums: leave when the tile changes, come back when the tile was here before."""
         bypass = "O" in self.mapping.bypass
         key = _name("O", step.outer)
@@ -174,11 +176,11 @@ class _Walker:
             self.total["array_sum_reads"] += back
             self.total["dram_sum_reads"] += back * bypass
             self.total["restored_sums" if again else "started_sums"] += sum(
-                len(_words("O", part, self.layer)) for _, part in elements
+                len(_words("O", part, self.layer)) for _, part in pes
             )
             self.seen.add(("array", key))
         self.accumulators.update(
-            (where, word) for where, part in elements for word in _words("O", part, self.layer)
+            (where, word) for where, part in pes for word in _words("O", part, self.layer)
         )
 
     def _drain(self) -> None:
@@ -213,8 +215,8 @@ def _tiles(order: str, whole: Ranges, extent: dict[str, int]) -> Iterator[dict[s
         yield dict(zip(order, indices, strict=True))
 
 
-def _elements(mapping: Mapping, tile: Ranges) -> Iterator[Element]:
-    """The elements that have work, and the coordinates of each."""
+def _pes(mapping: Mapping, tile: Ranges) -> Iterator[Pe]:
+    """The pes that have work, and the coordinates of each."""
     parts = [
         [
             tile[dim][start : start + mapping.register[d]]

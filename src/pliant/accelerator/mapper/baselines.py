@@ -1,7 +1,10 @@
-"""What would other mappers find? Random search, the evolution of NAAS, and the fixed dataflows of the literature.
+"""What would other mappers find? Random search, the evolution of NAAS, and fixed dataflows.
 
-All score with the same cost model. Random search and the evolution count only mappings that fit, as the NAAS paper
-does (Lin, Yang, Han, DAC 2021: invalid candidates are drawn again).
+All are scored by the same cost model. Random search and the evolution count only mappings that fit,
+as NAAS does (invalid candidates are drawn again): Y. Lin, M. Yang, S. Han, "NAAS: Neural
+Accelerator Architecture Search", DAC 2021, arXiv:2105.13258. The dataflows: Y.-H. Chen, J. Emer,
+V. Sze, "Eyeriss: A Spatial Architecture for Energy-Efficient Dataflow for Convolutional Neural
+Networks", ISCA 2016, doi:10.1109/ISCA.2016.40.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +37,7 @@ _MOST_MISSES: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class BestSampled:
     """The best mapping that a search saw."""
 
     mapping: Mapping
@@ -44,13 +47,15 @@ class Found:
     """With those that did not fit."""
 
 
+# Per dataflow: the constraint on the mappings, and the loops of the first two axes where the
+# dataflow asks for its own wiring.
 DATAFLOWS: Final = {
     "weight-stationary": (DataflowConstraint("W", "W", bypass=False), None),
     "output-stationary": (DataflowConstraint("O", "O", bypass=False), None),
     "input-stationary": (DataflowConstraint("I", "I", bypass=False), None),
     "row-stationary": (DataflowConstraint(bypass=False, spread="R"), ("RPCKG", "PNG")),
 }
-"""What loops over array tiles and over buffer tiles keep in place, and the loops spread over the first two axes."""
+"""The stationary dataflows as parts of the space, by their names in the literature."""
 
 
 def fixed_dataflow(
@@ -58,9 +63,16 @@ def fixed_dataflow(
 ) -> BestMapping:
     """The best tiles that one dataflow allows, nothing bypassing the buffer.
 
-    Row-stationary spreads all kernel rows down the first axis and output rows along the second, as Eyeriss does; what
-    is left of the first axis takes channels, filters, or more output rows (Eyeriss folds its strips so; the chip's own
-    description need not list them). Loop orders are free: Eyeriss varies its passes too.
+    Row-stationary unrolls all kernel rows down the first axis and output rows along the second, as
+    Eyeriss does; what is left of the first axis takes channels, filters, or more output rows
+    (Eyeriss folds its strips so; the chip's own description need not list them). Loop orders are
+    free: Eyeriss varies its passes too.
+
+    Args:
+        layer: the loops.
+        chip: the hardware.
+        name: a key of `DATAFLOWS`.
+        objective: what is minimised.
 
     Raises:
         RecipeError: an unknown dataflow.
@@ -72,7 +84,8 @@ def fixed_dataflow(
     if loops is not None:
         if len(chip.axes) < 2 or "R" not in chip.axes[0].loops or "P" not in chip.axes[1].loops:
             raise InfeasibleError(
-                f"{name} spreads R over the first axis and P over the second; chip {chip.name!r} is not wired for that."
+                f"{name} unrolls R over the first axis and P over the second; chip {chip.name!r} "
+                "is not wired for that."
             )
         axes = tuple(
             replace(axis, loops=loops[index]) if index < 2 else axis
@@ -88,8 +101,8 @@ def random_search(
     objective: MappingObjective,
     evaluations: int,
     generator: np.random.Generator,
-) -> Found:
-    """Uniform over spatial splits, then over factors one after the other, any two orders, any bypass.
+) -> BestSampled:
+    """Uniform over spatial splits, then over factors one by one, any two orders, any bypass.
 
     Args:
         layer: the loops.
@@ -99,7 +112,7 @@ def random_search(
         generator: source of randomness.
     """
     splits = spatial_splits(layer, chip)
-    score = _Score(layer, chip, objective, splits)
+    score = _Evaluations(layer, chip, objective, splits)
     while score.evaluations < evaluations:
         score.add(np.stack([_draw(splits, generator) for _ in range(_BATCH)]), evaluations)
     return score.found()
@@ -113,12 +126,12 @@ def naas_evolution(
     generator: np.random.Generator,
     population: int = 50,
     parents: int = 12,
-) -> Found:
+) -> BestSampled:
     """The inner loop of NAAS: a multivariate normal in [0, 1]^n that moves to its best samples.
 
-    Loop orders and the loops of each axis are decoded by importance (the largest is outermost, or is spread first), tile
-    sizes as ratios of what is left of a loop. The paper gives no population size; ours is stated here. The bypass bits
-    are an addition, since the space has them.
+    Loop orders and the loops of each axis are decoded by importance (the largest is outermost, or
+    is spread first), tile sizes as ratios of what is left of a loop. The paper gives no population
+    size; ours is stated here. The bypass bits are an addition, since the space has them.
 
     Args:
         layer: the loops.
@@ -130,7 +143,7 @@ def naas_evolution(
         parents: the best of them, which become the next centre.
     """
     splits = spatial_splits(layer, chip)
-    score = _Score(layer, chip, objective, splits)
+    score = _Evaluations(layer, chip, objective, splits)
     length = 4 * 8 + 9 * len(chip.axes) + 3
     mean, covariance = np.full(length, 0.5), np.eye(length) * 0.09
     while score.evaluations < evaluations:
@@ -158,7 +171,14 @@ def naas_evolution(
 
 
 def decode(gene: NDArray[np.float64], layer: Layer, chip: Chip) -> NDArray[np.int64]:
-    """A mapping's integers from numbers in [0, 1]: two orders, two tile ratios a loop, importances and a ratio an axis, bypass."""
+    """The code of a mapping from numbers in [0, 1].
+
+    Args:
+        gene: importances of the loops in two orders (16), tile ratios at two levels (16), for each
+            axis importances of the loops and one ratio (9), bypass of the three tensors.
+        layer: the loops.
+        chip: the hardware.
+    """
     sizes = np.array(layer_sizes(layer))
     orders = [np.argsort(-gene[start : start + 8], kind="stable") for start in (0, 8)]
     code = np.ones(ENCODED_LENGTH, dtype=np.int64)
@@ -177,8 +197,8 @@ def decode(gene: NDArray[np.float64], layer: Layer, chip: Chip) -> NDArray[np.in
                     room // factor,
                     used + 1,
                 )
-    elements = np.prod([code[8 + 8 * a : 16 + 8 * a] for a in range(3)], axis=0)
-    rounds = -(-sizes // elements)
+    pes = np.prod([code[8 + 8 * a : 16 + 8 * a] for a in range(3)], axis=0)
+    rounds = -(-sizes // pes)
     for d in range(8):
         tiles = divisors(int(rounds[d]))
         code[d] = _nearest(tiles, gene[16 + d])
@@ -213,8 +233,8 @@ def _draw(splits: SpatialSplits, generator: np.random.Generator) -> NDArray[np.i
     return code
 
 
-class _Score:
-    """Counts and remembers what a search evaluated."""
+class _Evaluations:
+    """What a search evaluated: the counts, and the best mapping."""
 
     def __init__(self, layer: Layer, chip: Chip, objective: str, splits: SpatialSplits) -> None:
         self.layer, self.chip, self.powers, self.splits = layer, chip, POWERS[objective], splits
@@ -224,7 +244,11 @@ class _Score:
     def add(
         self, codes: NDArray[np.int64], limit: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Rows that fit (at most so many that `limit` evaluations are reached), and their values."""
+        """Costs mappings until `limit` evaluations are reached.
+
+        Returns:
+            Rows that fit, and their values.
+        """
         covering = self._covering(codes)
         costs: MappingCosts = evaluate_many(self.layer, self.chip, codes[covering])
         kept = covering[np.flatnonzero(costs.fits)][: limit - self.evaluations]
@@ -233,7 +257,8 @@ class _Score:
         self.evaluations, self.drawn = self.evaluations + len(kept), self.drawn + len(codes)
         if self.drawn > _MOST_MISSES * max(self.evaluations, 1):
             raise InfeasibleError(
-                f"layer {self.layer.name!r}: of {self.drawn} mappings drawn, {self.evaluations} fit chip {self.chip.name!r}."
+                f"layer {self.layer.name!r}: of {self.drawn} mappings drawn, {self.evaluations} "
+                f"fit chip {self.chip.name!r}."
             )
         if len(values) and values.min() < self.value:
             self.value, self.code = float(values.min()), codes[kept[int(values.argmin())]]
@@ -243,15 +268,18 @@ class _Score:
         """Rows without idle iterations: spreading a loop twice may leave some."""
         sizes = np.array(layer_sizes(self.layer))
         tile, good = np.ones_like(codes[:, :8]), np.ones(len(codes), dtype=bool)
-        elements = codes[:, 8:16] * codes[:, 16:24] * codes[:, 24:32]
-        for factors in (codes[:, :8], elements, codes[:, 32:40], codes[:, 40:48]):
+        pes = codes[:, 8:16] * codes[:, 16:24] * codes[:, 24:32]
+        for factors in (codes[:, :8], pes, codes[:, 32:40], codes[:, 40:48]):
             good &= ((factors - 1) * tile < sizes).all(axis=1)
             tile = tile * factors
         return np.flatnonzero(good & (tile >= sizes).all(axis=1))
 
-    def found(self) -> Found:
+    def found(self) -> BestSampled:
         """The best so far, laid over the chip's axes where the splits name it."""
         flat = Mapping.decode(self.code, axes=3)
         rows = np.flatnonzero((self.splits.pes == flat.pes).all(axis=1))
-        axes = self.splits.axes[int(rows[0])] if len(rows) else flat.spatial[: len(self.chip.axes)]
-        return Found(replace(flat, spatial=axes), self.value, self.evaluations, self.drawn)  # type: ignore[arg-type]
+        axes: Any = flat.spatial[: len(self.chip.axes)]
+        if len(rows):
+            axes = self.splits.axes[int(rows[0])]
+        mapping = replace(flat, spatial=axes)
+        return BestSampled(mapping, self.value, self.evaluations, self.drawn)

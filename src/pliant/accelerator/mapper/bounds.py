@@ -1,9 +1,10 @@
 """What tiles cost before all of a mapping is known: the bounds of the mapper, compiled with Numba.
 
-With the spatial split fixed, energy is a sum of a part that depends on the register tile alone and a
-part that depends on the buffer tile alone (docs/accelerator.md derives it). This module lists both
-kinds of tiles, states what each costs on its own, and adds the two to a lower bound. What a mapping
-really costs is asked of the tested model (`exact_value`), so a bound can cost time, never truth.
+With the spatial split fixed, energy is a sum of a part that depends on the register tile alone and
+a part that depends on the buffer tile alone (docs/accelerator.md derives it). This module lists
+both kinds of tiles, states what each costs on its own, and adds the two to a lower bound. What a
+mapping really costs is asked of the tested model (`exact_value`), so a bound can cost time, never
+truth.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from pliant.accelerator.model import energy_latency as el
 from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, kernel
 from pliant.accelerator.model.energy_latency import ChipRecord
 
-# Columns of a list of register tiles, three each for W, I, O: traffic of a tensor if every loop outside
-# refetches its array tiles, and if none does; at the array, and summed over the PEs.
+# Columns of a list of register tiles, three each for W, I, O: traffic of a tensor if every loop
+# outside refetches its array tiles, and if none does; at the array, and summed over the PEs.
 ARRAY_FULL, DELIVERED_FULL, ARRAY_ONCE, DELIVERED_ONCE = 0, 3, 6, 9
-# Columns of a list of buffer tiles, three each for W, I, O: DRAM words if refetched, words of one tile,
-# refetches of the array tiles by the DRAM loops, and the same summed over the active PEs.
+# Columns of a list of buffer tiles, three each for W, I, O: DRAM words if refetched, words of one
+# tile, refetches of the array tiles by the DRAM loops, and the same summed over the active PEs.
 DRAM_FULL, TILE_WORDS, REPEATS, ACTIVE = 0, 3, 6, 9
 # Columns of every cost that is added up: energy, then bits on DRAM, buffer port and network.
 ENERGY, DRAM_BITS, PORT_BITS, NOC_BITS = 0, 1, 2, 3

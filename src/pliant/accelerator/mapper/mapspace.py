@@ -1,12 +1,16 @@
-"""Which mappings are there? The space over which the optimum is certified, stated exactly and counted.
+"""Which mappings are there? The space over which the optimum is certified, stated and counted.
 
-* Spatial: on every axis, at most `max_loops` of its loops take factors whose product is at most its size. A factor is
-  kept if no smaller one needs as few rounds (of 64 channels on 12 elements, 11 are enough for the 6 rounds of 12).
-* Temporal: with S elements a loop of bound D has m = ceil(D / S) rounds; register tile, buffer loop and DRAM loop are
-  every ordered factorisation of m into three. The one ragged edge of a loop is the last round of the array.
-* Orders: all (8!)^2 pairs, of which nine dominate the rest: at each level, the loops that do not move over one tensor
-  are innermost. The three sets of such loops, W {N, P, Q}, I {K}, O {C, R, S}, are disjoint, so a level can keep one
-  tensor in place only, and keeps it longest with all its loops inside. Bypass: all eight sets of tensors.
+* Spatial: on every axis, at most `max_loops` of its loops take factors whose product is at most its
+  size. A factor is kept if no smaller one needs as few rounds (of 64 channels on 12 PEs, 11 are
+  enough for the 6 rounds of 12).
+* Temporal: with S PEs a loop of bound D has m = ceil(D / S) rounds; register tile, buffer loop and
+  DRAM loop are every ordered factorisation of m into three. The one ragged edge of a loop is the
+  last round of the array.
+* Orders: all (8!)^2 pairs, of which nine dominate the rest: at each level, the loops that do not
+  move over one tensor are innermost. The three sets of such loops, W {N, P, Q}, I {K}, O {C, R, S},
+  are disjoint, so a level can keep one tensor in place only, and keeps it longest with all its
+  loops inside.
+* Bypass: all eight sets of tensors.
 """
 
 from __future__ import annotations
@@ -41,19 +45,16 @@ class SpatialSplits:
     axes: tuple[tuple[tuple[int, ...], ...], ...]
     """One way to lay each row over the axes: factors by axis and loop."""
     mappings: tuple[int, ...]
-    """How many mappings each row holds, with the nine orders and eight bypasses."""
+    """How many mappings each row holds, with nine orders and eight bypasses."""
 
     def only_spread(self, loops: str) -> SpatialSplits:
         """The rows in which these loops are spread whole, so that one round covers them."""
-        kept = (
-            np.flatnonzero((self.rounds[:, [DIMS.index(dim) for dim in loops]] == 1).all(axis=1))
-            if loops
-            else np.arange(len(self.axes))
-        )
-        axes, mappings = (
-            tuple(self.axes[row] for row in kept),
-            tuple(self.mappings[row] for row in kept),
-        )
+        if not loops:
+            return self
+        columns = [DIMS.index(dim) for dim in loops]
+        kept = np.flatnonzero((self.rounds[:, columns] == 1).all(axis=1))
+        axes = tuple(self.axes[row] for row in kept)
+        mappings = tuple(self.mappings[row] for row in kept)
         return SpatialSplits(self.pes[kept], self.rounds[kept], axes, mappings)
 
 
@@ -77,13 +78,13 @@ def factorisations(number: int, parts: int) -> int:
 
 
 def spatial_splits(layer: Layer, chip: Chip) -> SpatialSplits:
-    """The spatial part of the space, rows with equal elements kept once."""
+    """The spatial part of the space, rows with equal PEs kept once."""
     sizes = layer_sizes(layer)
     per_axis = [
         _axis_splits(axis, sizes, [other for other in chip.axes if other is not axis])
         for axis in chip.axes
     ]
-    # All combinations axis by axis, rows that are too long or wasteful dropped as soon as they are seen.
+    # All combinations axis by axis; rows that are too long or wasteful are dropped at once.
     good = [
         np.array([0 < s <= size and _smallest_for_its_rounds(s, size) for s in range(chip.pes + 1)])
         for size in sizes

@@ -1,6 +1,7 @@
-"""What do given tiles cost with each of the nine loop orders that matter and each of the eight bypasses?
+"""What do given tiles cost with each of the nine loop orders that matter and each of the bypasses?
 
-One pass over the tiles shares what the 72 mappings have in common; this is the fastest way to evaluate many.
+One pass over the tiles shares what the 72 mappings have in common: the fastest way to evaluate
+many.
 """
 
 from __future__ import annotations
@@ -27,20 +28,25 @@ _CHUNK: Final = 512
 
 
 def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts:
-    """Energy, roofline cycles and capacity of 72 mappings a row; shape (rows, 3 inner, 3 outer, 8 bypasses).
+    """Energy, roofline cycles and capacity of 72 mappings per row.
 
     Args:
         layer: the loops.
         chip: the hardware.
-        codes: rows of `Mapping.encode`, shape (rows, ENCODED_LENGTH); their orders and bypasses are not read. Orders are
-            indexed by the tensor that they keep in place (W, I, O), bypasses by bits 1, 2, 4 for W, I, O.
+        codes: rows of `Mapping.encode`, shape (rows, ENCODED_LENGTH); orders and bypasses are not
+            read.
+
+    Returns:
+        Arrays of shape (rows, 3 inner orders, 3 outer orders, 8 bypasses). Orders are indexed by
+        the tensor that they keep in place (W, I, O), bypasses by bits 1, 2, 4 for W, I, O.
 
     Raises:
         InfeasibleError: a row does not cover the layer, or counts above 2^53.
     """
     if codes.ndim != 2 or codes.shape[1] != ENCODED_LENGTH:
         raise InfeasibleError(
-            f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), received shape {codes.shape}."
+            f"mappings are integers of shape (mappings, {ENCODED_LENGTH}), "
+            f"received shape {codes.shape}."
         )
     shape = (len(codes), 3, 3, 8)
     energy, cycles, fits = np.empty(shape), np.empty(shape), np.empty(shape, dtype=np.bool_)
@@ -50,7 +56,8 @@ def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCos
     wrong = _evaluate_orders(layers, chips, rows, STATIONARY_ORDERS, energy, cycles, fits)
     if wrong >= 0:
         raise InfeasibleError(
-            f"layer {layer.name!r}: mapping {wrong} does not cover the layer exactly, or its counts exceed 2^53."
+            f"layer {layer.name!r}: mapping {wrong} does not cover the layer exactly, or its "
+            "counts exceed 2^53."
         )
     return MappingCosts(energy, cycles, fits)
 

@@ -1,8 +1,9 @@
 """What is the best way to run a layer on a chip, and is it proven?
 
-`optimal_mapping` searches the space of `mapspace` to the end. It visits spatial splits in the order of a lower bound,
-stops where the bound reaches the best mapping found, and inside a split leaves out what cannot win. The certificate
-counts what was left out and why. If the time is up first, the gap between the best so far and the bound is stated.
+`optimal_mapping` searches the space of `mapspace` to the end, by branch and bound. It visits
+spatial splits in ascending order of a lower bound, stops where the bound reaches the best mapping
+found, and inside a split prunes what cannot win. The certificate counts what was pruned and why. If
+the time is up first, it states the gap between the best so far and the bound.
 """
 
 from __future__ import annotations
@@ -32,27 +33,31 @@ from pliant.workload import Layer
 MappingObjective = Literal["energy", "latency", "edp"]
 _TERM: Final = re.compile(r"(energy|latency)(?:\^(\d+(?:\.\d+)?))?")
 POWERS: Final = {"energy": (1.0, 0.0), "latency": (0.0, 1.0), "edp": (1.0, 1.0)}
+_STEP: Final = 64
+"""Splits that are searched between two looks at the clock and at an interrupt from the keyboard."""
 _ROUNDING: Final = 1e-9
 """Sums of floats in another order differ by less than this; bounds are lowered by it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataflowConstraint:
-    """A part of the space: what inner and outer loops may keep in place, whether tensors may bypass the buffer, and loops
-    that must be spread over the array whole.
-    """
+    """A part of the space, such as all weight-stationary mappings; by default, all of it."""
 
     keep_inner: str = TENSORS
+    """Tensors out of WIO that the buffer loops may keep in place (stationary in the array)."""
     keep_outer: str = TENSORS
+    """The same of the DRAM loops (stationary in the buffer)."""
     bypass: bool = True
+    """Whether tensors may bypass the buffer."""
     spread: str = ""
+    """Loops that the array must cover in one round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Why the mapping is the best: what the space holds and what became of it.
+    """Why the mapping is the best: how many mappings the space holds, and why each was left out.
 
-    The mappings are those with one of the nine orders that dominate all (8!)^2.
+    Counted are mappings with one of the nine orders that dominate all (8!)^2.
     """
 
     mappings: int
@@ -60,14 +65,15 @@ class Certificate:
     evaluated: int
     """Costed exactly."""
     pruned_by_spatial_bound: int
-    """Share a split whose compute time and least traffic cannot win."""
+    """Compute time and least traffic of their split cannot win."""
     pruned_by_registers: int
     """Do not fit the registers."""
     pruned_by_traffic_bound_or_buffer: int
     """Cannot win with the traffic that their tiles imply, or do not fit the buffer."""
     gap: float
-    """(value - lower bound) / value; 0 where the search ended by itself."""
+    """(value - lower bound) / value; 0 where the search ran to its end."""
     seconds: float
+    """Wall-clock time of the search."""
 
     @property
     def proven(self) -> bool:
@@ -84,6 +90,7 @@ class BestMapping:
     cost: MappingCost
     objective: str
     value: float
+    """energy^a cycles^b with the powers of the objective."""
     certificate: Certificate
 
 
@@ -100,7 +107,8 @@ def optimal_mapping(
     Args:
         layer: the loops.
         chip: the hardware.
-        objective: `energy`, `latency`, `edp`, a product such as `energy^2*latency`, or its powers (2, 1).
+        objective: `energy`, `latency`, `edp`, a product such as `energy^2*latency`, or its powers
+            (2, 1).
         time_limit_s: after this many seconds the best so far is returned, with its gap.
         constraint: a part of the space; the fixed dataflows of `baselines` are such parts.
 
@@ -113,9 +121,7 @@ def optimal_mapping(
     allowed = constraint or DataflowConstraint()
     splits = spatial_splits(layer, chip).only_spread(allowed.spread)
     search = _Search(layer, chip, powers, allowed, splits)
-    # A search without a time limit is one call of the kernel.
-    step = 1 if np.isfinite(time_limit_s) else len(search.order)
-    gap = 0.0
+    step, gap = 1 if np.isfinite(time_limit_s) else _STEP, 0.0
     while search.bound < search.best:
         if time.perf_counter() - started > time_limit_s and np.isfinite(search.best):
             gap = (search.best - search.bound) / search.best
@@ -123,7 +129,8 @@ def optimal_mapping(
         search.advance(step)
     if not np.isfinite(search.best):
         raise InfeasibleError(
-            f"layer {layer.name!r}: no mapping of the space fits chip {chip.name!r}; its registers or its buffer are too small."
+            f"layer {layer.name!r}: no mapping of the space fits chip {chip.name!r}; its registers "
+            "or its buffer are too small."
         )
     mapping = search.mapping()
     cost = evaluate(layer, chip, mapping)
@@ -139,11 +146,9 @@ def optimal_mapping(
 
 
 def _objective_name(objective: str | tuple[float, float]) -> str:
-    return (
-        objective
-        if isinstance(objective, str)
-        else f"energy^{objective[0]:g} cycles^{objective[1]:g}"
-    )
+    if isinstance(objective, str):
+        return objective
+    return f"energy^{objective[0]:g} cycles^{objective[1]:g}"
 
 
 def objective_powers(objective: str | tuple[float, float]) -> tuple[float, float]:
@@ -168,7 +173,8 @@ def _product(text: str) -> tuple[float, float]:
     powers = {term[1]: float(term[2] or 1) for term in terms if term}
     if len(powers) < len(terms) or not any(powers.values()):
         raise RecipeError(
-            f"objective is one of {', '.join(POWERS)}, or a product such as energy^2*latency; received {text!r}. {nearest(text, POWERS)}"
+            f"objective is one of {', '.join(POWERS)}, or a product such as energy^2*latency; "
+            f"received {text!r}. {nearest(text, POWERS)}"
         )
     return powers.get("energy", 0.0), powers.get("latency", 0.0)
 

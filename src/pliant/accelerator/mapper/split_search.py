@@ -1,4 +1,4 @@
-"""The best mapping of one spatial split: lists of tiles, their bounds, and the pairs that could win.
+"""The best mapping of one spatial split: tiles, their bounds, and the pairs that could win.
 
 For each set of bypassed tensors and each tensor that the buffer loops keep in place, register tiles
 and buffer tiles are sorted by their own cost, and pairs are visited in that order until no pair can
@@ -279,7 +279,7 @@ def _least_outer(own: Candidates, least: Floats, chip: ChipRecord, out: Floats) 
 def outer_parts(
     problem: Problem, split: Split, own: Candidates, blocks: Blocks, least: Floats
 ) -> None:
-    """What each buffer tile costs: DRAM traffic, and the tensor that the buffer loops keep in place.
+    """What each buffer tile costs: DRAM traffic, and the tensor that buffer loops keep in place.
 
     DRAM loops keep the tensor that saves most. Infinite where the tile does not fit the buffer even
     with finished outputs.
@@ -362,7 +362,8 @@ def search_pairs(
     right = by_bound(across, own.lowest, floor, problem, best[0], key)
     code, edge_a, edge_b = np.ones(65, dtype=np.int64), own.lowest.copy(), least_across.copy()
     for a in left:
-        # Both lists ascend in the key: where the best partner of this row cannot win, no later row can.
+        # Both lists ascend in the key: where the best partner of this row cannot win, no later row
+        # can.
         edge_a[key] = inside[a, key]
         if bd.bound(floor, edge_a, least_across, chip, powers) >= best[0]:
             break

@@ -1,4 +1,4 @@
-"""What does a mapping cost? Exact counts, energy, cycles and capacity, of one mapping or of millions.
+"""What does a mapping cost? Counts, energy, cycles and capacity, of one mapping or of millions.
 
 cost = evaluate(layer, chip, mapping)      # everything about one
 costs = evaluate(layer, chip, codes)       # arrays: energy, cycles, whether it fits
@@ -70,7 +70,7 @@ class MappingCosts:
     energy: NDArray[np.float64]
     cycles: NDArray[np.float64]
     fits: NDArray[np.bool_]
-    """Whether registers and buffer hold the tiles; the other two hold what it would cost if they did."""
+    """Whether registers and buffer hold the tiles; energy and cycles are as if they did."""
 
 
 @overload
@@ -94,26 +94,29 @@ def evaluate(
     check_capacity: bool = True,
     halo: bool = False,
 ) -> MappingCost | MappingCosts:
-    """Counts, cycles and energy of one mapping; of an array of codes what `evaluate_many` says of it.
+    """Counts, cycles and energy of one mapping; an array of codes goes to `evaluate_many`.
 
     Args:
         layer: the loops; a word is as wide as the chip says, not as the layer.
         chip: the hardware.
         mapping: covers the layer. An array takes none of the options below.
-        latency: `roofline` overlaps everything perfectly (a lower bound); `stall_exact` walks lock-step double buffering.
+        latency: `roofline` overlaps everything perfectly (a lower bound); `stall_exact` walks
+            lock-step double buffering.
         check_capacity: whether tiles that do not fit are an error.
-        halo: whether a buffer keeps the overlap of neighbouring input windows where the innermost loop above it slides them;
-            stall-exact latency takes no notice of it.
+        halo: whether a buffer keeps the overlap of neighbouring input windows where the innermost
+            loop above it slides them; stall-exact latency takes no notice of it.
 
     Raises:
-        InfeasibleError: the mapping does not cover the layer, has idle iterations, exceeds a memory (which, and by how
+        InfeasibleError: the mapping does not cover the layer, has idle iterations, exceeds a memory
+        (which, and by how
             much), or has counts above 2^53.
         RecipeError: options beside an array.
     """
     if isinstance(mapping, np.ndarray):
         if latency != "roofline" or halo or not check_capacity:
             raise RecipeError(
-                "arrays of mappings are costed by the roofline, without halos, and say which fit. Leave the options out."
+                "arrays of mappings are costed by the roofline, without halos, and say which fit. "
+                "Leave the options out."
             )
         return evaluate_many(layer, chip, mapping)
     check_mapping(layer, chip, mapping)

@@ -1,15 +1,15 @@
 """How many words a loop nest moves: the closed form, one equation a function, compiled with Numba.
 
-The nest of one layer: loops over buffer tiles (`dram`), inside them loops over array tiles (`buffer`),
-inside them the processing elements (PEs) side by side (`spatial`), inside each a tile of its own
-(`register`). A memory keeps one tile of each tensor; a tile is named by the indices of the loops that
-move over the tensor, and is fetched whenever its name changes. Edges are ragged: the last tile of a
-loop holds what is left.
+The nest of one layer: loops over buffer tiles (`dram`), inside them loops over array tiles
+(`buffer`), inside them the processing elements (PEs) side by side (`spatial`), inside each a tile
+of its own (`register`). A memory keeps one tile of each tensor; a tile is named by the indices of
+the loops that move over the tensor, and is fetched whenever its name changes. Edges are ragged: the
+last tile of a loop holds what is left.
 
 The idea is that of A. Parashar et al., "Timeloop: A Systematic Approach to DNN Accelerator
 Evaluation", ISPASS 2019, doi:10.1109/ISPASS.2019.00042; distinct input rows, ragged edges and reuse
-across buffer tiles are counted exactly here. Numbers in parentheses are those of docs/accelerator.md.
-All numbers are float64, exact to 2^53.
+across buffer tiles are counted exactly here. Numbers in parentheses are those of
+docs/accelerator.md. All numbers are float64, exact to 2^53.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pliant.accelerator.mapping import RELEVANT, layer_sizes
 from pliant.workload import Layer
 
 kernel = njit(cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
-"""How every equation is compiled. No reciprocals and no assumption about infinities: counts are exact."""
+"""How every equation is compiled: no reciprocals, no assumption about infinities, exact counts."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -57,8 +57,8 @@ COUNTS: Final = (
 
 `dram_*` crosses the memory interface for tensors that are kept in the buffer. `array_*` leaves or
 enters the buffer (or DRAM, for a tensor that bypasses it) after multicast and before reduction;
-`delivered_*` arrives at or leaves the single PEs. `restored_sums` are accumulators refilled at a later
-visit, `started_sums` those that begin at zero.
+`delivered_*` arrives at or leaves the single PEs. `restored_sums` are accumulators refilled at a
+later visit, `started_sums` those that begin at zero.
 """
 (
     OPERATIONS,
@@ -160,7 +160,7 @@ def _steps(outputs: int, kernel: int, stride: int, dilation: int) -> tuple[float
 
 
 def layer_key(layer: Layer) -> tuple[float, ...]:
-    """The numbers of `layer_record` in one tuple: equal for layers that cost the same everywhere."""
+    """The numbers of a record in one tuple: equal for layers that cost the same everywhere."""
     numbers = np.array([layer_record(layer)], dtype=LAYER).view(np.float64)
     return tuple(numbers.tolist())
 
@@ -251,7 +251,8 @@ def tile_list(s: Floats, d: int, per_pe: bool) -> tuple[float, float, float]:
     """(5) Extents that the array tiles (or register tiles, `per_pe`) of a loop take.
 
     Returns:
-        How many whole tiles, their extent, and the extent of the one odd tile, 0 where there is none.
+        How many whole tiles, their extent, and the extent of the one odd tile, 0 where there is
+        none.
     """
     if s[PART, d] == ALL:
         whole = s[TILES, d]
@@ -429,7 +430,7 @@ def array_traffic(tensor: int, s: Floats, layer: LayerRecord, code: Ints) -> tup
 
 @kernel
 def compute_cycles(s: Floats) -> float:
-    """(11) Steps of the slowest PE, the first one: never idle, and no tile is larger than its own."""
+    """(11) Steps of the slowest PE, the first one: it is never idle, and no tile is larger."""
     cycles = 1.0
     for d in range(8):
         cycles *= (s[TILES, d] - 1.0) * s[TILE, d] + min(s[TILE, d], s[LAST_ARRAY, d])

@@ -1,7 +1,7 @@
-"""From counts to energy, latency and capacity: the equations that know the chip, compiled with Numba.
+"""From counts to energy, latency and capacity: the equations that know the chip, compiled.
 
-Everything is in bits here: words of a tensor times its width, energies of one bit, capacities in bits.
-Numbers in parentheses are those of docs/accelerator.md.
+Everything is in bits here: words of a tensor times its width, energies of one bit, capacities in
+bits. Numbers in parentheses are those of docs/accelerator.md.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ CHIP: Final = np.dtype(
         ("bits", np.float64, 2),  # width of a weight and of an input
         ("output_bits", np.float64),  # width of a finished output
         ("sum_bits", np.float64),  # width of a partial sum
-        # In the unit of the energy table: of one multiply-accumulate, of one bit, of one idle cycle.
+        # In the unit of the energy table: of one multiply-accumulate, of one bit, of one idle
+        # cycle.
         ("mac_energy", np.float64),
         ("register_energy", np.float64),
         ("noc_energy", np.float64),
@@ -68,8 +69,8 @@ CHIP: Final = np.dtype(
         ("buffer_bits_per_cycle", np.float64),
         ("noc_bits_per_cycle", np.float64),
         ("macs_per_cycle", np.float64),  # of one PE
-        # Bits for weights, inputs, outputs, and all together; infinite where not stated. Half of the
-        # memory where it is double-buffered.
+        # Bits for weights, inputs, outputs, and all together; infinite where not stated. Half of
+        # the memory where it is double-buffered.
         ("register_capacity", np.float64, 4),
         ("buffer_capacity", np.float64, 4),
         ("multicast", np.bool_),  # whether a word for several PEs is read once
@@ -181,7 +182,15 @@ def words_excess_buffer(
 def buffer_excess(
     layer: LayerRecord, s: Floats, partial: bool, bypass: int, chip: ChipRecord
 ) -> float:
-    """(15) Bits by which the buffer tile of a mapping exceeds the buffer; as `words_excess_buffer`."""
+    """(15) Bits by which the buffer tile of a mapping exceeds the buffer.
+
+    Args:
+        layer: the loops.
+        s: scratch of `counts.prepare`.
+        partial: as `words_excess_buffer`.
+        bypass: as `words_excess_buffer`.
+        chip: the hardware.
+    """
     weights, inputs = tile_words(W, s, EXTENT, layer), tile_words(I, s, EXTENT, layer)
     outputs = tile_words(O, s, EXTENT, layer)
     return words_excess_buffer(weights, inputs, outputs, partial, bypass, chip)
@@ -210,7 +219,7 @@ def output_crossing(words: float, sum_reads: float, chip: ChipRecord) -> float:
 
 @kernel
 def bits_moved(counts: Floats, bypass: int, chip: ChipRecord) -> tuple[float, float, float, float]:
-    """(17) Bits over DRAM, over the buffer port and over the network, and bits accessed in the buffer.
+    """(17) Bits over DRAM, the buffer port and the network, and bits accessed in the buffer.
 
     The buffer is accessed on both sides: by its port, and by DRAM for the tensors that it keeps.
     """
@@ -274,7 +283,8 @@ def energies(
         out: receives `ENERGY_PARTS`.
     """
     operations = counts[OPERATIONS]
-    # Each operation reads a weight, an input and a sum, and writes the sum; a first sum is not read.
+    # Each operation reads a weight, an input and a sum, and writes the sum; a first sum is not
+    # read.
     operands = operations * (chip.bits[W] * layer.copies[W] + chip.bits[I] * layer.copies[I])
     sums = 2.0 * operations - counts[STARTED] + counts[RESTORED] + counts[DELIVERED_O]
     registers = operands + sums * chip.sum_bits + _loads(counts, chip)

@@ -1,7 +1,8 @@
-"""What if a buffer keeps the overlap of neighbouring input windows? The halo option, as Timeloop counts it.
+"""What if a buffer keeps the overlap of neighbouring input windows? Halos, as Timeloop counts them.
 
-Where the innermost loop above a buffer slides the input window (P, Q, R or S), the next tile overlaps the one that is
-there, and only its new rows or columns are fetched. The base model refetches whole tiles.
+Where the innermost loop above a buffer slides the input window (P, Q, R or S), the next tile
+overlaps the one that is there, and only its new rows or columns are fetched. The base model
+refetches whole tiles.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ SLIDING = {"P": ("P", "R"), "R": ("P", "R"), "Q": ("Q", "S"), "S": ("Q", "S")}
 
 
 def sliding_loop(mapping: Mapping, inside_buffer: bool) -> str | None:
-    """The innermost loop above the buffer (or, `inside_buffer`, above the array), if it slides the input window."""
+    """The innermost loop above the buffer, if it slides the input window.
+
+    Args:
+        mapping: of the layer.
+        inside_buffer: ask for the loop above the array instead.
+    """
     loops = [dim for dim in mapping.dram_order if mapping.dram[DIMS.index(dim)] > 1]
     if inside_buffer:
         loops += [dim for dim in mapping.buffer_order if mapping.buffer[DIMS.index(dim)] > 1]
@@ -80,7 +86,7 @@ def _rows(layer: Layer, outputs: range, kernel: range) -> set[int]:
 
 
 def _saved(layer: Layer, loop: str, tiles: dict[str, list[list[range]]], repeats: int) -> int:
-    """Overlap of neighbouring tiles along the loop, times everything else once, times the loops that do not move the inputs."""
+    """Overlap of neighbouring tiles along the loop, everything else once, times `repeats`."""
     nested = {
         dim: [[[tile] for tile in block] for block in blocks] for dim, blocks in tiles.items()
     }

@@ -1,11 +1,11 @@
-"""The equations for sixteen mappings at once (SIMD), so that the vector units of the processor work.
+"""The equations for sixteen mappings at once (SIMD), for the vector units of the processor.
 
 Every loop below runs over lanes, one mapping per lane, without branches; LLVM turns it into vector
-instructions. All quantities are in one flat scratch `s`, a row of `LANES` values each: row r of lane l
-is s[r * LANES + l]. The equations are those of `counts` and `energy_latency` under the same numbers,
-and tests hold the two equal. One case is left out (`SPECIAL`): the innermost loop that moves over a
-tensor has a last buffer tile of a single array tile, so the tensor rests there and moves in all others.
-Such mappings go to the scalar kernel, which counts the parts.
+instructions. All quantities are in one flat scratch `s`, a row of `LANES` values each: row r of
+lane l is s[r * LANES + l]. The equations are those of `counts` and `energy_latency` under the same
+numbers, and tests hold the two equal. One case is left out (`SPECIAL`): the innermost loop that
+moves over a tensor has a last buffer tile of a single array tile, so the tensor rests there and
+moves in all others. Such mappings go to the scalar kernel, which counts the parts.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ LANES: Final = 16
 inlined = njit(
     cache=True, inline="always", error_model="numpy", fastmath={"reassoc", "nsz", "contract"}
 )
-"""As `kernel`, but inlined before compilation: rows of the scratch have to be constants where a loop is
-compiled, or LLVM cannot tell that they do not overlap."""
-# Quantities with a row for each loop; those of `counts` under their names there. POSITION is that of
-# the loop in the inner order, FIRST, BLOCKS and ALL are active PEs.
+"""As `kernel`, but inlined before compilation: rows of the scratch have to be constants where a
+loop is compiled, or LLVM cannot tell that they do not overlap."""
+# Quantities with a row for each loop; those of `counts` under their names there. POSITION is that
+# of the loop in the inner order, FIRST, BLOCKS and ALL are active PEs.
 (
     TILE,
     PES,
@@ -60,8 +60,8 @@ compiled, or LLVM cannot tell that they do not overlap."""
     BLOCKS,
     ALL,
 ) = range(0, 104, 8)
-# Quantities with a row for each tensor: KEPT in the buffer (1 or 0), innermost MOVED positions, then
-# words into the array, at the PEs and of buffer tiles, then bits of a tile.
+# Quantities with a row for each tensor: KEPT in the buffer (1 or 0), innermost MOVED positions,
+# then words into the array, at the PEs and of buffer tiles, then bits of a tile.
 (KEPT, MOVED, OUTER_MOVED, WORDS, DELIVERED, BLOCK, BITS) = range(104, 125, 3)
 (BAD, SPECIAL, CYCLES, ENERGY, TIME, OVER, LARGEST) = range(125, 132)
 SCRATCH: Final = 132 * LANES
@@ -81,7 +81,8 @@ def load(rows: Ints, start: int, s: Floats) -> None:
             s[(PES + d) * LANES + lane] = float(a) * float(b) * float(c)
             least = min(least, code[d], a, b, c, code[ct.BUFFER + d], code[ct.DRAM + d])
             inner, outer = code[ct.BUFFER_ORDER + d], code[ct.DRAM_ORDER + d]
-            # Bits 0 to 7: loops of the inner order, 8 to 15: of the outer one, above: no loop at all.
+            # Bits 0 to 7: loops of the inner order, 8 to 15: of the outer one, above: no loop at
+            # all.
             seen |= 1 << (inner & 7) | 256 << (outer & 7) | ((inner | outer) & ~7) << 16
             s[(POSITION + (inner & 7)) * LANES + lane] = d
             s[(OUTER_POSITION + (outer & 7)) * LANES + lane] = d
@@ -133,7 +134,8 @@ def _position(s: Floats, bounds: int, positions: int, d: int, lane: int) -> floa
 def innermost(s: Floats, bounds: int, positions: int, out: int) -> None:
     """(3) Position of the innermost loop that moves over each tensor and runs more than once.
 
-    -1 where there is none. A maximum over the loops that move over the tensor, for W, I and O at once.
+    -1 where there is none. A maximum over the loops that move over the tensor, for W, I and O at
+    once.
     """
     for lane in range(LANES):
         n, g = _position(s, bounds, positions, N, lane), _position(s, bounds, positions, G, lane)
@@ -214,7 +216,7 @@ def input_rows(out: int, window: int, stride: float, dilation: float, s: Floats)
 
 @kernel
 def traffic(layer: LayerRecord, multicast: bool, s: Floats) -> None:
-    """(3), (7) to (10) Words of every tensor into the array, at its PEs, and of its buffer tiles."""
+    """(3), (7) to (10) Words of each tensor into the array, at its PEs, and of buffer tiles."""
     innermost(s, INNER, POSITION, MOVED)
     innermost(s, OUTER, OUTER_POSITION, OUTER_MOVED)
     for lane in range(LANES):

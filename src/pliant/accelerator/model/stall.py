@@ -1,13 +1,14 @@
 """How long does a nest take when transfers and work overlap only as far as the memories allow?
 
-The machine runs in lock-step. While the array works on one tile, the network brings what the next tile needs and
-takes away the outputs of the last one; a step lasts as long as the longer of the two (their sum, where the memory has
-no second half). The first tile of a buffer tile can be fetched only when the buffer tile is there, and its last
-outputs leave before it does. One level up, DRAM does the same with buffer tiles. Every tile takes the time of a full
-one, so ragged edges make this an upper bound; factors that divide make it exact. Partial sums move at full width.
+The machine runs in lock-step. While the array works on one tile, the network brings what the next
+tile needs and takes away the outputs of the last one; a step lasts as long as the longer of the two
+(their sum, where the memory has no second half). The first tile of a buffer tile can be fetched
+only when the buffer tile is there, and its last outputs leave before it does. One level up, DRAM
+does the same with buffer tiles. Every tile takes the time of a full one, so ragged edges make this
+an upper bound; factors that divide make it exact. Partial sums move at full width.
 
-Steps are not walked: they fall into classes by the loop that brought them and the loop that ends them, a handful a
-level, and each class is counted. `simulate.walk_stall` walks them.
+Steps are not walked: they fall into classes by the loop that brought them and the loop that ends
+them, a handful a level, and each class is counted. `walk_stall` of the tests walks them.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ from dataclasses import dataclass
 
 from pliant.accelerator.chip import DIMS, Chip
 from pliant.accelerator.mapping import RELEVANT, TENSORS, Mapping, layer_sizes
+from pliant.accelerator.model.tiles import tile_words
 from pliant.workload import Layer
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Equal steps of a nest: the loop that advanced before them, the one that advances after them, how many they are."""
+    """Equal steps of a nest, counted."""
 
     before: int | None
+    """The loop that advanced before them; None at the start."""
     after: int | None
+    """The loop that advances after them; None at the end."""
     again: bool
-    """Whether a loop that sums (C, R, S) is past its first iteration, so outputs were here before."""
+    """Whether a reduction loop (C, R, S) is past its first iteration: outputs were here before."""
     again_after: bool
     """The same for the step that follows."""
     times: int
@@ -145,7 +149,7 @@ class _Machine:
     def _block(
         self, slot: Slot, changed_before: set[str], changed_after: set[str]
     ) -> tuple[float, float]:
-        """Cycles of one buffer tile in the array, and of DRAM for tensors that bypass the buffer."""
+        """Cycles of one buffer tile in the array, and of DRAM for tensors past the buffer."""
         enters = changed_before | self.moves_inside if slot.before is not None else set(TENSORS)
         leaves = slot.after is None or "O" in changed_after | self.moves_inside
         total, bypassed = self._transfer(
@@ -199,70 +203,38 @@ def full_tiles(layer: Layer, chip: Chip, mapping: Mapping) -> Tiles:
     block = [
         min(mapping.register[d] * mapping.pes[d] * mapping.buffer[d], sizes[d]) for d in range(8)
     ]
-    words = chip.word_widths
+    widths = chip.word_widths
     sum_loops = [DIMS.index(dim) for dim in "CRS"]
     waits_in_array = any(mapping.buffer[d] * mapping.dram[d] > 1 for d in sum_loops)
     waits_in_buffer = any(mapping.dram[d] > 1 for d in sum_loops)
     bits = {
-        "W": words.weight_bits,
-        "I": words.input_bits,
-        "O": words.partial_sum_bits if waits_in_array else words.output_bits,
+        "W": widths.weight_bits,
+        "I": widths.input_bits,
+        "O": widths.partial_sum_bits if waits_in_array else widths.output_bits,
     }
-    dram_bits = bits | {"O": words.partial_sum_bits if waits_in_buffer else words.output_bits}
+    dram_bits = bits | {"O": widths.partial_sum_bits if waits_in_buffer else widths.output_bits}
     port, skipped, dram = {}, {}, {}
     for t in TENSORS:
-        union, sent = (
-            _words(t, [[extent] for extent in array], layer),
-            _words(t, _element_extents(array, mapping), layer),
-        )
-        read = bits[t] / 8 * (union if chip.multicast or t == "O" else sent)
+        union = tile_words(layer, t, [[extent] for extent in array])
+        delivered = tile_words(layer, t, _pe_extents(array, mapping))
+        read = bits[t] / 8 * (union if chip.multicast or t == "O" else delivered)
         inside = t not in mapping.bypass
-        delivered = sent * (words.partial_sum_bits if t == "O" else bits[t]) / 8
+        noc_bits = widths.partial_sum_bits if t == "O" else bits[t]
         port[t] = max(
             read / chip.buffer.bandwidth_bytes_per_cycle * inside,
-            delivered / chip.registers.bandwidth_bytes_per_cycle,
+            delivered * noc_bits / 8 / chip.registers.bandwidth_bytes_per_cycle,
         )
         skipped[t] = 0.0 if inside else read / chip.dram_bandwidth_bytes_per_cycle
-        dram[t] = (
-            dram_bits[t]
-            / 8
-            * _words(t, [[e] for e in block], layer)
-            / chip.dram_bandwidth_bytes_per_cycle
-            if inside
-            else 0.0
-        )
+        held = tile_words(layer, t, [[extent] for extent in block]) * dram_bits[t] / 8
+        dram[t] = held / chip.dram_bandwidth_bytes_per_cycle if inside else 0.0
     compute = (
         math.prod(min(mapping.register[d], sizes[d]) for d in range(8)) / chip.macs_per_pe_per_cycle
     )
     return Tiles(port, skipped, dram, compute)
 
 
-def _element_extents(array: Sequence[int], mapping: Mapping) -> list[list[int]]:
+def _pe_extents(array: Sequence[int], mapping: Mapping) -> list[list[int]]:
     return [
         [min(tile, extent - start) for start in range(0, extent, tile)]
         for extent, tile in zip(array, mapping.register, strict=True)
     ]
-
-
-def _words(tensor: str, extents: Sequence[Sequence[int]], layer: Layer) -> int:
-    """Words of a tensor summed over every combination of the extents."""
-    if tensor == "W" and not layer.weighted:
-        return 0
-    if tensor != "I":
-        return math.prod(
-            sum(e) if dim in RELEVANT[tensor] else len(e)
-            for dim, e in zip(DIMS, extents, strict=True)
-        )
-    common = math.gcd(layer.stride, layer.dilation)
-    stride, dilation = layer.stride // common, layer.dilation // common
-    part = dict(zip(DIMS, extents, strict=True))
-    rows, columns = (
-        sum(
-            a * b - max(a - dilation, 0) * max(b - stride, 0)
-            for a in part[out]
-            for b in part[kernel]
-        )
-        for out, kernel in (("P", "R"), ("Q", "S"))
-    )
-    copies = max(len(layer.inputs), 1) if layer.kind == "elementwise" else 1
-    return copies * rows * columns * len(part["K"]) * math.prod(sum(part[dim]) for dim in "GNC")
