@@ -1,4 +1,4 @@
-"""Measured latency of delivered networks over their limit: several limits on one finished run, each network in a fresh process.
+"""Measured latency of delivered networks over their limit, each in a process of its own.
 
 python benchmarks/limits.py RUN
 """
@@ -13,13 +13,10 @@ import numpy as np
 from result import publish
 
 from pliant.deploy.package import write_model
-from pliant.deploy.verify import measure_in_fresh_process
 from pliant.objective import Limit
-from pliant.runs.profile import device_profile, settings
 from pliant.runs.run import Run
-from pliant.runs.search import make_estimator
-from pliant.runs.specialize import another_network
-from pliant.runs.train import train_supernet
+from pliant.runs.session import Session
+from pliant.runs.specialize import specialize
 
 LIMITS = 6
 
@@ -32,19 +29,22 @@ def main():
     arguments = parser.parse_args()
     rows = []
     with Run.reopen(arguments.run) as run:
-        profile, supernet = device_profile(run), train_supernet(run)
-        table = profile.table(run.space)
-        ends = [cost.latency_ms for cost in table([run.space.smallest(), run.space.largest()])]
-        for at_most in np.geomspace(ends[0] * 1.15, ends[1] * 0.95, LIMITS):
+        session = Session(run, limits=())
+        ends = session.target.predict([run.space.smallest(), run.space.largest()])
+        fastest, slowest = (cost.latency_ms for cost in ends)
+        for bound in np.geomspace(fastest * 1.15, slowest * 0.95, LIMITS):
             started = time.perf_counter()
-            limit = Limit("latency_ms", float(f"{at_most:.3g}"))
-            chosen = another_network(run, supernet, profile, [limit])
+            limit = Limit("latency_ms", float(f"{bound:.3g}"))
+            session = Session(run, limits=[limit])
+            chosen = specialize(session)
             folder = run.folder / "limits" / f"{limit.bound:g}ms"
-            network = make_estimator(run, supernet).network(chosen.architecture)
             write_model(
-                folder, network, run.space.blocks(chosen.architecture), classes=run.data.classes
+                folder,
+                session.network(chosen.architecture),
+                run.space.blocks(chosen.architecture),
+                classes=run.data.classes,
             )
-            measured = measure_in_fresh_process(folder / "model.onnx", settings(run))
+            measured = session.target.measure_file(folder / "model.onnx").cost.latency_ms
             rows.append(
                 {
                     "limit_ms": limit.bound,

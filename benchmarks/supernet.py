@@ -29,12 +29,12 @@ from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.deploy.package import onnx_bytes
 from pliant.devices.profile import measure_networks
+from pliant.devices.timings import Settings
 from pliant.networks.initialization import whiten
 from pliant.networks.supernet import build
 from pliant.objective import Objective
-from pliant.runs.profile import settings
 from pliant.runs.run import Run
-from pliant.runs.search import make_estimator, weights_digest
+from pliant.runs.session import Session
 from pliant.runs.train import augmentation, first_images, train_supernet, training_recipe
 from pliant.search.ask_tell import combined, memoized, run_search
 from pliant.search.linas import LinasSearch
@@ -93,12 +93,12 @@ def searched_architectures(run, estimator):
         candidates=options.candidates,
         seed=run.recipe.seed,
     )
-    weights = weights_digest(run)
+    session = Session(run, limits=())
     evaluate = memoized(
-        combined(make_estimator(run, estimator.supernet), costs),
+        combined(session.estimator, costs),
         run.record,
         stage="benchmark search",
-        context=weights,
+        context=session.weights_digest,
         split="validation",
     )
     sound = [one for one in run_search(search, evaluate, options.estimates) if one.failure is None]
@@ -141,7 +141,9 @@ def with_latency(run, estimator, rows):
         label: onnx_bytes(estimator.network(one), run.space.blocks(one))
         for label, one in architectures.items()
     }
-    found = measure_networks(models, settings(run), seed=0)
+    target = run.recipe.target
+    settings = Settings(target.threads, target.batch, target.optimisation)
+    found = measure_networks(models, settings, seed=0)
     return [row | {"latency_ms": found[row["network"]].latency_ms} for row in rows]
 
 

@@ -114,10 +114,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits_profile(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """This machine, measured once for the digits space."""
     from pliant import Run
-    from pliant.runs.profile import device_profile
+    from pliant.runs.session import Session
+    from pliant.targets import THIS_CPU
 
     with Run.create(str(tiny), folder=tmp_path_factory.mktemp("profile") / "run") as run:
-        device_profile(run)
+        _ = Session(run, target=THIS_CPU).target
         return run.profile_path
 
 
@@ -142,7 +143,7 @@ def finished(
     with Run.create(
         str(tiny),
         folder=tmp_path_factory.mktemp("runs") / "tiny",
-        device__profile=str(digits_profile),
+        target__name=str(digits_profile),
     ) as run:
 
         def watch(step: str, done: int, total: int, note: str) -> None:

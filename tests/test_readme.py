@@ -64,7 +64,7 @@ def test_python_runs(block, tmp_path, monkeypatch, tiny, digits_profile):
 
     def quick(name, changes=None):
         given = {key: value for key, value in (changes or {}).items() if value is not None}
-        return recipe.load_recipe(str(tiny), {"device.profile": str(digits_profile), **given})
+        return recipe.load_recipe(str(tiny), {"target.name": str(digits_profile), **given})
 
     monkeypatch.setattr(run, "load_recipe", quick)
     monkeypatch.chdir(tmp_path)

@@ -46,6 +46,20 @@ class CostModel(Protocol):
         ...
 
 
+class Reports(Protocol):
+    """What is known of a target before it is opened: its name and what it reports."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The fields of `Cost` that it predicts."""
+        ...
+
+
 class Target(Protocol):
     """What the networks of one space will run on: predicts their costs and may measure them."""
 
@@ -285,7 +299,7 @@ class Objective:
         """The limits that follow from a network's layers, without any target."""
         return tuple(limit for limit in self.limits if limit.metric in ARITHMETIC_METRICS)
 
-    def require_reported(self, target: Target) -> None:
+    def require_reported(self, target: Reports) -> None:
         """Refuse a target that does not report a metric of the objective.
 
         Raises:

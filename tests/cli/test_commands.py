@@ -41,12 +41,12 @@ def test_nothing_of_the_libraries_reaches_the_screen(copied):
 def test_steps_one_by_one(command, tmp_path, tiny, digits_profile, finished):
     """Profile, train, search, deploy and report come to what the whole job came to."""
     (tmp_path / "tiny.toml").write_text(
-        tiny.read_text() + f'\n[device]\nprofile = "{digits_profile}"\n'
+        tiny.read_text() + f'\n[target]\nname = "{digits_profile}"\n'
     )
     run = tmp_path / "run"
     code, said, _ = command("profile", tmp_path / "tiny.toml", "--into", run)
     assert code == 0
-    assert "mean error on 16 networks not fitted on" in said
+    assert "on 16 random networks" in said
     code, said, _ = command("train", run)
     assert code == 0
     assert "21,672 networks of space digits" in said

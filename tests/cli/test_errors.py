@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -181,7 +182,7 @@ def test_limit_that_nothing_meets_is_said_before_training(
     command, tmp_path, tiny, digits_profile, words
 ):
     (tmp_path / "mine.toml").write_text(
-        tiny.read_text() + f'\n[device]\nprofile = "{digits_profile}"\n'
+        tiny.read_text() + f'\n[target]\nname = "{digits_profile}"\n'
     )
     into = ["--into", tmp_path / "run"] if words == ["run"] else []
     started = time.monotonic()
@@ -207,27 +208,27 @@ def test_limit_on_what_the_device_cannot_tell(command, tmp_path, digits_profile)
     answer = command(
         "run",
         "digits",
-        "--device",
+        "--target",
         digits_profile,
         "--into",
         tmp_path / "run",
         "--limit",
         "energy=1mJ",
     )
-    _refused(answer, "it reports no energy_uj", "latency_ms")
+    _refused(answer, "reports no energy_uj", "latency_ms")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"threads": 4}, ["threads", "4 there, 1 in this run", "device.threads = 4"]),
+        ({"threads": 4}, ["threads", "4 there, 1 in this run", "target.threads = 4"]),
         ({"optimisation": "basic"}, ["optimisation", "basic there, all in this run"]),
         (
             {"space": {"name": "digits", "channels": 3, "image_size": 32, "classes": 10}},
             ["3x32x32", "1x8x8"],
         ),
         ({"speed": 1}, ["not a device profile", "speed"]),
-        ({"version": 2}, ["not a device profile", "version"]),
+        ({"version": 1}, ["device profile of version 1", "reads version 2"]),
     ],
 )
 def test_profile_of_another_device(command, tmp_path, digits_profile, change, said):
@@ -235,7 +236,7 @@ def test_profile_of_another_device(command, tmp_path, digits_profile, change, sa
         json.dumps(json.loads(digits_profile.read_text()) | change)
     )
     _refused(
-        command("run", "digits", "--device", tmp_path / "other.json", "--into", tmp_path / "run"),
+        command("run", "digits", "--target", tmp_path / "other.json", "--into", tmp_path / "run"),
         *said,
     )
 
@@ -243,12 +244,12 @@ def test_profile_of_another_device(command, tmp_path, digits_profile, change, sa
 def test_profile_that_is_not_there_or_half(command, tmp_path, digits_profile):
     into = ["--into", tmp_path / "run"]
     _refused(
-        command("run", "digits", "--device", tmp_path / "none.json", *into),
-        "none.json cannot be read",
+        command("run", "digits", "--target", tmp_path / "none.json", *into),
+        "found none at",
     )
     (tmp_path / "half.json").write_bytes(digits_profile.read_bytes()[:500])
     _refused(
-        command("run", "digits", "--device", tmp_path / "half.json", *into),
+        command("run", "digits", "--target", tmp_path / "half.json", *into),
         "half.json is not a device profile",
     )
 
@@ -259,8 +260,8 @@ def test_profile_that_is_not_there_or_half(command, tmp_path, digits_profile):
 def _without_outside_profile(folder: Path) -> Path:
     """Let a copied run use its own device.json."""
     recipe = folder / "recipe.toml"
-    lines = recipe.read_text().splitlines(keepends=True)
-    recipe.write_text("".join(line for line in lines if not line.startswith("profile =")))
+    named = re.sub(r'name = ".*device\.json"', 'name = "this-cpu"', recipe.read_text())
+    recipe.write_text(named)
     return folder
 
 
@@ -275,7 +276,7 @@ def _states(folder: Path) -> dict[str, bytes]:
 def test_damaged_files_are_named_and_left_alone(command, copied):
     _without_outside_profile(copied)
     for name, said in (
-        ("device.json", "remove it to have this machine measured anew"),
+        ("device.json", "remove it to measure this machine again"),
         ("supernet/weights.safetensors", "remove this one, and the run goes on"),
         ("record.sqlite", "restore it from a copy"),
         ("recipe.toml", "TOML"),

@@ -13,7 +13,6 @@ from pliant import Run
 from pliant.accuracy.evaluation import pixels
 from pliant.deploy.package import write_model
 from pliant.deploy.verify import (
-    measure_in_fresh_process,
     onnx_top1,
     relative_difference,
     run_model_py,
@@ -21,9 +20,10 @@ from pliant.deploy.verify import (
     verify_accuracy,
     verify_outputs,
 )
-from pliant.devices.measure import Settings
+from pliant.devices.measure import measure_in_subprocess
+from pliant.devices.timings import Settings
 from pliant.errors import UncalibratedError, VerificationError
-from pliant.runs.search import make_estimator
+from pliant.runs.session import Session
 from pliant.runs.train import train_supernet
 
 
@@ -32,7 +32,7 @@ def delivered(copied, finished):
     """The delivered folder with all that it is verified against."""
     with Run.reopen(copied) as run:
         supernet = train_supernet(run)
-        estimator = make_estimator(run, supernet)
+        estimator = Session(run).estimator
         architecture = finished.result.found.chosen.architecture
         images = pixels(run.data.validation.batch(np.arange(16))[0]).contiguous()
         yield run, supernet, estimator.network(architecture), architecture, images
@@ -88,7 +88,7 @@ def test_another_networks_folder(delivered):
     run, supernet, _, architecture, images = delivered
     smallest = run.space.smallest()
     assert smallest != architecture
-    other = make_estimator(run, supernet).network(smallest)
+    other = Session(run).network(smallest)
     with pytest.raises(VerificationError, match="differs by"):
         verify_outputs(run.best, supernet, other, smallest, images)
     with pytest.raises(VerificationError, match="as accurate as its source"):
@@ -149,4 +149,4 @@ def test_relative_difference_by_hand():
 def test_measuring_what_is_no_model(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(VerificationError, match="measured in a process of its own; it ended with"):
-        measure_in_fresh_process(tmp_path / "model.onnx", Settings())
+        measure_in_subprocess(tmp_path / "model.onnx", Settings())

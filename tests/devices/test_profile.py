@@ -54,7 +54,18 @@ def test_a_profile_says_what_was_measured(profile, toy_space):
     assert (profile.machine, profile.runtime_version) == (machine_name(), onnxruntime.__version__)
     assert 0 < profile.call_us < profile.anchor_us
     assert profile.convolution_peak_gflops > 0
-    assert profile.fit_networks == 16
+    table = profile.table(toy_space)
+    assert (len(profile.networks), profile.held_out, table.fit.networks) == (32, 16, 16)
+    assert table == profile.table(toy_space), "fitted from the same rows, so the same"
+
+
+def test_other_rows_give_another_table(profile, toy_space):
+    """The table is fitted when the profile is opened: no coefficient is stored."""
+    slower = [row.model_copy(update={"latency_ms": 3 * row.latency_ms}) for row in profile.networks]
+    again = profile.model_copy(update={"networks": tuple(slower)})
+    one = toy_space.largest()
+    [before], [after] = (made.table(toy_space)([one]) for made in (profile, again))
+    assert after.latency_ms == pytest.approx(3 * before.latency_ms)
 
 
 def test_the_timings_behind_it_are_kept(profile, folder):
@@ -121,8 +132,11 @@ def broken(name, profile):
     if name == "no time at all":
         first["latency_us"] = 0
         return json.dumps(content), "greater than 0"
-    content["coefficients"] = [1.0, 2.0, 3.0, 4.0]
-    return json.dumps(content), "received 4"
+    if name == "of yesterday":
+        content["version"] = 1
+        return json.dumps(content), "version 1, this Pliant reads version 2"
+    content["held_out"] = len(content["networks"])
+    return json.dumps(content), "held out leave none"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +149,8 @@ def broken(name, profile):
         "no such size",
         "words for sizes",
         "no time at all",
-        "coefficients",
+        "of yesterday",
+        "nothing to fit on",
     ],
 )
 def test_a_damaged_profile_says_where(profile, tmp_path, name):
@@ -153,9 +168,9 @@ def test_a_missing_profile_says_so(tmp_path):
         load_profile(tmp_path / "device.json")
 
 
-def test_too_few_networks_to_judge_are_kept_as_not_a_number(profile, tmp_path):
-    profile.model_copy(update={"fit_spearman": float("nan")}).save(tmp_path / "device.json")
-    assert np.isnan(load_profile(tmp_path / "device.json").fit_spearman)
+def test_too_few_networks_to_judge_are_not_a_number(profile, toy_space):
+    fitted = profile.model_copy(update={"networks": profile.networks[:17], "held_out": 1})
+    assert np.isnan(fitted.table(toy_space).fit.spearman)
 
 
 def test_a_noisy_machine_is_refused_but_its_timings_are_kept(toy_space, tmp_path):

@@ -22,15 +22,17 @@ import os, signal, sys
 step, done = sys.argv.pop(1).split(":")
 from pliant.training.checkpoint import Checkpoints
 Checkpoints.__init__.__kwdefaults__["seconds"] = 0.0
-from pliant.runs import workflow as whole
-original = whole.run_all
-def run_all(run, *, device, progress):
+from pliant.runs import workflow
+original = workflow.run_steps
+def run_steps(session):
+    progress = session.progress
     def watch(name, number, total, note):
         progress(name, number, total, note)
         if name == step and number >= int(done):
             os.kill(os.getpid(), signal.SIGKILL)
-    return original(run, device=device, progress=watch)
-whole.run_all = run_all
+    session.progress = watch
+    return original(session)
+workflow.run_steps = run_steps
 from pliant.cli import main
 main()
 """
@@ -57,7 +59,7 @@ def _result(folder: Path) -> tuple[str, dict[str, float]]:
 
 def test_killed_run_ends_where_the_uninterrupted_one_does(tmp_path, tiny, digits_profile, finished):
     folder = tmp_path / "run"
-    words = ("run", tiny, "--device", digits_profile, "--into", folder)
+    words = ("run", tiny, "--target", digits_profile, "--into", folder)
 
     assert _start(*words, killed_at="train:20").returncode == -signal.SIGKILL
     assert [path.name for path in folder.glob("supernet/*.safetensors")][
@@ -119,7 +121,7 @@ def test_killed_at_random_moments(tmp_path, tiny, seed):
     done = _start("run", tiny, "--into", folder)
     assert (done.returncode, done.stderr) == (0, "")
     with Run.create(
-        str(tiny), folder=tmp_path / "whole", device__profile=str(folder / "device.json")
+        str(tiny), folder=tmp_path / "whole", target__name=str(folder / "target.json")
     ) as run:
         run_all(run)
     assert _result(folder) == _result(tmp_path / "whole")

@@ -17,7 +17,7 @@ def _with(**tables: object) -> dict:
 
 def test_defaults_fill_what_a_recipe_leaves_out():
     recipe = parse_recipe(SMALLEST, "test")
-    assert (recipe.seed, recipe.limits, recipe.device.threads, recipe.search.estimates) == (
+    assert (recipe.seed, recipe.limits, recipe.target.threads, recipe.search.estimates) == (
         0,
         (),
         1,
@@ -43,13 +43,13 @@ def test_changes_replace_single_keys_and_make_tables():
         "digits",
         {
             "train.epochs": 2,
-            "device.threads": 2,
+            "target.threads": 2,
             "limits": ["macs=1M"],
             "seed": 7,
             "data.source": None,
         },
     )
-    assert (recipe.train.epochs, recipe.train.batch_size, recipe.device.threads, recipe.seed) == (
+    assert (recipe.train.epochs, recipe.train.batch_size, recipe.target.threads, recipe.seed) == (
         2,
         128,
         2,
@@ -71,14 +71,14 @@ def test_paths_of_the_command_line_hold_in_every_directory(tmp_path, monkeypatch
         load_recipe("digits", {"data.source": "hf:someone/photos"}).data.source
         == "hf:someone/photos"
     )
-    assert load_recipe("digits", {"device.profile": "away.json"}).device.profile == "away.json", (
+    assert load_recipe("digits", {"target.name": "away.json"}).target.name == "away.json", (
         "what is not there is complained of later"
     )
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"limits": ["parameters=1k"]}, {"search.estimates": 50}, {"device.threads": 2}, {"name": "x"}],
+    [{"limits": ["parameters=1k"]}, {"search.estimates": 50}, {"target.threads": 2}, {"name": "x"}],
 )
 def test_digest_ignores_what_does_not_decide_the_weights(changes):
     assert load_recipe("digits", changes).digest == load_recipe("digits").digest

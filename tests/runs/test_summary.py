@@ -7,9 +7,9 @@ import json
 import pytest
 
 from pliant.metrics import Accuracy, Cost, Failed
-from pliant.objective import Candidate, Limit
+from pliant.objective import Candidate, Limit, Objective
 from pliant.runs.evidence import hypervolumes
-from pliant.runs.search import Found
+from pliant.runs.search import SearchResult
 
 
 def _found(space, ours, random):
@@ -22,26 +22,26 @@ def _found(space, ours, random):
         )
 
     broken = Candidate(architectures[0], Failed("not finite"), Cost(latency_ms=0.1))
-    return Found((), None, (), (*candidates(ours), broken), candidates(random), 1.0)
+    return SearchResult((), None, (), (*candidates(ours), broken), candidates(random), 1.0)
 
 
 def test_hypervolumes_by_hand(toy_space):
     # Accuracy runs from 0.5 at the worst to 1, latency from 0 to the slowest, 4 ms.
     found = _found(toy_space, [(0.75, 1.0), (1.0, 2.0)], [(0.5, 4.0), (0.75, 2.0)])
     # Ours: from 1/4 to 1 at half the height, and from 1/2 to 1 at the upper half.
-    assert hypervolumes(found, ()) == pytest.approx((0.75 * 0.5 + 0.5 * 0.5, 0.5 * 0.5))
+    assert hypervolumes(found, Objective()) == pytest.approx((0.75 * 0.5 + 0.5 * 0.5, 0.5 * 0.5))
 
 
 def test_hypervolumes_end_at_the_latency_limit(toy_space):
     found = _found(toy_space, [(0.75, 1.0), (1.0, 2.0)], [(0.5, 4.0), (0.75, 2.0)])
-    assert hypervolumes(found, [Limit("latency_ms", 2.0), Limit("macs", 1e9)]) == pytest.approx(
-        (0.5 * 0.5, 0.0)
-    )
+    assert hypervolumes(
+        found, Objective(limits=(Limit("latency_ms", 2.0), Limit("macs", 1e9)))
+    ) == pytest.approx((0.5 * 0.5, 0.0))
 
 
 def test_equal_searches_have_equal_volumes(toy_space):
     points = [(0.6, 1.0), (0.8, 2.0), (0.9, 3.0)]
-    ours, random = hypervolumes(_found(toy_space, points, points), ())
+    ours, random = hypervolumes(_found(toy_space, points, points), Objective())
     assert ours == random > 0
 
 

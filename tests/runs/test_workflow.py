@@ -64,7 +64,7 @@ def test_chosen_network_is_the_best_that_holds_its_limits(finished):
     objective = Objective(limits=as_limits(["latency_ms=0.1", "parameters=20k"]))
     assert objective.admits(found.chosen.cost)
     assert found.chosen.measured is not None
-    within = [one for one in found.finalists if objective.admits(one.cost)]
+    within = [one for one in found.shortlist if objective.admits(one.cost)]
     assert found.chosen.validated.top1 == max(one.validated.top1 for one in within)
     assert len(found.history) == len(found.random_history) == 20
 
@@ -73,10 +73,10 @@ def test_summary_is_complete_and_says_what_was_found(finished):
     summary = _strict(finished.folder / "summary.json")
     found, delivered = finished.result.found, finished.result.delivered
     assert summary["chosen"]["architecture"] == str(found.chosen.architecture)
-    assert summary["chosen"]["measured"]["latency_ms"] == found.chosen.measured.latency_ms
-    assert summary["chosen"]["top1_test"] == delivered.test_top1
+    assert summary["chosen"]["measured"]["latency_ms"] == found.chosen.measured.cost.latency_ms
+    assert summary["chosen"]["top1_test"] == delivered.test.top1
     assert [row["architecture"] for row in summary["front"]] == [
-        str(one.architecture) for one in found.finalists
+        str(one.architecture) for one in found.shortlist
     ]
     assert all(row["top1_test"] is not None for row in summary["front"] + summary["random_front"])
     assert len(summary["search"]["points"]) == 40
@@ -133,8 +133,8 @@ def test_same_job_again_finds_the_same_without_evaluating_again(copied, finished
         assert len(run.record.events("test split opened")) == 1
     assert evaluations() == before
     assert again.found.chosen.architecture == finished.result.found.chosen.architecture
-    assert [one.validated for one in again.found.finalists] == [
-        one.validated for one in finished.result.found.finalists
+    assert [one.validated for one in again.found.shortlist] == [
+        one.validated for one in finished.result.found.shortlist
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,11 +67,21 @@ Into = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if
 TrainOn = Annotated[
     str | None, typer.Option("--train-on", help="Where to train, as PyTorch names it: cpu, cuda.")
 ]
-ProfileFile = Annotated[
-    Path | None,
+TargetName = Annotated[
+    str | None,
     typer.Option(
-        "--device", help="A device profile made before, instead of measuring this machine."
+        "--target",
+        help="What the network runs on: this-cpu, a device profile (.json), a chip such as eyeriss "
+        "or its .toml, or file.py:NAME.",
     ),
+]
+Minimise = Annotated[
+    str | None,
+    typer.Option(help="A cost metric to minimise, such as energy_uj; then limit the accuracy too."),
+]
+Maximise = Annotated[str | None, typer.Option(help="accuracy, which is the default.")]
+SearcherName = Annotated[
+    str | None, typer.Option("--searcher", help="linas, nsga2, evolution, random or file.py:NAME.")
 ]
 
 
@@ -92,13 +102,20 @@ def say(message: str, *, about: Path | None = None) -> None:
 
 @contextmanager
 def opened(
-    recipe: str, into: Path | None = None, *, parallel: bool = False, **changes: Any
+    recipe: str,
+    into: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    parallel: bool = False,
 ) -> Iterator[Run]:
     """The run that the options of a command describe.
 
     A command imports what needs PyTorch inside of this, so that a mistake in an option is answered at once.
 
     Args:
+        recipe: name or path of a recipe, or a run directory.
+        into: the run directory instead of `runs/NAME`.
+        changes: dotted keys of the recipe to values; None and empty ones are passed over.
         parallel: whether torchrun may start the command several times.
     """
     from pliant.runs.recipe import load_recipe
@@ -107,11 +124,7 @@ def opened(
         raise RecipeError(
             "of all commands only pliant train runs under torchrun. Train with it, then start this one alone."
         )
-    given = {
-        key.replace("__", "."): value
-        for key, value in changes.items()
-        if value not in (None, [], ())
-    }
+    given = {key: value for key, value in (changes or {}).items() if value not in (None, [], ())}
     folder = Path(recipe)
     begun = (folder / "recipe.toml").is_file()
     if begun and into is not None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from pliant.cli.app import Data, Into, RecipeArgument, SpaceName, app, bars, opened, say
+from pliant.errors import RecipeError
 
 
 @app.command()
 def profile(
     recipe: RecipeArgument, data: Data = None, space: SpaceName = None, into: Into = None
 ) -> None:
-    """Measure this machine: the latency of all blocks of the space, and how well that foresees whole networks."""
-    with opened(recipe, into, data__source=data, space=space) as run:
-        from pliant.runs.profile import device_profile
+    """Measure this machine: the latency of all blocks of the space, and of whole networks."""
+    changes = {"data.source": data, "space": space}
+    with opened(recipe, into, changes) as run:
+        from pliant.devices.target import MeasuredTarget
+        from pliant.runs.session import Session
 
         with bars() as progress:
-            made = device_profile(run, progress=progress)
-        say(
-            f"{made.machine}, {made.runtime} {made.runtime_version}, {made.threads} thread(s)",
-            about=run.profile_path,
-        )
-        say(
-            f"{len(made.blocks)} blocks; {made.fit_mape_percent:.1f} % mean error on {made.fit_networks} networks not fitted on"
-        )
-        say(f"convolution peak {made.convolution_peak_gflops:.0f} GFLOP/s")
+            target = Session(run, limits=(), progress=progress).target
+        if not isinstance(target, MeasuredTarget):
+            raise RecipeError(
+                f"a profile is of a machine that is measured; the target of this run is "
+                f"{target.name}. Set target.name to this-cpu to measure this machine."
+            )
+        say(target.name, about=run.profile_path)
+        [claim] = target.evidence()
+        say(f"{len(target.profile.blocks)} blocks; {claim.value} on {claim.how}")
+        say(f"convolution peak {target.profile.convolution_peak_gflops:.0f} GFLOP/s")

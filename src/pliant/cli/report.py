@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from pliant.cli.app import RecipeArgument, app, opened, say
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pliant.cli.app import app, say
+from pliant.errors import RunConflictError
 
 
 @app.command()
-def report(recipe: RecipeArgument) -> None:
-    """Write report.html from summary.json."""
-    with opened(recipe) as run:
-        from pliant.runs.summary import write_page
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run directory.")],
+) -> None:
+    """Write report.html from summary.json; also while the run is at work."""
+    if not (folder / "summary.json").is_file():
+        raise RunConflictError(
+            f"a report is written from the summary.json of a run directory, found none in {folder}. "
+            "Name a directory that pliant run, search or deploy finished."
+        )
+    from pliant.runs.summary import write_page
 
-        write_page(run)
-        say("", about=run.folder / "report.html")
+    write_page(folder)
+    say("", about=folder / "report.html")

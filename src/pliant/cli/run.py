@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pliant.cli.app import (
     Data,
     Epochs,
     Into,
     Limits,
-    ProfileFile,
+    Maximise,
+    Minimise,
     RecipeArgument,
     Schedule,
+    SearcherName,
     Seed,
     SpaceName,
+    TargetName,
     TrainOn,
     app,
     bars,
@@ -21,43 +24,63 @@ from pliant.cli.app import (
     say,
 )
 
+if TYPE_CHECKING:
+    from pliant.runs.deliver import Delivered
+    from pliant.runs.session import Session
+
 
 @app.command()
 def run(
     recipe: RecipeArgument,
     data: Data = None,
     limit: Limits = None,
+    target: TargetName = None,
+    maximise: Maximise = None,
+    minimise: Minimise = None,
     space: SpaceName = None,
     schedule: Schedule = None,
     epochs: Epochs = None,
+    searcher: SearcherName = None,
     seed: Seed = None,
-    device: ProfileFile = None,
     train_on: TrainOn = None,
     into: Into = None,
 ) -> None:
-    """Measure the device, train a supernet, search it, deliver the best network within the limits, and report."""
-    changes: dict[str, Any] = {
-        "data__source": data,
+    """Measure the target, train a supernet, search it, deliver the best network, and report."""
+    changes = {
+        "data.source": data,
         "limits": limit,
+        "target.name": target,
+        "objective.maximise": maximise,
+        "objective.minimise": minimise,
         "space": space,
-        "train__schedule": schedule,
-        "train__epochs": epochs,
+        "train.schedule": schedule,
+        "train.epochs": epochs,
+        "search.searcher": searcher,
         "seed": seed,
     }
-    with opened(
-        recipe, into, **changes, device__profile=str(device) if device else None
-    ) as opened_run:
-        from pliant.runs.workflow import run_all
+    with opened(recipe, into, changes) as opened_run:
+        from pliant.runs.session import Session
+        from pliant.runs.workflow import run_steps
 
         with bars() as progress:
-            result = run_all(opened_run, device=train_on, progress=progress)
-        delivered, chosen = result.delivered, result.found.chosen
-        latency = delivered.fresh_latency_ms or chosen.cost.latency_ms
-        say(str(chosen.architecture), about=delivered.folder)
-        limits = ", ".join(opened_run.recipe.limits)
-        say(
-            f"{latency:.4g} ms {'measured' if delivered.fresh_latency_ms else 'predicted'}"
-            + (f", limits {limits}" if limits else "")
-        )
-        say(f"{delivered.test_top1:.2%} of {delivered.test_images} test images")
+            session = Session(opened_run, device=train_on, progress=progress)
+            delivered = run_steps(session).delivered
+        assert delivered is not None
+        say_delivered(session, delivered)
         say("the report", about=opened_run.folder / "report.html")
+
+
+def say_delivered(session: Session, delivered: Delivered) -> None:
+    """What was delivered, what it costs, and how accurate it is."""
+    from pliant.units import format_cost
+
+    metric = session.objective.costs[0]
+    apart = delivered.measured_apart
+    measured = apart is not None and metric in apart.cost.metrics
+    cost = apart.cost if apart is not None and measured else delivered.predicted
+    how = "measured" if measured else f"predicted only: {session.target.name} is not measured"
+    limits = ", ".join(map(str, session.limits))
+    say(str(delivered.architecture), about=delivered.folder)
+    value = format_cost(metric, cost.metric(metric))
+    say(f"{metric} {value} {how}" + (f"; limits {limits}" if limits else ""))
+    say(f"{delivered.test.top1:.2%} of {delivered.test.images} test images")

@@ -13,13 +13,24 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pliant.cli.app import Data, Limits, Seed, app, bars, opened, say, screen
+from pliant.cli.app import (
+    Data,
+    Limits,
+    SearcherName,
+    Seed,
+    TargetName,
+    app,
+    bars,
+    opened,
+    say,
+    screen,
+)
 from pliant.cli.score import AnySpace, Classes, Images, Processes, ShapeText
 from pliant.cli.zero_shot_search import search_by_score
 from pliant.errors import RecipeError
 
-RUN_OPTIONS = frozenset({"recipe", "limit"})
-"""What the search of a run uses; the search without training uses all but the recipe."""
+RUN_OPTIONS = frozenset({"recipe", "limit", "searcher"})
+"""What the search of a run uses; the search without training uses all but the recipe and the searcher."""
 
 
 @app.command()
@@ -47,9 +58,8 @@ def search(
     shape: ShapeText = None,
     classes: Classes = None,
     images: Images = 64,
-    target: Annotated[
-        str | None, typer.Option(help="What the networks will run on: a device profile.")
-    ] = None,
+    target: TargetName = None,
+    searcher: SearcherName = None,
     seed: Seed = None,
     processes: Processes = None,
     run_dir: Annotated[
@@ -65,15 +75,20 @@ def search(
         refuse_options(
             context,
             RUN_OPTIONS,
-            "a run is searched with its own settings; only --limit may change",
+            "a run is searched with its own settings; only --limit and --searcher may change",
             "To search by a score, leave the recipe out and give --space and --estimator",
         )
-        _search_run(recipe, limit)
+        _search_run(recipe, limit, searcher)
         return
     if space is None or estimator is None:
         raise RecipeError(
             "a search takes a recipe or a run directory, or --space and --estimator to search "
             f"without training; received {_received(context)}."
+        )
+    if searcher is not None:
+        raise RecipeError(
+            f"a search without training is by evolution, received --searcher {searcher}. "
+            "Leave it out."
         )
     search_by_score(
         space,
@@ -123,30 +138,27 @@ def _received(context: typer.Context) -> str:
     return ", ".join(_given_options(context).values()) or "neither"
 
 
-def _search_run(recipe: str, limit: list[str] | None) -> None:
-    with opened(recipe, limits=limit) as run:
-        from pliant.runs.profile import device_profile
-        from pliant.runs.search import require_feasible, search_front
-        from pliant.runs.summary import write_summary
-        from pliant.runs.train import train_supernet
+def _search_run(recipe: str, limit: list[str] | None, searcher: str | None) -> None:
+    changes = {"limits": limit, "search.searcher": searcher}
+    with opened(recipe, changes=changes) as run:
+        from pliant.runs.session import Session
+        from pliant.runs.workflow import run_steps
+        from pliant.units import format_cost
 
         with bars() as progress:
-            profile = device_profile(run, progress=progress)
-            require_feasible(run, profile, run.recipe.parsed_limits)
-            found = search_front(
-                run, train_supernet(run, progress=progress), profile, progress=progress
-            )
-        write_summary(run, profile, found, None, run.recipe.parsed_limits)
-        table = Table("latency", "predicted", "validation", "parameters", "architecture")
-        for one in found.finalists:
-            style = "bold" if one.architecture == found.chosen.architecture else None
+            session = Session(run, progress=progress)
+            found = run_steps(session, deliver=False).found
+        metric = session.objective.costs[0]
+        table = Table(metric, "predicted", "validation", "parameters", "architecture")
+        for one in found.shortlist:
+            measured = one.measured is not None and metric in one.measured.cost.metrics
             table.add_row(
-                f"{one.measured.latency_ms:.4g} ms" if one.measured else "elsewhere",
-                f"{one.predicted.latency_ms:.4g} ms",
+                format_cost(metric, one.cost.metric(metric)) if measured else "not measured",
+                format_cost(metric, one.predicted.metric(metric)),
                 f"{one.validated.top1:.2%}",
                 f"{run.space.cost(one.architecture).parameters:,}",
                 str(one.architecture),
-                style=style,
+                style="bold" if one.architecture == found.chosen.architecture else None,
             )
         screen.print(table)
         say(f"deliver the best with: pliant deploy {run.folder}")

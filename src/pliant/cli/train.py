@@ -33,13 +33,13 @@ def train(
 ) -> None:
     """Train the supernet, from its last checkpoint where there is one; under torchrun, in parallel."""
     changes: dict[str, Any] = {
-        "data__source": data,
+        "data.source": data,
         "space": space,
-        "train__schedule": schedule,
-        "train__epochs": epochs,
+        "train.schedule": schedule,
+        "train.epochs": epochs,
         "seed": seed,
     }
-    with opened(recipe, into, parallel=True, **changes) as run:
+    with opened(recipe, into, changes, parallel=True) as run:
         from pliant.runs.train import train_supernet
 
         with bars() as progress:

@@ -7,10 +7,9 @@ Pliant, and `model.onnx` in ONNX Runtime.
 from __future__ import annotations
 
 import copy
-import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from pliant.accuracy.evaluation import pixels, top1
 from pliant.data.splits import Split
-from pliant.devices.measure import Settings
 from pliant.errors import VerificationError
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
@@ -180,24 +178,3 @@ def verify_accuracy(folder: Path, network: Network, split: Split) -> tuple[float
             f"the exported network is as accurate as its source; ONNX Runtime gives {theirs:.4f}, PyTorch {ours:.4f} in {folder}."
         )
     return ours, theirs
-
-
-def measure_in_fresh_process(path: Path, settings: Settings) -> float:
-    """Latency of an ONNX file in milliseconds, measured in a process that did nothing else before.
-
-    Raises:
-        VerificationError: the process ends with an error; its last line is repeated.
-    """
-    command = [
-        sys.executable,
-        "-m",
-        "pliant.devices.measure",
-        str(path),
-        json.dumps(asdict(settings)),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise VerificationError(
-            f"{path} is measured in a process of its own; it ended with: {' '.join(done.stderr.strip().splitlines()[-1:])}"
-        )
-    return float(json.loads(done.stdout)["latency_ms"])

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -340,8 +341,23 @@ def pinned(cpu: int | None) -> Iterator[bool]:
         os.sched_setaffinity(0, before)
 
 
+def measure_in_subprocess(path: Path, settings: Settings) -> Measurement:
+    """One ONNX file, measured in a process that did nothing else before.
+
+    Raises:
+        MeasurementError: the process ends with an error; its last line is repeated.
+    """
+    arguments = [str(path.resolve()), json.dumps(asdict(settings))]
+    command = [sys.executable, "-m", "pliant.devices.measure", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = " ".join(done.stderr.strip().splitlines()[-1:])
+        raise MeasurementError(f"{path} is measured in a process of its own; it ended with: {last}")
+    return Measurement(**json.loads(done.stdout))
+
+
 def _measure_file(path: str, settings: str) -> str:
-    """One model, measured here; for a process of its own, started as `python -m pliant.devices.measure MODEL SETTINGS`."""
+    """One model, measured in this process: `python -m pliant.devices.measure MODEL SETTINGS`."""
     given = Settings(**json.loads(settings))
     with pinned(measuring_processor(given)):
         [found] = measure({"model": Path(path).read_bytes()}, given, seed=0).values()

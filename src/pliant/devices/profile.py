@@ -1,15 +1,19 @@
-"""What a device is, for a search: how it runs networks, how fast, and how well that is known. A file that can be kept and shared.
+"""A device as it was measured: a file that can be kept and shared.
 
-`device.json` holds the profile with the latency table of one space; the timings behind it lie beside it as parquet.
+`device.json` holds how networks were run and the measured rows: blocks of one space, and whole
+networks. Tables and predictors are fitted from these rows whenever the profile is opened, so one
+profile serves several models and a better model needs no new measurement. The single timings are
+beside it as parquet.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnxruntime
@@ -26,15 +30,7 @@ from pliant.devices.measure import (
     measuring_processor,
     pinned,
 )
-from pliant.devices.table import (
-    CORRECTIONS,
-    Correction,
-    Fit,
-    LookupTable,
-    distinct_blocks,
-    fit_table,
-    spread_networks,
-)
+from pliant.devices.table import LookupTable, distinct_blocks, fit_table, spread_networks
 from pliant.devices.timings import (
     Measurement,
     Optimisation,
@@ -60,9 +56,10 @@ from pliant.spaces.blocks import (
 )
 from pliant.spaces.space import Space
 
+PROFILE_VERSION: Final = 2
 FITTED_NETWORKS = 16
 HELD_OUT_NETWORKS = 16
-LEAST_BLOCK_US = 0.01
+MIN_BLOCK_US = 0.01
 _ANCHOR, _CALL = "anchor", "call"
 
 
@@ -109,8 +106,17 @@ class BlockLatency(_Table):
         return self
 
 
+class NetworkLatency(_Table):
+    """One whole network with random weights, measured."""
+
+    architecture: str
+    latency_ms: float = Field(gt=0, allow_inf_nan=False)
+    spread_ms: float = Field(ge=0, allow_inf_nan=False)
+    """Half the range between the quartiles of the rounds."""
+
+
 class SpaceKey(_Table):
-    """For which networks the table is."""
+    """For which networks the rows are."""
 
     name: str
     channels: int
@@ -121,7 +127,7 @@ class SpaceKey(_Table):
 class DeviceProfile(_Table):
     """A device as it was measured."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = PROFILE_VERSION
     machine: str
     cores: int
     runtime: str
@@ -133,31 +139,35 @@ class DeviceProfile(_Table):
     pinned: bool
     convolution_peak_gflops: float
     anchor_us: float
-    """Latency of the small fixed network of `measure.anchor_model`: how two measurements of one machine compare."""
+    """Latency of the small fixed network of `measure.anchor_model`, to compare two measurements."""
     call_us: float
-    """Cost of calling the runtime once, which is taken off each block's latency."""
+    """Dispatch overhead of one call of the runtime, which each block's latency does not contain."""
     split_half_error: float
     """Median over all that was measured."""
     preempted_share: float
     space: SpaceKey
-    correction: Correction
-    coefficients: tuple[float, ...]
-    fit_networks: int
-    fit_mape_percent: float
-    fit_spearman: float
-    fit_macs_mape_percent: float
     blocks: tuple[BlockLatency, ...]
+    networks: tuple[NetworkLatency, ...]
+    """In random order, spread evenly over the MACs of the space."""
+    held_out: int = Field(ge=0)
+    """The last ones of the networks: nothing is fitted on them, errors are of them."""
 
     @model_validator(mode="after")
-    def _has_its_coefficients(self) -> DeviceProfile:
-        if len(self.coefficients) != CORRECTIONS[self.correction]:
+    def _leaves_networks_to_fit(self) -> DeviceProfile:
+        if self.held_out >= len(self.networks):
             raise ValueError(
-                f"correction {self.correction!r} has {CORRECTIONS[self.correction]} coefficients, received {len(self.coefficients)}"
+                f"of the networks some are fitted on: {len(self.networks)} with {self.held_out} "
+                "held out leave none"
             )
         return self
 
+    @property
+    def settings(self) -> Settings:
+        """How networks were run, and are run again to compare."""
+        return Settings(threads=self.threads, batch=self.batch, optimisation=self.optimisation)
+
     def table(self, space: Space) -> LookupTable:
-        """The cost model for a space.
+        """The latency table of a space, fitted from the rows: the same rows give the same table.
 
         Raises:
             ProfileMismatchError: the profile was made for another space.
@@ -165,14 +175,17 @@ class DeviceProfile(_Table):
         ours = _space_key(space)
         if ours != self.space:
             raise ProfileMismatchError(
-                f"a latency table holds the blocks of one space; this profile is for {_words(self.space)}, the run needs {_words(ours)}. "
-                "Profile the device for this run: pliant profile RUN."
+                f"a profile holds the blocks of one space; this one is for {_words(self.space)}, "
+                f"the run needs {_words(ours)}. Profile the device for this run: "
+                "pliant profile RUN."
             )
-        latency_us = {row.block: row.latency_us for row in self.blocks}
-        fit = Fit(
-            self.fit_networks, self.fit_mape_percent, self.fit_spearman, self.fit_macs_mape_percent
+        return fit_table(
+            space,
+            {row.block: row.latency_us for row in self.blocks},
+            [space.parse(row.architecture) for row in self.networks],
+            [row.latency_ms for row in self.networks],
+            self.held_out,
         )
-        return LookupTable(space, latency_us, self.correction, self.coefficients, fit)
 
     def require_settings(self, settings: Settings) -> None:
         """Refuse to be used for another way of running networks.
@@ -184,8 +197,9 @@ class DeviceProfile(_Table):
             here, there = getattr(settings, field), getattr(self, field)
             if here != there:
                 raise ProfileMismatchError(
-                    f"a profile holds for the {field} with which it was made: {there} there, {here} in this run. "
-                    f"Set device.{field} = {there!r} in the recipe, or profile the device again."
+                    f"a profile is valid for the {field} with which it was made: {there} there, "
+                    f"{here} in this run. Set target.{field} = {there!r} in the recipe, or profile "
+                    "the device again."
                 )
 
     def require_here(self) -> None:
@@ -201,8 +215,8 @@ class DeviceProfile(_Table):
             there = getattr(self, field)
             if here != there:
                 raise ProfileMismatchError(
-                    f"a latency is measured where the profile was made; {field} is {there!r} there and {here!r} here. "
-                    "Profile this machine, or take the predicted latencies only."
+                    f"a latency is measured where the profile was made; {field} is {there!r} there "
+                    f"and {here!r} here. Profile this machine, or take the predicted latencies only."
                 )
 
     def save(self, path: Path) -> None:
@@ -217,7 +231,9 @@ def load_profile(path: Path) -> DeviceProfile:
         DamagedFileError: no such file, or it is not a profile.
     """
     try:
-        return DeviceProfile.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        _require_version(path, content)
+        return DeviceProfile.model_validate_json(content)
     except OSError as error:
         raise DamagedFileError(
             f"a device profile is a JSON file; {path} cannot be read: {error.strerror}."
@@ -231,8 +247,23 @@ def load_profile(path: Path) -> DeviceProfile:
             else ""
         )
         raise DamagedFileError(
-            f"{path} is not a device profile: {key or 'file'}: {fault['msg']}.{hint} Make it again with pliant profile."
+            f"{path} is not a device profile: {key or 'file'}: {fault['msg']}.{hint} "
+            "Make it again with pliant profile."
         ) from None
+
+
+def _require_version(path: Path, content: bytes) -> None:
+    """Refuse a profile of another version before its fields are looked at."""
+    try:
+        stored = json.loads(content)
+    except ValueError:
+        return  # the full reading says where it breaks
+    version = stored.get("version") if isinstance(stored, dict) else None
+    if isinstance(version, int) and version != PROFILE_VERSION:
+        raise DamagedFileError(
+            f"{path} is a device profile of version {version}, this Pliant reads version "
+            f"{PROFILE_VERSION}. Make it again with pliant profile."
+        )
 
 
 def profile_device(
@@ -274,30 +305,16 @@ def profile_device(
         _write_measurements(measurements, timings, keys)
     require_repeatable(found, settings)
     call_us = found[_CALL].latency_ms * 1e3
-    # A block is never free: timings of the very smallest differ from the call by little more than noise.
-    latency_us = {
-        key: max(found[f"block {index}"].latency_ms * 1e3 - call_us, LEAST_BLOCK_US)
-        for index, key in enumerate(keys)
-    }
-    table = fit_table(
-        space,
-        latency_us,
-        networks,
-        [found[f"network {one}"].latency_ms for one in networks],
-        len(networks) // 2,
-    )
-    return _profile(settings, table, found, peak=peak, is_pinned=is_pinned)
-
-
-def _profile(
-    settings: Settings,
-    table: LookupTable,
-    found: Mapping[str, Measurement],
-    *,
-    peak: float,
-    is_pinned: bool,
-) -> DeviceProfile:
-    assert table.fit is not None
+    # A block is never free: timings of the very smallest differ from the call by little but noise.
+    latency_us = [
+        max(found[f"block {index}"].latency_ms * 1e3 - call_us, MIN_BLOCK_US)
+        for index in range(len(keys))
+    ]
+    rows = [
+        BlockLatency(type=type(key).__name__, sizes=key.sizes, latency_us=microseconds)
+        for key, microseconds in zip(keys, latency_us, strict=True)
+    ]
+    wholes = {one: found[f"network {one}"] for one in networks}
     return DeviceProfile(
         machine=machine_name(),
         cores=os.cpu_count() or 1,
@@ -309,20 +326,18 @@ def _profile(
         pinned=is_pinned,
         convolution_peak_gflops=peak,
         anchor_us=found[_ANCHOR].latency_ms * 1e3,
-        call_us=found[_CALL].latency_ms * 1e3,
+        call_us=call_us,
         split_half_error=float(np.median([one.split_half_error for one in found.values()])),
         preempted_share=float(np.mean([one.preempted_share for one in found.values()])),
-        space=_space_key(table.space),
-        correction=table.correction,
-        coefficients=table.coefficients,
-        fit_networks=table.fit.networks,
-        fit_mape_percent=table.fit.mape_percent,
-        fit_spearman=table.fit.spearman,
-        fit_macs_mape_percent=table.fit.macs_mape_percent,
-        blocks=tuple(
-            BlockLatency(type=type(key).__name__, sizes=key.sizes, latency_us=value)
-            for key, value in table.latency_us.items()
+        space=_space_key(space),
+        blocks=tuple(rows),
+        networks=tuple(
+            NetworkLatency(
+                architecture=str(one), latency_ms=whole.latency_ms, spread_ms=whole.spread_ms
+            )
+            for one, whole in wholes.items()
         ),
+        held_out=len(networks) // 2,
     )
 
 

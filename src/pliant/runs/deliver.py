@@ -1,4 +1,4 @@
-"""Deliver a network of a run: write it, prove that it is what was searched, and say so on its card."""
+"""Deliver a network of a run: write it, prove that it is what was searched, and fill in its card."""
 
 from __future__ import annotations
 
@@ -9,28 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from pliant.accuracy.evaluation import pixels, top1
-from pliant.accuracy.supernet import SupernetEstimator
 from pliant.deploy.card import Card, write_card
 from pliant.deploy.package import write_model
-from pliant.deploy.verify import (
-    Agreement,
-    measure_in_fresh_process,
-    verify_accuracy,
-    verify_outputs,
-)
-from pliant.devices.profile import DeviceProfile
-from pliant.metrics import Accuracy, Cost
-from pliant.networks.plain import Network
-from pliant.networks.supernet import Supernet
-from pliant.objective import Limit
-from pliant.progress import Progress, silent
-from pliant.runs.profile import settings
-from pliant.runs.run import Run
-from pliant.runs.search import Finalist, Found, is_here, make_estimator, weights_digest
+from pliant.deploy.verify import Agreement, verify_accuracy, verify_outputs
+from pliant.metrics import Accuracy, Cost, Measured
+from pliant.runs.search import SearchResult
+from pliant.runs.session import Session
+from pliant.runs.shortlist import ShortlistedNetwork
 from pliant.spaces.architecture import Architecture
 
 ONNX = "model.onnx"
 """The name under which the record keeps the test accuracy of the exported file."""
+COMPARED_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -40,103 +30,100 @@ class Delivered:
     folder: Path
     architecture: Architecture
     agreement: Agreement
-    test_top1: float
-    onnx_test_top1: float
-    test_images: int
-    fresh_latency_ms: float | None
-    """Measured in a process of its own; None where the device is elsewhere."""
-    predicted_ms: float | None
-    """From the device's table."""
-    front_test_top1: dict[str, float]
-    """Test accuracy of this network and of the others of the front, taken in the same opening of the test split."""
+    test: Accuracy
+    onnx_test: Accuracy
+    """Of the exported file."""
+    predicted: Cost
+    measured_apart: Measured | None
+    """In a process of its own; None where the target cannot be measured."""
+    front_test: dict[str, Accuracy]
+    """Of this network and of the others of the front, from the same opening of the test split."""
 
 
 def deliver(
-    run: Run,
-    supernet: Supernet,
-    profile: DeviceProfile,
-    finalist: Finalist,
+    session: Session,
+    network: ShortlistedNetwork,
     *,
     folder: Path,
-    others: Sequence[Finalist] = (),
-    limits: Sequence[Limit] = (),
-    progress: Progress = silent,
+    others: Sequence[ShortlistedNetwork] = (),
 ) -> Delivered:
     """Write model.onnx, model.safetensors, model.py and card.md of one network, verified.
 
     Args:
-        others: networks whose test accuracy is taken in the same opening of the test split, for the report.
-        limits: for the card.
+        session: of the run.
+        network: to deliver.
+        folder: made where it does not exist.
+        others: networks whose test accuracy is taken in the same opening of the test split.
 
     Raises:
-        VerificationError: the delivered files do not do what the supernet does; the folder keeps them for inspection.
+        VerificationError: the delivered files do not compute what the supernet computes; the folder
+            keeps them for inspection.
     """
-    estimator = make_estimator(run, supernet)
-    architecture = finalist.architecture
-    network = estimator.network(architecture)
+    run, progress, architecture = session.run, session.progress, network.architecture
+    module = session.network(architecture)
+    metadata = {"architecture": str(architecture), "run": run.recipe.name}
     blocks = run.space.blocks(architecture)
-    write_model(
-        folder,
-        network,
-        blocks,
-        classes=run.data.classes,
-        metadata={"architecture": str(architecture), "run": run.recipe.name},
-    )
+    write_model(folder, module, blocks, classes=run.data.classes, metadata=metadata)
     progress("deliver", 1, 4, "written")
-    images = pixels(
-        run.data.validation.batch(np.arange(min(64, len(run.data.validation))))[0]
-    ).contiguous()
-    agreement = verify_outputs(folder, supernet, network, architecture, images)
+    validation = run.data.validation
+    indices = np.arange(min(COMPARED_IMAGES, len(validation)))
+    images = pixels(validation.batch(indices)[0]).contiguous()
+    agreement = verify_outputs(folder, session.supernet, module, architecture, images)
     progress("deliver", 2, 4, "outputs agree")
-    tested = _tested(run, estimator, folder, network, architecture, others)
+    tested = _tested(session, folder, architecture, others)
     progress("deliver", 3, 4, "tested")
-    fresh_ms = finalist.fresh_ms
-    if fresh_ms is None and is_here(profile):
-        fresh_ms = measure_in_fresh_process(folder / "model.onnx", settings(run))
-    ours = tested[str(architecture)]
+    apart = network.measured_apart
+    if apart is None and session.target.can_measure:
+        apart = session.target.measure_file(folder / "model.onnx")
     delivered = Delivered(
         folder=folder,
         architecture=architecture,
         agreement=agreement,
-        test_top1=ours.top1,
-        onnx_test_top1=tested[ONNX].top1,
-        test_images=ours.images,
-        fresh_latency_ms=fresh_ms,
-        predicted_ms=finalist.predicted.latency_ms,
-        front_test_top1={name: accuracy.top1 for name, accuracy in tested.items() if name != ONNX},
+        test=tested[str(architecture)],
+        onnx_test=tested[ONNX],
+        predicted=network.predicted,
+        measured_apart=apart,
+        front_test={name: accuracy for name, accuracy in tested.items() if name != ONNX},
     )
-    write_card(folder / "card.md", _card(run, profile, finalist, delivered, limits))
-    progress("deliver", 4, 4, "measured in a fresh process")
+    write_card(folder / "card.md", _card(session, network, delivered))
+    progress("deliver", 4, 4, "measured in a process of its own" if apart else "done")
     return delivered
 
 
+def deliver_result(session: Session, result: SearchResult) -> Delivered:
+    """Deliver the chosen network into `best/` and test the front beside it."""
+    front = (*result.shortlist, *result.random_shortlist)
+    others = [one for one in front if one.architecture != result.chosen.architecture]
+    return deliver(session, result.chosen, folder=session.run.best, others=others)
+
+
 def _tested(
-    run: Run,
-    estimator: SupernetEstimator,
+    session: Session,
     folder: Path,
-    network: Network,
     architecture: Architecture,
-    others: Sequence[Finalist],
+    others: Sequence[ShortlistedNetwork],
 ) -> dict[str, Accuracy]:
-    """Test accuracy by architecture, and of the ONNX file: from the record where it stands, else in one opening of the test split."""
-    weights = weights_digest(run)
+    """Test accuracy by architecture, and of the ONNX file; in one opening of the test split.
+
+    None is opened where the record holds all of them.
+    """
+    run, weights = session.run, session.weights_digest
     names = [ONNX, str(architecture), *(str(one.architecture) for one in others)]
     contexts = {name: f"{weights} {architecture}" if name == ONNX else weights for name in names}
-    rows = {name: run.record.evaluation("test", name, contexts[name]) for name in names}
-    known = {
-        name: row.quality
-        for name, row in rows.items()
-        if row is not None and isinstance(row.quality, Accuracy)
-    }
-    if len(known) == len(rows):
+    known: dict[str, Accuracy] = {}
+    for name in names:
+        row = run.record.evaluation("test", name, contexts[name])
+        if row is not None and isinstance(row.quality, Accuracy):
+            known[name] = row.quality
+    if len(known) == len(set(names)):
         return known
     test = run.data.test.open(f"accuracy of {architecture} and of the front, in {folder.name}")
-    ours, theirs = verify_accuracy(folder, network, test)
+    ours, theirs = verify_accuracy(folder, session.network(architecture), test)
     found = {ONNX: Accuracy(theirs, len(test)), str(architecture): Accuracy(ours, len(test))}
     for one in others:
         name = str(one.architecture)
         if name not in found:
-            found[name] = known.get(name) or top1(estimator.network(one.architecture), test)
+            found[name] = known.get(name) or top1(session.network(one.architecture), test)
     for name, accuracy in found.items():
         run.record.add_evaluation(
             "test", name, context=contexts[name], split="test", quality=accuracy
@@ -144,54 +131,13 @@ def _tested(
     return found
 
 
-def deliver_found(
-    run: Run,
-    supernet: Supernet,
-    profile: DeviceProfile,
-    found: Found,
-    *,
-    limits: Sequence[Limit],
-    progress: Progress = silent,
-) -> Delivered:
-    """Deliver the chosen network into `best/` and test the front beside it."""
-    others = [
-        one
-        for one in (*found.finalists, *found.random_finalists)
-        if one.architecture != found.chosen.architecture
-    ]
-    return deliver(
-        run,
-        supernet,
-        profile,
-        found.chosen,
-        folder=run.best,
-        others=others,
-        limits=limits,
-        progress=progress,
-    )
-
-
-def single_finalist(
-    run: Run, estimator: SupernetEstimator, profile: DeviceProfile, architecture: Architecture
-) -> Finalist:
-    """A network that the user names, with its predicted cost and validated accuracy."""
-    [cost] = profile.table(run.space)([architecture])
-    accuracy = estimator.validate(architecture)
-    return Finalist(architecture, accuracy, cost, accuracy, None, None)
-
-
-def _card(
-    run: Run,
-    profile: DeviceProfile,
-    finalist: Finalist,
-    delivered: Delivered,
-    limits: Sequence[Limit],
-) -> Card:
-    cost: Cost = run.space.cost(finalist.architecture)
-    measured_ms = delivered.fresh_latency_ms
+def _card(session: Session, network: ShortlistedNetwork, delivered: Delivered) -> Card:
+    run = session.run
+    cost: Cost = run.space.cost(network.architecture)
+    apart = delivered.measured_apart
     return Card(
         name=run.recipe.name,
-        architecture=str(finalist.architecture),
+        architecture=str(network.architecture),
         space=run.space.name,
         image=(run.space.channels, run.space.image_size, run.space.image_size),
         classes=run.data.classes,
@@ -199,13 +145,13 @@ def _card(
         parameters=cost.parameters or 0,
         macs=cost.macs or 0,
         peak_memory_bytes=cost.peak_memory_bytes or 0,
-        limits=tuple(str(limit) for limit in limits),
-        validation_top1=finalist.validated.top1,
-        test_top1=delivered.test_top1,
-        test_images=delivered.test_images,
+        limits=tuple(str(limit) for limit in session.limits),
+        validation_top1=network.validated.top1,
+        test_top1=delivered.test.top1,
+        test_images=delivered.test.images,
         test_openings=len(run.record.events("test split opened")),
-        predicted_ms=finalist.predicted.latency_ms,
-        measured_ms=measured_ms,
-        device=f"{profile.machine}, {profile.runtime} {profile.runtime_version}, {profile.threads} thread(s), batch {profile.batch}",
+        predicted_ms=delivered.predicted.latency_ms,
+        measured_ms=apart.cost.latency_ms if apart else None,
+        device=session.target.name,
         agreement=delivered.agreement,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,33 +11,37 @@ import numpy as np
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.accuracy.ranking import BASELINES, MIN_NETWORKS, RankCorrelations, rank_correlations
 from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE
-from pliant.devices.profile import DeviceProfile
-from pliant.metrics import Accuracy, Cost
-from pliant.objective import Candidate, Limit
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy
+from pliant.objective import ACCURACY, Candidate, Objective
 from pliant.pareto import hypervolume
 from pliant.runs.deliver import Delivered
 from pliant.runs.run import Run
-from pliant.runs.search import Found
+from pliant.runs.search import SearchResult
+from pliant.runs.session import Session
 
 Claim = dict[str, Any]
 """claim, value, bound, holds, how; as JSON values. `holds` is None where there is nothing to hold."""
 
 
 def evidence(
-    run: Run,
-    profile: DeviceProfile,
-    found: Found,
+    session: Session,
+    found: SearchResult,
     delivered: Delivered | None,
-    limits: Sequence[Limit],
     ranking: Sequence[RankCorrelations],
 ) -> list[Claim]:
     """All claims of a run, those about the delivered network first.
 
     Args:
+        session: of the run.
+        found: by the search.
+        delivered: None where nothing was delivered yet.
         ranking: as `predictor_fidelity`.
     """
-    claims = [*_delivery(delivered), *_limits(found, delivered, limits)] if delivered else []
-    claims += [_latency(profile), _search(run, found, limits)]
+    claims: list[Claim] = []
+    if delivered is not None:
+        claims += [*_delivery(delivered), *_limits(session, found, delivered)]
+    claims += [asdict(claim) for claim in session.target.evidence()]
+    claims.append(_search(session, found))
     claims.append(
         _claim(
             "Random networks within the limits",
@@ -47,7 +52,7 @@ def evidence(
     return [*claims, *_ranking(ranking)]
 
 
-def fitted_predictor(run: Run, found: Found) -> AccuracyPredictor:
+def fitted_predictor(run: Run, found: SearchResult) -> AccuracyPredictor:
     """As the search had it at its end."""
     sound = [one for one in found.history if isinstance(one.quality, Accuracy)]
     return AccuracyPredictor(
@@ -59,7 +64,7 @@ def fitted_predictor(run: Run, found: Found) -> AccuracyPredictor:
 
 
 def predictor_fidelity(
-    run: Run, found: Found, predictor: AccuracyPredictor
+    run: Run, found: SearchResult, predictor: AccuracyPredictor
 ) -> list[RankCorrelations]:
     """How the predictor ranks the random networks that the search did not evaluate, beside the bars; empty where they are too few."""
     seen = {one.architecture for one in found.history}
@@ -79,38 +84,40 @@ def predictor_fidelity(
     return rank_correlations([fresh[one] for one in architectures], scores, seed=run.recipe.seed)
 
 
-def points(history: Sequence[Candidate], by: str) -> list[dict[str, Any]]:
+def points(
+    history: Sequence[Candidate], by: str, metric: str = "latency_ms"
+) -> list[dict[str, Any]]:
     """The candidates that did not fail, as a report draws them."""
     return [
         {
             "architecture": str(one.architecture),
             "top1": one.value,
-            "predicted_latency_ms": one.cost.latency_ms,
+            f"predicted_{metric}": one.known_cost.metric(metric),
             "by": by,
         }
         for one in history
-        if isinstance(one.quality, Accuracy) and isinstance(one.cost, Cost)
+        if one.failure is None
     ]
 
 
-def hypervolumes(found: Found, limits: Sequence[Limit]) -> tuple[float, float]:
-    """Of the search and of random search, on estimated accuracy and predicted latency: each axis from 0, at the worst seen, to 1.
+def hypervolumes(found: SearchResult, objective: Objective) -> tuple[float, float]:
+    """Of the search and of random search, on estimated accuracy and the front's predicted cost.
 
-    The reference is the lowest accuracy of both and the latency limit, or the slowest where there is none.
+    Each axis is 0 to 1 at the worst seen. The reference is the lowest accuracy of both searches
+    and the limit on the cost, or the highest cost where there is none.
     """
-    parts = [points(history, "") for history in (found.history, found.random_history)]
-    everything = [point for part in parts for point in part]
-    lowest = min(point["top1"] for point in everything)
-    slowest = next(
-        (limit.bound for limit in limits if limit.metric == "latency_ms"),
-        max(p["predicted_latency_ms"] for p in everything),
-    )
-    span = max(1.0 - lowest, 1e-9)
+    metric = objective.costs[0]
+    parts = [
+        np.array([(one.value, one.known_cost.metric(metric)) for one in history if not one.failure])
+        for history in (found.history, found.random_history)
+    ]
+    everything = np.vstack([part.reshape(-1, 2) for part in parts])
+    lowest, highest = everything[:, 0].min(), everything[:, 1].max()
+    bounds = [limit.bound for limit in objective.limits if limit.metric == metric]
+    scale = np.array([max(1.0 - lowest, 1e-9), bounds[0] if bounds else highest])
 
-    def volume(part: list[dict[str, Any]]) -> float:
-        values = np.array(
-            [[(1.0 - p["top1"]) / span, p["predicted_latency_ms"] / slowest] for p in part]
-        )
+    def volume(part: np.ndarray) -> float:
+        values = np.column_stack([1.0 - part[:, 0], part[:, 1]]) / scale
         return hypervolume(values, (1.0, 1.0))
 
     return volume(parts[0]), volume(parts[1])
@@ -140,45 +147,42 @@ def _delivery(delivered: Delivered) -> Iterator[Claim]:
     )
     yield _claim(
         "Exported network is as accurate as its source",
-        f"{delivered.onnx_test_top1:.2%} against {delivered.test_top1:.2%}",
-        f"{delivered.test_images} test images",
+        f"{delivered.onnx_test.top1:.2%} against {delivered.test.top1:.2%}",
+        f"{delivered.test.images} test images",
         bound="0.2 points apart",
-        holds=abs(delivered.onnx_test_top1 - delivered.test_top1) <= 2e-3,
+        holds=abs(delivered.onnx_test.top1 - delivered.test.top1) <= 2e-3,
     )
 
 
-def _limits(found: Found, delivered: Delivered, limits: Sequence[Limit]) -> Iterator[Claim]:
-    for limit in limits:
-        value, how = getattr(found.chosen.cost, limit.metric), "by arithmetic"
-        if limit.metric == "latency_ms" and delivered.fresh_latency_ms is not None:
-            value, how = delivered.fresh_latency_ms, "measured in a fresh process"
-        elif limit.metric == "latency_ms":
-            how = "predicted only: the device is elsewhere"
+def _limits(session: Session, found: SearchResult, delivered: Delivered) -> Iterator[Claim]:
+    """Each limit, with the best known value of its metric and how that is known."""
+    chosen, apart = found.chosen, delivered.measured_apart
+    for limit in session.limits:
+        if limit.metric == ACCURACY:
+            value, how = chosen.validated.top1, f"{chosen.validated.images} validation images"
+        elif apart is not None and limit.metric in apart.cost.metrics:
+            value, how = apart.cost.metric(limit.metric), "measured in a process of its own"
+        else:
+            value = chosen.cost.metric(limit.metric)
+            how = "by arithmetic"
+            if limit.metric not in ARITHMETIC_METRICS:
+                how = f"predicted only: {session.target.name} is not measured"
         yield _claim(
             f"Limit {limit}",
             f"{value:.4g}",
             how,
             bound=f"{limit.bound:g}",
-            holds=value <= limit.bound,
+            holds=limit.excess(value) == 0,
         )
 
 
-def _latency(profile: DeviceProfile) -> Claim:
-    return _claim(
-        "Latency table foresees networks that it has not seen",
-        f"{profile.fit_mape_percent:.1f} % mean error, rank correlation {profile.fit_spearman:.3f}",
-        f"{profile.fit_networks} random networks; a straight line over MACs: {profile.fit_macs_mape_percent:.1f} %",
-        bound="5 %",
-        holds=profile.fit_mape_percent <= 5,
-    )
-
-
-def _search(run: Run, found: Found, limits: Sequence[Limit]) -> Claim:
-    ours, random = hypervolumes(found, limits)
+def _search(session: Session, found: SearchResult) -> Claim:
+    ours, random = hypervolumes(found, session.objective)
     return _claim(
         "Search beats random search at equal cost",
         f"{ours:.4f} against {random:.4f}",
-        f"hypervolume after {len(found.history)} and {len(found.random_history)} estimates, seed {run.recipe.seed}, one run",
+        f"hypervolume after {len(found.history)} and {len(found.random_history)} estimates, "
+        f"seed {session.run.recipe.seed}, one run",
         bound=f"{random:.4f}",
         holds=ours >= random,
     )

@@ -1,7 +1,8 @@
-"""The recipe of a run: everything that decides its result, as a TOML file with a key for each decision.
+"""The recipe of a run: everything that decides its result, as a TOML file with one key per decision.
 
-A recipe is named (`digits`, `fashion-mnist`, `cifar10` ship with Pliant) or a path. Options of the command line replace single
-keys. The resolved recipe is written into the run directory; its digest says whether a directory belongs to it.
+A recipe is named (`digits`, `fashion-mnist`, `cifar10` ship with Pliant) or a path. Options of the
+command line replace single keys. The resolved recipe is written into the run directory; its digest
+says whether a directory belongs to it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pliant.errors import RecipeError, nearest
-from pliant.objective import Limit
+from pliant.objective import ACCURACY, Limit, Objective
+from pliant.plugins import is_plugin
 from pliant.spaces.presets import space_name
+from pliant.targets import THIS_CPU
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,7 +30,7 @@ else:
     import tomli as tomllib
 
 
-PATHS = ("data.source", "device.profile")
+PATHS = ("data.source", "target.name")
 """Keys that may hold a path. In a recipe's file it is read as it stands there."""
 
 
@@ -66,20 +69,35 @@ class TrainTable(_Table):
     """`auto` times one step of each and takes the faster."""
 
 
-class DeviceTable(_Table):
-    """Where the network will run."""
+class TargetTable(_Table):
+    """What the network will run on, and how."""
 
-    profile: str | None = None
-    """A device profile made before; unset, this machine is measured."""
+    name: str = THIS_CPU
+    """`this-cpu`, a device profile (.json), a chip by name or .toml, or `file.py:NAME`."""
     threads: int = Field(1, ge=1)
     batch: int = Field(1, ge=1)
     optimisation: Literal["basic", "extended", "all"] = "all"
     """Graph optimisation level of ONNX Runtime."""
+    mapping: str = "edp"
+    """What the mappings of a chip minimise: `energy`, `latency`, `edp` or a weighted product."""
+
+
+class ObjectiveTable(_Table):
+    """What the delivered network is chosen for, within the limits."""
+
+    maximise: Literal["accuracy"] | None = None
+    """The default; it may be written out."""
+    minimise: str | None = None
+    """A cost metric: the network with the least of it is chosen, so limit the accuracy as well."""
+    costs: tuple[str, ...] = Field(default=(), strict=False)
+    """Cost metrics of the front; they follow from the limits and the target where empty."""
 
 
 class SearchTable(_Table):
     """How the front is found."""
 
+    searcher: str = "linas"
+    """`linas`, `nsga2`, `evolution`, `random`, or `file.py:NAME`."""
     estimates: int = Field(200, ge=20)
     """Sub-networks evaluated with supernet weights, in rounds between which the predictor is refitted."""
     rounds: int = Field(4, ge=1)
@@ -89,6 +107,20 @@ class SearchTable(_Table):
     """Networks of the front that are validated on all images and measured on the device."""
     images: int = Field(2500, ge=50)
     """Validation images behind one estimate."""
+
+
+class ResolvedTable(_Table):
+    """What a run decided or found by itself; written with its recipe, so that the file repeats it.
+
+    None of it is part of the digest: another machine may resume or repeat a run.
+    """
+
+    precision: Literal["fp32", "bf16"] | None = None
+    """What `train.precision = "auto"` became. A new run with this recipe uses it, too."""
+    target: str | None = None
+    """Identity of the target: of the profile or the chip that was used."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of Python and of the packages that compute."""
 
 
 class Recipe(_Table):
@@ -101,8 +133,10 @@ class Recipe(_Table):
     """As `latency_ms=2`, `parameters=300k`, `peak_memory=256kB`."""
     data: DataTable
     train: TrainTable
-    device: DeviceTable = DeviceTable()
+    target: TargetTable = TargetTable()
+    objective: ObjectiveTable = ObjectiveTable()
     search: SearchTable = SearchTable()
+    resolved: ResolvedTable | None = None
 
     @property
     def parsed_limits(self) -> tuple[Limit, ...]:
@@ -111,7 +145,7 @@ class Recipe(_Table):
 
     @property
     def digest(self) -> str:
-        """What two runs share exactly when they share all that decides the trained weights: limits and search may differ."""
+        """Equal for two recipes that give the same trained weights: limits and search may differ."""
         deciding = self.model_dump(include={"seed", "space", "data", "train"})
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -177,19 +211,37 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(fault, origin) for fault in error.errors())) from None
     recipe = recipe.model_copy(update={"space": space_name(recipe.space)})
-    if len({limit.metric for limit in recipe.parsed_limits}) != len(recipe.limits):
+    limits = recipe.parsed_limits
+    if len({limit.metric for limit in limits}) != len(limits):
         raise RecipeError(
-            f"{origin}: every metric takes one limit, received {', '.join(recipe.limits)}. Keep the lower one."
+            f"{origin}: every metric takes one limit, received {', '.join(recipe.limits)}. "
+            "Keep the stricter one."
         )
+    aim = recipe.objective
+    if aim.minimise is not None:
+        if aim.maximise is not None:
+            raise RecipeError(
+                f"{origin}: an objective maximises accuracy or minimises one cost metric, received "
+                f"both. Drop one of them; a limit on the accuracy reads accuracy=90%."
+            )
+        _ = Objective((aim.minimise,), limits, aim.minimise)  # refuses unknown metrics
+        if all(limit.metric != ACCURACY for limit in limits):
+            raise RecipeError(
+                f"{origin}: the network with the least {aim.minimise} is the smallest one unless "
+                "the accuracy has a floor. Add a limit such as accuracy=90%."
+            )
     return recipe
 
 
 def _from_anywhere(value: Any) -> Any:
-    """A path of the command line made absolute, so that the run goes on wherever its directory is reopened from."""
+    """A path of the command line made absolute: the run must find it from any folder."""
     from pliant.data.loading import KNOWN  # heavy, and most commands name no images
 
-    path = Path(value).expanduser()
-    return str(path.resolve()) if value not in KNOWN and path.exists() else value
+    file, colon, name = (
+        str(value).rpartition(":") if is_plugin(str(value)) else (str(value), "", "")
+    )
+    path = Path(file).expanduser()
+    return f"{path.resolve()}{colon}{name}" if file not in KNOWN and path.exists() else value
 
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -18,18 +18,23 @@ import platform
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import pliant
 from pliant.data import load
 from pliant.data.dataset import DataSet
 from pliant.errors import InfeasibleError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
 from pliant.record import Record
-from pliant.runs.recipe import Recipe, load_recipe
+from pliant.runs.recipe import Recipe, ResolvedTable, load_recipe
 from pliant.spaces.presets import preset
 from pliant.spaces.space import Space
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Run:
@@ -95,6 +100,7 @@ class Run:
             RunConflictError: the directory holds no run.
         """
         path = Path(folder) / "recipe.toml"
+        require_readable(Path(folder))
         if not path.is_file():
             raise RunConflictError(
                 f"a run directory holds recipe.toml, found none in {folder}. Name a directory that `pliant run` made."
@@ -121,6 +127,7 @@ class Run:
                     "Choose another with --into."
                 )
             return False
+        require_readable(self.folder)
         known = load_recipe(str(path))
         if known.digest != self.recipe.digest:
             differing = _differences(known, self.recipe)
@@ -188,6 +195,24 @@ class Run:
         )
         return found if self.recipe.data.flip else found.one_view()
 
+    def resolve(self, **decided: Any) -> None:
+        """Write what the run decided or found by itself into its recipe.
+
+        Args:
+            decided: fields of `ResolvedTable`.
+        """
+        before = self.recipe.resolved or ResolvedTable()
+        after = before.model_copy(update={"versions": versions(), **decided})
+        if after != before and int(os.environ.get("RANK", "0")) == 0:
+            self.recipe = self.recipe.model_copy(update={"resolved": after})
+            write_atomically(self.folder / "recipe.toml", self.recipe.to_toml())
+
+    def evaluations(self) -> pa.Table:
+        """All evaluations of the run as one table; see `pliant.evaluations`."""
+        from pliant.evaluations import evaluation_table
+
+        return evaluation_table(self.record)
+
     def rng(self, *purpose: int) -> np.random.Generator:
         """A generator of the run's seed for one purpose, the same at every start."""
         return np.random.default_rng((self.recipe.seed, *purpose))
@@ -224,6 +249,28 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
             for key in keys
         ]
     return found
+
+
+def require_readable(folder: Path) -> None:
+    """Refuse the directory of a run that another version of Pliant wrote.
+
+    Raises:
+        PliantError: it was written by another version.
+        DamagedFileError: its record cannot be read.
+    """
+    path = folder / "record.sqlite"
+    if path.is_file() and path.stat().st_size:
+        Record.read(path).close()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that compute."""
+    from importlib.metadata import version
+
+    packages = ("torch", "numpy", "onnxruntime")
+    return {"pliant": pliant.__version__, "python": platform.python_version()} | {
+        name: version(name) for name in packages
+    }
 
 
 def machine() -> dict[str, str | int]:

@@ -1,83 +1,68 @@
-"""Another network from a trained supernet, for other limits or another device: seconds, no training.
+"""Another network from a trained supernet, for other limits or another target: no training.
 
-What the run's search evaluated fits an accuracy predictor; NSGA-II looks at thousands of predicted networks under the new limits,
-and the few that promise most are validated, and measured where the device is at hand.
+Cai, H. et al., Once-for-All: train one network and specialize it for efficient deployment, 2020,
+arXiv:1908.09791, section 3.4. What the run's search evaluated fits an accuracy predictor; NSGA-II
+searches thousands of predicted networks, and the most promising ones are validated, and measured
+where the target is at hand.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-
 import numpy as np
 
 from pliant.accuracy.predictor import AccuracyPredictor
-from pliant.devices.profile import DeviceProfile
 from pliant.errors import RunConflictError
-from pliant.metrics import Accuracy
-from pliant.networks.supernet import Supernet
-from pliant.objective import Candidate, Limit, Objective
-from pliant.progress import Progress, silent
-from pliant.runs.run import Run
-from pliant.runs.search import (
-    MINIMISE,
-    Finalist,
-    finals,
-    make_estimator,
-    require_feasible,
-    weights_digest,
-)
+from pliant.metrics import Accuracy, Failed
+from pliant.objective import Candidate
+from pliant.runs.search import estimate_context
+from pliant.runs.session import Session
+from pliant.runs.shortlist import Shortlist, ShortlistedNetwork
 from pliant.search.ask_tell import combined, run_search
 from pliant.search.pareto import ParetoSearch
+from pliant.spaces.architecture import Architecture
 
-VALIDATED = 6
+SHORTLISTED = 6
 """Networks that are validated and measured; the best of them is delivered."""
+MIN_EVALUATIONS = 20
 
 
-def another_network(
-    run: Run,
-    supernet: Supernet,
-    profile: DeviceProfile,
-    limits: Sequence[Limit],
-    *,
-    progress: Progress = silent,
-) -> Finalist:
-    """The most accurate network within the limits on the profile's device.
+def specialize(session: Session) -> ShortlistedNetwork:
+    """The best network by the session's objective, within its limits on its target.
 
     Raises:
-        InfeasibleError: no network holds the limits.
+        InfeasibleError: no network is within the limits.
         RunConflictError: the run was not searched yet, so there is nothing to predict from.
     """
-    table = profile.table(run.space)
-    require_feasible(run, profile, limits)
-    predictor = _predictor(run)
-    objective = Objective(MINIMISE, tuple(limits))
+    run, objective = session.run, session.objective
+    _ = session.feasible
     searcher = ParetoSearch(run.space, objective, seed=run.recipe.seed)
-    history = run_search(searcher, combined(predictor, table), run.recipe.search.candidates)
-    front = sorted(objective.front(history), key=lambda one: -one.value)
-    _, chosen = finals(run, make_estimator(run, supernet), profile, progress).choose(
-        _known(front), limits, VALIDATED
-    )
+    evaluate = combined(_predictor(session), session.target.predict)
+    front = objective.front(run_search(searcher, evaluate, run.recipe.search.candidates))
+    front.sort(key=lambda one: objective.preference(one.value, one.known_cost))
+    _, chosen = Shortlist(session).choose(front[: 2 * SHORTLISTED], SHORTLISTED)
     return chosen
 
 
-def _known(front: Sequence[Candidate]) -> list[Candidate]:
-    """The most promising part of a predicted front, so that the choice among it is by accuracy."""
-    return list(front[: 2 * VALIDATED])
+def named_network(session: Session, architecture: Architecture) -> ShortlistedNetwork:
+    """A network that the user names, with its predicted cost and validated accuracy."""
+    [cost] = session.target.predict([architecture])
+    if isinstance(cost, Failed):
+        raise RunConflictError(f"{session.target.name} cannot run {architecture}: {cost.reason}")
+    accuracy = session.validate(architecture)
+    return ShortlistedNetwork(Candidate(architecture, accuracy, cost), accuracy, None)
 
 
-def _predictor(run: Run) -> AccuracyPredictor:
-    weights = weights_digest(run)
+def _predictor(session: Session) -> AccuracyPredictor:
+    run, context = session.run, estimate_context(session)
     rows = [
-        row
+        (run.space.parse(row.architecture), row.quality.top1)
         for row in run.record.evaluations("estimate")
-        if isinstance(row.quality, Accuracy) and json.loads(row.context)["weights"] == weights
+        if isinstance(row.quality, Accuracy) and row.context == context
     ]
-    if len(rows) < 20:
+    if len(rows) < MIN_EVALUATIONS:
         raise RunConflictError(
-            f"another network is chosen by what a search found; {run.folder} holds {len(rows)} evaluations. Run pliant search on it first."
+            "another network is chosen by what a search found; "
+            f"{run.folder} holds {len(rows)} evaluations. Run pliant search on it first."
         )
-    top1 = np.array([row.quality.value for row in rows if isinstance(row.quality, Accuracy)])
-    return AccuracyPredictor(
-        run.space, [run.space.parse(row.architecture) for row in rows], top1, seed=run.recipe.seed
-    )
+    architectures, accuracies = zip(*rows, strict=True)
+    return AccuracyPredictor(run.space, architectures, np.array(accuracies), seed=run.recipe.seed)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pliant
-from pliant.devices.profile import DeviceProfile
 from pliant.errors import DamagedFileError
 from pliant.files import write_atomically
-from pliant.objective import Limit
 from pliant.report.page import write_report
 from pliant.runs.deliver import Delivered
 from pliant.runs.evidence import (
@@ -23,48 +21,42 @@ from pliant.runs.evidence import (
     predictor_fidelity,
 )
 from pliant.runs.run import Run, machine
-from pliant.runs.search import Finalist, Found
+from pliant.runs.search import SearchResult
+from pliant.runs.session import Session
+from pliant.runs.shortlist import ShortlistedNetwork
 
 
 def write_summary(
-    run: Run,
-    profile: DeviceProfile,
-    found: Found,
-    delivered: Delivered | None,
-    limits: Sequence[Limit],
+    session: Session, found: SearchResult, delivered: Delivered | None
 ) -> dict[str, Any]:
     """Write summary.json and return it."""
-    summary = summarise(run, profile, found, delivered, limits)
+    run = session.run
+    summary = summarise(session, found, delivered)
     write_atomically(run.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def write_page(run: Run) -> None:
+def write_page(folder: Path) -> None:
     """Write report.html from summary.json.
 
     Raises:
         DamagedFileError: there is no summary yet, or it cannot be read.
     """
-    path = run.folder / "summary.json"
+    path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DamagedFileError(
             f"a report is written from {path}, which cannot be read: {error}. Run pliant search and pliant deploy first."
         ) from error
-    write_report(summary, run.folder / "report.html")
+    write_report(summary, folder / "report.html")
 
 
-def summarise(
-    run: Run,
-    profile: DeviceProfile,
-    found: Found,
-    delivered: Delivered | None,
-    limits: Sequence[Limit],
-) -> dict[str, Any]:
+def summarise(session: Session, found: SearchResult, delivered: Delivered | None) -> dict[str, Any]:
     """All that a report says, as JSON values."""
-    tested = delivered.front_test_top1 if delivered else {}
-    table = profile.table(run.space)
+    run = session.run
+    front_test = delivered.front_test if delivered else {}
+    tested = {name: accuracy.top1 for name, accuracy in front_test.items()}
     blocks = run.space.blocks(found.chosen.architecture)
     predictor = fitted_predictor(run, found)
     ranking = predictor_fidelity(run, found, predictor)
@@ -89,31 +81,26 @@ def summarise(
             "validation": len(run.data.validation),
             "test": len(run.data.test),
         },
-        "limits": [asdict(limit) for limit in limits],
-        "minimise": "latency_ms",
-        "chosen": _network(run, found.chosen, tested),
-        "front": [_network(run, one, tested) for one in found.finalists],
-        "random_front": [_network(run, one, tested) for one in found.random_finalists],
-        "blocks": [
-            {
-                "slot": block.slot,
-                "type": type(block).__name__,
-                "sizes": block.sizes,
-                "latency_ms": milliseconds,
-            }
-            | {"macs": block.cost.macs, "parameters": block.cost.parameters}
-            for block, milliseconds in zip(blocks, table.block_ms(blocks), strict=True)
+        "target": {"name": session.target.name, "identity": session.target.identity},
+        "limits": [
+            {"metric": limit.metric, "at_most": limit.bound, "text": limit.text}
+            for limit in session.limits
         ],
-        "evidence": evidence(run, profile, found, delivered, limits, ranking),
+        "minimise": session.objective.costs[0],
+        "chosen": _network(run, found.chosen, tested),
+        "front": [_network(run, one, tested) for one in found.shortlist],
+        "random_front": [_network(run, one, tested) for one in found.random_shortlist],
+        "blocks": [
+            {"slot": block.slot, "type": type(block).__name__, "sizes": block.sizes}
+            | {name: value for name, value in asdict(cost).items() if value is not None}
+            for block, cost in zip(
+                blocks, session.target.block_costs(found.chosen.architecture), strict=True
+            )
+        ],
+        "evidence": evidence(session, found, delivered, ranking),
         "predictor": asdict(predictor.quality),
         "fidelity": [asdict(one) for one in ranking],
-        "latency_model": {
-            "kind": profile.correction,
-            "mape_percent": profile.fit_mape_percent,
-            "spearman": profile.fit_spearman,
-            "networks": profile.fit_networks,
-        },
-        "search": _search(run, found, limits),
+        "search": _search(session, found),
         "training": _training(run),
         "test_openings": [
             {"purpose": event.details["purpose"], "created": event.created}
@@ -122,19 +109,23 @@ def summarise(
     }
 
 
-def _network(run: Run, finalist: Finalist, tested: dict[str, float]) -> dict[str, Any]:
-    cost = run.space.cost(finalist.architecture)
-    name = str(finalist.architecture)
-    measured = finalist.measured
+def _network(run: Run, one: ShortlistedNetwork, tested: dict[str, float]) -> dict[str, Any]:
+    cost = run.space.cost(one.architecture)
+    name = str(one.architecture)
+    predicted = {metric: one.predicted.metric(metric) for metric in one.predicted.metrics}
+    measured: dict[str, float | None] | None = None
+    if one.measured is not None:
+        measured = {
+            metric: one.measured.cost.metric(metric) for metric in one.measured.cost.metrics
+        }
+        measured |= {"spread_ms": one.measured.spread.latency_ms}
     return {
         "architecture": name,
-        "top1_estimate": finalist.estimate.top1,
-        "top1_validation": finalist.validated.top1,
+        "top1_estimate": one.estimate.top1,
+        "top1_validation": one.validated.top1,
         "top1_test": tested.get(name),
-        "predicted": {"latency_ms": finalist.predicted.latency_ms},
-        "measured": None
-        if measured is None
-        else {"latency_ms": measured.latency_ms, "spread_ms": finalist.spread_ms},
+        "predicted": predicted,
+        "measured": measured,
         "parameters": cost.parameters,
         "macs": cost.macs,
         "peak_memory_bytes": cost.peak_memory_bytes,
@@ -142,15 +133,17 @@ def _network(run: Run, finalist: Finalist, tested: dict[str, float]) -> dict[str
     }
 
 
-def _search(run: Run, found: Found, limits: Sequence[Limit]) -> dict[str, Any]:
-    ours, random = hypervolumes(found, limits)
+def _search(session: Session, found: SearchResult) -> dict[str, Any]:
+    ours, random = hypervolumes(found, session.objective)
+    metric = session.objective.costs[0]
     return {
         "estimates": len(found.history),
         "random_estimates": len(found.random_history),
-        "seconds": run.record.metadata("search_seconds"),
+        "seconds": session.run.record.metadata("search_seconds"),
         "hypervolume": ours,
         "random_hypervolume": random,
-        "points": points(found.history, "search") + points(found.random_history, "random"),
+        "points": points(found.history, "search", metric)
+        + points(found.random_history, "random", metric),
     }
 
 

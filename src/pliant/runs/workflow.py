@@ -1,4 +1,4 @@
-"""The whole job: profile, train, search, deliver, report. Each step picks up what an earlier start of the same run left."""
+"""The whole job, its steps in order; each one picks up what an earlier start of the run left."""
 
 from __future__ import annotations
 
@@ -6,39 +6,49 @@ from dataclasses import dataclass
 from typing import Any
 
 from pliant.progress import Progress, silent
-from pliant.runs.deliver import Delivered, deliver_found
-from pliant.runs.profile import device_profile
+from pliant.runs.deliver import Delivered, deliver_result
 from pliant.runs.run import Run
-from pliant.runs.search import Found, require_feasible, search_front
+from pliant.runs.search import SearchResult, search_front
+from pliant.runs.session import Session
 from pliant.runs.summary import write_page, write_summary
-from pliant.runs.train import train_supernet
 
 
 @dataclass(frozen=True)
 class Result:
     """What a whole run gives."""
 
-    found: Found
-    delivered: Delivered
-    summary: dict[str, Any]
+    found: SearchResult
+    delivered: Delivered | None
+    """None where the search was the last step."""
+    summary: Any
 
 
-def run_all(run: Run, *, device: str | None = None, progress: Progress = silent) -> Result:
-    """Do the whole job on a run directory.
+def run_all(
+    run: Run, *, device: str | None = None, progress: Progress = silent, deliver: bool = True
+) -> Result:
+    """Do the whole job on a run directory: measure, train, search, deliver, report.
 
     Args:
+        run: open.
         device: that trains, as PyTorch names it.
+        progress: told by every step.
+        deliver: whether to go on after the search.
 
     Raises:
-        InfeasibleError: nothing meets the limits; said before anything is trained.
+        InfeasibleError: nothing is within the limits; known before anything is trained, and what
+            needs no measurement before anything is measured.
         PliantError: as the steps say.
     """
-    limits = run.recipe.parsed_limits
-    profile = device_profile(run, progress=progress)
-    require_feasible(run, profile, limits)
-    supernet = train_supernet(run, device=device, progress=progress)
-    found = search_front(run, supernet, profile, progress=progress)
-    delivered = deliver_found(run, supernet, profile, found, limits=limits, progress=progress)
-    summary = write_summary(run, profile, found, delivered, limits)
-    write_page(run)
+    return run_steps(Session(run, device=device, progress=progress), deliver=deliver)
+
+
+def run_steps(session: Session, *, deliver: bool = True) -> Result:
+    """The steps of a run, in a session of it; `run_all` makes one."""
+    _ = session.feasible  # opens the target: measures this machine where it never was
+    _ = session.supernet  # trains it where it never was
+    found = search_front(session)
+    delivered = deliver_result(session, found) if deliver else None
+    summary = write_summary(session, found, delivered)
+    if deliver:
+        write_page(session.run.folder)
     return Result(found, delivered, summary)

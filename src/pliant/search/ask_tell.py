@@ -77,6 +77,7 @@ def memoized(
     context: str = "",
     split: str | None = None,
     batch: int = 1,
+    asked_by: str = "",
 ) -> Evaluate:
     """The same evaluation, written to the record and never repeated, failures included.
 
@@ -87,6 +88,7 @@ def memoized(
         context: what else the result depends on, such as a digest of the weights.
         split: whose images the accuracy is of.
         batch: architectures evaluated together; a killed process loses at most these.
+        asked_by: name of the searcher, which a new row keeps among its measures.
     """
 
     def lookup(architectures: Sequence[Architecture]) -> list[Candidate]:
@@ -104,7 +106,7 @@ def memoized(
                     split=split,
                     quality=one.quality,
                     cost=one.cost,
-                    measures={"seconds": seconds},
+                    measures={"seconds": seconds, "asked_by": asked_by},
                 )
         return [_candidate(architecture, rows[architecture]) for architecture in architectures]
 

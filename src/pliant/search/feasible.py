@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from pliant.metrics import Cost, Failed
 from pliant.objective import CostModel, Objective
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
+from pliant.targets import Arithmetic
 from pliant.units import format_cost
 
 ROUNDS = 30
@@ -39,7 +40,9 @@ def check_feasible(
 ) -> FeasibleRange:
     """Evaluate both ends of the space and random networks, then descend from the best of them.
 
-    At most 2 + samples + ROUNDS * MUTANTS networks are evaluated.
+    Limits that follow from the layers are asked first, so that no target is opened, and no machine
+    measured, for limits that no network of the space can meet. At most 2 + samples + ROUNDS *
+    MUTANTS networks are evaluated each time.
 
     Args:
         space: whose networks are asked about.
@@ -53,6 +56,16 @@ def check_feasible(
         MeasurementError: the costs of every network failed.
         RecipeError: a limited metric is not reported.
     """
+    if objective.arithmetic_limits:
+        by_layers = replace(objective, limits=objective.arithmetic_limits)
+        _descend(space, by_layers, Arithmetic(space).predict, np.random.default_rng(0), samples)
+    return _descend(space, objective, costs, rng, samples)
+
+
+def _descend(
+    space: Space, objective: Objective, costs: CostModel, rng: np.random.Generator, samples: int
+) -> FeasibleRange:
+    """Walk from the best of random networks to one within the limits, by mutation."""
     drawn = [space.sample_choices(rng) for _ in range(samples)]
     known = _known_costs(costs, dict.fromkeys([space.smallest(), space.largest(), *drawn]))
     if not known:

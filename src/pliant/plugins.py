@@ -1,0 +1,97 @@
+"""A user's own parts, named as `file.py:NAME`: the only code from files that Pliant runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pliant.errors import PliantError, RecipeError, nearest
+
+
+def is_plugin(text: str) -> bool:
+    """Whether a name has the form `file.py:NAME`."""
+    return text.rpartition(":")[0].endswith(".py")
+
+
+def plugin_path(text: str) -> Path:
+    """The file of a name of the form `file.py:NAME`."""
+    return Path(text.rpartition(":")[0])
+
+
+def load_plugin(text: str, *, what: str) -> Any:
+    """The object that a Python file calls NAME. The file is run, once per process and content.
+
+    Args:
+        text: `file.py:NAME`.
+        what: what the object is for, for messages, such as `a space`.
+
+    Raises:
+        RecipeError: not of this form, no such file or name, or the file itself ends in an error.
+    """
+    path_text, _, name = text.rpartition(":")
+    if not is_plugin(text) or not name.isidentifier():
+        raise RecipeError(f"{what} of your own is named as file.py:NAME, received {text!r}.")
+    module = _load(Path(path_text), what)
+    if not hasattr(module, name):
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise RecipeError(f"{path_text} has no {name!r}. {nearest(name, public)}")
+    return getattr(module, name)
+
+
+def call_plugin(text: str, *arguments: Any, what: str, **options: Any) -> Any:
+    """Call the object that a Python file calls NAME; its own errors name the file and the line.
+
+    Args:
+        text: `file.py:NAME`.
+        arguments: passed on.
+        what: what the result is for, for messages.
+        options: passed on.
+
+    Raises:
+        RecipeError: as `load_plugin`, or the call ends in an error that is not Pliant's own.
+    """
+    function = load_plugin(text, what=what)
+    if not callable(function):
+        raise RecipeError(
+            f"{what} is a function or a class, {text} is a {type(function).__name__}."
+        )
+    try:
+        return function(*arguments, **options)
+    except PliantError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"{text} ended in an error at {_place(error)}: {error!r}.") from error
+
+
+def _load(path: Path, what: str) -> ModuleType:
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{what} comes from {path}, which cannot be read: {error}.") from error
+    name = f"pliant_plugin_{path.stem}_{hashlib.sha256(bytes(path.resolve()) + source).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses and `inspect` look a class's module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise RecipeError(f"{path} ended in an error at {_place(error)}: {error!r}.") from error
+    return module
+
+
+def _place(error: Exception) -> str:
+    """The last line of a traceback, as `line 12 in build`."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"line {frame.lineno} of {Path(frame.filename).name} in {frame.name}"

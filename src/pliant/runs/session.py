@@ -1,0 +1,177 @@
+"""What the steps of one run share: each part is made once, on first use, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from pliant.accuracy.evaluation import top1
+from pliant.accuracy.supernet import SupernetEstimator
+from pliant.files import write_atomically
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed
+from pliant.networks.plain import Network
+from pliant.networks.supernet import Supernet
+from pliant.objective import Limit, Objective, Target, as_limits
+from pliant.progress import Progress, silent
+from pliant.runs.run import Run
+from pliant.runs.train import train_supernet
+from pliant.search.feasible import FeasibleRange, check_feasible
+from pliant.spaces.architecture import Architecture
+from pliant.targets import TargetOptions, open_target, reported_metrics, require_known
+
+
+class Session:
+    """One run at work. Steps take it, and ask it for what other steps made before.
+
+    Args:
+        run: open.
+        target: name of a target instead of the recipe's; the run keeps its own.
+        limits: instead of the recipe's.
+        device: that trains, as PyTorch names it; the best one found where None.
+        progress: told by every step.
+
+    Raises:
+        RecipeError: the target's name means none.
+        DamagedFileError: the target's file does not exist.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        target: str | None = None,
+        limits: Iterable[Limit | str] | None = None,
+        device: str | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.run = run
+        self.target_name = target or run.recipe.target.name
+        self.limits = run.recipe.parsed_limits if limits is None else as_limits(limits)
+        self.device = device
+        self.progress = progress
+        self._networks: dict[Architecture, Network] = {}
+        require_known(self.target_name)
+
+    @cached_property
+    def target(self) -> Target:
+        """What the networks will run on; this machine is measured where it never was.
+
+        Raises:
+            RecipeError: it does not report what is limited or minimised; known before measuring.
+            ProfileMismatchError: a profile for another space, thread count or batch.
+            MeasurementError: this machine is too busy to be measured.
+        """
+        table = self.run.recipe.target
+        known = reported_metrics(self.target_name)
+        if known is not None:
+            self._wanted(known.metrics).require_reported(known)
+        options = TargetOptions(
+            table.threads,
+            table.batch,
+            table.optimisation,
+            table.mapping,
+            self.run.folder,
+            self.run.recipe.seed,
+        )
+        target = open_target(self.target_name, self.run.space, options, progress=self.progress)
+        self._wanted(target.metrics).require_reported(target)
+        if self.target_name == table.name:
+            self._keep(target)
+        return target
+
+    def _keep(self, target: Target) -> None:
+        """The run keeps which target it used, and a copy of the profile that it was given."""
+        given, kept = Path(self.target_name), self.run.profile_path
+        if given.suffix == ".json" and not kept.is_file():
+            write_atomically(kept, given.read_bytes())
+        self.run.resolve(target=target.identity)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the run looks for."""
+        return self._wanted(self.target.metrics)
+
+    def _wanted(self, metrics: Sequence[str]) -> Objective:
+        """The objective; where the recipe names no costs of the front, on a target's metrics."""
+        table = self.run.recipe.objective
+        costs = table.costs or (table.minimise or _front_metric(self.limits, metrics),)
+        return Objective(costs, self.limits, table.minimise)
+
+    @cached_property
+    def feasible(self) -> FeasibleRange:
+        """Whether any network is within the limits, asked before anything is trained.
+
+        Raises:
+            InfeasibleError: none is; with the range that is feasible.
+        """
+        objective = Objective(limits=self.limits)
+        return check_feasible(self.run.space, objective, self._predict, self.run.rng(1))
+
+    def _predict(self, architectures: Sequence[Architecture]) -> Sequence[Cost | Failed]:
+        return self.target.predict(architectures)
+
+    @cached_property
+    def supernet(self) -> Supernet:
+        """The trained weights; trained now where they never were."""
+        return train_supernet(self.run, device=self.device, progress=self.progress)
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Names the weights in the record, so that results of others are never taken for theirs."""
+        _ = self.supernet
+        return hashlib.sha256(self.run.weights.read_bytes()).hexdigest()[:12]
+
+    @cached_property
+    def estimator(self) -> SupernetEstimator:
+        """The supernet as an accuracy estimator, in the precision of its training."""
+        data = self.run.data
+        return SupernetEstimator(
+            self.supernet,
+            data.train,
+            data.validation,
+            images=self.run.recipe.search.images,
+            precision=self.run.record.metadata("precision") or "fp32",
+            seed=self.run.recipe.seed,
+        )
+
+    def network(self, architecture: Architecture) -> Network:
+        """A network of the shortlist, extracted and calibrated once; in fp32, on the CPU."""
+        if architecture not in self._networks:
+            self._networks[architecture] = self.estimator.network(architecture)
+        return self._networks[architecture]
+
+    def validate(self, architecture: Architecture) -> Accuracy:
+        """Top-1 of a network of the shortlist on the whole validation split."""
+        return top1(self.network(architecture), self.run.data.validation)
+
+    def cost(self, architecture: Architecture, measured: Cost | None = None) -> Cost:
+        """The predicted cost, with what was measured in place of its prediction.
+
+        Raises:
+            InfeasibleError: the target cannot run the network, and why.
+        """
+        [predicted] = self.target.predict([architecture])
+        return overlaid(predicted, measured)
+
+
+def overlaid(predicted: Cost | Failed, measured: Cost | None) -> Cost:
+    """A predicted cost with the measured metrics in place of the predicted ones."""
+    assert isinstance(predicted, Cost), "a network without a predicted cost is not shortlisted"
+    if measured is None:
+        return predicted
+    return replace(predicted, **{name: getattr(measured, name) for name in measured.metrics})
+
+
+def _front_metric(limits: Sequence[Limit], metrics: Sequence[str]) -> str:
+    """The front's cost: the first limited metric that needs the target, else the target's first."""
+    limited = [limit.metric for limit in limits if limit.metric in metrics]
+    own = [name for name in limited if name not in ARITHMETIC_METRICS]
+    return (
+        own
+        or [name for name in metrics if name not in ARITHMETIC_METRICS]
+        or limited
+        or list(metrics)
+    )[0]

@@ -1,0 +1,208 @@
+"""From the name of a target to the target: this machine, a profile, a chip, or one of your own.
+
+Opening a chip or a profile takes milliseconds; this machine is measured first if it never was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pliant.errors import DamagedFileError, ProfileMismatchError, RecipeError, nearest
+from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Measured
+from pliant.objective import Target
+from pliant.plugins import call_plugin, is_plugin, plugin_path
+from pliant.progress import Progress, silent
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.space import Space
+
+if TYPE_CHECKING:
+    from pliant.devices.target import MeasuredTarget
+    from pliant.devices.timings import Settings
+
+THIS_CPU = "this-cpu"
+"""The machine that the program runs on, under ONNX Runtime."""
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """How a target is opened.
+
+    Args:
+        threads: with which this machine runs networks.
+        batch: images per run of a network.
+        optimisation: graph optimisation level of ONNX Runtime: basic, extended or all.
+        mapping: objective of a chip's mappings: energy, latency, edp or a weighted product.
+        folder: where the profile of this machine and a chip's mappings are kept; nowhere where
+            None, so this machine cannot be opened.
+        seed: of measurements.
+    """
+
+    threads: int = 1
+    batch: int = 1
+    optimisation: str = "all"
+    mapping: str = "edp"
+    folder: Path | None = None
+    seed: int = 0
+
+    @property
+    def settings(self) -> Settings:
+        """How networks run under ONNX Runtime."""
+        from pliant.devices.timings import Settings
+
+        return Settings(self.threads, self.batch, self.optimisation)  # type: ignore[arg-type]
+
+    @property
+    def profile(self) -> Path | None:
+        """The kept profile of this machine."""
+        return None if self.folder is None else self.folder / "device.json"
+
+
+@dataclass(frozen=True)
+class ReportedMetrics:
+    """What is known of a target before it is opened."""
+
+    name: str
+    metrics: tuple[str, ...]
+
+
+def require_known(name: str) -> None:
+    """Refuse a name that means no target, without opening any.
+
+    Raises:
+        RecipeError: with the names that are known.
+        DamagedFileError: a file that does not exist.
+    """
+    from pliant.accelerator.chip import shipped_chips
+
+    if name == THIS_CPU or name in shipped_chips():
+        return
+    path = plugin_path(name) if is_plugin(name) else Path(name)
+    if path.suffix in (".json", ".toml", ".py"):
+        if not path.is_file():
+            raise DamagedFileError(f"a target's file must be there, found none at {path}.")
+        return
+    known = [THIS_CPU, *shipped_chips()]
+    raise RecipeError(
+        f"a target is one of {', '.join(known)}, a device profile (.json), a chip (.toml) or "
+        f"file.py:NAME, received {name!r}. {nearest(name, known)}"
+    )
+
+
+def reported_metrics(name: str) -> ReportedMetrics | None:
+    """What this machine reports, before it is measured; None for targets that are opened at once."""
+    from pliant.devices.target import METRICS
+
+    return ReportedMetrics(name, METRICS) if name == THIS_CPU else None
+
+
+def open_target(
+    name: str,
+    space: Space,
+    options: TargetOptions | None = None,
+    *,
+    progress: Progress = silent,
+) -> Target:
+    """The target of a name, for the networks of a space.
+
+    Args:
+        name: `this-cpu`, a chip's name or .toml, a profile's .json, or `file.py:NAME`, a function
+            or class that takes the space and returns a `Target`.
+        space: whose networks will run on it.
+        options: how they run.
+        progress: of measuring this machine.
+
+    Raises:
+        RecipeError: the name means no target.
+        ProfileMismatchError: a profile for another space, thread count, batch or optimisation.
+        MeasurementError: this machine is too busy to be measured.
+        DamagedFileError: a profile that cannot be read.
+    """
+    options = options or TargetOptions()
+    require_known(name)
+    if name == THIS_CPU:
+        return _this_cpu(space, options, progress)
+    if is_plugin(name):
+        target: Target = call_plugin(name, space, what="a target")
+        return target
+    if name.endswith(".json"):
+        return _profiled(Path(name), space, options)
+    from pliant.accelerator.chip import load_chip
+    from pliant.accelerator.target import ChipTarget
+
+    cache = None if options.folder is None else options.folder / "mappings"
+    return ChipTarget(load_chip(name), space, objective=options.mapping, cache=cache)
+
+
+def _this_cpu(space: Space, options: TargetOptions, progress: Progress) -> MeasuredTarget:
+    """This machine, from the profile in the folder or measured now."""
+    from pliant.devices.profile import profile_device
+
+    path = options.profile
+    if path is None:
+        raise RecipeError(
+            f"{THIS_CPU} is measured for a run and its profile kept there. Measure it with pliant "
+            "profile RECIPE, then name its device.json as the target."
+        )
+    if not path.is_file():
+        made = profile_device(
+            space,
+            options.settings,
+            seed=options.seed,
+            measurements=path.with_name("device-measurements.parquet"),
+            progress=lambda note, done, total: progress("profile", done, total, note),
+        )
+        made.save(path)
+    try:
+        return _profiled(path, space, options)
+    except (DamagedFileError, ProfileMismatchError) as error:
+        raise type(error)(
+            f"{error} It is {path}: remove it to measure this machine again."
+        ) from None
+
+
+def _profiled(path: Path, space: Space, options: TargetOptions) -> MeasuredTarget:
+    from pliant.devices.profile import load_profile
+    from pliant.devices.target import MeasuredTarget
+
+    profile = load_profile(path)
+    profile.require_settings(options.settings)
+    return MeasuredTarget(profile, space, seed=options.seed)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """No target at all: parameters, MACs and peak memory of the networks of a space."""
+
+    space: Space
+    name: str = "arithmetic"
+    metrics: tuple[str, ...] = ARITHMETIC_METRICS
+    can_measure: bool = field(default=False, init=False)
+
+    @property
+    def identity(self) -> str:
+        """The same for all spaces: nothing but the layers decides."""
+        return "arithmetic"
+
+    def predict(self, architectures: Sequence[Architecture]) -> list[Cost]:
+        """One cost per architecture, in order."""
+        return [self.space.cost(one) for one in architectures]
+
+    def block_costs(self, architecture: Architecture) -> list[Cost]:
+        """MACs and parameters of each block."""
+        blocks = self.space.blocks(architecture)
+        return [Cost(macs=one.cost.macs, parameters=one.cost.parameters) for one in blocks]
+
+    def measure(self, models: object) -> dict[str, Measured]:
+        """Nothing can be measured."""
+        return {}
+
+    def measure_file(self, path: Path) -> Measured:
+        """Never asked, since `can_measure` is False."""
+        raise NotImplementedError
+
+    def evidence(self) -> tuple[Claim, ...]:
+        """Arithmetic needs none."""
+        return ()
