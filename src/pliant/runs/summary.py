@@ -82,10 +82,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
             "test": len(run.data.test),
         },
         "target": {"name": session.target.name, "identity": session.target.identity},
-        "limits": [
-            {"metric": limit.metric, "at_most": limit.bound, "text": limit.text}
-            for limit in session.limits
-        ],
+        "limits": [asdict(limit) for limit in session.limits],
         "minimise": session.objective.costs[0],
         "chosen": _network(run, found.chosen, tested),
         "front": [_network(run, one, tested) for one in found.shortlist],
