@@ -41,6 +41,7 @@ def main():
         channels, size = IMAGES[name]
         space = preset(name, channels=channels, image_size=size, classes=10)
         profile = profile_device(space, settings, seed=0)
+        table = profile.table(space)
         rng = np.random.default_rng(99)
         unseen = list(dict.fromkeys(space.sample_choices(rng) for _ in range(arguments.networks)))
         models = {str(one): random_network_model(space.blocks(one), rng) for one in unseen} | {
@@ -48,7 +49,7 @@ def main():
         }
         found = measure_networks(models, settings, seed=1)
         measured = np.array([found[str(one)].latency_ms for one in unseen])
-        predicted = np.array([cost.latency_ms for cost in profile.table(space)(unseen)])
+        predicted = np.array([cost.latency_ms for cost in table(unseen)])
         off = np.abs(predicted / measured - 1)
         anchor = found.pop("anchor")
         rows.append(
@@ -56,7 +57,7 @@ def main():
                 "preset": name,
                 "networks": len(unseen),
                 "blocks": len(profile.blocks),
-                "correction": profile.correction,
+                "correction": table.correction,
                 "mape_percent": mape_percent(predicted, measured),
                 "spearman": float(spearmanr(predicted, measured).statistic),
                 "within_5_percent": float((off <= 0.05).mean()),
@@ -64,7 +65,7 @@ def main():
                 "worst_percent": float(100 * off.max()),
                 "fastest_ms": float(measured.min()),
                 "slowest_ms": float(measured.max()),
-                "macs_line_mape_percent": profile.fit_macs_mape_percent,
+                "macs_line_mape_percent": table.fit.macs_mape_percent,
                 "macs_spearman": float(
                     spearmanr([space.cost(one).macs for one in unseen], measured).statistic
                 ),

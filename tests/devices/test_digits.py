@@ -27,11 +27,12 @@ def profile(space) -> DeviceProfile:
     return profile_device(space, QUICK, seed=1)
 
 
-def test_latency_is_predicted_and_ranked(profile):
-    """On a quiet machine the error is near 2 % and the correlation 0.99; the bounds leave room for a busy one."""
-    assert profile.fit_networks == 16
-    assert profile.fit_mape_percent < 20
-    assert profile.fit_spearman > 0.8
+def test_latency_is_predicted_and_ranked(profile, space):
+    """On a quiet machine the error is near 2 %; the bounds leave room for a busy one."""
+    fit = profile.table(space).fit
+    assert fit.networks == 16
+    assert fit.mape_percent < 20
+    assert fit.spearman > 0.8
 
 
 def test_a_network_measured_on_its_own_agrees(profile, space):
