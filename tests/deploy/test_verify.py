@@ -22,7 +22,7 @@ from pliant.deploy.verify import (
 )
 from pliant.devices.measure import measure_in_subprocess
 from pliant.devices.timings import Settings
-from pliant.errors import UncalibratedError, VerificationError
+from pliant.errors import MeasurementError, UncalibratedError, VerificationError
 from pliant.runs.session import Session
 from pliant.runs.train import train_supernet
 
@@ -148,5 +148,5 @@ def test_relative_difference_by_hand():
 
 def test_measuring_what_is_no_model(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"nothing")
-    with pytest.raises(VerificationError, match="measured in a process of its own; it ended with"):
+    with pytest.raises(MeasurementError, match="measured in a process of its own; it ended with"):
         measure_in_subprocess(tmp_path / "model.onnx", Settings())
