@@ -1,4 +1,4 @@
-"""Does the closed form equal the walk? Random nests of the whole class, counts and stall-exact latency.
+"""Does the closed form equal the walk? Counts and stall-exact latency of random nests.
 
 python benchmarks/accelerator_exactness.py --nests 10000 --stalls 2000
 """

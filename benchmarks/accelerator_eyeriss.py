@@ -1,4 +1,4 @@
-"""Does the model agree with Eyeriss? AlexNet and VGG-16 against the published bars and the measured chip.
+"""Does the model agree with Eyeriss? AlexNet and VGG-16 against published bars and the chip.
 
 python benchmarks/accelerator_eyeriss.py ../shared/data/accelerator_reference.json
 """
@@ -22,7 +22,7 @@ from pliant.workload import Layer
 
 
 def isca_chip() -> Chip:
-    """The machine of the ISCA 2016 paper's analysis: 16 x 16 elements, 512 B each, 128 KiB buffer."""
+    """The machine of the ISCA 2016 paper's analysis: 16 x 16 PEs, 512 B each, 128 KiB buffer."""
     axes = (Axis("rows", 16, "RCKG"), Axis("columns", 16, "PKCNG"))
     words = WordWidths(16, 16, 16, 16)
     return Chip(
@@ -37,7 +37,7 @@ def isca_chip() -> Chip:
 
 
 def measured_chip() -> Chip:
-    """The chip of the JSSC paper with the picojoule table of nn_dataflow and its 30 mW of idling."""
+    """The chip of the JSSC paper; the picojoule table of nn_dataflow and its 30 mW of idling."""
     table = replace(TABLES["nn-dataflow"], idle_per_cycle=30e-3 / 200e6 * 1e12)
     return replace(load_chip("eyeriss"), energy=table)
 
@@ -74,7 +74,9 @@ def bars(reference: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def gated(layer: BestMapping, chip: Chip, zeros: float) -> float:
-    """Energy that the chip saves where an input is zero: it neither multiplies nor reads the weight (JSSC 2017, section IV-B).
+    """Energy that the chip saves where an input is zero (JSSC 2017, section IV-B).
+
+    It neither multiplies nor reads the weight.
 
     Sums are still read and written, so this is the least that the gating saves.
     """
@@ -83,7 +85,10 @@ def gated(layer: BestMapping, chip: Chip, zeros: float) -> float:
 
 
 def whole(layers: list[tuple[BestMapping, float]]) -> dict[str, float]:
-    """Latency, and power of the chip itself, without DRAM: as the model has it, and with the published share of zeros gated."""
+    """Latency, and power of the chip itself, without DRAM.
+
+    As the model has it, and with the published share of zeros gated.
+    """
     milliseconds = sum(layer.cost.latency_ms for layer, _ in layers)
     on_chip = sum(layer.cost.energy - layer.cost.energy_parts["dram"] for layer, _ in layers)
     saved = sum(gated(layer, measured_chip(), zeros) for layer, zeros in layers)

@@ -1,4 +1,4 @@
-"""How fast are certified optima, how fast are evaluations, and how far from the optimum are other mappers?
+"""How fast are certified optima and evaluations, and how far from the optimum are other mappers?
 
 python benchmarks/accelerator_mapper.py networks
 python benchmarks/accelerator_mapper.py rates
@@ -76,7 +76,10 @@ def networks() -> list[dict[str, Any]]:
 
 
 def rates() -> list[dict[str, Any]]:
-    """Mappings a second of one core (NUMBA_NUM_THREADS=1): any orders, and the nine orders with eight bypasses of given tiles."""
+    """Mappings per second of one core (NUMBA_NUM_THREADS=1).
+
+    Of any orders, and of nine orders with eight bypasses for given tiles.
+    """
     layer, chip, generator = LAYERS[0], load_chip("eyeriss"), np.random.default_rng(0)
     codes = np.stack([decode(generator.random(53), layer, chip) for _ in range(4000)])
     ragged = np.stack([random_mapping(layer, generator).encode() for _ in range(4000)])

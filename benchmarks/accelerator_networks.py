@@ -1,4 +1,4 @@
-"""The networks of the accelerator benchmarks as workloads: AlexNet, VGG-16, ResNet-50, MobileNetV2, as published."""
+"""The networks of the accelerator benchmarks: AlexNet, VGG-16, ResNet-50, MobileNetV2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ class _Builder:
         self.pes = batch * channels * size * size
 
     def add(self, name: str, kind: str, inputs: tuple[str, ...] | None = None, **sizes: int) -> str:
-        self.layers.append(Layer(name, kind, inputs or (self.last,), N=self.batch, **sizes))  # type: ignore[arg-type]
+        reads = inputs or (self.last,)
+        layer = Layer(name, kind, reads, N=self.batch, **sizes)  # type: ignore[arg-type]
+        self.layers.append(layer)
         self.last = name
         return name
 

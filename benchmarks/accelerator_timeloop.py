@@ -1,4 +1,4 @@
-"""Which of Timeloop's published counts does the model reproduce? Every fill and read of every level of the fixtures.
+"""Which of Timeloop's published counts does the model reproduce? Every level of the fixtures.
 
     python benchmarks/accelerator_timeloop.py ../shared/data/accelerator_reference.json
 
@@ -72,7 +72,10 @@ def cut_of(temporal: list[tuple[str, int]]) -> int | None:
 
 
 def split_twice(temporal: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """A third loop over output rows or columns becomes one over images, which moves over the same tensors."""
+    """A third loop over output rows or columns becomes one over images.
+
+    Images move over the same tensors.
+    """
     if cut_of(temporal) is not None:
         return temporal
     for index, (dim, bound) in enumerate(temporal[:-1]):
@@ -96,7 +99,7 @@ def merge(loops: list[tuple[str, int]]) -> list[tuple[str, int]]:
 def pair_counts(
     tensor: str, outer: list[Loop], below: list[Loop], parent_loops: int, stride: int
 ) -> tuple[dict[str, int], int]:
-    """Counts between a level and the next one inwards, of one instance of the outer level; and inner instances.
+    """Counts between a level and the next one inwards, per outer instance; and inner instances.
 
     Args:
         tensor: whose counts will be read.
@@ -123,7 +126,8 @@ def pair_counts(
     upper, lower = temporal[:cut], temporal[cut:]
     for (old, bound), (new, _) in zip(merged, temporal, strict=True):
         if old != new:
-            layer = replace(layer, **{"N": bound, old: getattr(layer, old) // bound})  # type: ignore[arg-type]
+            sizes = {"N": bound, old: getattr(layer, old) // bound}
+            layer = replace(layer, **sizes)  # type: ignore[arg-type]
 
     def factors(loops: list[tuple[str, int]]) -> tuple[int, ...]:
         return tuple(math.prod(bound for dim, bound in loops if dim == name) for name in DIMS)

@@ -1,4 +1,4 @@
-"""Does ZigZag find better mappings, by its own model? Its search beside our certified optimum, both costed by ZigZag.
+"""Does ZigZag find better mappings by its own model? Its search and our optimum, costed by it.
 
 ZigZag stands in a virtual environment of its own (`pip install zigzag-dse six`):
 
@@ -69,7 +69,8 @@ def prepare(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     cases = []
     for index, (name, sizes) in enumerate(LAYERS.items()):
-        layer = Layer(name, "conv", ("image",), **dict(zip("KCPQRS", sizes, strict=True)))  # type: ignore[arg-type]
+        loops = dict(zip("KCPQRS", sizes, strict=True))
+        layer = Layer(name, "conv", ("image",), **loops)  # type: ignore[arg-type]
         best = optimal_mapping(layer, chip, "edp")
         mapping = best.mapping
         loops = [(dim, mapping.register[DIMS.index(dim)]) for dim in reversed(DIMS)]

@@ -1,6 +1,7 @@
-"""How every benchmark gives its result: a table on the screen, and JSON with machine, command and date in `results/`.
+"""How every benchmark reports: a table on the screen, and JSON with machine, command and date.
 
-Importing it also makes the exact walks of the tests (`oracles`) importable for the benchmarks that compare with them.
+The JSON goes to `results/`. Importing this module also makes the exact walks of the tests
+(`oracles`) importable for the benchmarks that compare with them.
 """
 
 from __future__ import annotations
