@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -183,8 +185,20 @@ def test_exported_and_watched_modules_have_the_same_layers(name: str) -> None:
     module, example = MODULES[name]
     watched = module_workload(module, example, way="watch")
     assert module_workload(module, example, way="export") == watched
-    with torch.no_grad():  # PyTorch may take other kernels.
-        assert module_workload(module.requires_grad_(False), example, way="watch") == watched
+
+
+@pytest.mark.parametrize("name", ["shortcut", "attention", "even heads", "lstm"])
+def test_layers_do_not_depend_on_gradients_and_follow_the_precision(name: str) -> None:
+    module, example = MODULES[name]
+    usual = module_workload(module, example, way="watch")
+    with torch.inference_mode():
+        assert module_workload(module, example, way="watch") == usual
+    halves = [
+        module_workload(copy.deepcopy(module).bfloat16(), example.bfloat16(), way=way)
+        for way in ("export", "watch")
+    ]
+    assert halves[0] == halves[1]
+    assert halves[0].layers == tuple(replace(layer, bits=16) for layer in usual.layers)
 
 
 def test_data_keep_their_sources_through_memory_written_in_parts() -> None:

@@ -45,7 +45,7 @@ _NAMES: Final[dict[Operator, str]] = {
         _fused_rms_norm upsample_nearest1d upsample_nearest2d _upsample_nearest_exact2d
         upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d
         _upsample_bicubic2d_aa embedding index_select index gather scatter index_put masked_scatter
-        cumsum sort topk""",
+        cumsum sort topk im2col col2im""",
     "gated": "glu",
     "add": "add sub",
     "elementwise": """rsub mul div maximum minimum where lerp addcmul addcdiv atan2 remainder fmod
@@ -101,16 +101,23 @@ def module_workload(
 
 @contextlib.contextmanager
 def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and attention as the products that it is: fused kernels would hide them."""
+    """Evaluation without gradients, and attention as the products that it is.
+
+    Fused kernels would hide the products, inference mode all of ATen's decompositions, and products
+    of half precision would be read as those of single precision.
+    """
     modes = {part: part.training for part in module.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
+    half = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
     torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     try:
         module.eval()
-        with sdpa_kernel(SDPBackend.MATH):
+        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(half)
         for part, mode in modes.items():
             part.training = mode
 

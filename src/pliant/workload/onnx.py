@@ -241,6 +241,10 @@ class _Reader:
     def _operation(self, node: onnx.NodeProto) -> Operation:
         name = node.name or node.output[0]
         operator = _OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if operator == "attention" and any(node.input[4:6]):
+            operator = (
+                None  # Keys and values of earlier tokens are not in the shapes of the inputs.
+            )
         if operator is not None:
             self._infer(node)
         elif node.op_type in self.skip:
