@@ -8,9 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from pliant.accuracy.predictor import SVR_TUBE, AccuracyPredictor, _best_share, _fit_svr
+from pliant.accuracy.predictor import (
+    SVR_COSTS,
+    SVR_EPSILON,
+    AccuracyPredictor,
+    _best_share,
+    _ridge,
+    _svr,
+)
 from pliant.errors import DataError
 from pliant.metrics import Accuracy
 from pliant.objective import AccuracyEstimator, Objective
@@ -120,12 +129,30 @@ def test_it_repeats_under_a_seed(fitted: AccuracyPredictor) -> None:
 def test_support_vectors_by_matrix_product_are_those_of_the_library() -> None:
     rng = np.random.default_rng(0)
     features, truth = rng.normal(size=(60, 4)), rng.normal(size=60)
-    features = (features - features.mean(axis=0)) / features.std(axis=0)
-    truth = (truth - truth.mean()) / truth.std()
-    expected = (
-        SVR(C=10.0, epsilon=SVR_TUBE, gamma=1 / 4).fit(features, truth).predict(features[:10])
-    )
-    np.testing.assert_allclose(_fit_svr(features, truth, 10.0)(features[:10]), expected, atol=1e-6)
+    features[:, 2] = 1.0  # does not vary, so it does not count in the width of the kernel
+    scaled = StandardScaler().fit_transform(features)
+    mean, deviation = truth.mean(), truth.std()
+    svr = SVR(C=10.0, epsilon=SVR_EPSILON, gamma=1 / 3).fit(scaled, (truth - mean) / deviation)
+    found = _svr(10.0).fit(features, truth).predict(features[:10])
+    np.testing.assert_allclose(found, mean + deviation * svr.predict(scaled[:10]), atol=1e-9)
+
+
+def test_folds_and_blend_are_those_of_a_loop_by_hand(fitted: AccuracyPredictor) -> None:
+    architectures = drawn(MOBILE, 300, seed=0)
+    truth = made_up(MOBILE, architectures, noise=0.004)
+    features = MOBILE.features(architectures)
+    held_out = np.empty((4, 300))
+    for kept, left_out in KFold(5, shuffle=True, random_state=0).split(features):
+        models = [_ridge(), *map(_svr, SVR_COSTS)]
+        for row, model in enumerate(models):
+            model.fit(features[kept], truth[kept])
+            held_out[row, left_out] = model.predict(features[left_out])
+    best = 1 + int(np.argmin(((held_out[1:] - truth) ** 2).sum(axis=1)))
+    share = _best_share(held_out[0], held_out[best], truth)
+    blend = (1 - share) * held_out[0] + share * held_out[best]
+    assert fitted.svr_share == pytest.approx(share, abs=1e-12)
+    expected = np.abs(blend - truth).mean()
+    assert fitted.quality.mean_absolute_error == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_blend_of_least_error() -> None:
