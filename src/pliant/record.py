@@ -37,6 +37,10 @@ CREATE TABLE evaluations (
     split TEXT, quality TEXT, cost TEXT, measures TEXT NOT NULL, failed INTEGER NOT NULL,
     created TEXT NOT NULL, UNIQUE (stage, architecture, context)
 );
+CREATE TABLE asked (
+    id INTEGER PRIMARY KEY, searcher TEXT NOT NULL, evaluation INTEGER NOT NULL,
+    UNIQUE (searcher, evaluation)
+);
 CREATE TABLE train_log (
     phase TEXT NOT NULL, step INTEGER NOT NULL, epoch REAL NOT NULL, measures TEXT NOT NULL,
     PRIMARY KEY (phase, step)
@@ -259,6 +263,26 @@ class Record:
             (stage,),
         )
         return [_evaluation(row) for row in rows]
+
+    def note_asked(self, searcher: str, evaluations: Sequence[Evaluation]) -> None:
+        """Note that a searcher asked for these evaluations, in this order; repeats change nothing.
+
+        Two searchers may ask for the same architecture, which is evaluated once.
+        """
+        for row in evaluations:
+            self._write(
+                "INSERT OR IGNORE INTO asked (searcher, evaluation) VALUES (?, ?)",
+                (searcher, row.id),
+            )
+
+    def asked(self) -> dict[str, list[int]]:
+        """By searcher the ids of the evaluations that it asked for, in the order of asking."""
+        found: dict[str, list[int]] = {}
+        for searcher, evaluation in self._rows(
+            "SELECT searcher, evaluation FROM asked ORDER BY id"
+        ):
+            found.setdefault(searcher, []).append(evaluation)
+        return found
 
     # Training log and events.
 

@@ -77,7 +77,7 @@ def memoized(
     context: str = "",
     split: str | None = None,
     batch: int = 1,
-    asked_by: str = "",
+    asked_by: str | None = None,
 ) -> Evaluate:
     """The same evaluation, written to the record and never repeated, failures included.
 
@@ -88,7 +88,7 @@ def memoized(
         context: what else the result depends on, such as a digest of the weights.
         split: whose images the accuracy is of.
         batch: architectures evaluated together; a killed process loses at most these.
-        asked_by: name of the searcher, which a new row keeps among its measures.
+        asked_by: name of the searcher; the record notes it also for what it held already.
     """
 
     def lookup(architectures: Sequence[Architecture]) -> list[Candidate]:
@@ -106,8 +106,10 @@ def memoized(
                     split=split,
                     quality=one.quality,
                     cost=one.cost,
-                    measures={"seconds": seconds, "asked_by": asked_by},
+                    measures={"seconds": seconds},
                 )
+        if asked_by is not None:
+            record.note_asked(asked_by, [row for row in rows.values() if row is not None])
         return [_candidate(architecture, rows[architecture]) for architecture in architectures]
 
     return lookup
