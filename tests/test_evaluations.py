@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from pliant.evaluations import evaluations_table
+from pliant.evaluations import evaluation_table
 from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed, Score
 from pliant.objective import Candidate, Objective
 from pliant.record import Record
@@ -36,7 +36,7 @@ def test_two_searchers_share_evaluations_and_each_keeps_its_history(
                 answers = memoized(evaluate, record, stage="estimate", asked_by=name)
                 histories[name] = run_search(searcher, answers, 100)
         record.add_evaluation("test", "r8", split="test", quality=Accuracy(0.9, 50))
-        table = evaluations_table(record)
+        table = evaluation_table(record)
     assert len(done) == len(set(done)) < 200, "what both asked for was evaluated once"
     assert table.num_rows == 201
     for name, history in histories.items():
@@ -54,8 +54,8 @@ def test_every_kind_of_result_has_its_column(tmp_path: Path) -> None:
         record.add_evaluation("front", "a", quality=Accuracy(0.5, 10), cost=cost, measures=measures)
         record.add_evaluation("score", "b", quality=Score(float("-inf")), measures={"note": "x"})
         record.add_evaluation("score", "c", quality=Failed("shape"), cost=Cost(energy_uj=2.0))
-        table = evaluations_table(record)
-        scores = evaluations_table(record, "score")
+        table = evaluation_table(record)
+        scores = evaluation_table(record, "score")
     held = {name: table[name].to_pylist() for name in table.column_names}
     assert set(COST_METRICS) <= set(held)
     assert held["top1"] == [0.5, None, None]

@@ -2,7 +2,7 @@
 
 import pyarrow.compute as pc
 
-table = evaluations_table(record)
+table = evaluation_table(record)
 random = table.filter(pc.field("searcher") == "random")
 random["top1"], random["latency_ms"], random["seconds"]
 """
@@ -35,7 +35,7 @@ _COLUMNS = {
 }
 
 
-def evaluations_table(record: Record, stage: str | None = None) -> pa.Table:
+def evaluation_table(record: Record, stage: str | None = None) -> pa.Table:
     """The evaluations of a run: one row per evaluation and searcher that asked for it.
 
     The rows of one searcher are in the order in which it asked; what no searcher asked for, such as

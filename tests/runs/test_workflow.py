@@ -143,3 +143,15 @@ def test_every_shipped_recipe_states_limits_that_parse(name):
     from pliant.runs.recipe import load_recipe
 
     assert load_recipe(name).parsed_limits
+
+
+def test_all_evaluations_come_as_one_table_that_says_who_asked(finished):
+    with Run.reopen(finished.folder) as run:
+        table = run.evaluations()
+        searcher = run.recipe.search.searcher
+    asked = table["searcher"].to_pylist()
+    assert asked.count(searcher) == asked.count("random") == 20
+    history = [str(one.architecture) for one in finished.result.found.history]
+    rows = zip(asked, table["architecture"].to_pylist(), strict=True)
+    assert [architecture for by, architecture in rows if by == searcher] == history
+    assert {"test", "validation"} <= set(table["split"].to_pylist())
