@@ -81,7 +81,7 @@ def test_another_target(command, tmp_path, copied, digits_profile):
     )
     assert f"| latency, predicted | {cost.latency_ms:.4g} ms |" in card
     assert "a phone" in card
-    assert "not measured: the device is elsewhere" in card
+    assert "this target is not measured" in card
     assert (copied / "device.json").read_bytes() == digits_profile.read_bytes()
 
 
@@ -106,7 +106,10 @@ def test_whole_job_for_a_target_that_is_elsewhere(tmp_path, copied, digits_profi
     with Run.reopen(copied, target__name=str(tmp_path / "phone.json")) as run:
         result = run_all(run)
     assert all(one.measured is None for one in result.found.shortlist)
-    [row] = [row for row in result.summary["evidence"] if row["claim"] == "Limit latency_ms=0.1"]
-    assert row["how"].startswith("predicted only: a phone")
-    assert row["holds"]
-    assert result.summary["chosen"]["measured"] is None
+    claims = {one.claim: one for one in result.summary.evidence}
+    limit = claims["Limit latency_ms=0.1"]
+    assert limit.how.startswith("predicted by a phone")
+    assert limit.how.endswith("this target is not measured")
+    assert limit.holds
+    assert result.summary.chosen.measured is None
+    assert "this target is not measured" in (copied / "report.html").read_text()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pliant.report.page import write_report
+from pliant.report.run_page import write_report
+from pliant.report.summary import Summary
 
 pytestmark = pytest.mark.browser
 
@@ -83,7 +85,7 @@ def _open(driver: Any, page: Path, width: int = 1280, *, scheme: str = "light") 
 
 
 @pytest.fixture
-def page(tmp_path: Path, summary: dict[str, Any]) -> Path:
+def page(tmp_path: Path, summary: Summary) -> Path:
     write_report(summary, tmp_path / "report.html")
     return tmp_path / "report.html"
 
@@ -106,47 +108,45 @@ def _eventually(driver: Any, script: str) -> Any:
     return WebDriverWait(driver, 10).until(lambda one: one.execute_script(script))
 
 
-def test_pointing_and_clicking_at_the_front(
-    driver: Any, page: Path, summary: dict[str, Any]
-) -> None:
+def test_pointing_and_clicking_at_the_front(driver: Any, page: Path, summary: Summary) -> None:
     _open(driver, page)
-    for number in (0, len(summary["front"]) - 1):
-        network = summary["front"][number]
+    for number in (0, len(summary.front) - 1):
+        network = summary.front[number]
         click = _point_at(driver, "front of the search, measured", number)
         says = _eventually(
             driver,
             """return document.querySelector("#chart-front .hoverlayer .hovertext")?.textContent""",
         )
-        assert network["architecture"] in says
-        assert f"{network['top1_validation']:.2%}".replace("%", "\N{NO-BREAK SPACE}%") in says
+        assert network.architecture in says
+        assert f"{network.validated.top1:.2%}".replace("%", "\N{NO-BREAK SPACE}%") in says
         click.click().perform()
         (shown,) = driver.execute_script(_SHOWN)
-        assert network["command"] in re.sub(r"\s+", " ", shown)
+        assert network.command in re.sub(r"\s+", " ", shown)
         picked = driver.execute_script("return document.querySelector('tr.picked').innerText")
-        assert network["architecture"] in re.sub(r"\s", "", picked)
+        assert network.architecture in re.sub(r"\s", "", picked)
 
 
-def test_the_table_works_by_keyboard(driver: Any, page: Path, summary: dict[str, Any]) -> None:
+def test_the_table_works_by_keyboard(driver: Any, page: Path, summary: Summary) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
     _open(driver, page)
-    network = summary["front"][1]
+    network = summary.front[1]
     button = driver.find_element(
-        By.CSS_SELECTOR, f'button[aria-label="Show {network["architecture"]}"]'
+        By.CSS_SELECTOR, f'button[aria-label="Show {network.architecture}"]'
     )
     button.send_keys(Keys.ENTER)
     assert button.get_attribute("aria-pressed") == "true"
     (shown,) = driver.execute_script(_SHOWN)
-    assert network["architecture"] in shown.replace("\n", "")
+    assert network.architecture in shown.replace("\n", "")
     driver.execute_script(
         "navigator.clipboard.writeText = async (text) => { window.copied = text; }"
     )
     driver.find_element(
         By.CSS_SELECTOR,
-        f'#front table [aria-label="Copy the command for {network["architecture"]}"]',
+        f'#front table [aria-label="Copy the command for {network.architecture}"]',
     ).send_keys(Keys.ENTER)
-    assert _eventually(driver, "return window.copied") == network["command"]
+    assert _eventually(driver, "return window.copied") == network.command
 
 
 @pytest.mark.parametrize("width", [390, 760, 1280])
@@ -171,12 +171,19 @@ def test_nothing_is_cut_off_or_asked_for(driver: Any, page: Path, width: int, sc
     assert line == {"light": "#a3005c", "dark": "#ff8ac4"}[scheme]
 
 
-def test_hostile_names_do_nothing(driver: Any, tmp_path: Path, summary: dict[str, Any]) -> None:
+def test_hostile_names_do_nothing(driver: Any, tmp_path: Path, summary: Summary) -> None:
     hostile = "</script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'>"
-    summary["space"]["classes"] = summary["machine"]["cpu"] = summary["name"] = hostile
-    for number, network in enumerate(summary["front"]):
-        network["architecture"] = f"{number}{hostile}"
-    write_report(summary, tmp_path / "report.html")
+    front = [
+        replace(one, architecture=f"{number}{hostile}") for number, one in enumerate(summary.front)
+    ]
+    taken = replace(
+        summary,
+        name=hostile,
+        machine={"cpu": hostile},
+        space=replace(summary.space, classes=(hostile,)),
+        front=tuple(front),
+    )
+    write_report(taken, tmp_path / "report.html")
     _open(driver, tmp_path / "report.html")
     _point_at(driver, "front of the search, measured", 0)
     says = _eventually(

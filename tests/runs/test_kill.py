@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from pliant import Record
+from pliant.report.summary import read_summary_file
 
 # The command line, ended by SIGKILL when a step has come so far; checkpoints after every training step, so that there is one.
 _KILLED = """
@@ -51,10 +51,9 @@ def _start(*words: object, killed_at: str | None = None) -> subprocess.Completed
 
 
 def _result(folder: Path) -> tuple[str, dict[str, float]]:
-    summary = json.loads((folder / "summary.json").read_text())
-    return summary["chosen"]["architecture"], {
-        row["architecture"]: row["top1_validation"] for row in summary["front"]
-    }
+    summary = read_summary_file(folder / "summary.json")
+    front = {one.architecture: one.validated.top1 for one in summary.front}
+    return summary.chosen.architecture, front
 
 
 def test_killed_run_ends_where_the_uninterrupted_one_does(tmp_path, tiny, digits_profile, finished):

@@ -2,58 +2,95 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import pytest
 
-from pliant.metrics import Accuracy, Cost, Failed
+from pliant.metrics import Accuracy, Cost, Failed, Measured
 from pliant.objective import Candidate, Limit, Objective
-from pliant.runs.evidence import hypervolumes
-from pliant.runs.search import SearchResult
+from pliant.report.summary import NetworkResult, TargetFacts, read_summary_file
+from pliant.runs.evidence import hypervolumes, limit_claims
 
 
-def _found(space, ours, random):
+def _candidates(space, points):
     architectures = [space.smallest(), space.largest()]
+    return [
+        Candidate(architectures[index % 2], Accuracy(top1, 100), Cost(latency_ms=ms, macs=7))
+        for index, (top1, ms) in enumerate(points)
+    ]
 
-    def candidates(points):
-        return tuple(
-            Candidate(architectures[index % 2], Accuracy(top1, 100), Cost(latency_ms=latency_ms))
-            for index, (top1, latency_ms) in enumerate(points)
-        )
 
-    broken = Candidate(architectures[0], Failed("not finite"), Cost(latency_ms=0.1))
-    return SearchResult((), None, (), (*candidates(ours), broken), candidates(random), 1.0)
+OURS, RANDOM = [(0.75, 1.0), (1.0, 2.0)], [(0.5, 4.0), (0.75, 2.0)]
 
 
 def test_hypervolumes_by_hand(toy_space):
-    # Accuracy runs from 0.5 at the worst to 1, latency from 0 to the slowest, 4 ms.
-    found = _found(toy_space, [(0.75, 1.0), (1.0, 2.0)], [(0.5, 4.0), (0.75, 2.0)])
+    # Accuracy runs from 0.5 at the worst to 1, latency from 0 to the highest, 4 ms.
+    ours, random = _candidates(toy_space, OURS), _candidates(toy_space, RANDOM)
+    broken = Candidate(toy_space.smallest(), Failed("not finite"), Cost(latency_ms=0.1))
     # Ours: from 1/4 to 1 at half the height, and from 1/2 to 1 at the upper half.
-    assert hypervolumes(found, Objective()) == pytest.approx((0.75 * 0.5 + 0.5 * 0.5, 0.5 * 0.5))
+    expected = pytest.approx((0.75 * 0.5 + 0.5 * 0.5, 0.5 * 0.5))
+    assert hypervolumes([*ours, broken], random, Objective()) == expected
 
 
-def test_hypervolumes_end_at_the_latency_limit(toy_space):
-    found = _found(toy_space, [(0.75, 1.0), (1.0, 2.0)], [(0.5, 4.0), (0.75, 2.0)])
-    assert hypervolumes(
-        found, Objective(limits=(Limit("latency_ms", 2.0), Limit("macs", 1e9)))
-    ) == pytest.approx((0.5 * 0.5, 0.0))
+def test_hypervolumes_end_at_the_limit_on_the_first_cost(toy_space):
+    ours, random = _candidates(toy_space, OURS), _candidates(toy_space, RANDOM)
+    objective = Objective(limits=(Limit("latency_ms", 2.0), Limit("macs", 1e9)))
+    assert hypervolumes(ours, random, objective) == pytest.approx((0.5 * 0.5, 0.0))
+
+
+def test_hypervolumes_of_another_cost(toy_space):
+    ours = [
+        replace(one, cost=Cost(energy_uj=one.cost.latency_ms))
+        for one in _candidates(toy_space, OURS)
+    ]
+    random = [
+        replace(one, cost=Cost(energy_uj=one.cost.latency_ms))
+        for one in _candidates(toy_space, RANDOM)
+    ]
+    assert hypervolumes(ours, random, Objective(("energy_uj",))) == pytest.approx((0.625, 0.25))
 
 
 def test_equal_searches_have_equal_volumes(toy_space):
-    points = [(0.6, 1.0), (0.8, 2.0), (0.9, 3.0)]
-    ours, random = hypervolumes(_found(toy_space, points, points), Objective())
+    points = _candidates(toy_space, [(0.6, 1.0), (0.8, 2.0), (0.9, 3.0)])
+    ours, random = hypervolumes(points, points, Objective())
     assert ours == random > 0
 
 
-def test_the_predictor_is_judged_on_random_networks_that_the_search_did_not_evaluate(finished):
-    summary = json.loads((finished.folder / "summary.json").read_text())
-    points = {
-        by: {point["architecture"] for point in summary["search"]["points"] if point["by"] == by}
-        for by in ("search", "random")
-    }
-    rows = {row["name"]: row for row in summary["fidelity"]}
+def test_limits_are_claimed_by_the_best_known_value():
+    chosen = NetworkResult(
+        architecture="a",
+        estimate=Accuracy(0.9, 10),
+        validated=Accuracy(0.8, 100),
+        test=None,
+        predicted=Cost(latency_ms=1.0, energy_uj=5.0, macs=7),
+        measured=Measured(Cost(latency_ms=2.0), Cost(latency_ms=0.1)),
+        measured_apart=Measured(Cost(latency_ms=3.0), Cost()),
+        command="",
+    )
+    limits = ("latency_ms=2.5", "energy_uj=5", "macs=6", "accuracy=80%")
+    objective = Objective(limits=tuple(map(Limit.parse, limits)))
+    target = TargetFacts("a board", "0", ("latency_ms",), measured=True)
+    claims = list(limit_claims(objective, chosen, target))
+    assert [(one.value, one.holds, one.how) for one in claims] == [
+        ("3", False, "measured in a process of its own"),
+        ("5", True, "predicted by a board"),
+        ("7", False, "computed from the layers"),
+        ("0.8", True, "100 validation images"),
+    ]
+    paper = replace(chosen, measured=None, measured_apart=None)
+    first = next(limit_claims(objective, paper, replace(target, measured=False)))
+    assert first.value == "1"
+    assert first.how == "predicted by a board; this target is not measured"
+
+
+def test_the_predictor_is_ranked_on_random_networks_that_the_search_did_not_evaluate(finished):
+    summary = read_summary_file(finished.folder / "summary.json")
+    points = {"search": set(), "random": set()}
+    for point in summary.search.points:
+        points[point.by].add(point.architecture)
+    rows = {row.name: row for row in summary.ranking}
     assert set(rows) == {"predictor", "parameters", "macs"}
-    assert {row["networks"] for row in rows.values()} == {len(points["random"] - points["search"])}
-    [claim] = [row for row in summary["evidence"] if row["claim"].startswith("Accuracy predictor")]
-    bar = max(rows[name]["kendall"]["value"] for name in ("parameters", "macs"))
-    assert claim["holds"] == (rows["predictor"]["kendall"]["value"] >= bar)
+    assert {row.networks for row in rows.values()} == {len(points["random"] - points["search"])}
+    [claim] = [one for one in summary.evidence if one.claim.startswith("Accuracy predictor")]
+    baseline = max(rows[name].kendall.value for name in ("parameters", "macs"))
+    assert claim.holds == (rows["predictor"].kendall.value >= baseline)

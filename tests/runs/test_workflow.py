@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import pytest
 
 from pliant import Record, Run, run_all
 from pliant.objective import Objective, as_limits
+from pliant.report.summary import read_summary_file
 from pliant.runs.recipe import parse_recipe, tomllib
-
-
-def _strict(path: Path) -> dict:
-    def refuse(constant: str) -> float:
-        raise AssertionError(f"{constant} is no JSON")
-
-    return json.loads(path.read_text("utf-8"), parse_constant=refuse)
 
 
 def test_run_directory_holds_everything(finished):
@@ -69,29 +60,29 @@ def test_chosen_network_is_the_best_that_holds_its_limits(finished):
     assert len(found.history) == len(found.random_history) == 20
 
 
-def test_summary_is_complete_and_says_what_was_found(finished):
-    summary = _strict(finished.folder / "summary.json")
+def test_summary_is_complete_and_true(finished):
+    summary = read_summary_file(finished.folder / "summary.json")
     found, delivered = finished.result.found, finished.result.delivered
-    assert summary["chosen"]["architecture"] == str(found.chosen.architecture)
-    assert summary["chosen"]["measured"]["latency_ms"] == found.chosen.measured.cost.latency_ms
-    assert summary["chosen"]["top1_test"] == delivered.test.top1
-    assert [row["architecture"] for row in summary["front"]] == [
-        str(one.architecture) for one in found.shortlist
-    ]
-    assert all(row["top1_test"] is not None for row in summary["front"] + summary["random_front"])
-    assert len(summary["search"]["points"]) == 40
-    assert summary["training"]["precision"] == "fp32"
-    assert summary["training"]["curve"][-1]["step"] == 33
-    assert set(summary["training"]["curve"][-1]["losses"]) == {"largest", "random", "smallest"}
-    assert len(summary["test_openings"]) == 1
-    assert parse_recipe(tomllib.loads(summary["recipe_toml"]), "summary").name == "tiny"
-    assert (
-        sum(block["parameters"] for block in summary["blocks"]) == summary["chosen"]["parameters"]
-    )
+    chosen, front = summary.chosen, summary.front
+    assert chosen.architecture == str(found.chosen.architecture)
+    assert chosen.measured == found.chosen.measured
+    assert chosen.measured_apart == delivered.measured_apart
+    assert chosen.test == delivered.test
+    assert summary.target.measured
+    assert summary.objective == Objective(limits=as_limits(["latency_ms=0.1", "parameters=20k"]))
+    assert [one.architecture for one in front] == [str(one.architecture) for one in found.shortlist]
+    assert all(one.test is not None for one in (*front, *summary.random_front))
+    assert len(summary.search.points) == 40
+    assert summary.training.precision == "fp32"
+    assert summary.training.curve[-1].step == 33
+    assert set(summary.training.curve[-1].losses) == {"largest", "random", "smallest"}
+    assert len(summary.test_openings) == 1
+    assert parse_recipe(tomllib.loads(summary.recipe_toml), "summary").name == "tiny"
+    assert sum(one.cost.parameters for one in summary.blocks) == chosen.predicted.parameters
 
 
-def test_evidence_rows_about_the_delivered_network_hold(finished):
-    rows = {row["claim"]: row for row in finished.result.summary["evidence"]}
+def test_claims_about_the_delivered_network_hold(finished):
+    claims = {one.claim: one for one in finished.result.summary.evidence}
     for claim in (
         "Extracted network computes what the supernet computes",
         "model.onnx computes what PyTorch computes",
@@ -99,14 +90,12 @@ def test_evidence_rows_about_the_delivered_network_hold(finished):
         "Limit latency_ms=0.1",
         "Limit parameters=20k",
     ):
-        assert rows[claim]["holds"], rows[claim]
-    assert (
-        rows["Limit parameters=20k"]["value"]
-        == f"{finished.result.found.chosen.cost.parameters:.4g}"
-    )
-    better = rows["Search beats random search at equal cost"]
-    ours, random = map(float, better["value"].split(" against "))
-    assert better["holds"] == (ours >= random)
+        assert claims[claim].holds, claims[claim]
+    parameters = finished.result.found.chosen.cost.parameters
+    assert claims["Limit parameters=20k"].value == f"{parameters:.4g}"
+    better = claims["Search beats random search at equal cost"]
+    ours, random = map(float, better.value.split(" against "))
+    assert better.holds == (ours >= random)
 
 
 def test_delivered_onnx_is_as_accurate_as_the_card_says(finished):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pliant.errors import DataError
-from pliant.report.ranking import fidelity_page, write_fidelity_page
+from pliant.report.ranking_page import ranking_page, write_ranking_page
 from pliant.scoring.ground_truth import judge_table, read_truth
 from pliant.scoring.pool import Row
 from pliant.scoring.score import write_rows
@@ -50,9 +50,9 @@ def test_scores_are_judged_on_what_both_files_hold(table):
 
 def test_page_needs_nothing_else(table):
     judged = judge_table(table / "scores.parquet", table / "truth.csv")
-    write_fidelity_page(judged.rows, table / "page.html", truth=judged.column)
+    write_ranking_page(judged.rows, table / "page.html", truth=judged.column)
     page = (table / "page.html").read_text()
-    assert page == fidelity_page(judged.rows, truth="test_pct")
+    assert page == ranking_page(judged.rows, truth="test_pct")
     assert "default-src 'none'" in page
     assert all(
         name in page

@@ -116,7 +116,7 @@ def map_network(
     )
     typer.echo(_total(mapped))
     if report is not None:
-        from pliant.report.mapping import write_mapping_report
+        from pliant.report.mapping_page import write_mapping_report
 
         write_mapping_report(mapped, report)
         typer.echo(f"Report: {report}")

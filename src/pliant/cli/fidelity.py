@@ -31,7 +31,7 @@ def fidelity(
     ] = None,
 ) -> None:
     """Compare scores with known accuracies: signed rank correlations with intervals, beside parameters and MACs."""
-    from pliant.report.ranking import explained, spelled_estimate, write_fidelity_page
+    from pliant.report.ranking_page import explanation, format_correlation, write_ranking_page
     from pliant.scoring.ground_truth import judge_table
 
     judged = judge_table(scores, truth, column=column, top=top, seed=seed or 0)
@@ -51,11 +51,11 @@ def fidelity(
         seconds = "" if row.seconds is None else f"{row.seconds:.3g} s"
         regret = f"{row.regret:.2f}"
         table.add_row(
-            row.name, *map(spelled_estimate, figures), f"{row.top_overlap:.0%}", regret, seconds, str(row.failed),
+            row.name, *map(format_correlation, figures), f"{row.top_overlap:.0%}", regret, seconds, str(row.failed),
             style="bold" if row.name == "parameters" else None,
         )  # fmt: skip
     screen.print(table)
-    say(f"{judged.networks} networks, truth {judged.column}. {explained(judged.networks)}")
+    say(f"{judged.networks} networks, truth {judged.column}. {explanation(judged.networks)}")
     say(
         f"At equal size: over the {judged.rows[0].equal_pairs:,} pairs whose parameter counts are within 5 %. "
         "Over parameters: real where the interval leaves 0 out. Regret: of the pick, in the truth's unit."
@@ -65,5 +65,5 @@ def fidelity(
     for name, reason in judged.failures.items():
         say(f"{name} failed, first because: {reason.removeprefix(f'{name}: ')}")
     page = out or scores.with_suffix(".html")
-    write_fidelity_page(judged.rows, page, truth=judged.column)
+    write_ranking_page(judged.rows, page, truth=judged.column)
     say("the picture", about=page)

@@ -1,105 +1,94 @@
-"""The card of a delivered network: what it is, how good, how that was found out, how to run it."""
+"""The card of a delivered network: what it is, how good, how that was found, how to run it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from pliant.deploy.verify import Agreement
 from pliant.files import write_atomically
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Measured
+from pliant.objective import Limit
+from pliant.units import QUANTITIES, UNITS
+
+_LABELS = {metric: name.replace("_", " ") for name, metric in QUANTITIES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """The facts of a card."""
+    """What a card reports."""
 
     name: str
+    """Of the run."""
     architecture: str
+    """Text form."""
     space: str
     image: tuple[int, int, int]
+    """Channels, height and width of an input."""
     classes: tuple[str, ...]
+    """In the order of the logits."""
     data: str
-    parameters: int
-    macs: int
-    peak_memory_bytes: int
-    limits: tuple[str, ...]
-    validation_top1: float
-    test_top1: float
-    test_images: int
+    """Where the training images are from."""
+    limits: tuple[Limit, ...]
+    validated: Accuracy
+    test: Accuracy
     test_openings: int
-    predicted_ms: float | None
-    measured_ms: float | None
-    device: str
+    """How often the run opened the test split."""
+    predicted: Cost
+    measured: Measured | None
+    """In a process of its own; None where the target is not measured."""
+    target: str
+    """Name of what the network runs on."""
     agreement: Agreement
 
 
-_TEXT = """# {name}
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the card's table."""
 
-A classifier of {channels}x{size}x{size} images into {count} classes, found by Pliant: `{architecture}` of space `{space}`,
-trained on {data} as part of one supernet and taken from it without further training.
-
-| what | value | how |
-|---|---|---|
-| test accuracy | {test_top1:.2%} | {test_images} images that training and search never saw; opened {openings} in this run |
-| validation accuracy | {validation_top1:.2%} | the split that the search chose by |
-| latency, measured | {measured} | ONNX Runtime in a fresh process; {device} |
-| latency, predicted | {predicted} | from the device's table, before any measurement |
-| limits | {limits} | |
-| parameters | {parameters:,} | BatchNorm folded |
-| multiply-accumulates | {macs:,} | one image |
-| peak memory | {peak_memory_bytes:,} bytes | parameters and the largest sum of live activations, fp32, by arithmetic |
-| outputs against the supernet | {supernet:.1e} | largest difference over largest logit |
-| outputs of model.py against PyTorch | {model_py:.1e} | in a process without Pliant |
-| outputs of model.onnx against PyTorch | {onnx:.1e} | ONNX Runtime |
-
-## Running it
-
-Pixels go in as numbers from 0 to 1, shape (N, {channels}, {size}, {size}); logits come out, shape (N, {count}). Normalisation and
-resizing are inside.
-
-```python
-import numpy as np, onnxruntime
-session = onnxruntime.InferenceSession("model.onnx")
-logits = session.run(None, {{"image": np.zeros((1, {channels}, {size}, {size}), dtype=np.float32)}})[0]
-```
-
-`model.py` is the same network in plain PyTorch: `from model import load; network = load()`. It needs torch and safetensors only.
-
-Classes, in the order of the logits: {classes}.
-"""
+    what: str
+    value: str
+    how: str
 
 
 def write_card(path: Path, card: Card) -> None:
-    """Write the card as Markdown."""
-    channels, size, _ = card.image
-    write_atomically(
-        path,
-        _TEXT.format(
-            name=card.name,
-            architecture=card.architecture,
-            space=card.space,
-            data=card.data,
-            channels=channels,
-            size=size,
-            count=len(card.classes),
-            classes=", ".join(card.classes),
-            test_top1=card.test_top1,
-            test_images=card.test_images,
-            openings="once" if card.test_openings == 1 else f"{card.test_openings} times",
-            validation_top1=card.validation_top1,
-            measured=_milliseconds(card.measured_ms),
-            predicted=_milliseconds(card.predicted_ms),
-            device=card.device,
-            limits=", ".join(card.limits) or "none",
-            parameters=card.parameters,
-            macs=card.macs,
-            peak_memory_bytes=card.peak_memory_bytes,
-            supernet=card.agreement.supernet,
-            model_py=card.agreement.model_py,
-            onnx=card.agreement.onnx,
-        ),
+    """Write the card as Markdown, replacing an old one at once."""
+    environment = Environment(
+        # Markdown for people, not HTML: nothing is escaped.
+        autoescape=False,
+        loader=PackageLoader("pliant.deploy", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
+    template = environment.get_template("card.md.jinja")
+    write_atomically(path, template.render(card=card, costs=cost_rows(card)))
 
 
-def _milliseconds(value: float | None) -> str:
-    return "not measured: the device is elsewhere" if value is None else f"{value:.4g} ms"
+def cost_rows(card: Card) -> list[Row]:
+    """Every cost that the target reports; measured where it was, and predicted beside it."""
+    rows = []
+    for metric in card.predicted.metrics:
+        label = _LABELS.get(metric, metric)
+        predicted = _with_unit(metric, card.predicted.metric(metric))
+        if metric in ARITHMETIC_METRICS:
+            rows.append(Row(label, predicted, "computed from the layers"))
+        elif card.measured is not None and metric in card.measured.cost.metrics:
+            measured = _with_unit(metric, card.measured.cost.metric(metric))
+            how = f"in a process of its own, on {card.target}"
+            rows.append(Row(f"{label}, measured", measured, how))
+            how = "by the target's model, before any measurement"
+            rows.append(Row(f"{label}, predicted", predicted, how))
+        else:
+            how = f"predicted by {card.target}; this target is not measured"
+            rows.append(Row(f"{label}, predicted", predicted, how))
+    return rows
+
+
+def _with_unit(metric: str, value: float) -> str:
+    """A value with the unit that the metric's name holds."""
+    unit = next(unit for unit, factor in UNITS[metric].items() if factor == 1)
+    number = f"{value:,.0f}" if metric in ARITHMETIC_METRICS else f"{value:.4g}"
+    return f"{number} {unit}".strip()

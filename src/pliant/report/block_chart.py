@@ -1,71 +1,65 @@
-"""Chart of where the latency goes: each block's share of the network's latency beside its shares of MACs and parameters."""
+"""Chart of where a cost goes: each block's share of it, of the MACs and of the parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from pliant.report.figure import INK, RANDOM, SEARCH, hover, look
-from pliant.report.quantities import percent, quantity
+from pliant.report.figure import INK, RANDOM, SEARCH, apply_theme, hover
+from pliant.report.quantities import percent, quantity, words
 from pliant.report.slots import slot_name
+from pliant.report.summary import BlockResult
 
-_ROW, _AROUND = 40, 110
-"""Height of a block, and of axis and legend together, in pixels."""
-_MEASURES = ("latency_ms", "macs", "parameters")
+_ROW_PX, _AROUND_PX = 40, 110
+"""Height of a block, and of axis and legend together."""
+_MARKS = {"macs": ("diamond", RANDOM), "parameters": ("circle-open", INK)}
 
 
-def block_chart(blocks: Sequence[Mapping[str, Any]]) -> go.Figure | None:
-    """Bars for latency, marks for MACs and parameters, in running order from the top; None without blocks."""
-    if not blocks:
-        return None
-    names = [slot_name(str(block.get("slot", ""))) for block in blocks]
-    totals = {measure: sum(block.get(measure) or 0 for block in blocks) for measure in _MEASURES}
-    shares = {
-        measure: [
-            block[measure] / totals[measure]
-            if totals[measure] and block.get(measure) is not None
-            else None
-            for block in blocks
-        ]
-        for measure in _MEASURES
-    }
+def drawn_metric(blocks: Sequence[BlockResult], wanted: Sequence[str]) -> str | None:
+    """The first of the wanted metrics that any block reports; MACs where none is."""
+    for metric in (*wanted, "macs"):
+        if any(getattr(block.cost, metric) is not None for block in blocks):
+            return metric
+    return None
+
+
+def block_chart(blocks: Sequence[BlockResult], metric: str) -> go.Figure:
+    """Bars for the metric, marks for MACs and parameters, in running order from the top.
+
+    Args:
+        blocks: at least one.
+        metric: a field of `Cost`.
+    """
+    marks = {name: mark for name, mark in _MARKS.items() if name != metric}
+    shares = {name: _shares(blocks, name) for name in (metric, *marks)}
+    names = [slot_name(block.slot) for block in blocks]
     rows = list(range(len(blocks)))
-    says = [
-        _says(names[row], blocks[row], [shares[measure][row] for measure in _MEASURES])
-        for row in rows
-    ]
-    common = {"y": rows, "orientation": "h", "hovertext": says, "hoverinfo": "text"}
+    texts = []
+    for row, block in enumerate(blocks):
+        lines = [_line(block, name, shares[name][row]) for name in shares]
+        texts.append(hover(names[row], *lines))
+    common = {"y": rows, "orientation": "h", "hovertext": texts, "hoverinfo": "text"}
     figure = go.Figure()
-    figure.add_bar(
-        name="latency", x=shares["latency_ms"], marker={"color": SEARCH, "opacity": 0.85}, **common
-    )
-    for name, measure, symbol, colour in (
-        ("MACs", "macs", "diamond", RANDOM),
-        ("parameters", "parameters", "circle-open", INK),
-    ):
-        mark = {
-            "symbol": symbol,
-            "color": colour,
-            "size": 10,
-            "line": {"width": 2, "color": colour},
-        }
+    bar = {"color": SEARCH, "opacity": 0.85}
+    figure.add_bar(name=words(metric).label, x=shares[metric], marker=bar, **common)
+    for name, (symbol, colour) in marks.items():
+        line = {"width": 2, "color": colour}
+        mark = {"symbol": symbol, "color": colour, "size": 10, "line": line}
         figure.add_scatter(
-            name=name, mode="markers", x=shares[measure], marker=mark, cliponaxis=False, **common
+            name=words(name).label,
+            mode="markers",
+            x=shares[name],
+            marker=mark,
+            cliponaxis=False,
+            **common,
         )
-    look(
-        figure,
-        _ROW * len(blocks) + _AROUND,
-        xaxis_title_text="Share of the network",
-        xaxis_tickformat=".0%",
-        bargap=0.35,
-    )
-    labels = [
-        f"{hover(name)}<br>{hover(quantity('latency_ms', block.get('latency_ms')))}"
-        for name, block in zip(names, blocks, strict=True)
-    ]
-    figure.update_xaxes(rangemode="tozero")
+    height_px = _ROW_PX * len(blocks) + _AROUND_PX
+    apply_theme(figure, height_px, xaxis_title_text="Share of the network", bargap=0.35)
+    figure.update_xaxes(rangemode="tozero", tickformat=".0%")
+    labels = []
+    for name, block in zip(names, blocks, strict=True):
+        labels.append(f"{hover(name)}<br>{hover(_value(block, metric))}")
     figure.update_yaxes(
         tickvals=rows,
         ticktext=labels,
@@ -76,11 +70,17 @@ def block_chart(blocks: Sequence[Mapping[str, Any]]) -> go.Figure | None:
     return figure
 
 
-def _says(name: str, block: Mapping[str, Any], shares: Sequence[float | None]) -> str:
-    rows = []
-    for label, measure, share in zip(
-        ("latency", "MACs", "parameters"), _MEASURES, shares, strict=True
-    ):
-        part = "" if share is None else f" ({percent(share, 1)} of the network)"
-        rows.append(f"{label} {quantity(measure, block.get(measure))}{part}")
-    return hover(name, *rows)
+def _shares(blocks: Sequence[BlockResult], metric: str) -> list[float | None]:
+    values = [getattr(block.cost, metric) for block in blocks]
+    total = sum(value or 0 for value in values)
+    return [None if value is None or not total else value / total for value in values]
+
+
+def _value(block: BlockResult, metric: str) -> str:
+    value = getattr(block.cost, metric)
+    return "not reported" if value is None else quantity(metric, value)
+
+
+def _line(block: BlockResult, metric: str, share: float | None) -> str:
+    part = "" if share is None else f" ({percent(share, 1)} of the network)"
+    return f"{words(metric).label} {_value(block, metric)}{part}"

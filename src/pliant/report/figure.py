@@ -1,16 +1,16 @@
-"""How do the charts look alike, and how do they get into the page?
+"""How do the charts look alike, and how do they get into a page?
 
-A figure names its colours as the page's style does, `var(--search)`; the page's script puts in the colours of the light
-or the dark scheme before Plotly draws.
+A figure names its colours as the stylesheet does, `var(--search)`; the page's script puts in the
+colours of the light or the dark scheme before Plotly draws.
 """
 
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
-
-from pliant.report.markup import Markup, tag
+from markupsafe import Markup
 
 INK, FAINT, LINE, CARD = "var(--ink)", "var(--faint)", "var(--line)", "var(--card)"
 SEARCH, RANDOM, CHOSEN, LIMIT = "var(--search)", "var(--random)", "var(--chosen)", "var(--limit)"
@@ -19,16 +19,42 @@ CLEAR = "rgba(0,0,0,0)"
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
 
-def look(figure: go.Figure, height: int, **layout: object) -> go.Figure:
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A figure as the templates place it."""
+
+    name: str
+    """By which style and script know it."""
+    alt: str
+    """The chart in words, for those who cannot see it."""
+    height_px: int
+    data: Markup
+    """The figure as JSON that cannot end its script element."""
+
+
+def chart(name: str, figure: go.Figure, alt: str) -> Chart:
+    """A themed figure for a page.
+
+    Args:
+        name: unique within the page.
+        figure: with the theme applied.
+        alt: the chart in words.
+    """
+    data = Markup(str(figure.to_json()).replace("<", "\\u003c"))
+    return Chart(name, alt, int(figure.layout.height), data)
+
+
+def apply_theme(figure: go.Figure, height_px: int, **layout: object) -> go.Figure:
     """Give a figure the page's type, grid and hover box.
 
     Args:
-        height: in pixels; the width follows the page.
+        figure: changed in place, and returned.
+        height_px: the width follows the page.
         layout: further keys of Plotly's layout.
     """
     figure.update_layout(
         template=go.layout.Template(),
-        height=height,
+        height=height_px,
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
         font={"family": _FONT, "size": 13, "color": FAINT},
@@ -63,7 +89,7 @@ def look(figure: go.Figure, height: int, **layout: object) -> go.Figure:
 
 
 def hover(*lines: str) -> str:
-    """Lines of a hover box; what Plotly would read as its own HTML is escaped, and long words are broken at underscores."""
+    """Lines of a hover box. What Plotly would read as HTML is escaped, long words are broken."""
     return "<br>".join(html.escape(row, quote=False) for line in lines for row in wrapped(line))
 
 
@@ -75,22 +101,3 @@ def wrapped(line: str, width: int = 44) -> list[str]:
             rows.append("")
         rows[-1] += word
     return rows
-
-
-def chart(name: str, figure: go.Figure, says: str) -> Markup:
-    """The place of a chart in the page, and its data behind it.
-
-    Args:
-        name: by which style and script know the chart.
-        says: the chart in words, for those who cannot see it.
-    """
-    data = Markup(str(figure.to_json()).replace("<", "\\u003c"))
-    place = tag(
-        "div",
-        id=f"chart-{name}",
-        class_="chart",
-        role="img",
-        aria_label=says,
-        style=f"min-height:{figure.layout.height}px",
-    )
-    return Markup(place + tag("script", data, type="application/json", data_chart=f"chart-{name}"))

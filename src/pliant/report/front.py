@@ -1,170 +1,97 @@
-"""The part of the page about the trade-off: the chart, what is known of the network picked in it, and the same as tables."""
+"""The trade-off of a run: what is said about its chart, about each network, and in its tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from pliant.report.candidates import Candidate, candidates, minimised
-from pliant.report.figure import chart
-from pliant.report.front_chart import MOST_POINTS, front_chart
-from pliant.report.markup import Markup, joined, tag
-from pliant.report.pieces import breakable, command, copy_button, facts, note, section, table
-from pliant.report.quantities import GAP, percent, quantity, significant, with_unit, words
+from pliant.metrics import ARITHMETIC_METRICS
+from pliant.report.front_chart import MOST_POINTS, is_thinned
+from pliant.report.headline import source_of_costs
+from pliant.report.quantities import percent, quantity, significant, words
+from pliant.report.shown import ShownNetwork, decided_metrics, reported_metrics
+from pliant.report.summary import Summary
 
-_SAYS = "Accuracy of networks against their {label}. The table below has the same numbers."
-
-
-def front(summary: Mapping[str, Any]) -> Markup:
-    """The section; empty where nothing was searched."""
-    networks, figure, metric = candidates(summary), front_chart(summary), minimised(summary)
-    if figure is None and not networks:
-        return Markup()
-    picture = (
-        chart("front", figure, _SAYS.format(label=words(metric).label))
-        if figure
-        else note("No estimates yet.")
-    )
-    start = next(
-        (network for network in networks if network.chosen), networks[0] if networks else None
-    )
-    panels = [_panel(network, metric, shown=network is start) for network in networks]
-    panel = (
-        tag("aside", *panels, class_="panel", aria_live="polite", aria_label="The network picked")
-        if panels
-        else None
-    )
-    return section(
-        "front",
-        "The trade-off",
-        note(_explained(summary)),
-        tag("div", tag("div", picture, class_="wide"), panel, class_="beside" if panel else None),
-        *_tables(networks, metric),
-    )
+Column = tuple[str, Callable[[ShownNetwork], str]]
+"""Head of a column, and its cell for a network."""
 
 
-def _explained(summary: Mapping[str, Any]) -> str:
-    text = (
-        "Hollow marks are what the search counted on, filled marks what was measured; a thin line joins the two of one network. "
-        "Point at a mark for its numbers, click a mark of a front for the command that delivers its network."
-    )
-    points = (summary.get("search") or {}).get("points") or []
-    if (
-        max(
-            (sum(point.get("by") == by for point in points) for by in ("search", "random")),
-            default=0,
+def explanation(summary: Summary) -> str:
+    """How to read the chart."""
+    if summary.target.measured:
+        text = (
+            "Hollow marks are what the search expected, filled marks what was measured; a thin "
+            "line joins the two of one network. "
         )
-        > MOST_POINTS
-    ):
-        text += f" Of more than {significant(MOST_POINTS)} estimates of a search, evenly spaced ones are drawn."
+    else:
+        text = (
+            "Hollow marks have the accuracy that the search estimated, filled marks that on all "
+            f"validation images. {source_of_costs(summary.target)} "
+        )
+    text += (
+        "Point at a mark for its numbers, click a mark of a front for the command that delivers "
+        "its network."
+    )
+    if is_thinned(summary):
+        text += (
+            f" Of more than {significant(MOST_POINTS)} estimates of a search, evenly spaced ones "
+            "are drawn."
+        )
     return text
 
 
-def _panel(network: Candidate, metric: str, *, shown: bool) -> Markup:
-    """Everything about one network; the script shows the panel of the one that was picked."""
-    title = (
-        "The chosen network"
-        if network.chosen
-        else "A network of the front"
-        if network.by == "search"
-        else "Found by random search"
-    )
-    deliver = (
-        joined(
-            tag("p", "Deliver it with", class_="name"),
-            command(network.command, f"the command for {network.architecture}"),
-        )
-        if network.command
-        else note("No command delivers it yet.")
-    )
-    rows = [*_accuracies(network), *_costs(network, metric)]
-    return tag(
-        "article",
-        tag("h3", title),
-        breakable(network.architecture),
-        facts(rows),
-        deliver,
-        id=network.key,
-        hidden=not shown,
-    )
+def network_facts(network: ShownNetwork, *, measured: bool) -> list[tuple[str, str]]:
+    """Names and values: every accuracy and every cost that is known of a network.
+
+    Args:
+        network: of either front.
+        measured: whether the target is one that is measured.
+    """
+    rows = []
+    for name, accuracy in network.accuracies:
+        value = "not tested yet" if accuracy is None else percent(accuracy.top1)
+        rows.append((f"Accuracy, {name}", value))
+    for metric in reported_metrics(network):
+        title = words(metric).title
+        if metric in ARITHMETIC_METRICS:
+            rows.append((title, quantity(metric, network.predicted(metric))))
+            continue
+        rows.append((f"{title}, predicted", quantity(metric, network.predicted(metric))))
+        if measured:
+            rows.append((f"{title}, measured", measured_text(network, metric)))
+        apart = network.result.measured_apart
+        if apart is not None and getattr(apart.cost, metric) is not None:
+            value = quantity(metric, getattr(apart.cost, metric), getattr(apart.spread, metric))
+            rows.append((f"{title}, in its own process", value))
+    return rows
 
 
-def _accuracies(network: Candidate) -> Iterator[tuple[str, str]]:
-    for name, key in (
-        ("estimated", "top1_estimate"),
-        ("validation", "top1_validation"),
-        ("test", "top1_test"),
-    ):
-        yield f"Accuracy, {name}", percent(network.facts.get(key))
+def measured_text(network: ShownNetwork, metric: str) -> str:
+    """A measured cost with its spread, or that there is none."""
+    return quantity(metric, network.measured(metric), network.spread(metric))
 
 
-def _costs(network: Candidate, metric: str) -> Iterator[tuple[str, str]]:
-    if metric not in ("parameters", "macs", "peak_memory_bytes"):
-        label = words(metric).title
-        yield f"{label}, predicted", quantity(metric, network.predicted(metric))
-        yield f"{label}, measured", _measured(network, metric)
-    yield "Parameters", quantity("parameters", network.facts.get("parameters"))
-    yield "MACs", quantity("macs", network.facts.get("macs"))
-    yield "Peak memory", quantity("peak_memory_bytes", network.facts.get("peak_memory_bytes"))
-
-
-def _measured(network: Candidate, metric: str) -> str:
-    value = network.measured(metric)
-    if metric != "latency_ms" or value is None or network.spread_ms is None:
-        return quantity(metric, value)
-    return with_unit(f"{significant(value)}{GAP}±{GAP}{significant(network.spread_ms, 2)}", metric)
-
-
-def _tables(networks: Sequence[Candidate], metric: str) -> Iterator[Markup]:
-    front_rows = [network for network in networks if network.by == "search"]
-    random_rows = [network for network in networks if network.by == "random"]
-    if front_rows:
-        yield _table("Networks of the front", front_rows, metric)
-    if random_rows:
-        inner = _table("The best that random search found", random_rows, metric)
-        yield tag("details", tag("summary", "The front of random search, as a table"), inner)
-
-
-def _table(caption: str, networks: Sequence[Candidate], metric: str) -> Markup:
-    label = words(metric).title
-    heads = (
-        "Network",
-        "Estimated",
-        "Validation",
-        "Test",
-        f"{label}, predicted",
-        f"{label}, measured",
-        "Parameters",
-        "Deliver",
-    )
-    rows = [
-        (
-            joined(
-                breakable(network.architecture),
-                tag("span", "chosen", class_="badge") if network.chosen else None,
-            ),
-            *(value for _, value in _accuracies(network)),
-            quantity(metric, network.predicted(metric)),
-            _measured(network, metric),
-            quantity("parameters", network.facts.get("parameters")),
-            _buttons(network),
-        )
-        for network in networks
+def columns(summary: Summary) -> list[Column]:
+    """The number columns of a table of networks: accuracies, then the costs that decide."""
+    found: list[Column] = [
+        ("Estimated", lambda one: percent(one.result.estimate.top1)),
+        ("Validation", lambda one: percent(one.result.validated.top1)),
+        ("Test", lambda one: percent(one.result.test.top1) if one.result.test else "—"),
     ]
-    return table(caption, heads, rows, numbers=range(1, 7), class_="front")
+    # Parameters are the baseline to beat, so they are always told.
+    for metric in dict.fromkeys((*decided_metrics(summary), "parameters")):
+        found += _cost_columns(metric, measured=summary.target.measured)
+    return found
 
 
-def _buttons(network: Candidate) -> Markup:
-    name = network.architecture
-    show = tag(
-        "button",
-        "Show",
-        type="button",
-        class_="show",
-        data_show=network.key,
-        aria_label=f"Show {name}",
-        aria_controls=network.key,
-    )
-    return joined(
-        show, copy_button(f"the command for {name}", network.command) if network.command else None
-    )
+def _cost_columns(metric: str, *, measured: bool) -> list[Column]:
+    title = words(metric).title
+
+    def predicted(one: ShownNetwork) -> str:
+        return quantity(metric, one.predicted(metric))
+
+    if metric in ARITHMETIC_METRICS:
+        return [(title, predicted)]
+    found: list[Column] = [(f"{title}, predicted", predicted)]
+    if measured:
+        found.append((f"{title}, measured", lambda one: measured_text(one, metric)))
+    return found

@@ -1,130 +1,115 @@
-"""The head of the page: what was chosen, and whether it meets its limits."""
+"""The head of a run's page: what was chosen, for what, and whether it is within its limits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from pliant.report.candidates import Candidate, candidates, minimised
-from pliant.report.markup import Markup, joined, tag
-from pliant.report.pieces import note
-from pliant.report.quantities import (
-    GAP,
-    NOT_MEASURED,
-    networks,
-    percent,
-    quantity,
-    significant,
-    with_unit,
-    words,
-)
+from pliant.metrics import Accuracy
+from pliant.objective import ACCURACY, Limit, Objective
+from pliant.report.quantities import GAP, percent, quantity, significant, with_unit, words
+from pliant.report.shown import ShownNetwork, axis, decided_metrics
+from pliant.report.summary import Summary, TargetFacts
 
 
-def headline(summary: Mapping[str, Any]) -> Markup:
-    """One sentence and a row of the numbers that matter."""
-    chosen = next((network for network in candidates(summary) if network.chosen), None)
-    if chosen is None:
-        return joined(
-            tag("p", "No network is chosen yet.", class_="lead"),
-            note("This page shows what the run has done so far."),
-        )
-    return joined(
-        tag("p", *_sentence(summary, chosen), class_="lead"),
-        tag("div", *_tiles(summary, chosen), class_="tiles"),
-    )
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a limit holds, and the limit in words."""
+
+    holds: bool
+    text: str
 
 
-def _sentence(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[object]:
-    metric = minimised(summary)
-    size = (summary.get("space") or {}).get("size")
-    yield f"Of {networks(size)} networks, " if size is not None else "Of the networks searched, "
-    value = chosen.measured(metric)
-    device = (summary.get("machine") or {}).get("cpu")
-    if value is None:
-        yield f"the chosen one has a {words(metric).label} that was not measured yet"
-    elif metric == "latency_ms":
-        yield joined(
-            "the chosen one answers in ",
-            tag("strong", quantity(metric, value)),
-            f" on {device}" if device else "",
-        )
-    else:
-        yield joined(
-            "the chosen one has a ",
-            words(metric).label,
-            " of ",
-            tag("strong", quantity(metric, value)),
-        )
-    limit = next(
-        (limit for limit in summary.get("limits") or [] if limit.get("metric") == metric), None
-    )
-    if limit and value is not None:
-        yield f", {'within' if value <= limit['bound'] else 'above'} the limit of {quantity(metric, limit['bound'])},"
-    accuracy = chosen.facts.get("top1_test")
-    images = (summary.get("data") or {}).get("test")
-    if accuracy is None:
-        yield " and was not tested on the test images yet"
-    else:
-        of_them = f" of {significant(images)} test images" if images else " of the test images"
-        yield joined(" and is right on ", tag("strong", percent(accuracy)), of_them)
-    yield f". It has {quantity('parameters', chosen.facts.get('parameters'))} parameters."
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A number that matters, with its name and what there is to say about it."""
+
+    name: str
+    value: str
+    remark: str = ""
+    verdict: Verdict | None = None
 
 
-def _tiles(summary: Mapping[str, Any], chosen: Candidate) -> Iterator[Markup]:
-    limits = {limit["metric"]: limit["bound"] for limit in summary.get("limits") or []}
-    for metric in dict.fromkeys([minimised(summary), *limits]):
-        yield _cost_tile(metric, chosen, limits.get(metric))
-    yield _accuracy_tile(chosen.facts.get("top1_test"), (summary.get("data") or {}).get("test"))
-    if "parameters" not in limits:
-        yield _tile(
-            "Parameters",
-            quantity("parameters", chosen.facts.get("parameters")),
-            "weights and offsets, normalisation folded in",
-        )
-    if "macs" not in limits:
-        memory = quantity("peak_memory_bytes", chosen.facts.get("peak_memory_bytes"))
-        below = "multiply-accumulates" if "peak_memory_bytes" in limits else f"peak memory {memory}"
-        yield _tile("MACs per image", quantity("macs", chosen.facts.get("macs")), below)
+def goal(objective: Objective) -> str:
+    """What a network was chosen for: the lowest energy among networks of ..."""
+    best = "the highest validation accuracy"
+    if objective.minimise is not None:
+        best = f"the lowest {words(objective.minimise).label}"
+    bounds = []
+    for limit in objective.limits:
+        side = "at least" if limit.metric == ACCURACY else "at most"
+        label = f" {words(limit.metric).label}"
+        bounds.append(f"{side} {quantity(limit.metric, limit.bound)}{label}")
+    return f"{best} among networks of {' and '.join(bounds)}" if bounds else best
 
 
-def _accuracy_tile(accuracy: float | None, images: int | None) -> Markup:
-    if accuracy is None:
-        return _tile("Test accuracy", "—", NOT_MEASURED)
-    if not images:
-        return _tile("Test accuracy", percent(accuracy), "")
-    error = math.sqrt(accuracy * (1 - accuracy) / images)
-    return _tile(
-        "Test accuracy",
-        percent(accuracy),
-        f"±{GAP}{percent(error)} standard error, {significant(images)} images",
-    )
+def source_of_costs(target: TargetFacts) -> str:
+    """Where the costs of a page are from, as a sentence."""
+    if target.measured:
+        return f"Costs were measured on {target.name}."
+    return f"Costs are predicted by {target.name}; this target is not measured."
 
 
-def _cost_tile(metric: str, chosen: Candidate, limit: float | None) -> Markup:
-    value = chosen.measured(metric)
-    spread = chosen.spread_ms if metric == "latency_ms" else None
-    title = words(metric).title
-    if value is None:
-        return _tile(
-            title, "—", f"{NOT_MEASURED}; predicted {quantity(metric, chosen.predicted(metric))}"
-        )
-    around = "" if spread is None else f"±{GAP}{with_unit(significant(spread, 2), metric)}"
-    if limit is None:
-        return _tile(title, quantity(metric, value), around)
-    held = value <= limit
-    verdict = tag("span", "✓ within" if held else "✗ above", class_="holds" if held else "fails")
-    below = joined(
-        verdict, f" the limit of {quantity(metric, limit)}", f"; {around}" if around else ""
-    )
-    return _tile(title, quantity(metric, value), below)
+def verdict(limit: Limit, value: float) -> Verdict:
+    """Whether a value is within a limit."""
+    good, bad = ("reaches", "below") if limit.metric == ACCURACY else ("within", "above")
+    holds = limit.excess(value) == 0
+    bound = quantity(limit.metric, limit.bound)
+    return Verdict(holds, f"{good if holds else bad} the limit of {bound}")
 
 
-def _tile(title: str, value: str, below: object) -> Markup:
-    return tag(
-        "div",
-        tag("p", title, class_="name"),
-        tag("p", value, class_="value"),
-        tag("p", below, class_="below"),
-        class_="tile",
-    )
+def axis_verdict(summary: Summary, chosen: ShownNetwork) -> Verdict | None:
+    """Whether the chosen network is within the limit on the chart's cost; None without one."""
+    known = chosen.cost(axis(summary))
+    for limit in summary.objective.limits:
+        if limit.metric == known.metric and known.value is not None:
+            return verdict(limit, known.value)
+    return None
+
+
+def tiles(summary: Summary, chosen: ShownNetwork) -> list[Tile]:
+    """What the objective is about, then accuracy and size."""
+    limits = {limit.metric: limit for limit in summary.objective.limits}
+    decided = decided_metrics(summary)
+    row = [_cost_tile(metric, chosen, limits.get(metric), summary.target) for metric in decided]
+    if ACCURACY in limits:
+        accuracy = chosen.result.validated
+        held = verdict(limits[ACCURACY], accuracy.top1)
+        row.append(Tile("Validation accuracy", percent(accuracy.top1), _error(accuracy), held))
+    row.append(_test_tile(chosen.result.test))
+    predicted = chosen.result.predicted
+    if "parameters" not in decided:
+        of = "weights and offsets, normalisation folded in"
+        row.append(Tile("Parameters", quantity("parameters", predicted.parameters), of))
+    if "macs" not in decided:
+        of = "multiply-accumulates"
+        if "peak_memory_bytes" not in decided:
+            of = f"peak memory {quantity('peak_memory_bytes', predicted.peak_memory_bytes)}"
+        row.append(Tile("MACs per image", quantity("macs", predicted.macs), of))
+    return row
+
+
+def _cost_tile(metric: str, chosen: ShownNetwork, limit: Limit | None, target: TargetFacts) -> Tile:
+    known = chosen.cost(metric)
+    remark = ""
+    if known.spread is not None:
+        remark = f"±{GAP}{with_unit(significant(known.spread, 2), metric)}"
+    if known.how == "predicted":
+        remark = "predicted; not measured yet" if target.measured else f"predicted by {target.name}"
+    held = None if limit is None or known.value is None else verdict(limit, known.value)
+    value = "—" if known.value is None else quantity(metric, known.value)
+    return Tile(words(metric).title, value, remark, held)
+
+
+def _test_tile(test: Accuracy | None) -> Tile:
+    if test is None:
+        return Tile("Test accuracy", "—", "not tested yet")
+    return Tile("Test accuracy", percent(test.top1), _error(test))
+
+
+def _error(accuracy: Accuracy) -> str:
+    """The standard error of a share p of n images: sqrt(p (1 - p) / n)."""
+    if not accuracy.images:
+        return "predicted"
+    error = math.sqrt(accuracy.top1 * (1 - accuracy.top1) / accuracy.images)
+    return f"±{GAP}{percent(error)} standard error, {significant(accuracy.images)} images"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeGuard
+
+from pliant.objective import ACCURACY
 
 NOT_MEASURED = "not measured"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -16,10 +17,14 @@ _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 @dataclass(frozen=True, slots=True)
 class MetricWords:
-    """How people call a cost metric."""
+    """How people call a metric."""
 
     label: str
+    """Within a sentence: the lowest latency."""
     unit: str
+    does: str
+    """What a network does with it, before the number and behind it: answers in ... ."""
+    after: str = ""
 
     @property
     def title(self) -> str:
@@ -28,67 +33,62 @@ class MetricWords:
 
 
 METRICS = {
-    "latency_ms": MetricWords("latency", "ms"),
-    "energy_uj": MetricWords("energy", "µJ"),
-    "peak_memory_bytes": MetricWords("peak memory", "bytes"),
-    "parameters": MetricWords("parameters", ""),
-    "macs": MetricWords("MACs", ""),
-    "area_mm2": MetricWords("area", "mm²"),
+    "latency_ms": MetricWords("latency", "ms", "answers in"),
+    "energy_uj": MetricWords("energy", "µJ", "needs", "per image"),
+    "peak_memory_bytes": MetricWords("peak memory", "bytes", "needs", "of memory"),
+    "parameters": MetricWords("parameters", "", "has", "parameters"),
+    "macs": MetricWords("MACs", "", "takes", "MACs per image"),
+    "area_mm2": MetricWords("area", "mm²", "needs", "of chip area"),
+    ACCURACY: MetricWords("accuracy", "", "is right on", "of images"),
 }
 
 
 def words(metric: str) -> MetricWords:
     """What a metric is called; an unknown one keeps its name."""
-    return METRICS.get(metric, MetricWords(metric.replace("_", " "), ""))
+    plain = metric.replace("_", " ")
+    return METRICS.get(metric, MetricWords(plain, "", "has", f"of {plain}"))
 
 
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite number, which true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def significant(value: object, digits: int = 3) -> str:
-    """A number with so many digits that say something: 0.312, 4,320, 2.1 × 10⁻⁶. Text stays as it is."""
+def significant(value: float | str | None, digits: int = 3) -> str:
+    """A number with so many significant digits: 0.312, 4,320, 2.1 × 10⁻⁶. Text stays as it is."""
     if value is None:
         return NOT_MEASURED
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not is_number(value):
+    if isinstance(value, str) or not math.isfinite(value):
         return str(value)
     if value == 0:
         return "0"
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
     if exponent < -4 or exponent >= 12:
-        mantissa = f"{float(value) / 10.0**exponent:.{digits - 1}f}".rstrip("0").rstrip(".")
+        mantissa = f"{value / 10.0**exponent:.{digits - 1}f}".rstrip("0").rstrip(".")
         return f"{mantissa}{GAP}{TIMES}{GAP}10{str(exponent).translate(_SUPERSCRIPTS)}"
-    if isinstance(value, int) or float(value).is_integer():
+    if isinstance(value, int) or value.is_integer():
         return f"{int(value):,}"
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
-def networks(size: object) -> str:
-    """How many networks a space has; JSON carries a huge number as text."""
-    return significant(int(size) if isinstance(size, str) and size.isdecimal() else size)
-
-
-def percent(share: object, digits: int = 2) -> str:
+def percent(share: float | None, digits: int = 2) -> str:
     """A share from 0 to 1 in percent."""
-    return f"{100 * share:.{digits}f}{GAP}%" if is_number(share) else NOT_MEASURED
+    return NOT_MEASURED if share is None else f"{100 * share:.{digits}f}{GAP}%"
 
 
-def count(number: object) -> str:
-    """How many: 950, 82.4 k, 3.21 M, 1.80 G; text, which a huge space sends, stays as it is."""
-    if not is_number(number):
-        return significant(number)
+def points(share: float | None) -> str:
+    """A difference of two shares in percentage points."""
+    return NOT_MEASURED if share is None else f"{significant(100 * share, 2)}{GAP}points"
+
+
+def count(number: float | None) -> str:
+    """How many: 950, 82.4 k, 3.21 M, 1.80 G."""
+    if number is None:
+        return NOT_MEASURED
     for least, divisor, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if least <= number < 1e12:
             return f"{significant(float(number / divisor))}{GAP}{suffix}"
     return significant(number)
 
 
-def size(number_of_bytes: object) -> str:
+def size(number_of_bytes: float | None) -> str:
     """Memory in bytes, KiB or MiB."""
-    if not is_number(number_of_bytes):
+    if number_of_bytes is None:
         return NOT_MEASURED
     for divisor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if number_of_bytes >= divisor:
@@ -96,10 +96,21 @@ def size(number_of_bytes: object) -> str:
     return f"{int(number_of_bytes)}{GAP}bytes"
 
 
-def quantity(metric: str, value: object) -> str:
-    """A cost with its unit."""
-    if not is_number(value):
+def quantity(metric: str, value: float | None, spread: float | None = None) -> str:
+    """A metric's value with its unit; the accuracy in percent.
+
+    Args:
+        metric: a field of `Cost`, or `accuracy`.
+        value: in the unit of the metric's name; None where it is not known.
+        spread: of the measurement, in the same unit.
+    """
+    if value is None:
         return NOT_MEASURED
+    if metric == ACCURACY:
+        return percent(value)
+    if spread is not None:
+        around = f"{significant(value)}{GAP}±{GAP}{significant(spread, 2)}"
+        return with_unit(around, metric)
     if metric == "peak_memory_bytes":
         return size(value)
     if metric in ("parameters", "macs"):
@@ -108,19 +119,19 @@ def quantity(metric: str, value: object) -> str:
 
 
 def with_unit(number: str, metric: str) -> str:
-    """A number that is written already, and the metric's unit."""
+    """A number that is text already, and the metric's unit."""
     unit = words(metric).unit
     return f"{number}{GAP}{unit}" if unit else number
 
 
-def square(edge: object) -> str:
+def square(edge: int) -> str:
     """An area of so many rows and columns."""
     return f"{edge}{TIMES}{edge}"
 
 
-def duration(seconds: object) -> str:
+def duration(seconds: float | None) -> str:
     """Time that a step took: 42 s, 6 min 52 s, 1 h 29 min."""
-    if not is_number(seconds):
+    if seconds is None:
         return NOT_MEASURED
     if seconds < 60:
         return f"{significant(float(seconds), 2)}{GAP}s"
@@ -129,10 +140,10 @@ def duration(seconds: object) -> str:
     return f"{round(seconds / 60) // 60}{GAP}h {round(seconds / 60) % 60}{GAP}min"
 
 
-def moment(iso: object) -> str:
+def format_timestamp(iso: str) -> str:
     """A point in time to the minute; text that is no ISO date stays as it is."""
     try:
-        when = datetime.fromisoformat(str(iso).replace("Z", "+00:00"))
+        when = datetime.fromisoformat(iso.replace("Z", "+00:00"))
     except ValueError:
-        return str(iso)
+        return iso
     return f"{when:%d %B %Y, %H:%M} {when.tzname() or ''}".strip().lstrip("0")

@@ -133,8 +133,6 @@ def _tested(
 
 def _card(session: Session, network: ShortlistedNetwork, delivered: Delivered) -> Card:
     run = session.run
-    cost: Cost = run.space.cost(network.architecture)
-    apart = delivered.measured_apart
     return Card(
         name=run.recipe.name,
         architecture=str(network.architecture),
@@ -142,16 +140,12 @@ def _card(session: Session, network: ShortlistedNetwork, delivered: Delivered) -
         image=(run.space.channels, run.space.image_size, run.space.image_size),
         classes=run.data.classes,
         data=run.data.name,
-        parameters=cost.parameters or 0,
-        macs=cost.macs or 0,
-        peak_memory_bytes=cost.peak_memory_bytes or 0,
-        limits=tuple(str(limit) for limit in session.limits),
-        validation_top1=network.validated.top1,
-        test_top1=delivered.test.top1,
-        test_images=delivered.test.images,
+        limits=tuple(session.limits),
+        validated=network.validated,
+        test=delivered.test,
         test_openings=len(run.record.events("test split opened")),
-        predicted_ms=delivered.predicted.latency_ms,
-        measured_ms=apart.cost.latency_ms if apart else None,
-        device=session.target.name,
+        predicted=delivered.predicted,
+        measured=delivered.measured_apart,
+        target=session.target.name,
         agreement=delivered.agreement,
     )

@@ -1,173 +1,145 @@
-"""Why can a result be believed? Claims with their value, their bound, whether it holds, and how it was found out."""
+"""Why can a result be believed? Claims with their value, their bound, and how they were found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.accuracy.ranking import BASELINES, MIN_NETWORKS, RankCorrelations, rank_correlations
-from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE
-from pliant.metrics import ARITHMETIC_METRICS, Accuracy
+from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE, Agreement
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Claim
 from pliant.objective import ACCURACY, Candidate, Objective
 from pliant.pareto import hypervolume
-from pliant.runs.deliver import Delivered
-from pliant.runs.run import Run
-from pliant.runs.search import SearchResult
-from pliant.runs.session import Session
+from pliant.report.summary import NetworkResult, TargetFacts
+from pliant.spaces.space import Space
 
-Claim = dict[str, Any]
-"""claim, value, bound, holds, how; as JSON values. `holds` is None where there is nothing to hold."""
+ACCURACY_TOLERANCE = 2e-3
+"""Test accuracies of a network and its export may differ by so much, of 1."""
 
 
-def evidence(
-    session: Session,
-    found: SearchResult,
-    delivered: Delivered | None,
-    ranking: Sequence[RankCorrelations],
-) -> list[Claim]:
-    """All claims of a run, those about the delivered network first.
+def fitted_predictor(space: Space, history: Sequence[Candidate], seed: int) -> AccuracyPredictor:
+    """The accuracy predictor as the search had it at its end.
 
     Args:
-        session: of the run.
-        found: by the search.
-        delivered: None where nothing was delivered yet.
-        ranking: as `predictor_fidelity`.
+        space: of the candidates.
+        history: what the search evaluated.
+        seed: of the folds.
     """
-    claims: list[Claim] = []
-    if delivered is not None:
-        claims += [*_delivery(delivered), *_limits(session, found, delivered)]
-    claims += [asdict(claim) for claim in session.target.evidence()]
-    claims.append(_search(session, found))
-    claims.append(
-        _claim(
-            "Random networks within the limits",
-            f"{found.share_within:.0%}",
-            "256 draws, predicted cost",
-        )
-    )
-    return [*claims, *_ranking(ranking)]
+    sound = [one for one in history if isinstance(one.quality, Accuracy)]
+    top1 = np.array([one.value for one in sound])
+    return AccuracyPredictor(space, [one.architecture for one in sound], top1, seed=seed)
 
 
-def fitted_predictor(run: Run, found: SearchResult) -> AccuracyPredictor:
-    """As the search had it at its end."""
-    sound = [one for one in found.history if isinstance(one.quality, Accuracy)]
-    return AccuracyPredictor(
-        run.space,
-        [one.architecture for one in sound],
-        np.array([one.value for one in sound]),
-        seed=run.recipe.seed,
-    )
+def predictor_ranking(
+    space: Space,
+    predictor: AccuracyPredictor,
+    history: Sequence[Candidate],
+    random_history: Sequence[Candidate],
+    seed: int,
+) -> tuple[RankCorrelations, ...]:
+    """Rank correlations of the predictor and of the baselines, on networks new to the predictor.
 
+    Args:
+        space: of the candidates.
+        predictor: fitted on `history`.
+        history: what the search evaluated.
+        random_history: what random search evaluated; those that the search did not are ranked.
+        seed: of the bootstrap.
 
-def predictor_fidelity(
-    run: Run, found: SearchResult, predictor: AccuracyPredictor
-) -> list[RankCorrelations]:
-    """How the predictor ranks the random networks that the search did not evaluate, beside the bars; empty where they are too few."""
-    seen = {one.architecture for one in found.history}
-    fresh = {
-        one.architecture: one.value
-        for one in found.random_history
-        if isinstance(one.quality, Accuracy)
-    }
-    architectures = [one for one in fresh if one not in seen]
-    if len(architectures) < MIN_NETWORKS:
-        return []
-    costs = [run.space.cost(one) for one in architectures]
-    scores = {
-        "predictor": [float(value) for value in predictor.predict(architectures)],
-        **{name: [float(getattr(cost, name)) for cost in costs] for name in BASELINES},
-    }
-    return rank_correlations([fresh[one] for one in architectures], scores, seed=run.recipe.seed)
-
-
-def points(
-    history: Sequence[Candidate], by: str, metric: str = "latency_ms"
-) -> list[dict[str, Any]]:
-    """The candidates that did not fail, as a report draws them."""
-    return [
-        {
-            "architecture": str(one.architecture),
-            "top1": one.value,
-            f"predicted_{metric}": one.known_cost.metric(metric),
-            "by": by,
-        }
-        for one in history
-        if one.failure is None
-    ]
-
-
-def hypervolumes(found: SearchResult, objective: Objective) -> tuple[float, float]:
-    """Of the search and of random search, on estimated accuracy and the front's predicted cost.
-
-    Each axis is 0 to 1 at the worst seen. The reference is the lowest accuracy of both searches
-    and the limit on the cost, or the highest cost where there is none.
+    Returns:
+        One per estimator; none where there are too few networks.
     """
-    metric = objective.costs[0]
-    parts = [
-        np.array([(one.value, one.known_cost.metric(metric)) for one in history if not one.failure])
-        for history in (found.history, found.random_history)
-    ]
-    everything = np.vstack([part.reshape(-1, 2) for part in parts])
-    lowest, highest = everything[:, 0].min(), everything[:, 1].max()
-    bounds = [limit.bound for limit in objective.limits if limit.metric == metric]
-    scale = np.array([max(1.0 - lowest, 1e-9), bounds[0] if bounds else highest])
-
-    def volume(part: np.ndarray) -> float:
-        values = np.column_stack([1.0 - part[:, 0], part[:, 1]]) / scale
-        return hypervolume(values, (1.0, 1.0))
-
-    return volume(parts[0]), volume(parts[1])
+    seen = {one.architecture for one in history}
+    truth = {}
+    for one in random_history:
+        if isinstance(one.quality, Accuracy) and one.architecture not in seen:
+            truth[one.architecture] = one.value
+    if len(truth) < MIN_NETWORKS:
+        return ()
+    costs = [space.cost(architecture) for architecture in truth]
+    scores = {"predictor": [float(value) for value in predictor.predict(list(truth))]}
+    for baseline in BASELINES:
+        scores[baseline] = [cost.metric(baseline) for cost in costs]
+    return tuple(rank_correlations(list(truth.values()), scores, seed=seed))
 
 
-def _claim(
-    text: str, value: str, how: str, *, bound: str | None = None, holds: bool | None = None
-) -> Claim:
-    return {"claim": text, "value": value, "bound": bound, "holds": holds, "how": how}
+def hypervolumes(
+    history: Sequence[Candidate], random_history: Sequence[Candidate], objective: Objective
+) -> tuple[float, float]:
+    """Of the search and of random search, over estimated accuracy and the predicted costs.
+
+    Each axis is scaled to 0 to 1 at the reference: the lowest accuracy of both searches, and for
+    each cost of the objective its limit, or the highest cost where there is none.
+
+    Args:
+        history: what the search evaluated; failed candidates do not count.
+        random_history: what random search evaluated.
+        objective: its costs and their limits.
+    """
+    parts = []
+    for candidates in (history, random_history):
+        values = objective.values([one for one in candidates if one.failure is None])
+        values[:, 0] += 1  # minus the accuracy becomes the share of errors
+        parts.append(values)
+    reference = np.vstack(parts).max(axis=0)
+    reference[0] = max(reference[0], 1e-9)
+    for limit in objective.limits:
+        if limit.metric in objective.costs:
+            reference[1 + objective.costs.index(limit.metric)] = limit.bound
+    ours, random = (hypervolume(values / reference, [1.0] * len(reference)) for values in parts)
+    return ours, random
 
 
-def _delivery(delivered: Delivered) -> Iterator[Claim]:
-    agreement = delivered.agreement
-    yield _claim(
+def delivery_claims(agreement: Agreement, test: Accuracy, onnx_test: Accuracy) -> Iterator[Claim]:
+    """The delivered files compute what was searched.
+
+    Args:
+        agreement: of outputs.
+        test: accuracy of the network in PyTorch.
+        onnx_test: accuracy of the exported file.
+    """
+    yield Claim(
         "Extracted network computes what the supernet computes",
         f"{agreement.supernet:.1e}",
-        "largest difference of logits over the largest logit, 64 validation images, in double precision",
+        "largest difference of logits over the largest logit, 64 validation images, in double "
+        "precision",
         bound=f"{SUPERNET_TOLERANCE:g}",
         holds=agreement.supernet <= SUPERNET_TOLERANCE,
     )
-    yield _claim(
+    yield Claim(
         "model.onnx computes what PyTorch computes",
         f"{agreement.onnx:.1e}",
         "the same in single precision, in ONNX Runtime",
         bound=f"{ONNX_TOLERANCE:g}",
         holds=agreement.onnx <= ONNX_TOLERANCE,
     )
-    yield _claim(
+    yield Claim(
         "Exported network is as accurate as its source",
-        f"{delivered.onnx_test.top1:.2%} against {delivered.test.top1:.2%}",
-        f"{delivered.test.images} test images",
+        f"{onnx_test.top1:.2%} against {test.top1:.2%}",
+        f"{test.images} test images",
         bound="0.2 points apart",
-        holds=abs(delivered.onnx_test.top1 - delivered.test.top1) <= 2e-3,
+        holds=abs(onnx_test.top1 - test.top1) <= ACCURACY_TOLERANCE,
     )
 
 
-def _limits(session: Session, found: SearchResult, delivered: Delivered) -> Iterator[Claim]:
-    """Each limit, with the best known value of its metric and how that is known."""
-    chosen, apart = found.chosen, delivered.measured_apart
-    for limit in session.limits:
+def limit_claims(
+    objective: Objective, chosen: NetworkResult, target: TargetFacts
+) -> Iterator[Claim]:
+    """Each limit, with the best known value of its metric.
+
+    Args:
+        objective: with the limits.
+        chosen: the network that has to be within them.
+        target: that predicted, and maybe measured.
+    """
+    for limit in objective.limits:
         if limit.metric == ACCURACY:
             value, how = chosen.validated.top1, f"{chosen.validated.images} validation images"
-        elif apart is not None and limit.metric in apart.cost.metrics:
-            value, how = apart.cost.metric(limit.metric), "measured in a process of its own"
         else:
-            value = chosen.cost.metric(limit.metric)
-            how = "by arithmetic"
-            if limit.metric not in ARITHMETIC_METRICS:
-                how = f"predicted only: {session.target.name} is not measured"
-        yield _claim(
+            value, how = _known_cost(chosen, limit.metric, target)
+        yield Claim(
             f"Limit {limit}",
             f"{value:.4g}",
             how,
@@ -176,26 +148,65 @@ def _limits(session: Session, found: SearchResult, delivered: Delivered) -> Iter
         )
 
 
-def _search(session: Session, found: SearchResult) -> Claim:
-    ours, random = hypervolumes(found, session.objective)
-    return _claim(
+def _known_cost(network: NetworkResult, metric: str, target: TargetFacts) -> tuple[float, str]:
+    """The value of a cost metric that counts, and how it is known."""
+    if metric in ARITHMETIC_METRICS:
+        return network.predicted.metric(metric), "computed from the layers"
+    for measured, how in (
+        (network.measured_apart, "measured in a process of its own"),
+        (network.measured, "measured beside the other networks of the front"),
+    ):
+        if measured is not None and metric in measured.cost.metrics:
+            return measured.cost.metric(metric), how
+    why = "" if target.measured else "; this target is not measured"
+    return network.predicted.metric(metric), f"predicted by {target.name}{why}"
+
+
+def search_claims(
+    history: Sequence[Candidate],
+    random_history: Sequence[Candidate],
+    objective: Objective,
+    seed: int,
+) -> Iterator[Claim]:
+    """The search found a better front than random search at equal cost.
+
+    Args:
+        history: what the search evaluated.
+        random_history: what random search evaluated.
+        objective: of both.
+        seed: of the run.
+    """
+    ours, random = hypervolumes(history, random_history, objective)
+    yield Claim(
         "Search beats random search at equal cost",
         f"{ours:.4f} against {random:.4f}",
-        f"hypervolume after {len(found.history)} and {len(found.random_history)} estimates, "
-        f"seed {session.run.recipe.seed}, one run",
+        f"hypervolume of accuracy and {', '.join(objective.costs)} after {len(history)} and "
+        f"{len(random_history)} evaluations, seed {seed}, one run",
         bound=f"{random:.4f}",
         holds=ours >= random,
     )
 
 
-def _ranking(ranking: Sequence[RankCorrelations]) -> Iterator[Claim]:
+def share_claim(share_within: float) -> Claim:
+    """How hard the limits are: the share of random networks that are within them."""
+    return Claim(
+        "Random networks within the limits", f"{share_within:.0%}", "256 draws, predicted cost"
+    )
+
+
+def ranking_claims(ranking: Sequence[RankCorrelations]) -> Iterator[Claim]:
+    """The predictor ranks networks better than their size does."""
     taus = {one.name: one.kendall for one in ranking}
-    highest = max((taus[name].value for name in BASELINES if taus.get(name)), default=0.0)  # type: ignore[union-attr]
-    if predictor := taus.get("predictor"):
-        yield _claim(
-            "Accuracy predictor ranks networks better than their size does",
-            f"Kendall tau {predictor}; " + ", ".join(f"{name} {taus[name]}" for name in BASELINES),
-            f"{ranking[0].networks} random networks that the search did not evaluate, estimated with supernet weights",
-            bound=f"{highest:.3f}",
-            holds=predictor.value >= highest,
-        )
+    predictor = taus.get("predictor")
+    if predictor is None:
+        return
+    baselines = [tau.value for name in BASELINES if (tau := taus[name]) is not None]
+    highest = max(baselines, default=0.0)
+    yield Claim(
+        "Accuracy predictor ranks networks better than their size does",
+        f"Kendall tau {predictor}; " + ", ".join(f"{name} {taus[name]}" for name in BASELINES),
+        f"{ranking[0].networks} random networks that the search did not evaluate, estimated with "
+        "supernet weights",
+        bound=f"{highest:.3f}",
+        holds=predictor.value >= highest,
+    )

@@ -1,173 +1,205 @@
-"""The result of a run for programs (summary.json) and for people (report.html), written from the record and what was found."""
+"""The result of a run: built from its record and what was found, for programs and for people."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+import math
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pliant
-from pliant.errors import DamagedFileError
-from pliant.files import write_atomically
-from pliant.report.page import write_report
-from pliant.runs.deliver import Delivered
-from pliant.runs.evidence import (
-    evidence,
-    fitted_predictor,
-    hypervolumes,
-    points,
-    predictor_fidelity,
+from pliant.metrics import Claim
+from pliant.objective import Candidate, Objective
+from pliant.report.run_page import write_report
+from pliant.report.summary import (
+    BlockResult,
+    DataFacts,
+    FoundBy,
+    NetworkResult,
+    PredictorFacts,
+    SearchFacts,
+    SearchPoint,
+    SpaceFacts,
+    SplitOpening,
+    Summary,
+    TargetFacts,
+    TrainingFacts,
+    TrainingStep,
+    read_summary_file,
+    write_summary_file,
 )
+from pliant.runs import evidence
+from pliant.runs.deliver import Delivered
 from pliant.runs.run import Run, machine
 from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
 from pliant.runs.shortlist import ShortlistedNetwork
 
+SUMMARY, REPORT = "summary.json", "report.html"
 
-def write_summary(
-    session: Session, found: SearchResult, delivered: Delivered | None
-) -> dict[str, Any]:
-    """Write summary.json and return it."""
-    run = session.run
+
+def write_summary(session: Session, found: SearchResult, delivered: Delivered | None) -> Summary:
+    """Write summary.json and return what it holds.
+
+    Args:
+        session: of the run whose directory it is written to.
+        found: by the search.
+        delivered: None where nothing was delivered yet.
+    """
     summary = summarise(session, found, delivered)
-    write_atomically(run.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_summary_file(summary, session.run.folder / SUMMARY)
     return summary
 
 
 def write_page(folder: Path) -> None:
-    """Write report.html from summary.json.
+    """Write report.html of a run's directory from its summary.json.
 
     Raises:
         DamagedFileError: there is no summary yet, or it cannot be read.
     """
-    path = folder / "summary.json"
-    try:
-        summary = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DamagedFileError(
-            f"a report is written from {path}, which cannot be read: {error}. Run pliant search and pliant deploy first."
-        ) from error
-    write_report(summary, folder / "report.html")
+    write_report(read_summary_file(folder / SUMMARY), folder / REPORT)
 
 
-def summarise(session: Session, found: SearchResult, delivered: Delivered | None) -> dict[str, Any]:
-    """All that a report says, as JSON values."""
-    run = session.run
-    front_test = delivered.front_test if delivered else {}
-    tested = {name: accuracy.top1 for name, accuracy in front_test.items()}
-    blocks = run.space.blocks(found.chosen.architecture)
-    predictor = fitted_predictor(run, found)
-    ranking = predictor_fidelity(run, found, predictor)
-    return {
-        "pliant": pliant.__version__,
-        "name": run.recipe.name,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": f"pliant run {run.folder / 'recipe.toml'} --into NEW_DIRECTORY",
-        "recipe_toml": run.recipe.to_toml(),
-        "seed": run.recipe.seed,
-        "machine": machine(),
-        "space": {
-            "name": run.space.name,
-            "size": str(run.space.size),
-            "channels": run.space.channels,
-            "image_size": run.space.image_size,
-            "classes": list(run.data.classes),
-        },
-        "data": {
-            "name": run.data.name,
-            "train": len(run.data.train),
-            "validation": len(run.data.validation),
-            "test": len(run.data.test),
-        },
-        "target": {"name": session.target.name, "identity": session.target.identity},
-        "limits": [asdict(limit) for limit in session.limits],
-        "minimise": session.objective.costs[0],
-        "chosen": _network(run, found.chosen, tested),
-        "front": [_network(run, one, tested) for one in found.shortlist],
-        "random_front": [_network(run, one, tested) for one in found.random_shortlist],
-        "blocks": [
-            {"slot": block.slot, "type": type(block).__name__, "sizes": block.sizes}
-            | {name: value for name, value in asdict(cost).items() if value is not None}
-            for block, cost in zip(
-                blocks, session.target.block_costs(found.chosen.architecture), strict=True
-            )
-        ],
-        "evidence": evidence(session, found, delivered, ranking),
-        "predictor": asdict(predictor.quality),
-        "fidelity": [asdict(one) for one in ranking],
-        "search": _search(session, found),
-        "training": _training(run),
-        "test_openings": [
-            {"purpose": event.details["purpose"], "created": event.created}
-            for event in run.record.events("test split opened")
-        ],
-    }
+def summarise(session: Session, found: SearchResult, delivered: Delivered | None) -> Summary:
+    """All that a report shows; arguments as for `write_summary`."""
+    run, seed = session.run, session.run.recipe.seed
+    history, random_history = found.history, found.random_history
+    predictor = evidence.fitted_predictor(run.space, history, seed)
+    ranking = evidence.predictor_ranking(run.space, predictor, history, random_history, seed)
+    target = _target(session)
+    chosen = _network(run, found.chosen, delivered)
+    claims: list[Claim] = []
+    if delivered is not None:
+        of = delivered
+        claims += evidence.delivery_claims(of.agreement, of.test, of.onnx_test)
+        claims += evidence.limit_claims(session.objective, chosen, target)
+    claims += session.target.evidence()
+    claims += evidence.search_claims(history, random_history, session.objective, seed)
+    claims += [evidence.share_claim(found.share_within), *evidence.ranking_claims(ranking)]
+    quality = predictor.quality
+    return Summary(
+        pliant=pliant.__version__,
+        name=run.recipe.name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=f"pliant run {run.folder / 'recipe.toml'} --into NEW_DIRECTORY",
+        recipe_toml=run.recipe.to_toml(),
+        seed=seed,
+        machine=machine(),
+        space=_space(run),
+        data=_data(run),
+        target=target,
+        objective=session.objective,
+        chosen=chosen,
+        front=tuple(_network(run, one, delivered) for one in found.shortlist),
+        random_front=tuple(_network(run, one, delivered) for one in found.random_shortlist),
+        blocks=_blocks(session, found.chosen),
+        evidence=tuple(claims),
+        predictor=PredictorFacts(
+            quality.kendall_tau, quality.spearman, quality.mean_absolute_error, quality.rows
+        ),
+        ranking=ranking,
+        search=_search(run, history, random_history, session.objective),
+        training=_training(run),
+        test_openings=_openings(run),
+    )
 
 
-def _network(run: Run, one: ShortlistedNetwork, tested: dict[str, float]) -> dict[str, Any]:
-    cost = run.space.cost(one.architecture)
+def _space(run: Run) -> SpaceFacts:
+    space = run.space
+    classes = tuple(run.data.classes)
+    return SpaceFacts(space.name, space.size, space.channels, space.image_size, classes)
+
+
+def _data(run: Run) -> DataFacts:
+    data = run.data
+    return DataFacts(data.name, len(data.train), len(data.validation), len(data.test))
+
+
+def _target(session: Session) -> TargetFacts:
+    target = session.target
+    return TargetFacts(target.name, target.identity, tuple(target.metrics), target.can_measure)
+
+
+def _network(run: Run, one: ShortlistedNetwork, delivered: Delivered | None) -> NetworkResult:
+    """One network of a front, with what its delivery found out."""
     name = str(one.architecture)
-    predicted = {metric: one.predicted.metric(metric) for metric in one.predicted.metrics}
-    measured: dict[str, float | None] | None = None
-    if one.measured is not None:
-        measured = {
-            metric: one.measured.cost.metric(metric) for metric in one.measured.cost.metrics
-        }
-        measured |= {"spread_ms": one.measured.spread.latency_ms}
-    return {
-        "architecture": name,
-        "top1_estimate": one.estimate.top1,
-        "top1_validation": one.validated.top1,
-        "top1_test": tested.get(name),
-        "predicted": predicted,
-        "measured": measured,
-        "parameters": cost.parameters,
-        "macs": cost.macs,
-        "peak_memory_bytes": cost.peak_memory_bytes,
-        "command": f"pliant deploy {run.folder} --architecture {name}",
-    }
+    test, measured_apart = None, one.measured_apart
+    if delivered is not None:
+        test = delivered.front_test.get(name)
+        if delivered.architecture == one.architecture:
+            measured_apart = delivered.measured_apart
+    return NetworkResult(
+        architecture=name,
+        estimate=one.estimate,
+        validated=one.validated,
+        test=test,
+        predicted=one.predicted,
+        measured=one.measured,
+        measured_apart=measured_apart,
+        command=f"pliant deploy {run.folder} --architecture {name}",
+    )
 
 
-def _search(session: Session, found: SearchResult) -> dict[str, Any]:
-    ours, random = hypervolumes(found, session.objective)
-    metric = session.objective.costs[0]
-    return {
-        "estimates": len(found.history),
-        "random_estimates": len(found.random_history),
-        "seconds": session.run.record.metadata("search_seconds"),
-        "hypervolume": ours,
-        "random_hypervolume": random,
-        "points": points(found.history, "search", metric)
-        + points(found.random_history, "random", metric),
-    }
+def _blocks(session: Session, chosen: ShortlistedNetwork) -> tuple[BlockResult, ...]:
+    blocks = session.run.space.blocks(chosen.architecture)
+    costs = session.target.block_costs(chosen.architecture)
+    results = []
+    for block, cost in zip(blocks, costs, strict=True):
+        results.append(BlockResult(block.slot, type(block).__name__, block.sizes, cost))
+    return tuple(results)
 
 
-def _training(run: Run) -> dict[str, Any]:
-    names = ("largest", "random", "smallest") if run.recipe.train.schedule == "sandwich" else ()
+def _search(
+    run: Run,
+    history: Sequence[Candidate],
+    random_history: Sequence[Candidate],
+    objective: Objective,
+) -> SearchFacts:
+    ours, random = evidence.hypervolumes(history, random_history, objective)
+    return SearchFacts(
+        evaluations=len(history),
+        random_evaluations=len(random_history),
+        seconds=run.record.metadata("search_seconds"),
+        hypervolume=ours,
+        random_hypervolume=random,
+        points=(*_points(history, "search"), *_points(random_history, "random")),
+    )
+
+
+def _points(history: Sequence[Candidate], by: FoundBy) -> list[SearchPoint]:
+    """The candidates that did not fail."""
+    sound = [one for one in history if one.failure is None]
+    return [SearchPoint(by, str(one.architecture), one.value, one.known_cost) for one in sound]
+
+
+def _training(run: Run) -> TrainingFacts:
+    table = run.recipe.train
+    names = ("largest", "random", "smallest") if table.schedule == "sandwich" else ()
     curve = []
     for step in run.record.steps():
         losses = step.values["losses"]
-        labels = (
-            names
-            if len(names) == len(losses)
-            else tuple(f"sub-network {index + 1}" for index in range(len(losses)))
-        )
+        labels = [f"sub-network {number}" for number in range(1, len(losses) + 1)]
+        if len(losses) == len(names):
+            labels = list(names)
+        finite = (loss if math.isfinite(loss) else None for loss in losses)
         curve.append(
-            {
-                "step": step.step,
-                "epoch": step.epoch,
-                "phase": step.values["phase"],
-                "learning_rate": step.values["learning_rate"],
-            }
-            | {"losses": dict(zip(labels, losses, strict=True))}
+            TrainingStep(
+                step.step,
+                step.epoch,
+                step.values["phase"],
+                step.values["learning_rate"],
+                dict(zip(labels, finite, strict=True)),
+            )
         )
-    table = run.recipe.train
-    return {
-        "schedule": table.schedule,
-        "epochs": table.epochs,
-        "seconds": run.record.metadata("training_seconds"),
-        "precision": run.record.metadata("precision"),
-        "curve": curve,
-    }
+    return TrainingFacts(
+        table.schedule,
+        table.epochs,
+        run.record.metadata("training_seconds"),
+        run.record.metadata("precision"),
+        tuple(curve),
+    )
+
+
+def _openings(run: Run) -> tuple[SplitOpening, ...]:
+    events = run.record.events("test split opened")
+    return tuple(SplitOpening(event.details["purpose"], event.created) for event in events)

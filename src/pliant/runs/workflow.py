@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pliant.progress import Progress, silent
+from pliant.report.summary import Summary
 from pliant.runs.deliver import Delivered, deliver_result
 from pliant.runs.run import Run
 from pliant.runs.search import SearchResult, search_front
@@ -20,7 +20,7 @@ class Result:
     found: SearchResult
     delivered: Delivered | None
     """None where the search was the last step."""
-    summary: Any
+    summary: Summary
 
 
 def run_all(
