@@ -28,6 +28,7 @@ class Whole(BaseModel):
 
     parts: tuple[Part, ...]
     name: str = "whole"
+    inner: Whole | None = None
 
 
 def test_good_values_become_their_classes() -> None:
@@ -47,6 +48,10 @@ def test_good_values_become_their_classes() -> None:
             {"parts": [{"siz": 1}]},
             "a.toml: key 'parts.0.size' is missing; every whole states it.\n"
             "a.toml: unknown key 'parts.0.siz'. Did you mean 'size'?",
+        ),
+        (
+            {"parts": [], "inner": {"parts": [], "inner": {"parts": [], "name_": "x"}}},
+            "a.toml: unknown key 'inner.inner.name_'. Did you mean 'name'?",
         ),
         ({"parts": [{"size": 13}]}, "no part has a size of 13. Take 12."),
     ],

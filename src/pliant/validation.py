@@ -6,6 +6,7 @@ file. A fault names the key, the rule and what was received; an unknown key name
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
@@ -32,13 +33,9 @@ def validated(kind: type[Value], tree: Any, origin: str, what: str) -> Value:
         adapter: TypeAdapter[Value] = _adapter(cast(Any, kind))
         return adapter.validate_python(tree)
     except ValidationError as error:
-        raise RecipeError(explain(error, kind, origin, what)) from None
-
-
-def explain(error: ValidationError, kind: type[Any], origin: str, what: str) -> str:
-    """All faults in words, one line each; as `validated`."""
-    faults = error.errors()
-    return "\n".join(_explain(fault, kind, origin, what) for fault in faults)
+        faults = error.errors()
+        lines = [_explain(fault, kind, origin, what) for fault in faults]
+        raise RecipeError("\n".join(lines)) from None
 
 
 @functools.cache
@@ -63,5 +60,15 @@ def _explain(fault: Any, kind: type[Any], origin: str, what: str) -> str:
 def _keys(kind: Any, place: tuple[int | str, ...]) -> list[str]:
     """The keys of the table at a place inside a class."""
     for part in place:
-        kind = get_args(kind)[0] if isinstance(part, int) else get_type_hints(kind)[part]
-    return [key for key in get_type_hints(kind) if not key.startswith("_")]
+        kind = get_args(kind)[0] if isinstance(part, int) else _fields(kind)[part]
+        if type(None) in get_args(kind):  # of an optional table, the table
+            kind = get_args(kind)[0]
+    return list(_fields(kind))
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Types of the fields of a Pydantic model or a dataclass."""
+    if hasattr(kind, "model_fields"):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

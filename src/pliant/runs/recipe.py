@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pliant.errors import RecipeError, nearest
 from pliant.objective import ACCURACY, Limit, Objective
 from pliant.plugins import is_plugin
 from pliant.spaces.presets import space_name
 from pliant.targets import THIS_CPU
+from pliant.validation import validated
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -206,10 +207,7 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
     Raises:
         RecipeError: naming the key, what it takes and what was received.
     """
-    try:
-        recipe = Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise RecipeError("\n".join(_explain(fault, origin) for fault in error.errors())) from None
+    recipe = validated(Recipe, tree, origin, "recipe")
     recipe = recipe.model_copy(update={"space": space_name(recipe.space)})
     limits = recipe.parsed_limits
     if len({limit.metric for limit in limits}) != len(limits):
@@ -252,17 +250,3 @@ def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(inner, dict):
             return  # the file has a value where its table belongs, which checking the recipe will say
     inner[last] = value
-
-
-def _explain(fault: Any, origin: str) -> str:
-    """One fault of a recipe in words: the key, the rule, what was received."""
-    place = [str(part) for part in fault["loc"]]
-    key = ".".join(place)
-    if fault["type"] == "extra_forbidden":
-        table: Any = Recipe
-        for part in place[:-1]:
-            table = table.model_fields[part].annotation
-        return f"{origin}: unknown key {key!r}. {nearest(place[-1], table.model_fields)}"
-    if fault["type"] == "missing":
-        return f"{origin}: key {key!r} is missing; every recipe states it."
-    return f"{origin}: key {key!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}, received {fault['input']!r}."
