@@ -23,7 +23,7 @@ from result import publish
 from torch import nn
 
 from pliant.accuracy.ranking import rank_correlations
-from pliant.accuracy.zero_shot import SCORES, VIEWS, Score, aggregate, score
+from pliant.accuracy.zero_shot import COMPONENTS, SCORES, ZeroShotScore, aggregate_ranks, score
 from pliant.data import load
 from pliant.scoring.inputs import networks_of, training_batch
 from pliant.training.allocator import keep_freed_memory
@@ -84,7 +84,7 @@ def score_all(rows, path, data, seed, *, names, start):
             found = score(
                 STARTS[start](subjects.network(row["arch"])), wanted, images, labels, seed=seed
             )
-            good = {name: one for name, one in found.items() if isinstance(one, Score)}
+            good = {name: one for name, one in found.items() if isinstance(one, ZeroShotScore)}
             line["scores"] |= {name: one.value for name, one in good.items()}
             line["seconds"] |= {name: one.seconds for name, one in good.items()}
             line["failed"] |= {name: one.reason for name, one in found.items() if name not in good}
@@ -100,8 +100,8 @@ def table(rows, known, space, names):
     truth = [float(row["cifar10_test_pct"]) for row in rows]
     found = [known[row["arch"]] for row in rows]
     scores = {name: [one["scores"].get(name) for one in found] for name in names}
-    if set(VIEWS) <= set(names):
-        scores["az-nas"] = aggregate([one["scores"] for one in found])
+    if set(COMPONENTS) <= set(names):
+        scores["az-nas"] = aggregate_ranks([one["scores"] for one in found])
     scores["parameters as the benchmark counts"] = [
         space.benchmark_size(space.parse(row["arch"])).parameters for row in rows
     ]
@@ -110,7 +110,7 @@ def table(rows, known, space, names):
         for name in names
     }
     if "az-nas" in scores:
-        seconds["az-nas"] = sum(seconds[view] for view in VIEWS)
+        seconds["az-nas"] = sum(seconds[view] for view in COMPONENTS)
     return [
         {
             "score": one.name,

@@ -26,9 +26,9 @@ from torch import nn
 from torch.nn import functional as F
 from zero_shot import DATA, IMAGES, drawn
 
-from pliant.accuracy.zero_shot import Subject
+from pliant.accuracy.zero_shot import ScoringInput
 from pliant.accuracy.zero_shot.gradsign import gradsign
-from pliant.accuracy.zero_shot.weights import draw_gaussian
+from pliant.accuracy.zero_shot.initial_weights import standard_normal
 from pliant.accuracy.zero_shot.zen import zen
 from pliant.data import load
 from pliant.scoring.inputs import networks_of, training_batch
@@ -77,7 +77,7 @@ def batched_pass(network, images, labels):
 def plain_zen(network, shape):
     """The public code's steps, with the statistics of the batch; the last BatchNorm and ReLU are inside the pooling's input."""
     network.train()
-    draw_gaussian(network, torch.Generator().manual_seed(0))
+    standard_normal(network, torch.Generator().manual_seed(0))
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0  # the running variance is that of the last pass
@@ -98,12 +98,12 @@ def beside_plain(rows, subjects, images, labels):
     for row in rows:
         torch.manual_seed(0)
         network = subjects.network(row["arch"])
-        subject = Subject(network, images, labels, 0)
+        inputs = ScoringInput(network, images, labels, 0)
         loop, loop_seconds = better_of_two(
             lambda network=network: plain_gradsign(network, images, labels)
         )
-        ours, seconds = better_of_two(lambda subject=subject: gradsign(subject).value)
-        _, zen_seconds = better_of_two(lambda subject=subject: zen(subject, repeats=1))
+        ours, seconds = better_of_two(lambda inputs=inputs: gradsign(inputs).value)
+        _, zen_seconds = better_of_two(lambda inputs=inputs: zen(inputs, repeats=1))
         _, plain_zen_seconds = better_of_two(
             lambda network=network: plain_zen(network, images.shape)
         )
@@ -150,7 +150,7 @@ def peak_memory():
     network(images[:1].expand(2, 3, 32, 32))
     before = _resident_peak()
     began = time.process_time()
-    gradsign(Subject(network, images, labels, 0))
+    gradsign(ScoringInput(network, images, labels, 0))
     size = sum(one.nbytes for one in network.parameters())
     print(
         json.dumps(

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from pliant import Record
-from pliant.accuracy.zero_shot import VIEWS
+from pliant.accuracy.zero_shot import COMPONENTS
 from pliant.data import load
 from pliant.errors import (
     DataError,
@@ -207,7 +207,7 @@ def test_az_nas_joins_ranks_over_the_table(worker):
         ]
         return {
             method: worker.scorer.__globals__["Made"](value)
-            for method, value in zip(VIEWS, values, strict=True)
+            for method, value in zip(COMPONENTS, values, strict=True)
         }
 
     def _count(name):
@@ -262,7 +262,7 @@ def test_methods():
         chosen_methods("gradsing", known)
     with pytest.raises(RecipeError, match="gradsign looks at labels"):
         chosen_methods("zen,gradsign", known, with_images=False)
-    known |= {view: SimpleNamespace(needs="shape") for view in VIEWS}
+    known |= {view: SimpleNamespace(needs="shape") for view in COMPONENTS}
     assert "az-nas" in chosen_methods("all", known)
     assert "az-nas" not in chosen_methods("all", known, several=False)
     with pytest.raises(RecipeError, match=r"received one\. Name az-expressivity"):

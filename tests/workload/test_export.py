@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pliant.accuracy.zero_shot.subject import Subject
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pliant.accuracy.zero_shot import size
-from pliant.accuracy.zero_shot.subject import Subject
 from pliant.errors import EncodingError
 from pliant.networks.trace import module_workload
 from pliant.workload import Layer, Workload

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pliant.accuracy.zero_shot import draw_default
+from pliant.accuracy.zero_shot import default_reset
 from pliant.data.dataset import DataSet
 from pliant.data.splits import epoch_order
 from pliant.errors import DataError, PliantError, RecipeError, nearest
@@ -132,7 +132,7 @@ class SpaceNetworks:
         network = build(
             self.space, self.space.parse(name), mean=[0.0] * channels, std=[1.0] * channels
         )
-        draw_default(network)
+        default_reset(network)
         return network
 
 

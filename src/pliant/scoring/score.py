@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pliant.accuracy.zero_shot import VIEWS, aggregate
+from pliant.accuracy.zero_shot import COMPONENTS, aggregate_ranks
 from pliant.errors import DataError, RecipeError, nearest
 from pliant.files import replace_atomically
 from pliant.metrics import Score
@@ -60,7 +60,7 @@ def chosen_methods(
     Raises:
         RecipeError: an unknown one, or one that needs images or other networks where there are none.
     """
-    names = [*known, *([JOINED] if set(VIEWS) <= set(known) else [])]
+    names = [*known, *([JOINED] if set(COMPONENTS) <= set(known) else [])]
     blind = [
         name for name in names if with_images or name == JOINED or known[name].needs == "shape"
     ]
@@ -81,7 +81,7 @@ def chosen_methods(
         )
     if JOINED in wanted and not several:
         raise RecipeError(
-            f"{JOINED} joins the ranks of networks among each other, received one. Name {', '.join(VIEWS)} instead."
+            f"{JOINED} joins the ranks of networks among each other, received one. Name {', '.join(COMPONENTS)} instead."
         )
     return tuple(dict.fromkeys([*wanted, *(name for name in ALWAYS if name in known)]))
 
@@ -110,7 +110,7 @@ def score_networks(
     joins = JOINED in methods
     methods = list(
         dict.fromkeys(
-            [*(method for method in methods if method != JOINED), *(VIEWS if joins else ())]
+            [*(method for method in methods if method != JOINED), *(COMPONENTS if joins else ())]
         )
     )
     jobs = [
@@ -140,8 +140,8 @@ def _joined(
     names: Sequence[str], known: Mapping[tuple[str, str], Row]
 ) -> dict[tuple[str, str], Row]:
     """The rows of `az-nas`: what it says of a network depends on the others, so it is never looked up."""
-    values = aggregate([{view: known[name, view].score for view in VIEWS} for name in names])
-    seconds = [sum(known[name, view].seconds or 0.0 for view in VIEWS) for name in names]
+    values = aggregate_ranks([{view: known[name, view].score for view in COMPONENTS} for name in names])
+    seconds = [sum(known[name, view].seconds or 0.0 for view in COMPONENTS) for name in names]
     notes = f"among {len(names)} networks"
     return {
         (name, JOINED): Row(name, JOINED, value, seconds=spent, notes=notes)

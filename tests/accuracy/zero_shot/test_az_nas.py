@@ -10,8 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pliant.accuracy.zero_shot import RefusedError, Score, Subject, aggregate, az_nas
-from pliant.accuracy.zero_shot.blocks import block_ends
+from pliant.accuracy.zero_shot import (
+    COMPONENTS,
+    RefusedError,
+    ScoringInput,
+    ZeroShotScore,
+    aggregate_ranks,
+    az_nas,
+)
+from pliant.accuracy.zero_shot.block_ends import block_ends
 from pliant.errors import DataError
 from pliant.metrics import Failed
 
@@ -68,11 +75,11 @@ def test_entropy_of_a_spectrum() -> None:
 def test_expressivity_and_progressivity_are_sum_and_least_step(
     make_network: Callable[[], nn.Module], images: Tensor
 ) -> None:
-    subject = Subject(make_network(), images, None, 0)
-    entropies = az_nas._entropies(subject)
+    inputs = ScoringInput(make_network(), images, None, 0)
+    entropies = az_nas._entropies(inputs)
     assert len(entropies) == 6
-    assert az_nas.expressivity(subject).value == pytest.approx(sum(entropies))
-    assert az_nas.progressivity(subject).value == pytest.approx(min(np.diff(entropies)))
+    assert az_nas.expressivity(inputs).value == pytest.approx(sum(entropies))
+    assert az_nas.progressivity(inputs).value == pytest.approx(min(np.diff(entropies)))
 
 
 def test_trainability_of_known_jacobians() -> None:
@@ -81,42 +88,42 @@ def test_trainability_of_known_jacobians() -> None:
     turn = torch.linalg.qr(torch.randn(3, 3))[0]
     for size in (0.5, 1.0, 3.0):
         g_in = torch.einsum("ij,njhw->nihw", size * turn, g_out)
-        assert az_nas._kept(g_in, g_out) == pytest.approx(2 - size - 1 / size, abs=0.15)
+        assert az_nas._stability(g_in, g_out) == pytest.approx(2 - size - 1 / size, abs=0.15)
     with pytest.raises(RefusedError, match="unchanged"):
-        az_nas._kept(g_out, g_out)
+        az_nas._stability(g_out, g_out)
 
 
 def test_positions_of_a_smaller_map_are_laid_side_by_side() -> None:
     g_in, g_out = torch.randn(2, 3, 7, 7), torch.randn(2, 5, 4, 4)
-    assert az_nas._side_by_side(g_in, g_out).shape == (2, 12, 4, 4)
+    assert az_nas._stack_positions(g_in, g_out).shape == (2, 12, 4, 4)
 
 
 def test_trainability_is_a_pass_through_every_block(
     make_network: Callable[[], nn.Module], images: Tensor
 ) -> None:
-    value = az_nas.trainability(Subject(make_network(), images, None, 0)).value
+    value = az_nas.trainability(ScoringInput(make_network(), images, None, 0)).value
     assert value <= 0
 
 
 def test_ranks_are_joined_and_failures_rank_last() -> None:
     rows = [
-        {"az-expressivity": 1.0, "az-complexity": Score(5.0)},
-        {"az-expressivity": 2.0, "az-complexity": Score(6.0)},
-        {"az-expressivity": Failed("cut"), "az-complexity": Score(7.0)},
+        {"az-expressivity": 1.0, "az-complexity": ZeroShotScore(5.0)},
+        {"az-expressivity": 2.0, "az-complexity": ZeroShotScore(6.0)},
+        {"az-expressivity": Failed("cut"), "az-complexity": ZeroShotScore(7.0)},
     ]
-    found = aggregate(rows, ["az-expressivity", "az-complexity"])
+    found = aggregate_ranks(rows, ["az-expressivity", "az-complexity"])
     expected = [math.log(2 / 3) + math.log(1 / 3), math.log(2 / 3), math.log(1 / 3)]
     assert found == pytest.approx(expected)
-    assert aggregate([], ["az-expressivity"]) == []
+    assert aggregate_ranks([], ["az-expressivity"]) == []
     with pytest.raises(DataError, match="az-trainability"):
-        aggregate(rows, ["az-trainability"])
+        aggregate_ranks(rows, ["az-trainability"])
 
 
 def test_any_increasing_change_of_a_view_leaves_the_ranks() -> None:
     rng = np.random.default_rng(0)
     rows = [
-        {view: float(value) for view, value in zip(az_nas.VIEWS, rng.normal(size=4), strict=True)}
+        {view: float(value) for view, value in zip(COMPONENTS, rng.normal(size=4), strict=True)}
         for _ in range(20)
     ]
     changed = [{view: math.exp(3 * value) for view, value in row.items()} for row in rows]
-    assert aggregate(rows) == aggregate(changed)
+    assert aggregate_ranks(rows) == aggregate_ranks(changed)

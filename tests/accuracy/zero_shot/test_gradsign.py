@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pliant.accuracy.zero_shot import RefusedError, Subject, score
+from pliant.accuracy.zero_shot import RefusedError, ScoringInput, score
+from pliant.accuracy.zero_shot.average_pooling import avg_pool_as_conv
 from pliant.accuracy.zero_shot.gradsign import gradsign
-from pliant.accuracy.zero_shot.pools import pooled
 from pliant.metrics import Failed
 
 Make = Callable[[], nn.Module]
@@ -42,18 +42,18 @@ def test_equals_the_loop_for_every_kind_of_layer(
     make_network: Make, images: Tensor, labels: Tensor
 ) -> None:
     network = make_network()
-    found = gradsign(Subject(network, images, labels, 0)).value
+    found = gradsign(ScoringInput(network, images, labels, 0)).value
     assert found == pytest.approx(by_loop(network, images, labels), rel=5e-3)
 
 
-@pytest.mark.parametrize("images_a_pass", [1, 3, 5, 12])
+@pytest.mark.parametrize("images_per_pass", [1, 3, 5, 12])
 def test_does_not_depend_on_how_many_images_share_a_pass(
-    make_network: Make, images: Tensor, labels: Tensor, images_a_pass: int
+    make_network: Make, images: Tensor, labels: Tensor, images_per_pass: int
 ) -> None:
     network = make_network()
-    whole = gradsign(Subject(network, images, labels, 0)).value
+    whole = gradsign(ScoringInput(network, images, labels, 0)).value
     assert gradsign(
-        Subject(network, images, labels, 0), images_a_pass=images_a_pass
+        ScoringInput(network, images, labels, 0), images_per_pass=images_per_pass
     ).value == pytest.approx(whole, rel=5e-3)
 
 
@@ -63,7 +63,7 @@ def test_by_hand() -> None:
     images = torch.tensor([[1.0, 2.0], [3.0, -1.0], [1.0, 0.0]]).reshape(3, 1, 1, 2)
     # Labels 0: the first row's gradient is negative times the input, the second row's positive.
     # Signs of the first row: (-,-), (-,+), (-,0): sums -3 and 0; the second row mirrors them.
-    assert gradsign(Subject(network, images, torch.zeros(3, dtype=torch.long), 0)).value == 6
+    assert gradsign(ScoringInput(network, images, torch.zeros(3, dtype=torch.long), 0)).value == 6
 
 
 def test_equal_images_agree_in_full(images: Tensor) -> None:
@@ -75,7 +75,7 @@ def test_equal_images_agree_in_full(images: Tensor) -> None:
         module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
     ]
     gradients = torch.autograd.grad(F.cross_entropy(network(images[:1]), labels[:1]), weights)
-    assert gradsign(Subject(network, twins, labels, 0)).value == 6 * sum(
+    assert gradsign(ScoringInput(network, twins, labels, 0)).value == 6 * sum(
         int(one.count_nonzero()) for one in gradients
     )
 
@@ -91,7 +91,7 @@ def test_other_dimensions() -> None:
     volumes = nn.Sequential(nn.Conv3d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
     for network, shape in ((sequences, (4, 3, 8)), (tokens, (4, 3, 5)), (volumes, (4, 1, 3, 3, 3))):
         inputs = torch.randn(shape)
-        assert gradsign(Subject(network, inputs, labels, 0)).value == pytest.approx(
+        assert gradsign(ScoringInput(network, inputs, labels, 0)).value == pytest.approx(
             by_loop(network, inputs, labels), rel=5e-3
         )
 
@@ -100,9 +100,9 @@ def test_layers_without_use_count_nothing(
     make_network: Make, images: Tensor, labels: Tensor
 ) -> None:
     network = make_network()
-    before = gradsign(Subject(network, images, labels, 0)).value
+    before = gradsign(ScoringInput(network, images, labels, 0)).value
     network.unused = nn.Conv2d(8, 99, 3)
-    assert gradsign(Subject(network, images, labels, 0)).value == before
+    assert gradsign(ScoringInput(network, images, labels, 0)).value == before
 
 
 class Mixing(nn.Module):
@@ -150,7 +150,7 @@ def test_what_it_cannot_count_is_refused_by_name(
     network: nn.Module, what: str, images: Tensor, labels: Tensor
 ) -> None:
     with pytest.raises(RefusedError, match=what):
-        gradsign(Subject(network, images, labels, 0))
+        gradsign(ScoringInput(network, images, labels, 0))
 
 
 def test_without_labels_it_fails(make_network: Make, images: Tensor) -> None:
@@ -166,7 +166,9 @@ def test_without_labels_it_fails(make_network: Make, images: Tensor) -> None:
 def test_pooling_as_a_convolution_gives_the_same_averages(
     kernel: int, stride: int, padding: int, counted: bool, images: Tensor
 ) -> None:
-    found = pooled(images, (kernel, kernel), (stride, stride), (padding, padding), counted)
+    found = avg_pool_as_conv(
+        images, (kernel, kernel), (stride, stride), (padding, padding), counted
+    )
     torch.testing.assert_close(
         found, F.avg_pool2d(images, kernel, stride, padding, count_include_pad=counted)
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pliant.accuracy.zero_shot import SCORES, Score, draw_default, score
+from pliant.accuracy.zero_shot import SCORES, ZeroShotScore, default_reset, score
 from pliant.errors import RecipeError
 from pliant.metrics import Failed
 
@@ -19,7 +19,7 @@ Make = Callable[[], nn.Module]
 
 def value(network: nn.Module, name: str, images: Tensor, labels: Tensor | None = None) -> float:
     found = score(network, [name], images, labels)[name]
-    assert isinstance(found, Score), found
+    assert isinstance(found, ZeroShotScore), found
     return found.value
 
 
@@ -41,7 +41,7 @@ def test_every_score_of_an_ordinary_network(
     found = score(make_network(), list(SCORES), images, labels, seed=3)
     assert list(found) == list(SCORES)
     for name, one in found.items():
-        assert isinstance(one, Score), (name, one)
+        assert isinstance(one, ZeroShotScore), (name, one)
         assert math.isfinite(one.value)
         assert one.seconds >= 0
 
@@ -74,8 +74,8 @@ def test_the_same_seed_gives_the_same_score(
 ) -> None:
     network = make_network()
     first, second = (score(network, [name], images, labels, seed=5)[name] for _ in range(2))
-    assert isinstance(first, Score)
-    assert isinstance(second, Score)
+    assert isinstance(first, ZeroShotScore)
+    assert isinstance(second, ZeroShotScore)
     assert first.value == second.value
 
 
@@ -188,7 +188,7 @@ def test_default_weights_are_pytorchs(make_network: Make) -> None:
     network = make_network()
     with torch.no_grad():
         network.block.norm2.weight.zero_()
-    draw_default(network)
+    default_reset(network)
     bound = 1 / math.sqrt(72)
     assert float(network.block.conv1.weight.detach().abs().max()) == pytest.approx(bound, rel=0.02)
     assert bool((network.block.norm2.weight == 1).all())

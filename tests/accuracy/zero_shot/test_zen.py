@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pliant.accuracy.zero_shot import Subject, score
-from pliant.accuracy.zero_shot.weights import draw_gaussian
+from pliant.accuracy.zero_shot import ScoringInput, score
+from pliant.accuracy.zero_shot.initial_weights import standard_normal
 from pliant.accuracy.zero_shot.zen import MIXTURE, zen, zen_reference
 from pliant.metrics import Failed
 
@@ -40,7 +40,7 @@ def plainly(
     network: Norms, images: Tensor, generator: torch.Generator
 ) -> tuple[float, float, list[list[Tensor]]]:
     """The L2 and L1 movement of one repeat, and what the BatchNorms read in both passes; by nothing but the network itself."""
-    draw_gaussian(network, generator)
+    standard_normal(network, generator)
     x, e = (torch.randn(images.shape, generator=generator) for _ in range(2))
     with torch.no_grad():
         (first, read), (second, read_again) = network.features(x), network.features(x + MIXTURE * e)
@@ -56,7 +56,7 @@ def test_is_the_papers_formula(images: Tensor) -> None:
         l2, _, (read, _) = plainly(network, images, generator)
         variances = [float(one.var((0, 2, 3), correction=0).mean()) for one in read]
         expected.append(math.log(l2) + sum(math.log(math.sqrt(value)) for value in variances))
-    found = zen(Subject(network, images, None, 7), repeats=3)
+    found = zen(ScoringInput(network, images, None, 7), repeats=3)
     assert found.value == pytest.approx(sum(expected) / 3, abs=1e-3)
     assert found.repeats == 3
     assert found.interval is not None
@@ -70,15 +70,15 @@ def test_reference_is_the_public_codes_moving_variance(images: Tensor) -> None:
     first, second = ([float(one.var((0, 2, 3)).mean()) for one in read] for read in reads)
     running = [0.81 + 0.09 * v1 + 0.10 * v2 for v1, v2 in zip(first, second, strict=True)]
     expected = math.log(l1) + sum(0.5 * math.log(value) for value in running)
-    assert zen_reference(Subject(network, images, None, 7), repeats=1).value == pytest.approx(
+    assert zen_reference(ScoringInput(network, images, None, 7), repeats=1).value == pytest.approx(
         expected, abs=1e-3
     )
 
 
 def test_reference_drifts_with_repeats_and_the_papers_score_does_not(images: Tensor) -> None:
-    subject = Subject(Norms(), images, None, 0)
-    assert zen_reference(subject, repeats=8).value > zen_reference(subject, repeats=1).value + 0.5
-    assert zen(subject, repeats=8).value == pytest.approx(zen(subject, repeats=1).value, abs=0.5)
+    inputs = ScoringInput(Norms(), images, None, 0)
+    assert zen_reference(inputs, repeats=8).value > zen_reference(inputs, repeats=1).value + 0.5
+    assert zen(inputs, repeats=8).value == pytest.approx(zen(inputs, repeats=1).value, abs=0.5)
 
 
 def test_scaled_weights_before_a_batch_norm_change_nothing(
@@ -86,11 +86,11 @@ def test_scaled_weights_before_a_batch_norm_change_nothing(
 ) -> None:
     """Weights are drawn anew: those of the caller do not matter at all."""
     network = make_network()
-    before = zen(Subject(network, images, None, 3)).value
+    before = zen(ScoringInput(network, images, None, 3)).value
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(17)
-    assert zen(Subject(network, images, None, 3)).value == before
+    assert zen(ScoringInput(network, images, None, 3)).value == before
 
 
 class Cut(nn.Module):
@@ -112,7 +112,7 @@ class Cut(nn.Module):
 
 
 def test_a_dead_batch_norm_is_left_out_and_named(images: Tensor) -> None:
-    found = zen(Subject(Cut(both=False), images, None, 0))
+    found = zen(ScoringInput(Cut(both=False), images, None, 0))
     assert math.isfinite(found.value)
     assert found.notes == ("BatchNorm without variance, left out: dead",)
 
@@ -125,6 +125,6 @@ def test_a_dead_network_fails(images: Tensor) -> None:
 
 def test_without_any_norm_or_without_any_map(images: Tensor) -> None:
     bare = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 2))
-    assert math.isfinite(zen(Subject(bare, images, None, 0)).value)
+    assert math.isfinite(zen(ScoringInput(bare, images, None, 0)).value)
     found = score(nn.Sequential(nn.Flatten(), nn.Linear(432, 2)), ["zen"], images)["zen"]
     assert isinstance(found, Failed)

@@ -1,18 +1,31 @@
-"""How good would a network become? Answered without training it: scores of the paper's definitions, beside plain size."""
+"""Zero-shot scores: how good a network promises to become, computed without training it.
 
-from pliant.accuracy.zero_shot.az_nas import VIEWS, aggregate
-from pliant.accuracy.zero_shot.scores import SCORES, score
-from pliant.accuracy.zero_shot.subject import Method, RefusedError, Score, Subject
-from pliant.accuracy.zero_shot.weights import draw_default
+One file per paper, next to parameter count and MACs as baselines:
+
+    scores = score(network, ["zen", "gradsign", my_function], images, labels)
+"""
+
+from pliant.accuracy.zero_shot.az_nas import COMPONENTS, aggregate_ranks
+from pliant.accuracy.zero_shot.copies import copy_own_weights, copy_shared_weights
+from pliant.accuracy.zero_shot.initial_weights import default_reset
+from pliant.accuracy.zero_shot.methods import Aggregate, Method
+from pliant.accuracy.zero_shot.scores import AGGREGATES, SCORES, AnyMethod, find_method, score
+from pliant.accuracy.zero_shot.scoring_input import RefusedError, ScoringInput, ZeroShotScore
 
 __all__ = [
+    "AGGREGATES",
+    "COMPONENTS",
     "SCORES",
-    "VIEWS",
+    "Aggregate",
+    "AnyMethod",
     "Method",
     "RefusedError",
-    "Score",
-    "Subject",
-    "aggregate",
-    "draw_default",
+    "ScoringInput",
+    "ZeroShotScore",
+    "aggregate_ranks",
+    "copy_own_weights",
+    "copy_shared_weights",
+    "default_reset",
+    "find_method",
     "score",
 ]

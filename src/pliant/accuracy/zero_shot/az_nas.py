@@ -1,18 +1,24 @@
-"""AZ-NAS (Lee and Ham 2024): four views of a network at the start, on Gaussian images and with He's weights.
+"""AZ-NAS: four components, each one trait of a network with Kaiming weights on Gaussian images.
 
-Let F_1 ... F_n be the feature maps at the ends of the blocks (`zero_shot.blocks`), and S_i the entropy of the spectrum of F_i:
-the eigenvalues of the covariance between its channels, over images and positions, divided by their sum.
+J. Lee, B. Ham, "AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search", CVPR 2024,
+arXiv:2403.19232.
 
-    az-expressivity   sum over i of S_i                              features use all channels
-    az-progressivity  min over i of S_i+1 - S_i                      each block adds to them
-    az-trainability   mean over i of 2 - s_i - 1 / (s_i + 1e-6)      gradients keep their size from block to block
-    az-complexity     MACs
+Let F_1 ... F_n be the feature maps at the ends of the blocks (`zero_shot.block_ends`), and S_i the
+entropy of the spectrum of F_i: the eigenvalues of the covariance between its channels, over images
+and positions, divided by their sum.
 
-s_i is the largest singular value of the mean over images and positions of g_in g_out', where g_out is a random +1 or -1 for each
-value of F_i+1, and g_in what a pass back through the block makes of it. Where a block makes maps smaller, the positions of g_in
-that belong to one of g_out are laid side by side as channels.
+    az-expressivity   sum over i of S_i                            features use all channels    (1)
+    az-progressivity  min over i of S_i+1 - S_i                    each block adds to them      (2)
+    az-trainability   mean over i of 2 - s_i - 1 / (s_i + 1e-6)    gradients keep their size    (3)
+    az-complexity     MACs                                                                      (4)
 
-`aggregate` joins the four over a set of networks: sum over the views of log(rank / n), 0 for a network that leads in all.
+s_i is the largest singular value of the mean over images and positions of g_in g_out'. Here g_out
+is a random +1 or -1 for each value of F_i+1, and g_in its gradient with respect to F_i. Where a
+block reduces the map, the positions of g_in that belong to one of g_out are stacked as channels.
+
+`aggregate_ranks` combines components over a set of networks:
+
+    az-nas            sum over components of log(rank / n)         0 if first in all of them    (5)
 """
 
 from __future__ import annotations
@@ -26,51 +32,56 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pliant.accuracy.zero_shot.blocks import block_ends
-from pliant.accuracy.zero_shot.pools import run
+from pliant.accuracy.zero_shot.average_pooling import forward_pass
+from pliant.accuracy.zero_shot.block_ends import block_ends
+from pliant.accuracy.zero_shot.copies import copy_own_weights
+from pliant.accuracy.zero_shot.initial_weights import kaiming_normal
+from pliant.accuracy.zero_shot.scoring_input import (
+    RefusedError,
+    ScoringInput,
+    ZeroShotScore,
+)
 from pliant.accuracy.zero_shot.size import macs
-from pliant.accuracy.zero_shot.subject import RefusedError, Score, Subject, clone
-from pliant.accuracy.zero_shot.weights import draw_he
 from pliant.errors import DataError
 from pliant.metrics import Failed
 
-VIEWS = ("az-expressivity", "az-progressivity", "az-trainability", "az-complexity")
-complexity = macs
+COMPONENTS = ("az-expressivity", "az-progressivity", "az-trainability", "az-complexity")
+complexity = macs  # (4)
 
 
-def expressivity(subject: Subject) -> Score:
-    """How much of their channels all feature maps use.
+def expressivity(inputs: ScoringInput) -> ZeroShotScore:
+    """How many of their channels all feature maps use.
 
     Raises:
         RefusedError: a feature map is constant, or there are no two blocks.
     """
-    return Score(float(sum(_entropies(subject))))
+    return ZeroShotScore(float(sum(_entropies(inputs))))  # (1)
 
 
-def progressivity(subject: Subject) -> Score:
-    """By how much the least useful block adds to the channels in use.
+def progressivity(inputs: ScoringInput) -> ZeroShotScore:
+    """How much the least useful block adds to the channels in use.
 
     Raises:
         RefusedError: as of `expressivity`.
     """
-    return Score(float(np.diff(_entropies(subject)).min()))
+    return ZeroShotScore(float(np.diff(_entropies(inputs)).min()))  # (2)
 
 
-def trainability(subject: Subject) -> Score:
-    """How well gradients keep their size from block to block; 0 at best.
+def trainability(inputs: ScoringInput) -> ZeroShotScore:
+    """How well gradients keep their size from block to block; at most 0.
 
     Raises:
-        RefusedError: a block hands its gradient on unchanged, or makes maps larger.
+        RefusedError: a block passes its gradient on unchanged, or makes maps larger.
     """
-    network, generator = clone(subject.network), subject.generator()
-    draw_he(network, generator)
+    network, generator = copy_own_weights(inputs.network), inputs.generator()
+    kaiming_normal(network, generator)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    passed = _maps(network, subject.noise(generator), cut=True)
-    found = []
-    while len(passed) > 1:
-        made, _ = passed.pop()
-        given = passed[-1][1]
+    maps = _maps(network, inputs.noise(generator), cut=True)
+    stabilities = []
+    while len(maps) > 1:  # the last block first; a map that is done is freed
+        made, _ = maps.pop()
+        given = maps[-1][1]
         g_out = (
             torch.empty(made.shape).bernoulli_(0.5, generator=generator).mul_(2).sub_(1).to(made)
         )
@@ -79,15 +90,16 @@ def trainability(subject: Subject) -> Score:
             if made.requires_grad
             else None
         )
-        found.append(_kept(torch.zeros_like(given) if g_in is None else g_in, g_out))
-    return Score(float(np.mean(found)))
+        g_in = torch.zeros_like(given) if g_in is None else g_in
+        stabilities.append(_stability(g_in, g_out))
+    return ZeroShotScore(float(np.mean(stabilities)))  # (3)
 
 
 @torch.no_grad()
-def _entropies(subject: Subject) -> list[float]:
-    network, generator = clone(subject.network), subject.generator()
-    draw_he(network, generator)
-    return [_entropy(one) for one, _ in _maps(network, subject.noise(generator), cut=False)]
+def _entropies(inputs: ScoringInput) -> list[float]:
+    network, generator = copy_own_weights(inputs.network), inputs.generator()
+    kaiming_normal(network, generator)
+    return [_entropy(one) for one, _ in _maps(network, inputs.noise(generator), cut=False)]
 
 
 def _entropy(feature: Tensor) -> float:
@@ -103,38 +115,45 @@ def _entropy(feature: Tensor) -> float:
 
 
 def _maps(network: nn.Module, images: Tensor, *, cut: bool) -> list[tuple[Tensor, Tensor]]:
-    """Each block's feature map as the block made it, and as the next block got it; with `cut` gradients end between them."""
+    """The feature map of each block: as its output, and as the input of the next block.
+
+    Args:
+        network: a copy, which keeps the hooks.
+        images: (N, channels, height, width)
+        cut: whether gradients end between a block and the next.
+    """
     found: list[tuple[Tensor, Tensor]] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], made: Tensor) -> Tensor | None:
         given = made.detach().requires_grad_(cut)
         found.append((made, given))
-        # A copy, as what follows may write into what it gets.
-        return given.clone()
+        return given.clone()  # the next block may overwrite its input in place
 
     for end in block_ends(network, images):
         end.register_forward_hook(keep)
-    run(network, images)
+    forward_pass(network, images)
     return found
 
 
-def _kept(g_in: Tensor, g_out: Tensor) -> float:
+def _stability(g_in: Tensor, g_out: Tensor) -> float:
     if g_in.shape == g_out.shape and torch.equal(g_in, g_out):
         raise RefusedError(
-            "a block hands its gradient on unchanged: trainability is minus infinity."
+            "a block passes its gradient on unchanged: trainability is minus infinity."
         )
     if g_in.ndim == 4 and g_in.shape[2:] != g_out.shape[2:]:
-        g_in = _side_by_side(g_in, g_out)
+        g_in = _stack_positions(g_in, g_out)
     if g_in.shape[2:] != g_out.shape[2:]:
         raise RefusedError(
-            f"blocks keep the size of maps or make them smaller; one goes from {tuple(g_in.shape)} to {tuple(g_out.shape)}."
+            "blocks keep the size of maps or reduce it; one goes from "
+            f"{tuple(g_in.shape)} to {tuple(g_out.shape)}."
         )
     inner, outer = (one.transpose(0, 1).flatten(1) for one in (g_in, g_out))
     largest = float(torch.linalg.matrix_norm(inner @ outer.T / inner.shape[1], 2))
     return 2 - largest - 1 / (largest + 1e-6)
 
 
-def _side_by_side(g_in: Tensor, g_out: Tensor) -> Tensor:
+def _stack_positions(g_in: Tensor, g_out: Tensor) -> Tensor:
+    """Positions of g_in that belong to one of g_out as channels: (N, stride^2 C, H_out, W_out)."""
     stride = math.ceil(g_in.shape[2] / g_out.shape[2])
     rows, columns = (
         stride * size - had for size, had in zip(g_out.shape[2:], g_in.shape[2:], strict=True)
@@ -144,32 +163,33 @@ def _side_by_side(g_in: Tensor, g_out: Tensor) -> Tensor:
     return F.pixel_unshuffle(F.pad(g_in, (0, columns, 0, rows)), stride)
 
 
-def aggregate(
-    rows: Sequence[Mapping[str, float | Score | Failed | None]], views: Sequence[str] = VIEWS
+def aggregate_ranks(
+    rows: Sequence[Mapping[str, float | ZeroShotScore | Failed | None]],
+    components: Sequence[str] = COMPONENTS,
 ) -> list[float]:
-    """One number a network, higher is better: sum over the views of log(rank / n).
+    """One number per network, higher is better: (5).
 
     Args:
-        rows: the scores of each network by name; one that failed, or is missing, ranks last.
+        rows: the scores of each network by name; one that failed or is missing ranks last.
+        components: names of the scores to combine.
 
     Raises:
-        DataError: a view that no network has.
+        DataError: no network has one of the components.
     """
     total = np.zeros(len(rows))
-    for view in views:
-        if rows and not any(view in row for row in rows):
+    for component in components:
+        if rows and not any(component in row for row in rows):
             raise DataError(
-                f"AZ-NAS joins {', '.join(views)}; no network has {view}. Compute it first."
+                f"a rank aggregate combines {', '.join(components)}; no network has {component}. "
+                "Compute it first."
             )
-        values = [_number(row.get(view)) for row in rows]
+        values = [_last_if_missing(row.get(component)) for row in rows]
         total += np.log(stats.rankdata(values) / max(1, len(rows)))
     return [float(value) for value in total]
 
 
-def _number(value: float | Score | Failed | None) -> float:
-    found = value.value if isinstance(value, Score) else value
-    return (
-        -math.inf
-        if found is None or isinstance(found, Failed) or math.isnan(found)
-        else float(found)
-    )
+def _last_if_missing(score: float | ZeroShotScore | Failed | None) -> float:
+    value = score.value if isinstance(score, ZeroShotScore) else score
+    if value is None or isinstance(value, Failed) or math.isnan(value):
+        return -math.inf
+    return float(value)

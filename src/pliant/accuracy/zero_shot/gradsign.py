@@ -1,20 +1,26 @@
-"""GradSign (Zhang and Jia 2022): do the images agree on the direction in which each weight should move?
+"""GradSign: do the images agree on the direction in which each weight should move?
 
-    gradsign = sum over the weights w of convolutions and linear layers of | sum over images i of sign(dL_i / dw) |
+Z. Zhang, Z. Jia, "GradSign: Model Performance Inference with Theoretical Insights", ICLR 2022,
+arXiv:2110.08616, Algorithm 1.
 
-L_i is the cross entropy of image i alone, at the weights that the network has. Biases and normalisations take no part. The sum
-must not be divided by the number of weights: the mean does not rank networks.
+    gradsign = sum over weights w of | sum over images i of sign(dL_i / dw) |               (1)
 
-Each image is alone in its pass, so a BatchNorm normalises it by the statistics of its own positions. That is an instance
-normalisation, and under one the images of a batch do not see each other. So a single pass forward and back over a batch gives
-what every layer read and the gradient of what it gave, for each image. From these follow the gradients of the weights, image by
-image: a convolution of n images is one convolution of n groups, and one call of the library gives the gradients of all. Their
-signs are added to the counts at once, so memory beyond the network is one number a weight, whatever the number of images. In a
-linear layer without positions the sign of a product is the product of the signs, and the counts are one matrix product.
+over the weights of convolutions and linear layers; L_i is the cross entropy of image i alone, at
+the weights that the network has. Biases and normalisations take no part. The sum must not be
+divided by the number of weights: the mean does not rank networks.
 
-Where a weight's gradient is zero in theory and rounding makes something of it, that something has a sign and is counted, here as
-in a loop of one pass an image. Such signs differ between two ways of computing the same sum, so equality is to 0.5 %, not exact.
-A gradient of exactly zero, as on paths that are cut, counts nothing.
+How all images share one pass. By definition each image is alone in its pass, so a BatchNorm
+normalises it by the statistics of its own positions. That is an instance normalisation, under which
+the images of a batch do not depend on each other. So one forward and backward pass over a batch
+gives, for each image, the input of every layer and the gradient of its output. The gradients of the
+weights per image follow: those of a convolution of n images are one convolution of n groups. Their
+signs are added to the counts at once, so memory beyond the network is one number per weight,
+whatever the number of images. In a linear layer without positions the sign of a product is the
+product of the signs, and the counts are one matrix product.
+
+Where a gradient is 0 in theory, rounding leaves a small number whose sign is counted, here as in a
+loop with one pass per image. Such signs differ between two ways to compute one sum, so equality is
+to 0.5 %, not exact. A gradient of exactly 0, as on disconnected paths, counts nothing.
 """
 
 from __future__ import annotations
@@ -30,87 +36,89 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from pliant.accuracy.zero_shot.subject import (
-    Layer,
+from pliant.accuracy.zero_shot.copies import copy_shared_weights
+from pliant.accuracy.zero_shot.scoring_input import (
     RefusedError,
-    Score,
-    Subject,
+    ScoringInput,
+    WeightLayer,
+    ZeroShotScore,
     batch_norms,
-    borrow,
-    labels_of,
-    layers,
-    logits_of,
-    require_usual,
+    compute_logits,
+    require_standard_batch_norm,
+    weight_layers,
 )
 
 _LARGEST_MAP_BYTES = 4 << 20
-"""Of the images of a pass: what each layer costs by itself is shared by many, and a map still fits a cache."""
+"""Largest feature map of a pass: many images share the overhead of a layer, and it fits a cache."""
 _GROUP_BYTES = 4 << 20
-"""Gradients of a layer that are in memory at once, but for a single image's."""
+"""Gradients per image of one layer that are in memory at once; at least those of one image."""
 _ACTIVATION_BYTES = 384 << 20
-"""All maps of a pass."""
+"""All feature maps of a pass."""
 _KNOWN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _FOREIGN = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 
 
-def gradsign(subject: Subject, *, images_a_pass: int | None = None) -> Score:
+def gradsign(inputs: ScoringInput, *, images_per_pass: int | None = None) -> ZeroShotScore:
     """The score.
 
     Args:
-        images_a_pass: images of one pass forward and back; chosen by the size of the maps where None. It changes no gradient.
+        inputs: network, images, labels.
+        images_per_pass: in one forward and backward pass; by the size of the feature maps where
+            None. It changes no gradient.
 
     Raises:
-        RefusedError: a layer whose gradients image by image are not known, or a network that mixes images.
+        RefusedError: no labels, a layer whose gradients per image are not known, or a network whose
+            output for an image depends on the others.
     """
-    labels = labels_of(subject)
-    network = borrow(subject.network)
-    foreign = sorted(
-        name for name, one in network.named_parameters(recurse=True) if not _belongs(network, name)
-    )
+    labels = inputs.require_labels()
+    network = copy_shared_weights(inputs.network)
+    left_out = [name for name, _ in network.named_parameters() if not _in_pytorch(network, name)]
     counters = _prepare(network)
-    alone, fit = _look(network, subject.images[:1])
-    passes = math.ceil(len(subject.images) / (images_a_pass or fit))
-    images_a_pass = math.ceil(len(subject.images) / passes)
-    parts = zip(subject.images.split(images_a_pass), labels.split(images_a_pass), strict=True)
+    alone, fit = _probe(network, inputs.images[:1])
+    passes = math.ceil(len(inputs.images) / (images_per_pass or fit))
+    images_per_pass = math.ceil(len(inputs.images) / passes)
+    parts = zip(inputs.images.split(images_per_pass), labels.split(images_per_pass), strict=True)
     for number, (images, answers) in enumerate(parts):
         for counter in counters:
             counter.calls = 0
-        logits = logits_of(network, images)
+        logits = compute_logits(network, images)
         if number == 0:
-            _require_apart(alone, logits[:1].detach())
+            _require_independent(alone, logits[:1].detach())
         if logits.requires_grad:
             F.cross_entropy(logits, answers, reduction="sum").backward()
-    value = sum(float(counter.counts.abs().sum(dtype=torch.float64)) for counter in counters)
-    return Score(
-        value,
-        notes=(
-            f"parameters of no convolution, linear layer or normalisation, left out: {', '.join(foreign)}",
-        )
-        if foreign
-        else (),
-    )
+    value = 0.0
+    for counter in counters:
+        value += float(counter.counts.abs().sum(dtype=torch.float64))  # (1)
+    if not left_out:
+        return ZeroShotScore(value)
+    names = ", ".join(sorted(left_out))
+    note = f"parameters of no convolution, linear layer or normalisation, left out: {names}"
+    return ZeroShotScore(value, notes=(note,))
 
 
-def _belongs(network: nn.Module, parameter: str) -> bool:
+def _in_pytorch(network: nn.Module, parameter: str) -> bool:
+    """Whether a parameter belongs to a layer of PyTorch's own."""
     owner = network.get_submodule(parameter.rpartition(".")[0])
     return type(owner).__module__.startswith("torch.nn.modules")
 
 
 def _prepare(network: nn.Module) -> list[_Counter]:
-    """Replace what layers and BatchNorms do; what is left needs no gradient of its own."""
+    """Replace the forward of layers and BatchNorms; no parameter needs a gradient of its own."""
     for name, module in network.named_modules():
         if isinstance(module, _FOREIGN):
             raise RefusedError(
-                f"GradSign knows gradients image by image of convolutions and linear layers; {type(module).__name__} {name!r} is neither."
+                "GradSign knows the gradients per image of convolutions and linear layers; "
+                f"{type(module).__name__} {name!r} is neither."
             )
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     for name, norm in batch_norms(network):
-        require_usual(name, norm)
-        norm.forward = functools.partial(_normalise_alone, name, norm)  # type: ignore[method-assign]
+        require_standard_batch_norm(name, norm)
+        alone = functools.partial(_normalise_alone, name, norm)
+        norm.forward = alone  # type: ignore[method-assign]
     counters: list[_Counter] = []
     owners: dict[int, str] = {}
-    for name, layer in layers(network):
+    for name, layer in weight_layers(network):
         known = next((kind for kind in _KNOWN if isinstance(layer, kind)), None)
         if (
             known is None
@@ -118,11 +126,13 @@ def _prepare(network: nn.Module) -> list[_Counter]:
             or hasattr(layer, "parametrizations")
         ):
             raise RefusedError(
-                f"GradSign knows gradients image by image of {_names()}; {type(layer).__name__} {name!r} is none of them."
+                f"GradSign knows the gradients per image of {_names()}; "
+                f"{type(layer).__name__} {name!r} is none of them."
             )
         if (other := owners.setdefault(layer.weight.data_ptr(), name)) != name:
             raise RefusedError(
-                f"GradSign counts each weight once, {other!r} and {name!r} share theirs. Give each its own."
+                f"GradSign counts each weight once, {other!r} and {name!r} share theirs. "
+                "Give each its own."
             )
         counters.append(
             _Counter(
@@ -145,27 +155,29 @@ def _normalise_alone(name: str, norm: _BatchNorm, x: Tensor) -> Tensor:
     """BatchNorm of a batch of one, for every image of a batch."""
     if x.ndim < 3 or x.shape[2:].numel() == 1:
         raise RefusedError(
-            f"in a pass of one image {type(norm).__name__} {name!r} sees one value a channel, which has no variance."
+            f"in a pass of one image {type(norm).__name__} {name!r} sees one value per channel, "
+            "which has no variance."
         )
     return F.group_norm(x, x.shape[1], norm.weight, norm.bias, norm.eps)
 
 
 @dataclass
 class _Counter:
-    """Sums of signs of one layer's weights."""
+    """Sums of signs for the weights of one layer."""
 
     name: str
-    layer: Layer
+    layer: WeightLayer
     counts: Tensor
     calls: int = 0
 
 
 def _run(counter: _Counter, x: Tensor) -> Tensor:
-    """What the layer does, and a count of signs once the gradient of it is known."""
+    """The layer's forward, and a hook that counts signs once its output has a gradient."""
     layer, counter.calls = counter.layer, counter.calls + 1
     if counter.calls > 1:
         raise RefusedError(
-            f"GradSign needs layers that run once a pass, {counter.name!r} runs again. Give each call a layer of its own."
+            f"GradSign needs layers that run once per pass, {counter.name!r} runs again. "
+            "Give each call its own layer."
         )
     if isinstance(layer, nn.Linear):
         y, count = F.linear(x, layer.weight, layer.bias), _count_linear
@@ -187,11 +199,11 @@ def _run(counter: _Counter, x: Tensor) -> Tensor:
         return y
     if not y.requires_grad:  # the first layer: its input needs no gradient, its output does
         y = y.requires_grad_().clone()
-    y.register_hook(functools.partial(_see, x.detach(), counter.counts, count))
+    y.register_hook(functools.partial(_count_signs, x.detach(), counter.counts, count))
     return y
 
 
-def _see(
+def _count_signs(
     x: Tensor, counts: Tensor, count: Callable[[Tensor, Tensor, Tensor], None], g: Tensor
 ) -> None:
     with torch.no_grad():
@@ -199,7 +211,7 @@ def _see(
 
 
 def _padded(layer: _ConvNd, x: Tensor) -> tuple[Tensor, list[int]]:
-    """The input as the convolution reads it, and what zeros are still to be put around it."""
+    """The padded input of a convolution, and the zero padding that is still to be applied."""
     if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
         return x, list(layer.padding)
     sides = layer._reversed_padding_repeated_twice
@@ -220,7 +232,8 @@ def _count_conv(
         _count_positions(x.flatten(2), g.flatten(2), counts)
         return
     zeros, weight = [0] * len(padding), layer.weight
-    # The weights' values do not matter here, only their shape.
+    # (n * out, in / groups, *kernel): the gradients of n images as one weight of n groups. Only the
+    # shape of this weight matters.
     room = max(1, min(len(x), _GROUP_BYTES // (weight.numel() * weight.element_size())))
     for some, theirs in zip(x.split(room), g.split(room), strict=True):
         n = len(some)
@@ -249,7 +262,13 @@ def _count_linear(x: Tensor, g: Tensor, counts: Tensor) -> None:
 
 
 def _count_positions(x: Tensor, g: Tensor, counts: Tensor) -> None:
-    """Counts of a layer that treats all positions alike, from (N, channels, positions) of input and gradient."""
+    """Counts of a layer that treats all positions alike.
+
+    Args:
+        x: input, (N, in, positions)
+        g: gradient of the output, (N, out, positions)
+        counts: (out, in, ...), changed in place.
+    """
     flat = counts.view(len(counts), -1)
     if x.shape[2] == 1:
         flat.addmm_(g[:, :, 0].sgn().T, x[:, :, 0].sgn())
@@ -260,13 +279,13 @@ def _count_positions(x: Tensor, g: Tensor, counts: Tensor) -> None:
 
 
 def _add(gradients: Tensor, counts: Tensor) -> None:
-    """Add the signs of (n, weights...) to the counts; the gradients are overwritten."""
+    """Add the signs of gradients (n, *weight shape) to the counts; overwrites the gradients."""
     counts.add_(gradients.sgn_().sum(0) if len(gradients) > 1 else gradients.sgn_()[0])
 
 
-def _look(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
-    """The logits of one image alone, and how many images fit a pass."""
-    kept: list[Tensor] = []  # so that no address is used twice
+def _probe(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
+    """The logits of one image alone, and how many images fit one pass."""
+    kept: list[Tensor] = []  # keeps maps alive, so that no address is used twice
 
     def keep(module: nn.Module, inputs: tuple[object, ...], made: object) -> None:
         if isinstance(made, Tensor):
@@ -275,7 +294,7 @@ def _look(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
     leaves = [module for module in network.modules() if next(module.children(), None) is None]
     hooks = [module.register_forward_hook(keep) for module in leaves]
     with torch.no_grad():
-        alone = logits_of(network, image)
+        alone = compute_logits(network, image)
     for hook in hooks:
         hook.remove()
     sizes = {made.data_ptr(): made.nbytes for made in (image, *kept)}
@@ -284,9 +303,10 @@ def _look(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
     )
 
 
-def _require_apart(alone: Tensor, together: Tensor) -> None:
-    """Refuse a network whose answer for an image depends on the others of the batch."""
+def _require_independent(alone: Tensor, together: Tensor) -> None:
+    """Refuse a network whose output for an image depends on the others of the batch."""
     if not torch.allclose(alone, together, rtol=1e-2, atol=1e-2 * float(alone.abs().max())):
         raise RefusedError(
-            "GradSign looks at each image alone, but this network's answer for an image depends on the others in the batch."
+            "GradSign looks at each image alone, but the output of this network for an image "
+            "depends on the others in the batch."
         )

@@ -1,8 +1,13 @@
-"""NASWOT (Mellor et al. 2021): does the network tell the images apart before it is trained?
+"""NASWOT: does the network tell the images apart before it is trained?
 
-    naswot = log | det K |,  K_ij = number of rectified units that are on for both images i and j, or off for both
+J. Mellor, J. Turner, A. Storkey, E. J. Crowley, "Neural Architecture Search without Training",
+ICML 2021, arXiv:2006.04647.
 
-A unit is on where what enters its ReLU is positive; activations of the same kind (hard swish, SiLU, GELU and so on) count too.
+    naswot = log | det K |
+
+K_ij is the number of rectified units that are on for both images i and j, or off for both. A unit
+is on where the input of its ReLU is positive; similar activations (hard swish, SiLU, GELU and so
+on) count as well.
 """
 
 from __future__ import annotations
@@ -10,34 +15,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pliant.accuracy.zero_shot.subject import RefusedError, Score, Subject, borrow
-from pliant.accuracy.zero_shot.watch import watch_rectifiers
+from pliant.accuracy.zero_shot.activations import observe_activations
+from pliant.accuracy.zero_shot.copies import copy_shared_weights
+from pliant.accuracy.zero_shot.scoring_input import RefusedError, ScoringInput, ZeroShotScore
 
 
 @torch.no_grad()
-def naswot(subject: Subject) -> Score:
+def naswot(inputs: ScoringInput) -> ZeroShotScore:
     """The score.
 
     Raises:
-        RefusedError: no such activation, or two images that are not told apart.
+        RefusedError: no such activation, or two images with the same codes.
     """
-    count = len(subject.images)
-    kernel = torch.zeros(count, count, dtype=torch.float64, device=subject.images.device)
+    images = len(inputs.images)
+    kernel = torch.zeros(images, images, dtype=torch.float64, device=inputs.images.device)
 
     def add(x: Tensor) -> None:
-        if len(x) == count:
-            # Both on or both off: with codes of +1 and -1 the product is the units alike minus the units unlike.
+        if len(x) == images:
+            # With codes of +1 and -1 the product is the units that agree minus those that differ.
             codes = (x.flatten(1) > 0).float().mul_(2).sub_(1)
             kernel.add_((codes @ codes.T + codes.shape[1]) / 2)
 
-    watch_rectifiers(borrow(subject.network), subject.images, add)
+    observe_activations(copy_shared_weights(inputs.network), inputs.images, add)
     if not bool(kernel.any()):
-        raise RefusedError(
-            "NASWOT looks at ReLUs and activations of their kind, the network has none."
-        )
+        raise RefusedError("NASWOT looks at ReLUs and similar activations, the network has none.")
     sign, value = torch.linalg.slogdet(kernel)
     if sign == 0:
         raise RefusedError(
-            "NASWOT is the logarithm of a determinant that is zero: the network does not tell two of the images apart."
+            "NASWOT is the logarithm of a determinant, which is 0: the network does not tell two "
+            "of the images apart."
         )
-    return Score(float(value))
+    return ZeroShotScore(float(value))

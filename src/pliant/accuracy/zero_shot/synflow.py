@@ -1,9 +1,14 @@
-"""Synflow (Tanaka et al. 2020; Abdelfattah et al. 2021): how much signal do all paths carry together?
+"""SynFlow: how much signal do all paths carry together?
 
-    synflow = log of the sum over the weights w of convolutions and linear layers of | w dR/dw |
+H. Tanaka, D. Kunin, D. L. K. Yamins, S. Ganguli, "Pruning neural networks without any data by
+iteratively conserving synaptic flow", NeurIPS 2020, arXiv:2006.05467; summed over a network by
+Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021, arXiv:2101.08134.
 
-R is the sum of the logits for one image of ones, with all weights made positive and all normalisations taken out. The sum grows
-to 1e60 in deep networks: it is computed in float64, and its logarithm is given, which ranks alike.
+    synflow = log( sum over weights w of | w dR/dw | )
+
+over the weights of convolutions and linear layers. R is the sum of the logits for one image of
+ones, with the absolute values of all weights and without normalisations. The sum reaches 1e60 in
+deep networks, so it is computed in float64; its logarithm ranks networks alike.
 """
 
 from __future__ import annotations
@@ -14,47 +19,54 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pliant.accuracy.zero_shot.subject import RefusedError, Score, Subject, clone, layers, logits_of
+from pliant.accuracy.zero_shot.copies import copy_own_weights
+from pliant.accuracy.zero_shot.scoring_input import (
+    RefusedError,
+    ScoringInput,
+    ZeroShotScore,
+    compute_logits,
+    weight_layers,
+)
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def synflow(subject: Subject) -> Score:
+def synflow(inputs: ScoringInput) -> ZeroShotScore:
     """The score.
 
     Raises:
-        RefusedError: no signal arrives.
+        RefusedError: no signal arrives, or it overflows.
     """
-    network = clone(subject.network).double()
+    network = copy_own_weights(inputs.network).double()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_()
     for module in network.modules():
         if isinstance(module, _NORMS):
-            module.forward = _same  # type: ignore[method-assign]
-    found = [layer for _, layer in layers(network)]
-    for layer in found:
-        layer.register_forward_pre_hook(_in_double)
-    ones = torch.ones_like(subject.images[:1], dtype=torch.float64)
-    weights = [layer.weight for layer in found]
-    gradients = torch.autograd.grad(logits_of(network, ones).sum(), weights, allow_unused=True)
-    pairs = [
-        (weight.detach(), gradient)
-        for weight, gradient in zip(weights, gradients, strict=True)
-        if gradient is not None
-    ]
-    total = sum(float((weight * gradient).abs().sum()) for weight, gradient in pairs)
+            module.forward = _identity  # type: ignore[method-assign]
+    layers = [layer for _, layer in weight_layers(network)]
+    for layer in layers:
+        layer.register_forward_pre_hook(_to_double)
+    weights = [layer.weight for layer in layers]
+    ones = torch.ones_like(inputs.images[:1], dtype=torch.float64)
+    signal = compute_logits(network, ones).sum()
+    gradients = torch.autograd.grad(signal, weights, allow_unused=True)
+    total = 0.0
+    for weight, gradient in zip(weights, gradients, strict=True):
+        if gradient is not None:
+            total += float((weight.detach() * gradient).abs().sum())
     if not 0 < total < math.inf:
         raise RefusedError(
-            f"synflow is the logarithm of the signal that arrives, which is {total}: a cut network, or one too deep."
+            f"synflow is the logarithm of the signal that arrives, which is {total}: the network "
+            "is disconnected or too deep."
         )
-    return Score(math.log(total))
+    return ZeroShotScore(math.log(total))
 
 
-def _same(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
-def _in_double(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A network may change the precision on the way, as where it resizes images."""
+def _to_double(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A network may change the precision on the way, for example where it resizes images."""
     return tuple(one.double() for one in inputs)

@@ -1,9 +1,13 @@
-"""ZiCo (Li et al. 2023): do the gradients of several batches agree?
+"""ZiCo: do the gradients of several batches agree?
 
-    zico = sum over convolutions and linear layers of log( sum over weights of mean_b |g_b| / std_b g_b )
+G. Li, Y. Yang, K. Bhardwaj, R. Marculescu, "ZiCo: Zero-shot NAS via Inverse Coefficient of
+Variation on Gradients", ICLR 2023, arXiv:2301.11300.
 
-g_b is the gradient of the mean cross entropy of batch b; the images are cut into two batches. Weights whose gradient is the same
-in both are left out, and layers of such weights only.
+    zico = sum over layers of log( sum over weights of mean_b |g_b| / std_b g_b )
+
+over convolutions and linear layers; g_b is the gradient of the mean cross entropy of batch b. The
+images are split into two batches. A weight with the same gradient in both is left out, and so is a
+layer of such weights only.
 """
 
 from __future__ import annotations
@@ -11,41 +15,44 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
-from pliant.accuracy.zero_shot.gradients import batch_gradients
-from pliant.accuracy.zero_shot.subject import RefusedError, Score, Subject, borrow, labels_of
+from pliant.accuracy.zero_shot.batch_gradients import batch_gradients
+from pliant.accuracy.zero_shot.copies import copy_shared_weights
+from pliant.accuracy.zero_shot.scoring_input import RefusedError, ScoringInput, ZeroShotScore
 
 BATCHES = 2
 
 
-def zico(subject: Subject) -> Score:
+def zico(inputs: ScoringInput) -> ZeroShotScore:
     """The score.
 
     Raises:
-        RefusedError: fewer than two images a batch, or no layer whose gradients differ.
+        RefusedError: no labels, fewer than two images per batch, or equal gradients in both.
     """
-    if len(subject.images) < 2 * BATCHES:
+    if len(inputs.images) < 2 * BATCHES:
         raise RefusedError(
-            f"ZiCo compares {BATCHES} batches of two images or more, received {len(subject.images)} images. Give more."
+            f"ZiCo compares {BATCHES} batches of two images or more, received "
+            f"{len(inputs.images)} images. Pass more."
         )
-    network, size = borrow(subject.network), len(subject.images) // BATCHES
-    labels = labels_of(subject)
-    batches = [
-        [gradient for _, gradient in batch_gradients(network, images, answers)]
-        for images, answers in zip(
-            subject.images.split(size)[:BATCHES], labels.split(size)[:BATCHES], strict=True
-        )
-    ]
-    found = []
+    network, labels = copy_shared_weights(inputs.network), inputs.require_labels()
+    size = len(inputs.images) // BATCHES
+    batches: list[list[Tensor]] = []
+    for start in range(0, size * BATCHES, size):
+        rows = slice(start, start + size)
+        pairs = batch_gradients(network, inputs.images[rows], labels[rows])
+        batches.append([gradient for _, gradient in pairs])
+    logs = []
     for layer in zip(*batches, strict=True):
-        gradients = torch.stack(layer)
+        gradients = torch.stack(layer)  # (batches, *weight shape)
         deviation = gradients.std(0, correction=0)
-        moved = deviation > 0
-        total = float((gradients.abs().mean(0)[moved] / deviation[moved]).sum(dtype=torch.float64))
+        varies = deviation > 0
+        ratios = gradients.abs().mean(0)[varies] / deviation[varies]
+        total = float(ratios.sum(dtype=torch.float64))
         if total > 0:
-            found.append(math.log(total))
-    if not found:
+            logs.append(math.log(total))
+    if not logs:
         raise RefusedError(
-            "ZiCo needs a layer whose gradients differ from batch to batch, there is none."
+            "ZiCo needs a layer whose gradients differ from batch to batch, received none."
         )
-    return Score(sum(found))
+    return ZeroShotScore(sum(logs))

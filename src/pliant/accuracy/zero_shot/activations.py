@@ -1,4 +1,7 @@
-"""What happens inside a network that is written by someone else? Watched at PyTorch's functions, so that no layer must be known."""
+"""Feature maps and activations inside a network of which no layer is known.
+
+They are observed at PyTorch's functions, so that it does not matter which modules call them.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pliant.accuracy.zero_shot.pools import run
-from pliant.accuracy.zero_shot.subject import RefusedError
+from pliant.accuracy.zero_shot.average_pooling import forward_pass
+from pliant.accuracy.zero_shot.scoring_input import RefusedError
 
 _RECTIFIERS = frozenset(
     {
@@ -35,7 +38,7 @@ _RECTIFIERS = frozenset(
 
 
 class _LastMap(TorchFunctionMode):
-    """Keeps the last feature map that any function gave."""
+    """Keeps the last feature map that any function returned."""
 
     def __init__(self, images: int) -> None:
         super().__init__()
@@ -50,15 +53,15 @@ class _LastMap(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Look at what a function gives."""
+        """Look at what a function returns."""
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and is_map(result, self.images):
+        if isinstance(result, Tensor) and is_feature_map(result, self.images):
             self.found = result
         return result
 
 
-def is_map(value: object, images: int) -> bool:
-    """Whether a value is a feature map: one image a row, and more than one position a channel."""
+def is_feature_map(value: object, images: int) -> bool:
+    """Whether a value is a feature map: (N, channels, positions...), more than one position."""
     return (
         isinstance(value, Tensor)
         and value.is_floating_point()
@@ -68,27 +71,28 @@ def is_map(value: object, images: int) -> bool:
     )
 
 
-def last_map(network: nn.Module, images: Tensor) -> Tensor:
-    """The last feature map of a network: what its global pooling or its flattening reads.
+def last_feature_map(network: nn.Module, images: Tensor) -> Tensor:
+    """The last feature map of a network: the input of its global pooling or flattening.
 
-    It is the last tensor of (N, channels, positions...) with more than one position, whatever made it. In the networks of
-    NAS-Bench-201 the BatchNorm and ReLU after the last cell have been applied to it.
+    It is the last tensor of (N, channels, positions...) with more than one position, whatever
+    computed it. In NAS-Bench-201 that is after the BatchNorm and ReLU that follow the last cell.
 
     Raises:
         RefusedError: there is none, as in a network of linear layers only.
     """
     watcher = _LastMap(len(images))
     with watcher:
-        run(network, images)
+        forward_pass(network, images)
     if watcher.found is None:
         raise RefusedError(
-            "this score looks at the last feature map, the network has none with more than one position."
+            "this score looks at the last feature map, the network has none with more than one "
+            "position."
         )
     return watcher.found
 
 
-class _Codes(TorchFunctionMode):
-    """Hands what enters each rectifier to a function."""
+class _RectifierInputs(TorchFunctionMode):
+    """Passes the input of each rectifier to a function."""
 
     def __init__(self, see: Callable[[Tensor], None]) -> None:
         super().__init__()
@@ -101,13 +105,19 @@ class _Codes(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Look at what enters a function, before it may be overwritten in place."""
+        """Look at the input of a function, before it may be overwritten in place."""
         if func in _RECTIFIERS:
             self.see(args[0] if args else (kwargs or {})["input"])
         return func(*args, **(kwargs or {}))
 
 
-def watch_rectifiers(network: nn.Module, images: Tensor, see: Callable[[Tensor], None]) -> None:
-    """Run a network and hand over what enters each ReLU, or activation of its kind (hard swish, GELU, SiLU and so on)."""
-    with _Codes(see):
-        run(network, images)
+def observe_activations(network: nn.Module, images: Tensor, see: Callable[[Tensor], None]) -> None:
+    """Run a network and pass on the input of each ReLU or similar activation.
+
+    Args:
+        network: any module.
+        images: (N, channels, height, width)
+        see: called with each input, in running order; hard swish, GELU, SiLU and so on included.
+    """
+    with _RectifierInputs(see):
+        forward_pass(network, images)

@@ -1,7 +1,8 @@
 """Average pooling at the speed of a convolution.
 
-PyTorch's average pooling of maps that are not in channels-last order runs one number at a time: forward and back it costs three
-times the convolution beside it. As a convolution of each channel with ones it takes a tenth of that, and gives the same averages.
+PyTorch's average pooling of maps that are not in channels-last order is not vectorised: forward and
+backward it costs three times the convolution next to it. As a depthwise convolution with ones it
+takes a tenth of that and returns the same averages.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 
-def run(network: nn.Module, images: Tensor) -> Any:
-    """What a network gives for images; its usual average poolings run as convolutions where that is faster."""
-    with _QuickPools():
+def forward_pass(network: nn.Module, images: Tensor) -> Any:
+    """The output of a network; average poolings run as convolutions where that is faster."""
+    with _FastAveragePooling():
         return network(images)
 
 
-class _QuickPools(TorchFunctionMode):
-    """Runs average poolings of 32-bit maps as convolutions, on a CPU."""
+class _FastAveragePooling(TorchFunctionMode):
+    """Runs average poolings of fp32 maps on a CPU as convolutions."""
 
     def __torch_function__(
         self,
@@ -31,13 +32,13 @@ class _QuickPools(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replace one function, and only where it does what `pooled` does."""
+        """Replace one function, and only where `avg_pool_as_conv` computes the same."""
         if func is F.avg_pool2d:
-            return _pooled_or_usual(*args, **(kwargs or {}))
+            return _avg_pool2d(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-def _pooled_or_usual(
+def _avg_pool2d(
     input: Tensor,  # noqa: A002
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
@@ -48,7 +49,7 @@ def _pooled_or_usual(
 ) -> Tensor:
     kernel, around = _pair(kernel_size), _pair(padding)
     steps = kernel if stride is None else _pair(stride)
-    if ceil_mode:  # the same where the steps come out even
+    if ceil_mode:  # no difference where the strides divide evenly
         ceil_mode = any(
             (size + 2 * p - k) % s
             for size, p, k, s in zip(input.shape[-2:], around, kernel, steps, strict=True)
@@ -63,17 +64,25 @@ def _pooled_or_usual(
         return F.avg_pool2d(
             input, kernel, steps, around, ceil_mode, count_include_pad, divisor_override
         )
-    return pooled(input, kernel, steps, around, count_include_pad)
+    return avg_pool_as_conv(input, kernel, steps, around, count_include_pad)
 
 
-def pooled(
+def avg_pool_as_conv(
     x: Tensor,
     kernel: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int],
     count_padding: bool,
 ) -> Tensor:
-    """The averages of `F.avg_pool2d`, by a convolution."""
+    """The averages of `F.avg_pool2d`, by a depthwise convolution with ones.
+
+    Args:
+        x: (N, channels, height, width)
+        kernel: height and width, in pixels; so are stride and padding.
+        stride: of the windows.
+        padding: zeros on each side.
+        count_padding: whether a window divides by its size, or by the pixels inside the map.
+    """
     if count_padding or not any(padding):
         return F.conv2d(
             x,

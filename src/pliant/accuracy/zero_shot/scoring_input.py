@@ -1,0 +1,131 @@
+"""What a zero-shot score is given, what it returns, and what it may ask of a network.
+
+Scores work on a copy of the network in evaluation mode (`zero_shot.copies`), whose normalisations
+take the statistics of the batch. Dropout and stochastic depth are therefore off, and nothing that a
+score does reaches the caller's network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from pliant.accuracy.zero_shot.average_pooling import forward_pass
+from pliant.errors import PliantError
+
+WeightLayer = _ConvNd | nn.Linear
+"""A layer whose weights the scores look at."""
+
+
+class RefusedError(PliantError, ValueError):
+    """A network, or images, for which a score is not defined."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShotScore:
+    """One network by one score; higher is better for every score."""
+
+    value: float
+    """Finite, in a unit of its own: compare networks by one score, never scores with each other."""
+    interval: tuple[float, float] | None = None
+    """95 % interval of the mean over repeats; None where nothing is drawn more than once."""
+    repeats: int = 1
+    seconds: float = 0.0
+    """CPU time of this process."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the number must know, such as layers that were left out."""
+
+
+@dataclass(frozen=True)
+class ScoringInput:
+    """What every score is computed from."""
+
+    network: nn.Module
+    """The caller's own: a score works on a copy of it."""
+    images: Tensor
+    """(N, channels, height, width), normalised. Scores on noise take only the shape."""
+    labels: Tensor | None
+    """(N,) class indices."""
+    seed: int
+    """Of everything that a score draws."""
+
+    def generator(self) -> torch.Generator:
+        """A new stream of random numbers; the same at every call."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def noise(self, generator: torch.Generator) -> Tensor:
+        """Standard normal images of the shape of `images`.
+
+        They are drawn on the CPU, so that they are the same on every device.
+        """
+        return torch.randn(self.images.shape, generator=generator).to(self.images)
+
+    def require_labels(self) -> Tensor:
+        """The labels, on the device of the images.
+
+        Raises:
+            RefusedError: there are none.
+        """
+        if self.labels is None:
+            raise RefusedError(
+                "this score compares logits with labels, received none. Pass labelled images."
+            )
+        return self.labels.to(self.images.device)
+
+
+def batch_norms(network: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    """Every BatchNorm of any dimension, by name."""
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm):
+            yield name, module
+
+
+def require_standard_batch_norm(name: str, norm: _BatchNorm) -> None:
+    """Refuse a subclass of BatchNorm with its own `forward`, which a score would replace.
+
+    Raises:
+        RefusedError: naming it.
+    """
+    if type(norm).forward is not _BatchNorm.forward:
+        raise RefusedError(
+            f"{type(norm).__name__} {name!r} normalises in its own way. "
+            "Score the network with BatchNorm in its place."
+        )
+
+
+def weight_layers(network: nn.Module) -> list[tuple[str, WeightLayer]]:
+    """Every convolution and linear layer by name: the weights that scores sum over.
+
+    Raises:
+        RefusedError: there are none.
+    """
+    found: list[tuple[str, WeightLayer]] = []
+    for name, module in network.named_modules():
+        if isinstance(module, _ConvNd | nn.Linear):
+            found.append((name, module))
+    if not found:
+        raise RefusedError(
+            f"scores look at convolutions and linear layers, {type(network).__name__} has none."
+        )
+    return found
+
+
+def compute_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """A forward pass that must return logits, as (N, classes).
+
+    Raises:
+        RefusedError: it returns something else.
+    """
+    logits = forward_pass(network, images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        received = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise RefusedError(
+            "the network must return one row of logits per image; for "
+            f"{len(images)} images it returns {received}."
+        )
+    return logits
