@@ -25,7 +25,8 @@ from torch import nn
 from pliant.accuracy.ranking import rank_correlations
 from pliant.accuracy.zero_shot import COMPONENTS, SCORES, ZeroShotScore, aggregate_ranks, score
 from pliant.data import load
-from pliant.scoring.inputs import networks_of, training_batch
+from pliant.scoring.images import training_batch
+from pliant.scoring.networks import preset_networks
 from pliant.training.allocator import keep_freed_memory
 
 ROOT = Path(__file__).parent
@@ -70,7 +71,7 @@ def score_all(rows, path, data, seed, *, names, start):
     known = read(path)
     batch = training_batch(load(str(data), seed=0), IMAGES, 0)
     images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
-    subjects = networks_of("nas-bench-201", batch.shape)
+    networks = preset_networks("nas-bench-201", batch.shape)
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in known.values()), encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
@@ -82,7 +83,7 @@ def score_all(rows, path, data, seed, *, names, start):
                 continue
             torch.manual_seed(seed)
             found = score(
-                STARTS[start](subjects.network(row["arch"])), wanted, images, labels, seed=seed
+                STARTS[start](networks.network(row["arch"])), wanted, images, labels, seed=seed
             )
             good = {name: one for name, one in found.items() if isinstance(one, ZeroShotScore)}
             line["scores"] |= {name: one.value for name, one in good.items()}
@@ -93,7 +94,7 @@ def score_all(rows, path, data, seed, *, names, start):
             file.flush()
             if number % 25 == 0:
                 print(f"{number + 1} of {len(rows)} networks", flush=True)
-    return subjects.space
+    return networks.space
 
 
 def table(rows, known, space, names):

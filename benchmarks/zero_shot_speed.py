@@ -31,7 +31,8 @@ from pliant.accuracy.zero_shot.gradsign import gradsign
 from pliant.accuracy.zero_shot.initial_weights import standard_normal
 from pliant.accuracy.zero_shot.zen import zen
 from pliant.data import load
-from pliant.scoring.inputs import networks_of, training_batch
+from pliant.scoring.images import training_batch
+from pliant.scoring.networks import preset_networks
 from pliant.training.allocator import keep_freed_memory
 
 
@@ -93,11 +94,11 @@ def plain_zen(network, shape):
     return float(z1 + sum(0.5 * norm.running_var.mean().log() for norm in norms))
 
 
-def beside_plain(rows, subjects, images, labels):
+def beside_plain(rows, networks, images, labels):
     found = []
     for row in rows:
         torch.manual_seed(0)
-        network = subjects.network(row["arch"])
+        network = networks.network(row["arch"])
         inputs = ScoringInput(network, images, labels, 0)
         loop, loop_seconds = better_of_two(
             lambda network=network: plain_gradsign(network, images, labels)
@@ -173,14 +174,14 @@ def _resident_peak():
 
 def rate(processes, count):
     """Networks a second by `pliant score`'s pool."""
-    from pliant.accuracy.zero_shot import score
-    from pliant.scoring.pool import ScorePool, Worker
+    from pliant.scoring.process_pool import ScorePool, Worker
+    from pliant.scoring.selection import MethodScorer, select_methods
 
     batch = training_batch(load(str(DATA / "cifar10"), seed=0), IMAGES, 0)
     names = [row["arch"] for row in drawn(DATA / "nas_bench_201_cifar10.csv", count, 1)]
-    with ScorePool(
-        Worker(networks_of("nas-bench-201", batch.shape), batch, score, 0), processes
-    ) as pool:
+    source = preset_networks("nas-bench-201", batch.shape)
+    scorer = MethodScorer({one.name: one for one in select_methods("gradsign").methods})
+    with ScorePool(Worker(source, batch, scorer, 0), processes) as pool:
         list(
             pool.score([(name, ("parameters",)) for name in names[: 2 * processes]])
         )  # the processes have started
@@ -204,7 +205,7 @@ def main():
     batch = training_batch(load(str(DATA / "cifar10"), seed=0), IMAGES, 0)
     images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
     rows = drawn(DATA / "nas_bench_201_cifar10.csv", arguments.networks, 0)
-    found = beside_plain(rows, networks_of("nas-bench-201", batch.shape), images, labels)
+    found = beside_plain(rows, preset_networks("nas-bench-201", batch.shape), images, labels)
     loop, ours, batched, _, plain, zen_seconds = (
         sum(column) for column in zip(*found, strict=True)
     )

@@ -80,6 +80,8 @@ def _load(path: Path, what: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)  # the file may import its neighbours
     sys.modules[name] = module  # where dataclasses and `inspect` look a class's module up
     try:
         spec.loader.exec_module(module)

@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pliant.accuracy import zero_shot
+from pliant.accuracy.zero_shot import Method
 from pliant.spaces.presets import preset
 
-NEEDS = {"quick": "shape", "taught": "labels", "parameters": "shape", "macs": "shape"}
+
+def _count(inputs):
+    return float(sum(parameter.numel() for parameter in inputs.network.parameters()))
 
 
-@dataclass
-class _Made:
-    value: float
-    interval: tuple[float, float] | None = None
-    seconds: float = 0.001
-    notes: str = ""
+def _quick(inputs):
+    return -abs(_count(inputs) - 9000)
+
+
+def _taught(inputs):
+    return inputs.labels.sum()
+
+
+QUICK = (
+    Method("quick", "shape", "", _quick),
+    Method("taught", "labels", "", _taught),
+    Method("parameters", "shape", "", _count),
+    Method("macs", "shape", "", _count),
+)
 
 
 @pytest.fixture(autouse=True)
-def scores(monkeypatch):
+def _scores(monkeypatch):
     """Scores that look at parameters only, in this process."""
-
-    def score(network, names, images, labels, *, seed):
-        count = float(sum(parameter.numel() for parameter in network.parameters()))
-        values = {
-            "parameters": count,
-            "macs": 2 * count,
-            "quick": -abs(count - 9000),
-            "taught": float(labels.sum()) if labels is not None else None,
-        }
-        return {name: _Made(values[name]) for name in names}
-
-    monkeypatch.setattr(
-        zero_shot, "SCORES", {name: SimpleNamespace(needs=needs) for name, needs in NEEDS.items()}
-    )
-    monkeypatch.setattr(zero_shot, "score", score)
+    monkeypatch.setattr(zero_shot.scores, "SCORES", {one.name: one for one in QUICK})
     monkeypatch.setenv("COLUMNS", "200")
 
 
@@ -105,7 +100,7 @@ def test_too_few_networks_are_said_to_be(command, cells, tmp_path):
     )
     code, said, _ = command("fidelity", table, "--truth", tmp_path / "truth.csv")
     assert code == 0
-    assert "too few networks for intervals" in said.replace("\n", " ")
+    assert "Intervals are left out" in said.replace("\n", " ")
 
 
 def test_score_a_file_of_ones_own(command, tmp_path, monkeypatch):
@@ -132,8 +127,8 @@ def test_score_a_file_of_ones_own(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["score"], ["a file of one's own", "--space with --architectures"]),
-        (["score", "model.py:build", "--data", "digits"], ["there is no file model.py"]),
+        (["score"], ["a network of one's own", "--space and --architectures"]),
+        (["score", "model.py:build", "--data", "digits"], ["model.py, which cannot be read"]),
         (
             ["score", "--space", "digits", "--architectures", "none.csv"],
             ["none.csv cannot be read"],

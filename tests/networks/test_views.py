@@ -12,7 +12,7 @@ from pliant.errors import EncodingError
 from pliant.networks.supernet import Supernet, build
 from pliant.runs.run import Run
 from pliant.runs.train import schedule
-from pliant.scoring.inputs import networks_of
+from pliant.scoring.networks import preset_networks
 from pliant.spaces.presets import preset
 from pliant.spaces.resnet import PlainSpace
 from pliant.training.sandwich import Sandwich
@@ -80,7 +80,7 @@ def test_there_is_no_third_view(space):
 
 def test_scores_and_training_see_one_view(space, tmp_path):
     shape = type("Shape", (), {"channels": 3, "image_size": 24, "classes": 10})()
-    assert {one.mapping["v"] for one in _draws(networks_of("wide-32", shape).space)} == {1}
+    assert {one.mapping["v"] for one in _draws(preset_networks("wide-32", shape).space)} == {1}
     images = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 3), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", x=images, y=np.arange(40) % 2)
     for flip, views in ((True, {1, 2}), (False, {1})):

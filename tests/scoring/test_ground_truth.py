@@ -6,9 +6,9 @@ import pytest
 
 from pliant.errors import DataError
 from pliant.report.ranking_page import ranking_page, write_ranking_page
-from pliant.scoring.ground_truth import judge_table, read_truth
-from pliant.scoring.pool import Row
-from pliant.scoring.score import write_rows
+from pliant.scoring.ground_truth import read_truth, table_correlations
+from pliant.scoring.process_pool import ScoreRow
+from pliant.scoring.tables import write_rows
 
 
 @pytest.fixture
@@ -18,12 +18,12 @@ def table(tmp_path):
     for number in range(31):
         name = f"net{number}"
         rows += [
-            Row(name, "good", float(number), seconds=0.5),
-            Row(name, "bad", failure="no batch norm")
+            ScoreRow(name, "good", float(number), seconds=0.5),
+            ScoreRow(name, "bad", failure="no batch norm")
             if number < 2
-            else Row(name, "bad", -float(number), seconds=1.0),
-            Row(name, "parameters", float(number // 2 + 1), seconds=1e-4),
-            Row(name, "macs", float(number // 2 + 1), seconds=1e-4),
+            else ScoreRow(name, "bad", -float(number), seconds=1.0),
+            ScoreRow(name, "parameters", float(number // 2 + 1), seconds=1e-4),
+            ScoreRow(name, "macs", float(number // 2 + 1), seconds=1e-4),
         ]
     write_rows(rows, tmp_path / "scores.parquet")
     lines = [f"{number},net{number},{50 + number},{number % 3}" for number in range(30)]
@@ -33,11 +33,11 @@ def table(tmp_path):
     return tmp_path
 
 
-def test_scores_are_judged_on_what_both_files_hold(table):
-    judged = judge_table(table / "scores.parquet", table / "truth.csv")
-    assert (judged.column, judged.networks, judged.without_truth) == ("test_pct", 30, 1)
-    by_name = {row.name: row for row in judged.rows}
-    assert judged.rows[0].name == "good"
+def test_scores_are_compared_on_what_both_files_hold(table):
+    found = table_correlations(table / "scores.parquet", table / "truth.csv")
+    assert (found.column, found.networks, found.without_truth) == ("test_pct", 30, 1)
+    by_name = {row.name: row for row in found.rows}
+    assert found.rows[0].name == "good"
     assert {"parameters", "macs"} < set(by_name)
     assert by_name["good"].kendall.value == 1
     assert by_name["good"].seconds == 0.5
@@ -45,14 +45,14 @@ def test_scores_are_judged_on_what_both_files_hold(table):
     assert by_name["good"].equal_size.value == 1
     assert by_name["bad"].failed == 2
     assert by_name["bad"].kendall.value < -0.7
-    assert judged.failures == {"bad": "no batch norm"}
+    assert found.failures == {"bad": "no batch norm"}
 
 
 def test_page_needs_nothing_else(table):
-    judged = judge_table(table / "scores.parquet", table / "truth.csv")
-    write_ranking_page(judged.rows, table / "page.html", truth=judged.column)
+    found = table_correlations(table / "scores.parquet", table / "truth.csv")
+    write_ranking_page(found.rows, table / "page.html", truth=found.column)
     page = (table / "page.html").read_text()
-    assert page == ranking_page(judged.rows, truth="test_pct")
+    assert page == ranking_page(found.rows, truth="test_pct")
     assert "default-src 'none'" in page
     assert all(
         name in page
@@ -63,8 +63,8 @@ def test_page_needs_nothing_else(table):
 @pytest.mark.parametrize(
     ("truth", "column", "said"),
     [
-        ("arch,test\nother,1\n", None, r"none of the 31 .* stands in .*'net0'.*'other'"),
-        ("arch,size\nnet1,1\n", None, "says that it holds accuracies; it has size"),
+        ("arch,test\nother,1\n", None, r"none of the 31 .* is in .*'net0'.*'other'"),
+        ("arch,size\nnet1,1\n", None, "is named as accuracies are; it has size"),
         ("arch,test\nnet1,1\n", "tset", "Did you mean 'test'"),
         ("arch,test\nnet1,high\n", None, "row 2, column test has 'high'"),
         ("arch,test\nnet1,1\nnet2,2\n", None, "at least 3 networks"),
@@ -73,7 +73,7 @@ def test_page_needs_nothing_else(table):
 def test_truth_that_does_not_fit(table, truth, column, said):
     (table / "truth.csv").write_text(truth)
     with pytest.raises(DataError, match=said):
-        judge_table(table / "scores.parquet", table / "truth.csv", column=column)
+        table_correlations(table / "scores.parquet", table / "truth.csv", column=column)
 
 
 def test_the_first_accuracy_of_a_network_that_stands_twice(tmp_path):
@@ -82,6 +82,6 @@ def test_the_first_accuracy_of_a_network_that_stands_twice(tmp_path):
 
 
 def test_a_table_without_parameters(tmp_path, table):
-    write_rows([Row("net1", "zen", 1.0)], tmp_path / "zen.csv")
+    write_rows([ScoreRow("net1", "zen", 1.0)], tmp_path / "zen.csv")
     with pytest.raises(DataError, match="has no parameters"):
-        judge_table(tmp_path / "zen.csv", table / "truth.csv")
+        table_correlations(tmp_path / "zen.csv", table / "truth.csv")

@@ -1,4 +1,4 @@
-"""Scores side by side: the same in every process, looked up and never made twice, and honest about what failed."""
+"""Scores: the same in every process, looked up and never computed twice, failures told."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from pliant import Record
-from pliant.accuracy.zero_shot import COMPONENTS
+from pliant.accuracy.zero_shot import AGGREGATES, COMPONENTS, SCORES, Method, ScoringInput
 from pliant.data import load
 from pliant.errors import (
     DataError,
@@ -29,25 +30,19 @@ from pliant.errors import (
 )
 from pliant.metrics import Failed, Score
 from pliant.objective import Limit
-from pliant.scoring.inputs import (
-    FileNetworks,
-    Shape,
-    networks_of,
-    noise_batch,
-    require_takes,
-    training_batch,
+from pliant.scoring.images import Shape, noise_batch, training_batch
+from pliant.scoring.networks import FileNetworks, preset_networks, require_accepts
+from pliant.scoring.process_pool import ScoreEstimator, ScorePool, ScoreRow, Worker
+from pliant.scoring.score import open_score_record, score_in_pool, score_networks
+from pliant.scoring.selection import Selection, select_methods
+from pliant.scoring.tables import read_architectures, read_rows, write_rows
+from pliant.scoring.zero_shot_search import (
+    ZeroShotSearchConfiguration,
+    cost_model,
+    search_without_training,
 )
-from pliant.scoring.pool import Row, ScoreEstimator, ScorePool, Worker
-from pliant.scoring.score import (
-    chosen_methods,
-    open_score_record,
-    read_architectures,
-    read_rows,
-    score_networks,
-    write_rows,
-)
-from pliant.scoring.zero_shot_search import Question, search_without_training
 from pliant.spaces.presets import space_name
+from pliant.targets import Arithmetic
 
 SHAPE = Shape(1, 8, 10)
 
@@ -101,7 +96,7 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def worker(scorer: ModuleType) -> Worker:
-    return Worker(networks_of("digits", SHAPE), noise_batch(SHAPE, 4, 0), scorer.score)
+    return Worker(preset_networks("digits", SHAPE), noise_batch(SHAPE, 4, 0), scorer.score)
 
 
 @pytest.fixture
@@ -110,8 +105,16 @@ def calls(tmp_path: Path, scorer: ModuleType) -> Callable[[], int]:
     return lambda: len(marks.read_text().splitlines()) if marks.exists() else 0
 
 
+def _selection(*names: str) -> Selection:
+    """Scores that only the worker's scorer knows; az-nas with its components."""
+    single = [name for name in names if name != "az-nas"]
+    single += COMPONENTS if "az-nas" in names else ()
+    methods = tuple(Method(name, "shape", "", lambda inputs: 0.0) for name in single)
+    return Selection(methods, tuple(AGGREGATES.values()) if "az-nas" in names else ())
+
+
 def _names(count: int) -> list[str]:
-    space, rng = networks_of("digits", SHAPE).space, np.random.default_rng(1)
+    space, rng = preset_networks("digits", SHAPE).space, np.random.default_rng(1)
     return list(dict.fromkeys(str(space.sample(rng)) for _ in range(count)))
 
 
@@ -119,8 +122,8 @@ def test_processes_come_to_what_this_one_does(worker):
     names, methods = _names(4), ["output", "parameters", "threads"]
     state = torch.random.get_rng_state()
     with ScorePool(worker, 1) as alone, ScorePool(worker, 2) as two:
-        one = score_networks(names, methods, alone)
-        assert score_networks(names, methods, two) == one
+        one = score_in_pool(names, _selection(*methods), alone)
+        assert score_in_pool(names, _selection(*methods), two) == one
     assert torch.equal(torch.random.get_rng_state(), state), "the caller's random state is its own"
     assert {row.score for row in one if row.method == "threads"} == {1.0}
     assert [row.architecture for row in one] == [name for name in names for _ in methods]
@@ -128,8 +131,8 @@ def test_processes_come_to_what_this_one_does(worker):
 
 def test_a_process_that_ends_is_told(worker, scorer):
     with (
-        ScorePool(Worker(worker.subjects, worker.batch, scorer.ended), 2) as pool,
-        pytest.raises(MeasurementError, match="ended from outside"),
+        ScorePool(Worker(worker.networks, worker.batch, scorer.ended), 2) as pool,
+        pytest.raises(MeasurementError, match="was killed while it scored"),
     ):
         list(pool.score([("r8_1d1_1.1k3e2_2d1_2.1k3e2", ("output",))]))
 
@@ -138,20 +141,20 @@ def test_failures_are_rows(worker):
     with ScorePool(worker, 1) as pool:
         rows = {
             row.method: row
-            for row in score_networks(_names(1), ["output", "dead", "nan", "broken"], pool)
+            for row in score_in_pool(_names(1), _selection("output", "dead", "nan", "broken"), pool)
         }
-        [lost] = score_networks(["r8_nonsense"], ["output"], pool)
+        [lost] = score_in_pool(["r8_nonsense"], _selection("output"), pool)
     assert rows["output"].notes == "a note; and another"
     assert rows["output"].high - rows["output"].low == pytest.approx(2)
     assert rows["dead"].score == float("-inf")
     assert rows["nan"].score is None
-    assert "not a number" in rows["nan"].failure
+    assert "nan returned nan" in rows["nan"].failure
     assert rows["broken"].failure == "it has no batch norm"
     assert "an architecture reads like" in lost.failure
 
 
 def test_as_an_estimator(worker):
-    space = networks_of("digits", SHAPE).space
+    space = preset_networks("digits", SHAPE).space
     with ScorePool(worker, 1) as pool:
         ends = [space.smallest(), space.largest()]
         smallest, largest = ScoreEstimator(pool, "parameters").estimate(ends)
@@ -174,34 +177,39 @@ def test_nothing_is_scored_twice(worker, calls, tmp_path):
 
     with ScorePool(worker, 1) as pool:
         with open_score_record(table) as record, pytest.raises(KeyboardInterrupt):
-            score_networks(
-                names, ["output", "broken", "dead"], pool, record=record, context="a", progress=stop
+            score_in_pool(
+                names,
+                _selection("output", "broken", "dead"),
+                pool,
+                record=record,
+                context="a",
+                progress=stop,
             )
         assert (stopped, calls()) == (3, 3)
         with open_score_record(table) as record:
-            rows = score_networks(
-                names, ["output", "broken", "dead"], pool, record=record, context="a"
+            rows = score_in_pool(
+                names, _selection("output", "broken", "dead"), pool, record=record, context="a"
             )
             assert calls() == 6
-            score_networks(
-                names, ["parameters", "output"], pool, record=record, context="a"
+            score_in_pool(
+                names, _selection("parameters", "output"), pool, record=record, context="a"
             )  # one more method for each
             assert calls() == 12
-            score_networks(names, ["output"], pool, record=record, context="other images")
+            score_in_pool(names, _selection("output"), pool, record=record, context="other images")
             assert calls() == 18
-        assert rows == score_networks(names, ["output", "broken", "dead"], pool)
+        assert rows == score_in_pool(names, _selection("output", "broken", "dead"), pool)
 
 
 def test_az_nas_joins_ranks_over_the_table(worker):
     names = _names(4)
-    views = {
-        f"view {name}": [float(number), 1.0, -float(number), 2.0]
+    components = {
+        f"component {name}": [float(number), 1.0, -float(number), 2.0]
         for number, name in enumerate(names)
     }
 
     def score(network, methods, images, labels, *, seed):
         [values] = [
-            views[f"view {name}"]
+            components[f"component {name}"]
             for name in names
             if _count(name) == sum(one.numel() for one in network.parameters())
         ]
@@ -211,13 +219,13 @@ def test_az_nas_joins_ranks_over_the_table(worker):
         }
 
     def _count(name):
-        return sum(one.numel() for one in worker.subjects.network(name).parameters())
+        return sum(one.numel() for one in worker.networks.network(name).parameters())
 
-    with ScorePool(Worker(worker.subjects, worker.batch, score), 1) as pool:
-        rows = score_networks(names, ["az-nas"], pool)
+    with ScorePool(Worker(worker.networks, worker.batch, score), 1) as pool:
+        rows = score_in_pool(names, _selection("az-nas"), pool)
     found = [row for row in rows if row.method == "az-nas"]
     assert [row.architecture for row in found] == names
-    # Ranks 1 to 4 in one view, 4 to 1 in another, and a tie of all at 2.5 in the two others.
+    # Ranks 1 to 4 in one component, 4 to 1 in another, and a tie of all at 2.5 in the two others.
     expected = [
         math.log(rank / 4) + math.log((5 - rank) / 4) + 2 * math.log(2.5 / 4)
         for rank in (1, 2, 3, 4)
@@ -230,9 +238,9 @@ def test_az_nas_joins_ranks_over_the_table(worker):
 @pytest.mark.parametrize("ending", [".parquet", ".csv"])
 def test_a_table_reads_back(tmp_path, ending):
     rows = [
-        Row("|none~0|+|none~0|", "zen", 1.25, 1.0, 1.5, 0.1, "a, note"),
-        Row("a_b", "dead", float("-inf"), seconds=0.0),
-        Row("a_b", "zen", failure='it said "no"'),
+        ScoreRow("|none~0|+|none~0|", "zen", 1.25, 1.0, 1.5, 0.1, "a, note"),
+        ScoreRow("a_b", "dead", float("-inf"), seconds=0.0),
+        ScoreRow("a_b", "zen", failure='it said "no"'),
     ]
     write_rows(rows, tmp_path / f"scores{ending}")
     assert read_rows(tmp_path / f"scores{ending}") == rows
@@ -242,8 +250,8 @@ def test_a_table_reads_back(tmp_path, ending):
     ("content", "said"),
     [
         ("name,score\nx,1\n", "column arch or architecture; .* has name, score"),
-        ("", "has no rows"),
-        ("arch,score\nx\n", "row 2 of .* has not"),
+        ("", "Empty CSV file"),
+        ("arch,score\nx\n", "Row #2: Expected 2 columns"),
     ],
 )
 def test_a_list_that_is_none(tmp_path, content, said):
@@ -252,21 +260,85 @@ def test_a_list_that_is_none(tmp_path, content, said):
         read_architectures(tmp_path / "cells.csv")
 
 
-def test_methods():
-    needs = {"zen": "shape", "gradsign": "labels", "parameters": "shape", "macs": "shape"}
-    known = {name: SimpleNamespace(needs=need) for name, need in needs.items()}
-    assert chosen_methods("all", known) == tuple(known)
-    assert chosen_methods("all", known, with_images=False) == ("zen", "parameters", "macs")
-    assert chosen_methods(" gradsign,zen", known) == ("gradsign", "zen", "parameters", "macs")
+def test_selection():
+    named = lambda *given, **options: select_methods(*given, **options).names  # noqa: E731
+    assert set(named("all")) == {*SCORES, *AGGREGATES}
+    without = named("all", labelled=False)
+    assert {SCORES[name].needs for name in without if name in SCORES} == {"shape"}
+    assert named(" gradsign,zen") == ("gradsign", "zen", "parameters", "macs")
+    assert named("az-nas") == ("parameters", "macs", *COMPONENTS, "az-nas")
+    assert "az-nas" not in named("all", several=False)
     with pytest.raises(RecipeError, match="Did you mean 'gradsign'"):
-        chosen_methods("gradsing", known)
+        select_methods("gradsing")
     with pytest.raises(RecipeError, match="gradsign looks at labels"):
-        chosen_methods("zen,gradsign", known, with_images=False)
-    known |= {view: SimpleNamespace(needs="shape") for view in COMPONENTS}
-    assert "az-nas" in chosen_methods("all", known)
-    assert "az-nas" not in chosen_methods("all", known, several=False)
+        select_methods("zen,gradsign", labelled=False)
     with pytest.raises(RecipeError, match=r"received one\. Name az-expressivity"):
-        chosen_methods("az-nas", known, several=False)
+        select_methods("az-nas", several=False)
+    with pytest.raises(RecipeError, match="two called 'zen'"):
+        select_methods(["zen", Method("zen", "shape", "", lambda inputs: 0.0)])
+
+
+# Scores of one's own.
+
+OWN = """
+from pliant.accuracy.zero_shot import Method
+
+def weights(inputs):
+    return float(sum(one.numel() for one in inputs.network.parameters()))
+
+def broken(inputs):
+    return float("nan")
+
+labelled = Method("labelled", "labels", "sum of the labels", lambda inputs: inputs.labels.sum())
+"""
+
+
+def size(inputs: ScoringInput) -> float:
+    return float(sum(one.numel() for one in inputs.network.parameters()))
+
+
+def test_scores_of_ones_own_in_python_and_from_a_file(tmp_path):
+    file, names = tmp_path / "own.py", _names(3)
+    file.write_text(OWN)
+    methods = [size, "az-nas", f"{file}:weights", f"{file}:broken"]
+    space = preset_networks("digits", SHAPE)
+    rows = score_networks(space, methods, architectures=names, processes=2)
+    assert rows == _timeless(
+        score_networks(space.space, methods, architectures=names), like=rows
+    ), "a space, or what makes it, in any number of processes"
+    by_key = {(row.architecture, row.method): row for row in rows}
+    for name in names:
+        assert by_key[name, "size"].score == by_key[name, "weights"].score
+        assert by_key[name, "size"].score == by_key[name, "parameters"].score
+        assert "broken returned nan, which is no score" in by_key[name, "broken"].failure
+    best = max(names, key=lambda name: by_key[name, "az-nas"].score)
+    assert by_key[best, "az-nas"].notes == "among 3 networks"
+    modules = {name: space.network(name) for name in names}
+    batch = training_batch(load("digits", seed=0), 8)
+    labelled = score_networks(modules, f"{file}:labelled", batch=batch)
+    assert {row.score for row in labelled if row.method == "labelled"} == {batch.labels.sum()}
+    with pytest.raises(RecipeError, match="needs training images"):
+        score_networks(space, f"{file}:labelled", architectures=names)
+    with pytest.raises(RecipeError, match=r"cannot be: .*use one process"):
+        score_networks(space, lambda inputs: 0.0, architectures=names, processes=2)
+
+
+def _timeless(rows: list[ScoreRow], *, like: list[ScoreRow]) -> list[ScoreRow]:
+    """The rows with the times of others."""
+    return [replace(row, seconds=other.seconds) for row, other in zip(rows, like, strict=True)]
+
+
+def test_a_table_is_resumed_unless_a_score_has_changed(tmp_path):
+    file, table, names = tmp_path / "own.py", tmp_path / "scores.parquet", _names(2)
+    file.write_text(OWN)
+    space = preset_networks("digits", SHAPE)
+    first = score_networks(space, f"{file}:weights", architectures=names, table=table)
+    assert read_rows(table) == first
+    assert score_networks(space, f"{file}:weights", architectures=names, table=table) == first
+    file.write_text(OWN.replace("one.numel()", "1"))
+    again = score_networks(space, f"{file}:weights", architectures=names, table=table)
+    assert [row for row in again if row.method == "macs"] == first[2::3]
+    assert all(row.score < 100 for row in again if row.method == "weights")
 
 
 def test_short_names_of_spaces():
@@ -349,22 +421,22 @@ def test_a_file_of_ones_own(model, scorer, name, width):
     text = f"{model}:{name}"
     networks = FileNetworks(text)
     batch = noise_batch(SHAPE, 4, 0)
-    require_takes(networks.network(text), batch, text)
+    require_accepts(networks.network(text), batch, text)
     with ScorePool(Worker(networks, batch, scorer.score), 1) as pool:
-        [row] = score_networks([text], ["parameters"], pool)
+        [row] = score_in_pool([text], _selection("parameters"), pool)
     assert row.score == 9 * width + width + 10 * width + 10
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("model.py", "named as FILE:NAME"),
-        ("none.py:build", "there is no file"),
+        ("model.py", "named as file.py:NAME"),
+        ("none.py:build", "cannot be read"),
         ("model.py:built", "has no 'built'. Did you mean 'build'"),
         ("model.py:needs", "needs width"),
-        ("model.py:text", "gives str"),
-        ("model.py:made", "is a Own; name a function"),
-        ("model.py:raises", r"model.py, line \d+ raised ValueError: out of paint"),
+        ("model.py:text", "received str"),
+        ("model.py:made", "is a Own. Name a function"),
+        ("model.py:raises", r"model.py:raises ended in an error at line \d+ .*out of paint"),
     ],
 )
 def test_a_file_that_gives_no_network(model, monkeypatch, text, said):
@@ -378,10 +450,10 @@ def test_a_network_that_does_not_take_the_images(model):
     with pytest.raises(
         DataError, match=r"must take a batch of the images, \(N, 3, 8, 8\); it raised RuntimeError"
     ):
-        require_takes(network, noise_batch(Shape(3, 8, 10), 4, 0), "model.py:build")
+        require_accepts(network, noise_batch(Shape(3, 8, 10), 4, 0), "model.py:build")
     features = FileNetworks(f"{model}:Features").network("")
-    with pytest.raises(DataError, match="must give a logit a class"):
-        require_takes(features, noise_batch(SHAPE, 4, 0), "model.py:Features")
+    with pytest.raises(DataError, match="must return one logit per class"):
+        require_accepts(features, noise_batch(SHAPE, 4, 0), "model.py:Features")
 
 
 # Search without training.
@@ -391,24 +463,25 @@ import os, signal, sys
 import tiny_scorer
 from pathlib import Path
 from pliant.objective import Limit
-from pliant.scoring.pool import ScorePool, Worker
-from pliant.scoring.inputs import Shape, networks_of, noise_batch
-from pliant.scoring.zero_shot_search import Question, search_without_training
+from pliant.scoring.process_pool import ScorePool, Worker
+from pliant.scoring.images import Shape, noise_batch
+from pliant.scoring.networks import preset_networks
+from pliant.scoring.zero_shot_search import ZeroShotSearchConfiguration, search_without_training
 
 def watch(step, done, total, note):
     if done >= int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-networks, batch = networks_of("digits", Shape(1, 8, 10)), noise_batch(Shape(1, 8, 10), 4, 0)
+networks, batch = preset_networks("digits", Shape(1, 8, 10)), noise_batch(Shape(1, 8, 10), 4, 0)
 with ScorePool(Worker(networks, batch, tiny_scorer.score), 1) as pool:
-    question = Question(networks.space, "output", (Limit("macs", 3e5),), 80)
-    search_without_training(Path(sys.argv[1]), question, pool, progress=watch)
+    configuration = ZeroShotSearchConfiguration(networks.space, "output", (Limit("macs", 3e5),), 80)
+    search_without_training(Path(sys.argv[1]), configuration, pool, progress=watch)
 """
 
 
-def _question(**changes) -> Question:
-    return Question(
-        networks_of("digits", SHAPE).space, "output", (Limit("macs", 3e5),), 80, **changes
+def _configuration(**changes) -> ZeroShotSearchConfiguration:
+    return ZeroShotSearchConfiguration(
+        preset_networks("digits", SHAPE).space, "output", (Limit("macs", 3e5),), 80, **changes
     )
 
 
@@ -424,67 +497,117 @@ def test_killed_search_ends_where_the_uninterrupted_one_does(worker, calls, tmp_
     kept = calls()
     assert kept == 40  # five steps of the evolution
     with ScorePool(worker, 1) as pool:
-        answer = search_without_training(folder, _question(), pool)
-        assert (answer.scored, answer.random_scored, answer.failed) == (80, 80, 0)
+        result = search_without_training(folder, _configuration(), pool)
+        assert (result.scored, result.random_scored, result.failed) == (80, 80, 0)
         with Record.read(folder / "record.sqlite") as record:
             rows = record.evaluations("score")
         assert len(rows) == calls(), "every evaluation is in the record, and none was made twice"
-        whole = search_without_training(tmp_path / "whole", _question(), pool)
-    assert answer == whole
+        whole = search_without_training(tmp_path / "whole", _configuration(), pool)
+    assert result == whole
     assert (folder / "search.json").read_bytes() == (
         tmp_path / "whole" / "search.json"
     ).read_bytes()
     assert all(
-        _question().objective.admits(pick.cost)
-        for pick in (*answer.best, *answer.front, answer.random, answer.largest)
+        _configuration().objective.admits(network.cost)
+        for network in (*result.best, *result.front, result.random, result.largest)
     )
-    assert answer.largest.cost.parameters >= max(pick.cost.parameters for pick in answer.best)
-    assert answer.chosen.score == max(
-        pick.score for pick in (*answer.best, answer.random, answer.largest)
+    assert result.largest.cost.parameters >= max(network.cost.parameters for network in result.best)
+    assert result.chosen.score == max(
+        network.score for network in (*result.best, result.random, result.largest)
     )
     assert json.loads((folder / "search.json").read_text())["chosen"]["architecture"] == str(
-        answer.chosen.architecture
+        result.chosen.architecture
     )
 
 
 def test_search_with_other_limits_looks_up_what_was_scored(worker, calls, tmp_path):
     with ScorePool(worker, 1) as pool:
-        search_without_training(tmp_path / "run", _question(), pool)
+        search_without_training(tmp_path / "run", _configuration(), pool)
         before = calls()
-        capped = search_without_training(tmp_path / "run", _question(max_depth=13), pool)
+        capped = search_without_training(tmp_path / "run", _configuration(max_depth=13), pool)
         assert calls() < before + capped.scored + capped.random_scored
         assert (
-            max(pick.depth for pick in (*capped.best, *capped.front, capped.random, capped.largest))
+            max(
+                network.depth
+                for network in (*capped.best, *capped.front, capped.random, capped.largest)
+            )
             <= 13
         )
         with pytest.raises(InfeasibleError, match="Raise --max-depth to at least 11"):
-            search_without_training(tmp_path / "run", _question(max_depth=8), pool)
+            search_without_training(tmp_path / "run", _configuration(max_depth=8), pool)
         with pytest.raises(RunConflictError):
             search_without_training(
-                tmp_path / "run", Question(_question().space, "parameters"), pool
+                tmp_path / "run",
+                ZeroShotSearchConfiguration(_configuration().space, "parameters"),
+                pool,
             )
 
 
 def test_search_in_which_everything_fails(worker, tmp_path):
     with ScorePool(worker, 1) as pool:
-        answer = search_without_training(
-            tmp_path, Question(_question().space, "broken", evaluations=40), pool
+        result = search_without_training(
+            tmp_path,
+            ZeroShotSearchConfiguration(_configuration().space, "broken", evaluations=40),
+            pool,
         )
-    assert (answer.best, answer.front, answer.random, answer.chosen, answer.failed) == (
+    assert (result.best, result.front, result.random, result.chosen, result.failed) == (
         (),
         (),
         None,
         None,
         80,
     )
-    assert answer.failure == "it has no batch norm"
+    assert result.failure == "it has no batch norm"
 
 
-def test_latency_is_limited_by_a_profile_only(worker, tmp_path):
+def test_latency_is_limited_on_a_target_only(worker, tmp_path):
     with (
         ScorePool(worker, 1) as pool,
-        pytest.raises(RecipeError, match=r"pliant profile RECIPE --space digits.*--target"),
+        pytest.raises(RecipeError, match=r"--target; pliant profile RECIPE --space digits"),
     ):
         search_without_training(
-            tmp_path, Question(_question().space, "output", (Limit("latency_ms", 1.0),)), pool
+            tmp_path,
+            ZeroShotSearchConfiguration(
+                _configuration().space, "output", (Limit("latency_ms", 1.0),)
+            ),
+            pool,
         )
+
+
+class _Chip(Arithmetic):
+    """A target that reports a latency, of some networks as NaN."""
+
+    metrics = ("latency_ms", "macs")
+
+    def predict(self, architectures):
+        costs = [self.space.cost(one) for one in architectures]
+        return [
+            replace(cost, latency_ms=math.nan if _unknown(cost) else cost.macs / 1e6)
+            for cost in costs
+        ]
+
+
+def _unknown(cost):
+    return cost.parameters % 3 == 0
+
+
+def test_search_on_a_target_never_admits_a_cost_that_is_not_a_number(worker, tmp_path):
+    space = _configuration().space
+    chip = _Chip(space, name="my-chip", metrics=_Chip.metrics)
+    configuration = ZeroShotSearchConfiguration(
+        space, "output", (Limit("latency_ms", 0.3),), evaluations=40, target=chip
+    )
+    with ScorePool(worker, 1) as pool:
+        result = search_without_training(tmp_path, configuration, pool)
+    found = [*result.best, *result.front, result.random, result.largest]
+    assert all(network.cost.latency_ms <= 0.3 for network in found)
+    assert json.loads((tmp_path / "search.json").read_text())["target"] == "my-chip"
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(20)]
+    failed = Failed("_Chip.predict of target my-chip returned NaN for latency_ms")
+    costs = cost_model(configuration)(drawn)
+    assert [one == failed for one in costs] == [_unknown(space.cost(one)) for one in drawn]
+    assert failed in costs
+    with_energy = replace(configuration, limits=(Limit("energy_uj", 1.0),))
+    with pytest.raises(RecipeError, match="my-chip reports no energy_uj"):
+        cost_model(with_energy)

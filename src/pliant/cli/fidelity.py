@@ -1,4 +1,4 @@
-"""`pliant fidelity`: how well scores rank networks whose accuracy is known."""
+"""`pliant fidelity`: rank correlations of scores with known accuracies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fidelity(
     ],
     column: Annotated[
         str | None,
-        typer.Option(help="Column of the accuracies; the first that says so if not given."),
+        typer.Option(help="Column of the accuracies; the first that is named so if not given."),
     ] = None,
     top: Annotated[
         int | None,
@@ -30,40 +30,50 @@ def fidelity(
         Path | None, typer.Option(help="The page with the picture; beside the table if not given.")
     ] = None,
 ) -> None:
-    """Compare scores with known accuracies: signed rank correlations with intervals, beside parameters and MACs."""
-    from pliant.report.ranking_page import explanation, format_correlation, write_ranking_page
-    from pliant.scoring.ground_truth import judge_table
+    """Compare scores with known accuracies, and with parameters and MACs as baselines.
 
-    judged = judge_table(scores, truth, column=column, top=top, seed=seed or 0)
+    Rank correlations are signed and have intervals.
+    """
+    from pliant.report.ranking_page import explanation, format_correlation, write_ranking_page
+    from pliant.scoring.ground_truth import table_correlations
+
+    found = table_correlations(scores, truth, column=column, top=top, seed=seed or 0)
     table = Table(
         "score",
         "Kendall",
         "Spearman",
         "at equal size",
         "over parameters",
-        f"of top {judged.rows[0].top}",
+        f"of top {found.rows[0].top}",
         "regret",
         "time",
         "failed",
     )
-    for row in judged.rows:
+    for row in found.rows:
         figures = (row.kendall, row.spearman, row.equal_size, row.over_parameters)
         seconds = "" if row.seconds is None else f"{row.seconds:.3g} s"
         regret = f"{row.regret:.2f}"
         table.add_row(
-            row.name, *map(format_correlation, figures), f"{row.top_overlap:.0%}", regret, seconds, str(row.failed),
+            row.name,
+            *map(format_correlation, figures),
+            f"{row.top_overlap:.0%}",
+            regret,
+            seconds,
+            str(row.failed),
             style="bold" if row.name == "parameters" else None,
-        )  # fmt: skip
+        )
     screen.print(table)
-    say(f"{judged.networks} networks, truth {judged.column}. {explanation(judged.networks)}")
+    say(f"{found.networks} networks, truth {found.column}. {explanation(found.networks)}")
     say(
-        f"At equal size: over the {judged.rows[0].equal_pairs:,} pairs whose parameter counts are within 5 %. "
-        "Over parameters: real where the interval leaves 0 out. Regret: of the pick, in the truth's unit."
+        f"At equal size: over the {found.rows[0].equal_pairs:,} pairs with parameter counts within "
+        "5 %. "
+        "Over parameters: significant where the interval excludes 0. Regret: of the network with "
+        "the highest score, in the unit of the accuracies."
     )
-    if judged.without_truth:
-        say(f"{judged.without_truth} scored networks have no known accuracy and were left out.")
-    for name, reason in judged.failures.items():
+    if found.without_truth:
+        say(f"{found.without_truth} scored networks have no known accuracy and were left out.")
+    for name, reason in found.failures.items():
         say(f"{name} failed, first because: {reason.removeprefix(f'{name}: ')}")
     page = out or scores.with_suffix(".html")
-    write_ranking_page(judged.rows, page, truth=judged.column)
-    say("the picture", about=page)
+    write_ranking_page(found.rows, page, truth=found.column)
+    say("the page", about=page)

@@ -30,7 +30,7 @@ from pliant.cli.zero_shot_search import search_by_score
 from pliant.errors import RecipeError
 
 RUN_OPTIONS = frozenset({"recipe", "limit", "searcher"})
-"""What the search of a run uses; the search without training uses all but the recipe and the searcher."""
+"""What the search of a run uses. The search without training uses all but recipe and searcher."""
 
 
 @app.command()

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from pliant.cli.app import bars, interruptible, say, screen
-from pliant.cli.score import shown_batch, spelled_score
+from pliant.cli.score import format_score, shown_batch
 from pliant.errors import RecipeError
+from pliant.metrics import ARITHMETIC_METRICS
+from pliant.units import format_cost
 
 if TYPE_CHECKING:
-    from pliant.scoring.inputs import Batch
-    from pliant.scoring.zero_shot_search import Answer, Pick, Question
+    from pliant.accuracy.zero_shot import Method
+    from pliant.objective import Target
+    from pliant.scoring.zero_shot_search import (
+        ZeroShotSearchConfiguration,
+        ZeroShotSearchResult,
+    )
+    from pliant.spaces.space import Space
+
+SHOWN_METRICS = ("parameters", "macs", "peak_memory_bytes", "latency_ms", "energy_uj")
+"""Columns of the table, where the target reports them."""
 
 
 def search_by_score(
@@ -56,102 +66,95 @@ def search_by_score(
     from pliant.objective import as_limits
 
     parsed = as_limits(limits)
-    from pliant.scoring.inputs import networks_of
-    from pliant.scoring.zero_shot_search import Question
+    from pliant.scoring.networks import preset_networks
+    from pliant.scoring.zero_shot_search import ZeroShotSearchConfiguration
     from pliant.spaces.presets import space_name
 
     name = space_name(space)
-    folder = run_dir or Path("runs") / f"{name}-{estimator}"
-    _require_estimator(estimator, data)
+    method = _method(estimator, data)
+    folder = run_dir or Path("runs") / f"{name}-{method.name}"
     batch = shown_batch(data, shape, classes, name, images, seed)
-    question = Question(
-        networks_of(name, batch.shape).space,
-        estimator,
+    networks = preset_networks(name, batch.shape)
+    configuration = ZeroShotSearchConfiguration(
+        networks.space,
+        method.name,
         parsed,
         evaluations,
         max_depth,
-        Path(target) if target else None,
+        _target(target, networks.space),
         seed,
+        method.version,
     )
-    with interruptible():
-        answer = _answer(folder, question, batch, processes)
-    _show(answer, question)
-    say("the result, for programs", about=folder / "search.json")
-    _say_how_to_train(answer, name, data, folder / "trained")
-
-
-def _answer(folder: Path, question: Question, batch: Batch, processes: int | None) -> Answer:
-    from pliant.accuracy.zero_shot import score
-    from pliant.scoring.inputs import networks_of
-    from pliant.scoring.pool import ScorePool, Worker
+    from pliant.scoring.process_pool import ScorePool, Worker
+    from pliant.scoring.selection import MethodScorer
     from pliant.scoring.zero_shot_search import search_without_training
 
-    worker = Worker(networks_of(question.space.name, batch.shape), batch, score, question.seed)
-    with ScorePool(worker, processes) as pool, bars() as progress:
-        return search_without_training(folder, question, pool, progress=progress)
+    worker = Worker(networks, batch, MethodScorer({method.name: method}), seed)
+    with interruptible(), ScorePool(worker, processes) as pool, bars() as progress:
+        result = search_without_training(folder, configuration, pool, progress=progress)
+    _show(result, configuration)
+    say("the result, for programs", about=folder / "search.json")
+    _say_how_to_train(result, name, data, folder / "trained")
 
 
-def _require_estimator(name: str, data: str | None) -> None:
-    from pliant.accuracy.zero_shot import SCORES
-    from pliant.scoring.score import chosen_methods
+def _method(estimator: str, data: str | None) -> Method:
+    """The score to maximise, which must not need images that are not there."""
+    from pliant.scoring.selection import select_methods
 
-    if "," in name or name == "all":
+    if "," in estimator or estimator == "all":
         raise RecipeError(
-            f"a search maximises one score, received {name!r}. Choose one with --estimator."
+            f"a search maximises one score, received {estimator!r}. Choose one with --estimator."
         )
-    chosen_methods(name, SCORES, with_images=data is not None, several=False)
+    return select_methods(estimator, labelled=data is not None, several=False).methods[0]
 
 
-def _show(answer: Answer, question: Question) -> None:
-    """The best of the evolution; below them what chance and parameter count find under the same limits."""
-    timed = question.profile is not None
-    table = Table(
-        "found by",
-        question.method,
-        "parameters",
-        "MACs",
-        "peak memory",
-        *(["latency"] if timed else []),
-        "depth",
-        "architecture",
-    )
-    picks = [*answer.best, *([answer.random] if answer.random else []), answer.largest]
-    for pick in picks:
+def _target(name: str | None, space: Space) -> Target | None:
+    from pliant.targets import open_target
+
+    return None if name is None else open_target(name, space)
+
+
+def _show(result: ZeroShotSearchResult, configuration: ZeroShotSearchConfiguration) -> None:
+    """The best of the evolution, then what chance and parameter count find in the same limits."""
+    reported = configuration.target.metrics if configuration.target else ARITHMETIC_METRICS
+    metrics = [one for one in SHOWN_METRICS if one in reported]
+    table = Table("found by", configuration.method, *metrics, "depth", "architecture")
+    networks = [*result.best, *([result.random] if result.random else []), result.largest]
+    for network in networks:
+        score = "failed" if network.score is None else format_score(network.score)
+        costs = [_format(metric, network.cost.metric(metric)) for metric in metrics]
         table.add_row(
-            pick.by,
-            *_cells(pick, timed),
-            str(pick.depth),
-            str(pick.architecture),
-            style="bold" if pick is answer.chosen else None,
+            network.by,
+            score,
+            *costs,
+            str(network.depth),
+            str(network.architecture),
+            style="bold" if network is result.chosen else None,
         )
     screen.print(table)
-    limits = ", ".join(map(str, question.limits)) or "none"
+    limits = ", ".join(map(str, configuration.limits)) or "none"
+    target = f"; target: {configuration.target.name}" if configuration.target else ""
     say(
-        f"{answer.scored:,} networks scored by evolution and {answer.random_scored:,} at random; limits: {limits}"
+        f"{result.scored:,} networks scored by evolution and {result.random_scored:,} at random; "
+        f"limits: {limits}{target}"
     )
-    say(f"{answer.reach.share:.1%} of random networks hold the limits")
-    if answer.failed:
-        say(f"{answer.failed} could not be scored, the first because: {answer.failure}")
+    say(f"{result.feasible.share:.1%} of random networks are within the limits")
+    if result.failed:
+        say(f"{result.failed} could not be scored, the first because: {result.failure}")
 
 
-def _cells(pick: Pick, timed: bool) -> Sequence[str]:
-    cost = pick.cost
-    latency = [f"{cost.latency_ms:.4g} ms"] if timed else []
-    score = "failed" if pick.score is None else spelled_score(pick.score)
-    return [
-        score,
-        f"{cost.parameters:,}",
-        f"{cost.macs:,}",
-        f"{(cost.peak_memory_bytes or 0) / 1e6:.3g} MB",
-        *latency,
-    ]
+def _format(metric: str, value: float) -> str:
+    """A cost with its unit; counts in full."""
+    return f"{value:,.0f}" if metric in ("parameters", "macs") else format_cost(metric, value)
 
 
-def _say_how_to_train(answer: Answer, space: str, data: str | None, folder: Path) -> None:
-    """The commands that come next: the space is trained once, then this network is taken out of it and proven."""
-    if answer.chosen is None:
+def _say_how_to_train(
+    result: ZeroShotSearchResult, space: str, data: str | None, folder: Path
+) -> None:
+    """The next commands: the space is trained once, then this network is extracted and proven."""
+    if result.chosen is None:
         return
     recipe = data if data in ("digits", "fashion-mnist") else "cifar10"
     source = "" if data == recipe else f" --data {data or 'YOUR_IMAGES'}"
     say(f"to train it: pliant train {recipe} --space {space}{source} --into {folder}")
-    say(f"then: pliant deploy {folder} --architecture {answer.chosen.architecture}")
+    say(f"then: pliant deploy {folder} --architecture {result.chosen.architecture}")

@@ -1,167 +1,230 @@
-"""Score networks without training: which methods, the rows, and the file of rows that `pliant fidelity` reads.
+"""Score many networks without training them, on all cores, and never one of them twice.
 
-With a record beside the table nothing is scored twice: a killed command goes on, and further networks or methods are added to it.
+    space = preset("mobile-32", channels=3, image_size=32, classes=10)
+    rows = score_networks(space, ["zen", "az-nas"], architectures=["...", "..."])
+
+With a table, every row is recorded next to it as soon as it is there: a killed run resumes, and
+further networks or scores are added.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from torch import nn
 
-from pliant.accuracy.zero_shot import COMPONENTS, aggregate_ranks
-from pliant.errors import DataError, RecipeError, nearest
-from pliant.files import replace_atomically
+from pliant.accuracy.zero_shot import Aggregate, AnyMethod, Method
+from pliant.errors import RecipeError
 from pliant.metrics import Score
 from pliant.progress import Progress, silent
 from pliant.record import Evaluation, Record
-from pliant.scoring.pool import Row, ScorePool
+from pliant.scoring.images import Batch, Shape, noise_batch
+from pliant.scoring.networks import ModuleNetworks, NetworkSource, SpaceNetworks
+from pliant.scoring.process_pool import ScorePool, ScoreRow, Worker
+from pliant.scoring.selection import MethodScorer, Selection, select_methods
+from pliant.scoring.tables import require_table_name, write_rows
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.space import Space
 
-JOINED = "az-nas"
-"""The score that joins the ranks of others over all networks of a table."""
-ALWAYS = ("parameters", "macs")
-"""Stand beside every score."""
-COLUMNS = ("arch", "architecture")
-"""What the column of architectures is called."""
-_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("architecture", "method")]
-    + [(name, pa.float64()) for name in ("score", "low", "high", "seconds")]
-    + [(name, pa.string()) for name in ("notes", "failure")]
+Networks = (
+    NetworkSource | Space | Callable[[], Space] | Mapping[str, nn.Module | Callable[[], nn.Module]]
 )
-_NUMBERS = frozenset({"score", "low", "high", "seconds"})
-
-
-class Needy(Protocol):
-    """A score as its package lists it."""
-
-    @property
-    def needs(self) -> str:
-        """`shape`, `images` or `labels`."""
-        ...
-
-
-def chosen_methods(
-    text: str, known: Mapping[str, Needy], *, with_images: bool = True, several: bool = True
-) -> tuple[str, ...]:
-    """The methods of `all` or of a list with commas; parameters and MACs always with them.
-
-    Args:
-        text: without images, `all` are those that look at none.
-        with_images: whether there are labelled images to look at.
-        several: whether there are networks to rank among each other.
-
-    Raises:
-        RecipeError: an unknown one, or one that needs images or other networks where there are none.
-    """
-    names = [*known, *([JOINED] if set(COMPONENTS) <= set(known) else [])]
-    blind = [
-        name for name in names if with_images or name == JOINED or known[name].needs == "shape"
-    ]
-    wanted = (
-        [name for name in blind if several or name != JOINED]
-        if text == "all"
-        else [word.strip() for word in text.split(",") if word.strip()]
-    )
-    if unknown := [name for name in wanted if name not in names]:
-        raise RecipeError(f"no score is called {unknown[0]!r}. {nearest(unknown[0], names)}")
-    if not wanted:
-        raise RecipeError(
-            f"scores are named with commas between them, received {text!r}. Known: all, {', '.join(names)}."
-        )
-    if seeing := [name for name in wanted if name not in blind]:
-        raise RecipeError(
-            f"{seeing[0]} looks at {known[seeing[0]].needs}, so it needs training images. Give them with --data."
-        )
-    if JOINED in wanted and not several:
-        raise RecipeError(
-            f"{JOINED} joins the ranks of networks among each other, received one. Name {', '.join(COMPONENTS)} instead."
-        )
-    return tuple(dict.fromkeys([*wanted, *(name for name in ALWAYS if name in known)]))
+"""Networks by name: those of a space by the text of the architecture, or modules."""
 
 
 def score_networks(
+    networks: Networks,
+    methods: AnyMethod | Sequence[AnyMethod] = "all",
+    *,
+    architectures: Sequence[str | Architecture] | None = None,
+    batch: Batch | None = None,
+    seed: int = 0,
+    processes: int | None = 1,
+    table: Path | None = None,
+    progress: Progress = silent,
+) -> list[ScoreRow]:
+    """Score networks of a space, or modules; parameters and MACs are always among the scores.
+
+    Args:
+        networks: a space, a function that makes one, or modules by name (or functions that make
+            them). With more than one process it must be picklable: a function or a source, not a
+            space.
+        methods: `all`, names of `pliant.accuracy.zero_shot.SCORES` or `AGGREGATES` (az-nas),
+            `file.py:NAME`, or functions of your own from a `ScoringInput` to a number.
+        architectures: which networks of a space; for modules, None for all.
+        batch: the images, from `training_batch` or `noise_batch`; where None, noise of the space's
+            shape, which is enough for scores that use no images.
+        seed: of the weights and of everything that the scores draw.
+        processes: that score at the same time; None for one per core.
+        table: .parquet or .csv file to write, and to resume from. Only networks of a space are
+            looked up, since the code of others may have changed.
+        progress: called after every network.
+
+    Returns:
+        One row per network and score, in the order of the networks.
+
+    Raises:
+        RecipeError: an unknown score, one that needs images or several networks, no networks, or
+            networks or scores that cannot be sent to other processes.
+        MeasurementError: a process was killed.
+    """
+    if table is not None:
+        require_table_name(table)
+    source = as_source(networks)
+    names = _names(source, architectures)
+    if batch is None:
+        batch = noise_batch(_shape(source))
+    selection = select_methods(
+        methods, labelled=batch.labels is not None, several=len(set(names)) > 1
+    )
+    scorer = MethodScorer({one.name: one for one in selection.methods})
+    worker = Worker(source, batch, scorer, seed)
+    with ExitStack() as stack:
+        record, context = None, ""
+        if table is not None and isinstance(source, SpaceNetworks):
+            record = stack.enter_context(open_score_record(table))
+            context = score_context(source.space, batch, seed)
+        pool = stack.enter_context(ScorePool(worker, 1 if len(set(names)) == 1 else processes))
+        rows = score_in_pool(
+            names, selection, pool, record=record, context=context, progress=progress
+        )
+    if table is not None:
+        write_rows(rows, table)
+    return rows
+
+
+def as_source(networks: Networks) -> NetworkSource:
+    """Where networks come from, as the processes need it.
+
+    Raises:
+        RecipeError: neither a space, nor a function that makes one, nor modules.
+    """
+    if isinstance(networks, Space):
+        return SpaceNetworks(_Constant(networks))
+    if isinstance(networks, Mapping):
+        return ModuleNetworks(networks)
+    if hasattr(networks, "network"):
+        return networks
+    if callable(networks):
+        return SpaceNetworks(networks)
+    raise RecipeError(
+        "networks come from a space, a function that makes one, or modules by name; received "
+        f"{type(networks).__name__}."
+    )
+
+
+class _Constant:
+    """A space that is there already, as a function that makes it."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+
+    def __call__(self) -> Space:
+        return self.space
+
+
+def _names(source: NetworkSource, architectures: Sequence[str | Architecture] | None) -> list[str]:
+    if architectures is None and isinstance(source, ModuleNetworks):
+        names = list(source.modules)
+    else:
+        names = [str(one) for one in architectures or ()]
+    if not names:
+        raise RecipeError("scores are of networks, received none. Pass their architectures.")
+    return names
+
+
+def _shape(source: NetworkSource) -> Shape:
+    if not isinstance(source, SpaceNetworks):
+        raise RecipeError(
+            "a network needs images to be scored. Pass a batch, from training_batch or noise_batch."
+        )
+    space = source.space
+    return Shape(space.channels, space.image_size, space.classes)
+
+
+def score_in_pool(
     names: Sequence[str],
-    methods: Sequence[str],
+    selection: Selection,
     pool: ScorePool,
     *,
     record: Record | None = None,
     context: str = "",
     progress: Progress = silent,
-) -> list[Row]:
-    """One row a network and method, in the order of the networks; for `az-nas` the views that it joins as well.
+) -> list[ScoreRow]:
+    """One row per network and score, in the order of the networks.
 
     Args:
-        names: networks; one that stands twice is scored once.
+        names: of the networks; one that is there twice is scored once.
+        selection: the scores.
+        pool: its worker knows the networks, and the scores by name.
         record: where rows are kept and looked up.
         context: what else the scores depend on, such as the digest of the images.
+        progress: called after every network.
 
     Raises:
-        MeasurementError: a process was ended from outside.
+        MeasurementError: a process was killed.
     """
-    known = _known(record, context) if record else {}
     distinct = list(dict.fromkeys(names))
-    joins = JOINED in methods
-    methods = list(
-        dict.fromkeys(
-            [*(method for method in methods if method != JOINED), *(COMPONENTS if joins else ())]
-        )
-    )
-    jobs = [
-        (name, tuple(method for method in methods if (name, method) not in known))
-        for name in distinct
-    ]
-    jobs = [job for job in jobs if job[1]]
+    known = _recorded(record, context, selection.methods) if record else {}
+    jobs = []
+    for name in distinct:
+        missing = [one.name for one in selection.methods if (name, one.name) not in known]
+        if missing:
+            jobs.append((name, tuple(missing)))
+    versions = {one.name: one.version for one in selection.methods}
     done = len(distinct) - len(jobs)
     progress("score", done, len(distinct), "networks")
     for rows in pool.score(jobs):
-        known |= {(row.architecture, row.method): row for row in rows}
-        if record:
-            for row in rows:
-                _remember(record, context, row)
+        for row in rows:
+            known[row.architecture, row.method] = row
+            if record:
+                _add(record, context + versions[row.method], row)
         done += 1
         progress("score", done, len(distinct), "networks")
-    if joins:
-        known |= _joined(distinct, known)
-    return [
-        known[name, method]
-        for name in distinct
-        for method in [*methods, *([JOINED] if joins else [])]
-    ]
+    for aggregate in selection.aggregates:
+        known |= _aggregated(aggregate, distinct, known)
+    return [known[name, method] for name in distinct for method in selection.names]
 
 
-def _joined(
-    names: Sequence[str], known: Mapping[tuple[str, str], Row]
-) -> dict[tuple[str, str], Row]:
-    """The rows of `az-nas`: what it says of a network depends on the others, so it is never looked up."""
-    values = aggregate_ranks([{view: known[name, view].score for view in COMPONENTS} for name in names])
-    seconds = [sum(known[name, view].seconds or 0.0 for view in COMPONENTS) for name in names]
+def _aggregated(
+    aggregate: Aggregate, names: Sequence[str], known: Mapping[tuple[str, str], ScoreRow]
+) -> dict[tuple[str, str], ScoreRow]:
+    """The rows of an aggregate. They depend on all networks of the table: never looked up."""
+    components = aggregate.components
+    scores = [{one: known[name, one].score for one in components} for name in names]
     notes = f"among {len(names)} networks"
-    return {
-        (name, JOINED): Row(name, JOINED, value, seconds=spent, notes=notes)
-        for name, value, spent in zip(names, values, seconds, strict=True)
-    }
+    rows = {}
+    for name, value in zip(names, aggregate.combine(scores, components), strict=True):
+        seconds = sum(known[name, one].seconds or 0.0 for one in components)
+        row = ScoreRow(name, aggregate.name, value, seconds=seconds, notes=notes)
+        rows[name, aggregate.name] = row
+    return rows
 
 
 def context_digest(**settings: object) -> str:
-    """One short text for all that scores depend on beside network and method."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[
-        :16
-    ]
+    """A short text for everything that scores depend on besides network and method."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def score_context(space: Space, batch: Batch, seed: int) -> str:
+    """The digest of a space by its definition, the images and the seed."""
+    ends = [space.lower(one) for one in (space.smallest(), space.largest())]
+    return context_digest(
+        space=[space.name, *space.choices], layers=ends, images=batch.digest, seed=seed
+    )
 
 
 def open_score_record(table: Path) -> Record:
-    """The record beside a table of scores; it holds the rows of every setting, each under its context."""
+    """The record next to a table of scores, with the rows of every setting under its context."""
     return Record.open(table.with_name(f"{table.name}.record"), recipe_digest="scores")
 
 
-def _remember(record: Record, context: str, row: Row) -> None:
+def _add(record: Record, context: str, row: ScoreRow) -> None:
     measures = {"seconds": row.seconds, "low": row.low, "high": row.high, "notes": row.notes}
     record.add_evaluation(
         row.method,
@@ -173,136 +236,18 @@ def _remember(record: Record, context: str, row: Row) -> None:
     )
 
 
-def _known(record: Record, context: str) -> dict[tuple[str, str], Row]:
-    rows = [row for row in record.evaluations() if row.context == context]
-    return {(row.architecture, row.stage): _row(row) for row in rows}
-
-
-def _row(row: Evaluation) -> Row:
-    score = row.quality.value if isinstance(row.quality, Score) else None
-    failure = row.failure.reason if row.failure else None
-    return Row(row.architecture, row.stage, score, failure=failure, **row.measures)
-
-
-# Files.
-
-
-def require_table_name(path: Path) -> None:
-    """Refuse a file that would be neither parquet nor CSV, before anything is scored.
-
-    Raises:
-        RecipeError: another ending.
-    """
-    if path.suffix not in (".parquet", ".csv"):
-        raise RecipeError(
-            f"a table of scores is written as .parquet or .csv, received {path}. Name one of these."
-        )
-
-
-def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Write a table of scores, replacing an old one at once; its columns are the fields of `Row`.
-
-    Raises:
-        RecipeError: the file is neither .parquet nor .csv.
-    """
-    require_table_name(path)
-    table = [asdict(row) for row in rows]
-
-    def write(partial: Path) -> None:
-        if path.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist(table, schema=_SCHEMA), partial)
-            return
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-            writer.writeheader()
-            writer.writerows(table)
-
-    replace_atomically(path, write)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read a table of scores back.
-
-    Raises:
-        DataError: no such file, or not a table that `pliant score` wrote.
-    """
-    names = [field.name for field in fields(Row)]
-    if path.suffix == ".parquet":
-        try:
-            columns = pq.read_table(path).to_pylist()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(
-                f"{path} cannot be read as parquet: {error}. Write it with pliant score --out."
-            ) from error
-    else:
-        columns = read_csv(path)
-    if columns and (missing := {"architecture", "method", "score"} - set(columns[0])):
-        has = ", ".join(columns[0])
-        raise DataError(
-            f"a table of scores has a column {min(missing)!r}; {path} has {has}. Write it with pliant score --out."
-        )
-    if not columns:
-        raise DataError(
-            f"a table of scores has rows, {path} has none. Write it with pliant score --out."
-        )
-    values: list[dict[str, Any]] = [
-        {name: _value(name, column.get(name), path) for name in names} for column in columns
-    ]
-    return [Row(**row) for row in values]
-
-
-def _value(name: str, value: object, path: Path) -> object:
-    if name not in _NUMBERS:
-        return value or (None if name == "failure" else "")
-    try:
-        return None if value in (None, "") else float(value)  # type: ignore[arg-type]
-    except ValueError:
-        raise DataError(
-            f"{path}: {name} is a number or empty, received {value!r}. Write the table with pliant score --out."
-        ) from None
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header.
-
-    Raises:
-        DataError: it cannot be read, or its rows are of different lengths.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, restkey="", restval=None))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}.") from error
-    for number, row in enumerate(rows, 2):
-        if "" in row or None in row.values():
-            raise DataError(
-                f"every row of a CSV file has the columns of its header; row {number} of {path} has not. Mend that row."
-            )
+def _recorded(
+    record: Record, context: str, methods: Sequence[Method]
+) -> dict[tuple[str, str], ScoreRow]:
+    contexts = {one.name: context + one.version for one in methods}
+    rows = {}
+    for row in record.evaluations():
+        if row.context == contexts.get(row.stage):
+            rows[row.architecture, row.stage] = _score_row(row)
     return rows
 
 
-def architecture_column(path: Path, rows: Sequence[Mapping[str, str]]) -> str:
-    """Which column holds the architectures.
-
-    Raises:
-        DataError: none, or no rows.
-    """
-    names = list(rows[0]) if rows else []
-    found = next((name for name in names if name.strip().lower() in COLUMNS), None)
-    if found is None:
-        has = ", ".join(names) or "no rows"
-        raise DataError(
-            f"a list of architectures is a CSV file with a column {' or '.join(COLUMNS)}; {path} has {has}. Rename the column."
-        )
-    return found
-
-
-def read_architectures(path: Path) -> list[str]:
-    """The texts of a list of architectures, as they stand there.
-
-    Raises:
-        DataError: the file cannot be read, has no such column, or no row.
-    """
-    rows = read_csv(path)
-    column = architecture_column(path, rows)
-    return [row[column].strip() for row in rows]
+def _score_row(row: Evaluation) -> ScoreRow:
+    value = row.quality.value if isinstance(row.quality, Score) else None
+    failure = row.failure.reason if row.failure else None
+    return ScoreRow(row.architecture, row.stage, value, failure=failure, **row.measures)

@@ -53,7 +53,7 @@ AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(
 """Scores that rank several networks relative to each other."""
 
 AnyMethod = str | Method | Compute
-"""A name of `SCORES`, `file.py:NAME`, a `Method`, or a function from a `ScoringInput` to a number."""
+"""A name of `SCORES`, `file.py:NAME`, a `Method`, or a function from `ScoringInput` to number."""
 
 _NETWORK_ERRORS = (
     RuntimeError,

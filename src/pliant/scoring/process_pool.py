@@ -1,13 +1,15 @@
-"""Score networks on all cores: a process a core, one network at a time in each, on one thread.
+"""Score networks on all cores: one process per core, one network at a time in each, on one thread.
 
-Networks are small, and threads that share cores cost more than they give. For one machine the standard library's process pool is
-enough; it needs no further package. Processes are spawned, since forking a program that holds PyTorch's threads can lock up.
+Networks are small, and threads that share one cost more than they save. For one machine the process
+pool of the standard library is enough. Processes are spawned, since forking a program that holds
+the threads of PyTorch can deadlock.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,21 +18,23 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pliant.devices.measure import available_processors
-from pliant.errors import MeasurementError, PliantError
+from pliant.errors import MeasurementError, PliantError, RecipeError
 from pliant.metrics import Failed, Quality, Score
-from pliant.scoring.inputs import Batch, Subjects
+from pliant.scoring.images import Batch
+from pliant.scoring.networks import NetworkSource
 from pliant.spaces.architecture import Architecture
 from pliant.training.allocator import keep_freed_memory, trim_freed_memory
 
 
 class Scored(Protocol):
-    """What a score of one network came to."""
+    """One network by one score."""
 
     @property
     def value(self) -> float:
@@ -39,22 +43,22 @@ class Scored(Protocol):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Where the score draws at random: between which values it lies."""
+        """95 % interval over the random draws of the score; None where it draws nothing."""
         ...
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """CPU time."""
         ...
 
     @property
     def notes(self) -> Any:
-        """What a reader of the figure must know."""
+        """What a reader of the number must know."""
         ...
 
 
 class Scorer(Protocol):
-    """A function that scores a network by several methods; it stands at the top of a module, so that it travels to other processes."""
+    """Scores a network by several methods; it can be sent to other processes."""
 
     def __call__(
         self,
@@ -65,12 +69,12 @@ class Scorer(Protocol):
         *,
         seed: int,
     ) -> Mapping[str, Scored | Failed]:
-        """One result a name."""
+        """One result per name."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ScoreRow:
     """One network by one method: a score, or why there is none."""
 
     architecture: str
@@ -78,7 +82,7 @@ class Row:
     score: float | None = None
     """Higher is better; None where it failed."""
     low: float | None = None
-    """Interval of the score over its own random draws, where it has one."""
+    """95 % interval over the random draws of the score, where it has one."""
     high: float | None = None
     seconds: float | None = None
     notes: str = ""
@@ -91,7 +95,7 @@ class Row:
 
 
 Job = tuple[str, tuple[str, ...]]
-"""A network's name, and the methods."""
+"""The name of a network, and the names of the methods."""
 
 
 @dataclass(frozen=True)
@@ -99,27 +103,27 @@ class Worker:
     """Scores networks one by one; the same in every process.
 
     Args:
-        subjects: where the networks come from.
-        batch: the images that are shown to all of them.
-        scorer: what scores.
-        seed: of the weights and of the scores' own draws.
+        networks: where they come from.
+        batch: the images that all of them are shown.
+        scorer: computes the scores.
+        seed: of the weights and of everything that the scores draw.
     """
 
-    subjects: Subjects
+    networks: NetworkSource
     batch: Batch
     scorer: Scorer
     seed: int = 0
 
-    def __call__(self, job: Job) -> list[Row]:
-        """The rows of a network, one a method."""
+    def __call__(self, job: Job) -> list[ScoreRow]:
+        """The rows of a network, one per method."""
         name, methods = job
-        # Fresh weights come from PyTorch's global state, which is put back as it was.
+        # New weights are drawn from PyTorch's global random state, which is restored.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             try:
-                network = self.subjects.network(name)
+                network = self.networks.network(name)
             except PliantError as error:
-                return [Row(name, method, failure=str(error)) for method in methods]
+                return [ScoreRow(name, method, failure=str(error)) for method in methods]
             images = torch.from_numpy(self.batch.images)
             labels = None if self.batch.labels is None else torch.from_numpy(self.batch.labels)
             found = self.scorer(network, methods, images, labels, seed=self.seed)
@@ -127,21 +131,40 @@ class Worker:
         return [_row(name, method, found[method]) for method in methods]
 
 
-def _row(name: str, method: str, found: Scored | Failed) -> Row:
+def _require_sendable(worker: Worker, processes: int) -> None:
+    try:
+        ForkingPickler.dumps(worker)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise RecipeError(
+            f"networks and scores are sent to {processes} processes, and these cannot be: {error}. "
+            "Name them as file.py:NAME, define them at the top of a module, or use one process."
+        ) from error
+
+
+def _row(name: str, method: str, found: Scored | Failed) -> ScoreRow:
     if isinstance(found, Failed):
-        return Row(name, method, failure=found.reason)
+        return ScoreRow(name, method, failure=found.reason)
     if found.value != found.value:
-        return Row(name, method, seconds=found.seconds, failure="the score is not a number")
+        return ScoreRow(
+            name,
+            method,
+            seconds=found.seconds,
+            failure=f"{method} returned {found.value}, which is no score",
+        )
     low, high = found.interval or (None, None)
     notes = found.notes if isinstance(found.notes, str) else "; ".join(map(str, found.notes or ()))
-    return Row(name, method, float(found.value), low, high, found.seconds, notes)
+    return ScoreRow(name, method, float(found.value), low, high, found.seconds, notes)
 
 
 class ScorePool:
     """A worker in every process. A context manager.
 
     Args:
-        processes: one a core where None; with 1, this process does the work.
+        worker: scores one network.
+        processes: one per core where None; with 1, this process does the work.
+
+    Raises:
+        RecipeError: networks or scores that cannot be sent to other processes.
     """
 
     def __init__(self, worker: Worker, processes: int | None = None) -> None:
@@ -151,9 +174,13 @@ class ScorePool:
 
     def __enter__(self) -> ScorePool:
         if self.processes > 1:
+            _require_sendable(self.worker, self.processes)
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(
-                self.processes, mp_context=spawn, initializer=_begin, initargs=(self.worker,)
+                self.processes,
+                mp_context=spawn,
+                initializer=_start_process,
+                initargs=(self.worker,),
             )
         return self
 
@@ -161,11 +188,11 @@ class ScorePool:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def score(self, jobs: Sequence[Job]) -> Iterator[list[Row]]:
-        """The rows of each job, in the order in which they are done.
+    def score(self, jobs: Sequence[Job]) -> Iterator[list[ScoreRow]]:
+        """The rows of each job, in the order in which they finish.
 
         Raises:
-            MeasurementError: a process was ended from outside.
+            MeasurementError: a process was killed.
         """
         if self._pool is None:
             with _one_thread():
@@ -177,8 +204,9 @@ class ScorePool:
                 yield done.result()
         except BrokenProcessPool as error:
             raise MeasurementError(
-                f"each of {self.processes} processes scores networks until the end; one was ended from outside, often for want of memory. "
-                "Use fewer with --processes, or fewer --images; what was recorded is kept, and the same command goes on."
+                f"one of {self.processes} processes was killed while it scored networks, often for "
+                "lack of memory. Use fewer with --processes, or fewer --images; the same command "
+                "resumes from what was recorded."
             ) from error
 
 
@@ -190,7 +218,7 @@ class ScoreEstimator:
         self.method = method
 
     def estimate(self, architectures: Sequence[Architecture]) -> list[Quality]:
-        """One score per architecture, all of them side by side."""
+        """One score per architecture, all processes at work."""
         rows = {
             row.architecture: row
             for done in self.pool.score([(str(one), (self.method,)) for one in architectures])
@@ -199,28 +227,28 @@ class ScoreEstimator:
         return [rows[str(one)].quality for one in architectures]
 
 
-_worker: Callable[[Job], list[Row]] | None = None
+_worker: Callable[[Job], list[ScoreRow]] | None = None
 
 
-def _begin(worker: Worker) -> None:
-    """What a process does before its first job."""
+def _start_process(worker: Worker) -> None:
+    """Prepares a process for its jobs."""
     global _worker
     _worker = worker
     torch.set_num_threads(1)
     keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it and ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it and stops the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot end its children, and they would wait for work for ever."""
+    """A killed parent cannot stop its children, which would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
 
 
-def _work(job: Job) -> list[Row]:
+def _work(job: Job) -> list[ScoreRow]:
     assert _worker is not None
     return _worker(job)
 
