@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from pliant import Run
 from pliant.metrics import Accuracy, Cost, Failed, Measured
 from pliant.objective import Candidate, Limit, Objective
 from pliant.report.summary import NetworkResult, TargetFacts, read_summary_file
 from pliant.runs.evidence import hypervolumes, limit_claims
+from pliant.runs.session import Session
+from pliant.runs.workflow import run_steps
 
 
 def _candidates(space, points):
@@ -94,3 +97,21 @@ def test_the_predictor_is_ranked_on_random_networks_that_the_search_did_not_eval
     [claim] = [one for one in summary.evidence if one.claim.startswith("Accuracy predictor")]
     baseline = max(rows[name].kendall.value for name in ("parameters", "macs"))
     assert claim.holds == (rows["predictor"].kendall.value >= baseline)
+
+
+def test_a_chip_takes_the_same_way_and_is_never_called_measured(copied):
+    with Run.reopen(copied) as run:
+        session = Session(run, target="nvdla-256", limits=["energy_uj=20", "accuracy=10%"])
+        written = run_steps(session).summary
+    summary = read_summary_file(copied / "summary.json")
+    assert summary == written
+    assert not summary.target.measured
+    assert summary.objective.costs == ("energy_uj",)
+    assert all(one.measured is None for one in (*summary.front, *summary.random_front))
+    claims = {one.claim: one for one in summary.evidence}
+    limit = claims["Limit energy_uj=20"]
+    assert limit.how == "predicted by nvdla-256; this target is not measured"
+    assert float(limit.value) == pytest.approx(summary.chosen.predicted.energy_uj, rel=1e-3)
+    assert claims["Limit accuracy=10%"].holds
+    for file in (copied / "best" / "card.md", copied / "report.html"):
+        assert "predicted by nvdla-256; this target is not measured" in file.read_text("utf-8")

@@ -75,9 +75,7 @@ def _draw_limit(figure: go.Figure, limit: Limit, metric: str) -> None:
             limit.bound, line=line, annotation=label | place, annotation_position="bottom right"
         )
     elif limit.metric == ACCURACY:
-        figure.add_hline(
-            limit.bound, line=line, annotation=label, annotation_position="bottom right"
-        )
+        figure.add_hline(limit.bound, line=line, annotation=label, annotation_position="top left")
 
 
 def _estimates(points: Sequence[SearchPoint], by: FoundBy, metric: str) -> Iterable[go.Scatter]:

@@ -77,7 +77,7 @@ def _drawing(summary: Summary) -> Markup:
     for block in summary.blocks:
         costs = {name: getattr(block.cost, name) for name in block.cost.metrics}
         blocks.append({"slot": block.slot, "type": block.type, "sizes": block.sizes, **costs})
-    return Markup(drawing(blocks))
+    return drawing(blocks)
 
 
 def _training_chart(summary: Summary) -> Chart | None:
