@@ -101,7 +101,7 @@ def whole(layers: list[tuple[BestMapping, float]]) -> dict[str, float]:
 
 
 def chip_rows(layers: tuple[Layer, ...], published: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Latency and power of every convolution beside the measured chip's."""
+    """Latency and power of every convolution, and of the measured chip."""
     chip, rows, mapped = measured_chip(), [], []
     convolutions = [layer for layer in layers if layer.kind == "conv"]
     for layer, row in zip([*convolutions, None], published, strict=True):

@@ -32,7 +32,7 @@ Loop = tuple[str, int, bool]
 
 @dataclass(frozen=True)
 class Entry:
-    """One published count beside ours."""
+    """One published count, and ours."""
 
     case: str
     level: str
@@ -105,7 +105,7 @@ def pair_counts(
         tensor: whose counts will be read.
         outer: loops above the inner level, outermost first.
         below: loops below it.
-        parent_loops: how many of `outer` stand above the outer level; spatial ones there belong to
+        parent_loops: how many of `outer` are above the outer level; spatial ones there belong to
             other instances.
         stride: of the layer.
     """

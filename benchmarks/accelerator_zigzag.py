@@ -1,6 +1,6 @@
 """Does ZigZag find better mappings by its own model? Its search and our optimum, costed by it.
 
-ZigZag stands in a virtual environment of its own (`pip install zigzag-dse six`):
+ZigZag needs a virtual environment of its own (`pip install zigzag-dse six`):
 
     python benchmarks/accelerator_zigzag.py prepare zz          # ours: certified optima and
     ZigZag's input files zz-venv/bin/python benchmarks/accelerator_zigzag.py run zz  # ZigZag's:
@@ -52,9 +52,9 @@ def prepare(folder: Path) -> None:
     axes = (Axis("D1", 32, "K", 1), Axis("D2", 32, "C", 1))
     # Transfers overlap with work in ZigZag only where a memory is at most half full, so ours is
     # double-buffered: 128 B hold two tiles of 64 weights. ZigZag's single partial sum has ports
-    # enough to be exchanged; two here stand for that.
+    # enough to be exchanged; two here model that.
     registers = Memory(weight_bytes=128, input_bytes=256, output_bytes=4, double_buffered=True)
-    # Weights never stand in the 2 MiB; the model has one size for all or one each, so inputs and
+    # Weights are never kept in the 2 MiB; the model has one size for all or one each, so inputs and
     # outputs get half of it.
     buffer = Memory(
         weight_bytes=2,
@@ -147,7 +147,7 @@ def run(folder: Path) -> None:
         )
         results.append(row)
         print(json.dumps(row), flush=True)
-    # Pliant is not installed beside ZigZag, so the result is written here as `result.publish`
+    # Pliant is not installed with ZigZag, so the result is written here as `result.publish`
     # would.
     result = {
         "benchmark": "accelerator_zigzag",

@@ -161,7 +161,7 @@ def test_energy_adds_up_and_follows_the_table() -> None:
     cost = evaluate(
         layer, chip, Mapping(ones, (ones,), ones, (1, 1, 4, 3, 1, 1, 1, 1), dram_order="NGPQRSKC")
     )
-    # 8-bit words at the price of half a 16-bit word: (12 weights + 12 inputs + 4 outputs) / 2 *
+    # 8-bit words at half the energy of a 16-bit word: (12 weights + 12 inputs + 4 outputs) / 2 *
     # 200.
     assert cost.energy_parts["dram"] == pytest.approx(28 / 2 * 200)
     assert cost.energy_parts["mac"] == 12

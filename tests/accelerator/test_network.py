@@ -39,7 +39,7 @@ def save(
 
 
 def residual_net(path: Path, batch: Any = 1, extra: str = "Relu") -> Path:
-    """Convolution with BatchNorm, depthwise and grouped convolution, addition, pooling, classifier."""
+    """Convolution with BatchNorm, depthwise and grouped convolution, addition, pooling, Gemm."""
     node = helper.make_node
     nodes = [
         node("Conv", ["x", "w0"], ["a"], "stem", strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -138,7 +138,7 @@ def load_cost_without_energy(workload: Workload) -> float | None:
     return map_workload(workload, load_chip("eyeriss")).cost().energy_uj
 
 
-def test_the_cache_answers_and_damage_is_mended(
+def test_the_cache_answers_and_damage_is_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = Layer("a", "conv", (NETWORK_INPUT,), K=16, C=8, P=14, Q=14, R=3, S=3)

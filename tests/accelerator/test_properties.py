@@ -110,7 +110,7 @@ def test_more_bandwidth_never_makes_a_mapping_slower(
 def test_larger_memories_and_wider_links_never_make_the_optimum_worse(
     layer: Layer, chip: Chip, goal: str, level: str
 ) -> None:
-    # Where a table's price of an access grows with the buffer, a larger buffer may cost more: that
+    # Where a table's energy per access grows with the buffer, a larger buffer may cost more: that
     # is the point of the table.
     chip = replace(chip, energy=replace(chip.energy, buffer_per_kib=0.0))
     memory = getattr(chip, level)
@@ -151,7 +151,7 @@ def test_nothing_moves_less_than_once_and_loops_that_run_once_may_stand_anywhere
 
 
 def best_of(layer: Layer, mapping: Mapping, chip: Chip) -> BestMapping:
-    """A mapping in the clothes of a search's result."""
+    """A mapping as the result of a search."""
     found = optimal_mapping(Layer("small", "matmul", ("image",), K=2), chip)
     return replace(found, layer=layer, mapping=mapping, cost=evaluate(layer, chip, mapping))
 

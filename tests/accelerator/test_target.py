@@ -82,7 +82,7 @@ def test_each_layer_shape_is_mapped_once_and_read_from_the_folder_afterwards(
         assert again.predict(architectures) == costs
 
 
-def test_a_layer_that_has_no_mapping_is_a_failure_that_is_remembered(
+def test_a_layer_that_has_no_mapping_is_a_failure_that_is_memoized(
     space: Space, architectures: list[Architecture], mapped: list[str]
 ) -> None:
     chip = load_chip("nvdla-256")

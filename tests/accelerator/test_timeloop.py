@@ -14,7 +14,7 @@ REFERENCE = ROOT.parent / "shared" / "data" / "accelerator_reference.json"
 
 
 @pytest.mark.skipif(
-    not REFERENCE.exists(), reason="the reference data stand beside the repository, in shared/data"
+    not REFERENCE.exists(), reason="needs the reference data, in shared/data next to the repository"
 )
 def test_fills_reads_and_updates_equal_timeloop() -> None:
     spec = importlib.util.spec_from_file_location(

@@ -34,7 +34,7 @@ Rate = Annotated[float, Field(gt=0, strict=True)]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One direction of the array: its length, and which loops the wiring can spread over it."""
+    """One direction of the array: its length, and which loops can be unrolled over it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -42,7 +42,7 @@ class Axis:
     size: Count
     """PEs along the axis."""
     loops: Annotated[str, Field(pattern=rf"^[{DIMS}]*$", strict=True)] = DIMS
-    """Letters out of NGKCPQRS. Spreading C, R or S needs links that add partial sums."""
+    """Letters out of NGKCPQRS. Unrolling C, R or S needs links that add partial sums."""
     max_loops: Count = 2
     """How many loops may share the axis, one folded inside the other."""
 

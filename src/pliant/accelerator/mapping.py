@@ -42,7 +42,7 @@ class Mapping:
         spatial: for each axis of the array, how many PEs each loop is unrolled over.
         buffer: how many array tiles a buffer tile has, by loop.
         dram: how many buffer tiles the layer has, by loop.
-        buffer_order: the eight letters, outermost first; loops that run once may stand anywhere.
+        buffer_order: the eight letters, outermost first; loops that run once may be anywhere.
         dram_order: the same for the loops over buffer tiles.
         bypass: letters out of WIO: tensors that go from DRAM straight to the array.
 
@@ -150,7 +150,7 @@ def trivial_mapping(layer: Layer, chip: Chip) -> Mapping:
 
 
 def check_mapping(layer: Layer, chip: Chip, mapping: Mapping) -> None:
-    """Refuse a mapping that does not cover the layer, idles, or needs other wiring.
+    """Refuse a mapping that does not cover the layer, idles, or that the array cannot unroll.
 
     Raises:
         InfeasibleError: naming the loop or the axis, and by how much it is off.

@@ -1,7 +1,7 @@
 """The counts by another way: NumPy over every step of the nest, no closed form of reuse.
 
 Volumes are computed by formula, reuse by comparing the tile names of neighbouring steps. Together
-with the walk (coordinates, no formula at all) it stands beside the kernels in the tests.
+with the walk (coordinates, no formula at all) it checks the kernels in the tests.
 """
 
 from __future__ import annotations

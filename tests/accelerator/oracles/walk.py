@@ -21,7 +21,7 @@ from pliant.workload import Layer
 Ranges = dict[str, range]
 Words = set[tuple[int, ...]]
 Pe = tuple[tuple[int, ...], Ranges]
-"""Where a PE stands, and the coordinates that it works on."""
+"""Position of a PE, and the coordinates that it works on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _slid(
 
 
 class _Walker:
-    """What stands where while a nest runs, and what was counted so far."""
+    """The tiles in each memory while a nest runs, and what was counted so far."""
 
     def __init__(self, layer: Layer, mapping: Mapping, multicast: bool, halo: bool) -> None:
         self.layer, self.mapping, self.multicast, self.halo = layer, mapping, multicast, halo

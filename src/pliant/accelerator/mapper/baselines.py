@@ -48,7 +48,7 @@ class BestSampled:
 
 
 # Per dataflow: the constraint on the mappings, and the loops of the first two axes where the
-# dataflow asks for its own wiring.
+# dataflow asks for its own unrolling.
 DATAFLOWS: Final = {
     "weight-stationary": (DataflowConstraint("W", "W", bypass=False), None),
     "output-stationary": (DataflowConstraint("O", "O", bypass=False), None),
@@ -76,7 +76,7 @@ def fixed_dataflow(
 
     Raises:
         RecipeError: an unknown dataflow.
-        InfeasibleError: the array is not wired for it, or it has no mapping that fits.
+        InfeasibleError: the array cannot unroll it, or no mapping fits.
     """
     if name not in DATAFLOWS:
         raise RecipeError(f"no dataflow is called {name!r}. {nearest(name, DATAFLOWS)}")
@@ -85,7 +85,7 @@ def fixed_dataflow(
         if len(chip.axes) < 2 or "R" not in chip.axes[0].loops or "P" not in chip.axes[1].loops:
             raise InfeasibleError(
                 f"{name} unrolls R over the first axis and P over the second; chip {chip.name!r} "
-                "is not wired for that."
+                "cannot."
             )
         axes = tuple(
             replace(axis, loops=loops[index]) if index < 2 else axis

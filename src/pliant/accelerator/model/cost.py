@@ -110,7 +110,7 @@ def evaluate(
         InfeasibleError: the mapping does not cover the layer, has idle iterations, exceeds a memory
         (which, and by how
             much), or has counts above 2^53.
-        RecipeError: options beside an array.
+        RecipeError: options with an array.
     """
     if isinstance(mapping, np.ndarray):
         if latency != "roofline" or halo or not check_capacity:
