@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 
+from pliant.accelerator.chip import load_chip
+from pliant.accelerator.network import map_workload
+from pliant.report.mapping_page import write_mapping_report
+from pliant.report.ranking_page import write_ranking_page
 from pliant.report.run_page import write_report
 from pliant.report.summary import Summary
+from pliant.workload import Layer, Workload
 
 pytestmark = pytest.mark.browser
 
@@ -149,26 +154,48 @@ def test_the_table_works_by_keyboard(driver: Any, page: Path, summary: Summary) 
     assert _eventually(driver, "return window.copied") == network.command
 
 
+def _require_whole(driver: Any) -> None:
+    """Nothing sticks out to the right, was asked of the network, or went wrong in a script."""
+    assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert driver.execute_script(_OUTSIDE) == []
+    entries = "return performance.getEntriesByType('resource').map((one) => one.name)"
+    assert driver.execute_script(entries) == []
+    assert driver.get_log("browser") == []
+
+
+_CHARTS = "return document.querySelectorAll('.chart .main-svg').length"
+
+
 @pytest.mark.parametrize("width", [390, 760, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_cut_off_or_asked_for(driver: Any, page: Path, width: int, scheme: str) -> None:
     driver.get_log("browser")
     _open(driver, page, width, scheme=scheme)
-    assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
-    assert driver.execute_script(_OUTSIDE) == []
-    assert (
-        driver.execute_script(
-            "return performance.getEntriesByType('resource').map((one) => one.name)"
-        )
-        == []
-    )
-    assert driver.execute_script("return document.querySelectorAll('.chart .main-svg').length >= 3")
-    assert driver.get_log("browser") == []
+    _require_whole(driver)
+    assert driver.execute_script(_CHARTS) >= 3
     # Colours of the scheme have reached the charts.
     line = driver.execute_script(
         "return document.getElementById('chart-front').layout.shapes[0].line.color"
     )
     assert line == {"light": "#a3005c", "dark": "#ff8ac4"}[scheme]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_other_pages_are_of_the_same_system(
+    driver: Any, tmp_path: Path, summary: Summary, on_paper: Summary, width: int
+) -> None:
+    layer = Layer("<b>stem</b>", "conv", ("image",), K=16, C=3, P=14, Q=14, R=3, S=3)
+    mapped = map_workload(Workload((layer,), 3 * 16 * 16), load_chip("eyeriss"))
+    write_report(on_paper, tmp_path / "paper.html")
+    write_ranking_page(summary.ranking, tmp_path / "ranking.html", truth="test_pct")
+    write_mapping_report(mapped, tmp_path / "mapping.html")
+    driver.get_log("browser")
+    for name, charts in (("paper", 3), ("ranking", 1), ("mapping", 4)):
+        _open(driver, tmp_path / f"{name}.html", width)
+        driver.execute_script("document.querySelectorAll('details').forEach((one) => one.open = 1)")
+        _require_whole(driver)
+        assert driver.execute_script(_CHARTS) >= charts
+    assert "<b>stem</b>" in driver.execute_script("return document.body.innerText")
 
 
 def test_hostile_names_do_nothing(driver: Any, tmp_path: Path, summary: Summary) -> None:

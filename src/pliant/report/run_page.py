@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from pliant.report import evidence, front, headline, pages, reproduce
+from pliant.report import evidence_cards, front, headline, pages, reproduce
 from pliant.report.block_chart import block_chart, drawn_metric
 from pliant.report.drawing import drawing
 from pliant.report.figure import Chart, chart
@@ -53,7 +53,7 @@ def _values(summary: Summary) -> dict[str, object]:
         "drawing": _drawing(summary),
         "training_chart": _training_chart(summary),
         "steps_are_averaged": _steps_are_averaged(summary),
-        "evidence": evidence,
+        "evidence_cards": evidence_cards,
         "metadata": reproduce.metadata(summary),
     }
 
