@@ -43,7 +43,7 @@ def test_import_of_the_package_loads_nothing_heavy():
         "metrics",
         "objective",
         "record",
-        "report.page",
+        "report.run_page",
         "runs.recipe",
         "cli.app",
     ],

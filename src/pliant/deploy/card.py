@@ -68,7 +68,7 @@ def write_card(path: Path, card: Card) -> None:
 
 
 def cost_rows(card: Card) -> list[Row]:
-    """Every cost that the target reports; measured where it was, and predicted beside it."""
+    """Every cost that the target reports; as measured where it was, and as predicted."""
     rows = []
     for metric in card.predicted.metrics:
         label = _LABELS.get(metric, metric)

@@ -13,7 +13,7 @@ Row = tuple[str, str]
 
 
 def search_rows(search: SearchFacts) -> list[Row]:
-    """The search beside random search."""
+    """The search compared with random search."""
     return [
         ("Hypervolume, search", significant(search.hypervolume)),
         ("Hypervolume, random search", significant(search.random_hypervolume)),

@@ -1,4 +1,4 @@
-"""How do the charts look alike, and how do they get into a page?
+"""One theme for all charts, and how a chart gets into a page.
 
 A figure names its colours as the stylesheet does, `var(--search)`; the page's script puts in the
 colours of the light or the dark scheme before Plotly draws.

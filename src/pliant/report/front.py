@@ -1,4 +1,4 @@
-"""The trade-off of a run: what is said about its chart, about each network, and in its tables."""
+"""The trade-off of a run: texts of its chart, of each network, and of its tables."""
 
 from __future__ import annotations
 

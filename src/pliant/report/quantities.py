@@ -1,4 +1,4 @@
-"""How does a number read: which digits, which unit, and what is said where there is none?"""
+"""How does a number read: which digits, which unit, and which words where there is none?"""
 
 from __future__ import annotations
 

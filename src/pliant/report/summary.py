@@ -123,7 +123,7 @@ class SearchPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchFacts:
-    """The search of a run beside random search at equal cost."""
+    """The search of a run, and random search at equal cost."""
 
     evaluations: int
     random_evaluations: int
@@ -199,7 +199,7 @@ class Summary:
     evidence: tuple[Claim, ...]
     predictor: PredictorFacts | None
     ranking: tuple[RankCorrelations, ...]
-    """How the predictor ranks random networks, beside parameters and MACs."""
+    """Rank correlations on random networks: of the predictor, of parameters and of MACs."""
     search: SearchFacts
     training: TrainingFacts | None
     test_openings: tuple[SplitOpening, ...]

@@ -154,7 +154,7 @@ def _known_cost(network: NetworkResult, metric: str, target: TargetFacts) -> tup
         return network.predicted.metric(metric), "computed from the layers"
     for measured, how in (
         (network.measured_apart, "measured in a process of its own"),
-        (network.measured, "measured beside the other networks of the front"),
+        (network.measured, "measured together with the other networks of the front"),
     ):
         if measured is not None and metric in measured.cost.metrics:
             return measured.cost.metric(metric), how
