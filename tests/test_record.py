@@ -1,4 +1,4 @@
-"""The record keeps what it was told: through kills, damage, full disks, other recipes and other processes."""
+"""The record keeps what it was told through kills, damage, full disks and other processes."""
 
 from __future__ import annotations
 

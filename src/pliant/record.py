@@ -1,8 +1,8 @@
-"""The log of one run: what was evaluated, what was trained, and what happened, in one SQLite file.
+"""The log of one run: evaluations, training and events, in one SQLite file.
 
-It makes a run resumable (an evaluation that it holds is never repeated) and a report possible. Every
-write is committed before the call returns, so a killed process loses nothing that it recorded. One
-process writes, which a lock file beside the record ensures; any number read meanwhile. Structured
+It makes a run resumable (an evaluation that it holds is never repeated) and a report possible.
+Every write is committed before the call returns, so a killed process loses nothing that it
+recorded. One process writes, which a lock file ensures; any number read meanwhile. Structured
 values are JSON; nothing is pickled.
 """
 
@@ -117,7 +117,9 @@ class Record:
         """Create the record of a run or go on with it; held by this process until closed.
 
         Args:
-            recipe_digest: of the resolved recipe; a run goes on under the recipe with which it began only.
+            path: of the SQLite file; its folder is created.
+            recipe_digest: of the resolved recipe; a run resumes under the recipe with which it
+                began only.
 
         Raises:
             RunConflictError: another process writes it, or it belongs to another recipe.
@@ -140,8 +142,9 @@ class Record:
                 record.set_metadata("recipe_digest", recipe_digest)
             elif known != recipe_digest:
                 raise RunConflictError(
-                    f"a run goes on under the recipe with which it began: {path.parent} has digest {known}, received {recipe_digest}. "
-                    "Restore the recipe, or choose another run directory."
+                    f"a run resumes under the recipe with which it began: {path.parent} has digest "
+                    f"{known}, received {recipe_digest}. Restore the recipe, or choose another run "
+                    "directory."
                 )
         except BaseException:
             record.close()
@@ -159,10 +162,12 @@ class Record:
         path = Path(path)
         if not path.is_file():
             raise DamagedFileError(
-                f"a run directory holds its record, found no file {path}. Name the directory of a run that was started."
+                f"a run directory holds its record, found no file {path}. Name the directory of a "
+                "run that was started."
             )
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        # Reading a write-ahead log needs a file beside it; a read-only medium allows none, and where no log is left needs none.
+        # Reading a write-ahead log needs a file next to it; a read-only medium allows none, and
+        # needs none if no log is left.
         if not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
             uri += "&immutable=1"
         return cls(path, _connect(path, uri, create=False), None)
@@ -289,9 +294,15 @@ class Record:
     def log_step(
         self, step: int, epoch: float, values: Mapping[str, Any], *, phase: str = "supernet"
     ) -> None:
-        """Log measures of a training step; those already logged at this step stay unless named again.
+        """Log measures of a training step; those already logged at this step stay unless replaced.
 
         A number that is not finite is logged as null.
+
+        Args:
+            step: number of the step, from the beginning of the phase.
+            epoch: the same in epochs.
+            values: by name.
+            phase: of the training.
         """
         rows = self._rows(
             "SELECT measures FROM train_log WHERE phase = ? AND step = ?", (phase, step)
@@ -314,7 +325,7 @@ class Record:
         ]
 
     def event(self, kind: str, **details: Any) -> None:
-        """Note that something happened now, such as `event("test split opened", purpose="final score")`."""
+        """Note that something happened now, as `event("test split opened", purpose="score")`."""
         self._write(
             "INSERT INTO events (kind, details, created) VALUES (?, ?, ?)",
             (kind, _json(details), _now()),
@@ -387,7 +398,8 @@ def _connect(path: Path, uri: str, *, create: bool) -> sqlite3.Connection:
             _check(path, connection, create)
             if create:
                 connection.execute("PRAGMA journal_mode = WAL")
-                # A killed process loses nothing committed; a power cut may lose the last rows, which the resumed run makes again.
+                # A killed process loses nothing committed; a power cut may lose the last rows,
+                # which the resumed run makes again.
                 connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
@@ -405,7 +417,8 @@ def _check(path: Path, connection: sqlite3.Connection, create: bool) -> None:
         connection.executescript(_SCHEMA)
     elif pragma("application_id") != APPLICATION_ID:
         raise DamagedFileError(
-            f"a record is a file that Pliant wrote; {path} is another database. Name the record of a run."
+            f"a record is a file that Pliant wrote; {path} is another database. Name the record "
+            "of a run."
         )
     if (version := pragma("user_version")) != SCHEMA_VERSION:
         remedy = (
@@ -436,10 +449,12 @@ def _translated(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if "full" in str(error):
             raise PliantError(
-                f"the disk that holds {path} is full. What was recorded before is kept: free some space, then start the same command again."
+                f"the disk that holds {path} is full. What was recorded before is kept: free some "
+                "space, then start the same command again."
             ) from error
         raise PliantError(
-            f"{path} cannot be used: {error}. Check that its directory can be written and that no other program holds the file."
+            f"{path} cannot be used: {error}. Check that its directory can be written and that no "
+            "other program holds the file."
         ) from error
     except sqlite3.DatabaseError as error:
         raise DamagedFileError(

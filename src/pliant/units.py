@@ -53,7 +53,7 @@ def metric_and_factor(name: str) -> tuple[str, float] | None:
 
 
 def format_cost(metric: str, value: float) -> str:
-    """A positive cost with its unit, rounded up to four digits: what a limit must say to admit it."""
+    """A positive cost with its unit, rounded up to four digits: a limit of it admits the cost."""
     units = {unit: factor for unit, factor in UNITS[metric].items() if "i" not in unit}
     smallest = min(units, key=lambda unit: units[unit])
     fitting = [unit for unit in units if units[unit] <= value]

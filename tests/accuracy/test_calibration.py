@@ -1,4 +1,4 @@
-"""Statistics are those of the training images, of one network only, and nothing is evaluated without them."""
+"""Statistics are of training images and one network; nothing is evaluated without them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pliant.metrics import Accuracy, Failed
 
 
 def test_statistics_by_brute_force(digits_space, digits, fresh):
-    """Of each BatchNorm: the mean over batches of the batch's mean and of its unbiased variance. The rest of a batch is left out."""
+    """Of each BatchNorm: means over whole batches of the mean and of the unbiased variance."""
     network = fresh(digits_space).extract(digits_space.largest())
     images = pixels(digits.train.batch(np.arange(110))[0])
     calibrate(network, images, batch_size=25)

@@ -1,4 +1,4 @@
-"""The predictor on accuracies with a known law: what it ranks, what it says of itself, and how fast it is."""
+"""The predictor on accuracies of a known law: its ranking, its own error, and its speed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOBILE = preset("mobile-32", channels=3, image_size=32, classes=10)
 def made_up(
     space: Space, architectures: Sequence[Architecture], noise: float, seed: int = 0
 ) -> np.ndarray:
-    """Top-1 that saturates in size and has an interaction and noise, as measured on a split of a few hundred images."""
+    """Top-1 that saturates in size, with an interaction and the noise of a small split."""
     rng = np.random.default_rng(seed)
     features = space.features(architectures)
     weights = np.random.default_rng(99).normal(0.0, 1.0, features.shape[1] - 2)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.metrics import Accuracy, Cost, Failed
-from pliant.objective import AccuracyEstimator, Candidate, CostModel, Limit, Objective
-from pliant.search.ask_tell import Searcher, run_search
-from pliant.search.evolution import EvolutionSearch
-from pliant.search.linas import LinasSearch
+from pliant.objective import Candidate, CostModel, Limit, Objective
+from pliant.record import Record
+from pliant.search.ask_tell import Searcher, memoized, run_search
 from pliant.search.pareto import ParetoSearch
 from pliant.search.random import RandomSearch
+from pliant.search.registry import SEARCHERS, SearchOptions, make_searcher
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
@@ -29,32 +29,34 @@ def costs_of(space: Space) -> CostModel:
     return costs
 
 
-def guided(space: Space, seed: int) -> Searcher:
-    return ParetoSearch(space, OBJECTIVE, population=16, seed=seed)
+def registered(name: str) -> Make:
+    """A searcher as a recipe names it."""
+    options = SearchOptions(evaluations=80, rounds=5, candidates=100)
+
+    def make(space: Space, seed: int) -> Searcher:
+        return make_searcher(name, space, OBJECTIVE, costs_of(space), replace(options, seed=seed))
+
+    return make
 
 
-def random(space: Space, seed: int) -> Searcher:
+def random_anywhere(space: Space, seed: int) -> Searcher:
     return RandomSearch(space, OBJECTIVE, batch=16, seed=seed)
 
 
-def random_within(space: Space, seed: int) -> Searcher:
-    return RandomSearch(space, OBJECTIVE, costs_of(space), batch=16, seed=seed)
+def small_population(space: Space, seed: int) -> Searcher:
+    return ParetoSearch(space, OBJECTIVE, population=16, seed=seed)
 
 
-def predicted(space: Space, seed: int) -> Searcher:
-    def fit(architectures: Sequence[Architecture], top1: np.ndarray) -> AccuracyEstimator:
-        return AccuracyPredictor(space, architectures, top1)
-
-    return LinasSearch(space, OBJECTIVE, costs_of(space), fit, batch=16, candidates=100, seed=seed)
-
-
-def evolved(space: Space, seed: int) -> Searcher:
-    return EvolutionSearch(space, OBJECTIVE, costs_of(space), population=16, batch=16, seed=seed)
+# A new searcher is a line of the registry; one that has no name in recipes is a line here.
+MAKERS = {name: registered(name) for name in SEARCHERS} | {
+    "random anywhere": random_anywhere,
+    "small population": small_population,
+}
 
 
-@pytest.fixture(params=[guided, random, random_within, predicted, evolved])
+@pytest.fixture(params=MAKERS)
 def make(request: pytest.FixtureRequest) -> Make:
-    return request.param  # type: ignore[no-any-return]
+    return MAKERS[request.param]
 
 
 @pytest.fixture
@@ -112,9 +114,62 @@ def test_the_order_of_telling_does_not_matter(
     assert asked[0] == asked[1]
 
 
-def test_a_given_cost_model_keeps_random_search_within_the_limits(
-    toy_space: Space, evaluate: Callable
+def test_it_survives_failures_and_asks_for_none_of_them_again(
+    make: Make, toy_space: Space, evaluate: Callable
 ) -> None:
-    history = run_search(random_within(toy_space, 0), evaluate, 60)
+    def some_fail(architectures: Sequence[Architecture]) -> list[Candidate]:
+        failed = Failed("no kernel")
+        return [
+            Candidate(one.architecture, failed, failed if one.architecture["r"] == 4 else one.cost)
+            if one.architecture["r"] in (4, 6)
+            else one
+            for one in evaluate(architectures)
+        ]
+
+    history = run_search(make(toy_space, 0), some_fail, 60)
+    assert len({one.architecture for one in history}) == len(history) == 60
+    assert any(one.failure for one in history)
+    assert all(one.failure is None for one in OBJECTIVE.front(history))
+
+
+def test_it_survives_nothing_but_failures(make: Make, toy_space: Space) -> None:
+    def all_fail(architectures: Sequence[Architecture]) -> list[Candidate]:
+        return [Candidate(one, Failed("no"), Failed("no")) for one in architectures]
+
+    history = run_search(make(toy_space, 0), all_fail, 40)
+    assert len(history) == 40
+    assert OBJECTIVE.front(history) == []
+
+
+def test_it_resumes_from_the_record_without_evaluating_again(
+    make: Make, toy_space: Space, evaluate: Callable, tmp_path: Path
+) -> None:
+    evaluated: list[Architecture] = []
+
+    def dies_at_30(architectures: Sequence[Architecture]) -> list[Candidate]:
+        if len(evaluated) >= 30:
+            raise KeyboardInterrupt
+        return counted(architectures)
+
+    def counted(architectures: Sequence[Architecture]) -> list[Candidate]:
+        evaluated.extend(architectures)
+        return evaluate(architectures)
+
+    expected = run_search(make(toy_space, 3), evaluate, 60)
+    with Record.open(tmp_path / "record.sqlite", recipe_digest="one") as record:
+        with pytest.raises(KeyboardInterrupt):
+            run_search(make(toy_space, 3), memoized(dies_at_30, record, stage="estimate"), 60)
+        assert (
+            run_search(make(toy_space, 3), memoized(counted, record, stage="estimate"), 60)
+            == expected
+        )
+    assert len(evaluated) == len(set(evaluated)) == 60
+
+
+@pytest.mark.parametrize("name", ["evolution", "random"])
+def test_known_costs_keep_it_within_the_limits(
+    toy_space: Space, evaluate: Callable, name: str
+) -> None:
+    history = run_search(MAKERS[name](toy_space, 0), evaluate, 60)
     assert len(history) == 60
     assert all(OBJECTIVE.satisfied(one) for one in history)

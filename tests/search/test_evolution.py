@@ -1,4 +1,4 @@
-"""Evolution climbs, keeps every limit before anything is evaluated, and takes the same way whatever its budget."""
+"""Evolution climbs, keeps limits before evaluating, and begins alike whatever its budget."""
 
 from __future__ import annotations
 

@@ -67,7 +67,9 @@ def test_a_corner_that_samples_miss_is_walked_to() -> None:
             for cost in found
         ]
 
-    limits.append(Limit("macs", turned([space.smallest()])[0].macs - 0.4 * (least.macs or 0)))  # type: ignore[union-attr, operator]
+    [highest] = turned([space.smallest()])
+    assert isinstance(highest, Cost)
+    limits.append(Limit("macs", (highest.macs or 0) - 0.4 * (least.macs or 0)))
     objective = Objective(("macs",), tuple(limits))
     reach = check_feasible(space, objective, turned, np.random.default_rng(0), samples=64)
     assert reach.share < 0.05

@@ -1,4 +1,4 @@
-"""Search by refitted predictions: better than random and plain evolution at equal real evaluations."""
+"""Search by refitted predictions beats random and plain evolution at equal evaluations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NSGA-II over a space: against the true front of a small space, and what it promises about limits and repeats."""
+"""NSGA-II over a space: the true front of a small space, limits and repeats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pliant.spaces.space import Space
 
 
 class Made:
-    """A made-up accuracy: additive over options with a saturating sum, so that no network is best at everything."""
+    """Accuracy as a saturating sum over options, so that no network is best at everything."""
 
     def __init__(self, space: Space, seed: int = 0) -> None:
         self.space = space

@@ -1,7 +1,11 @@
-"""BatchNorm statistics of a plain network, computed from training images before it is evaluated or exported.
+"""BatchNorm re-calibration: statistics of a plain network, computed from training images.
 
-The statistics of a supernet belong to none of its networks, so a network that is extracted has none (they are NaN) and must
-pass here (Cai et al. 2020 call it resetting BatchNorm; all systems that share weights need it).
+The statistics of a supernet belong to none of its networks, so an extracted network has none (they
+are NaN) until it is re-calibrated; evaluation and export refuse it before.
+
+Yu, J. and Huang, T., Universally slimmable networks and improved training techniques, 2019,
+arXiv:1903.05134 (post-statistics of batch normalization). Cai, H. et al., Once-for-all: train one
+network and specialize it for efficient deployment, 2020, arXiv:1908.09791.
 """
 
 from __future__ import annotations
@@ -21,12 +25,16 @@ def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
 
 @torch.no_grad()
 def calibrate(network: nn.Module, images: Tensor, *, batch_size: int = 500) -> nn.Module:
-    """Set every BatchNorm's mean and variance to the average over batches of images; leaves the network in eval mode.
+    """Set every BatchNorm's mean and variance to the average over batches of images.
+
+    Leaves the network in eval mode.
 
     Args:
-        images: (N, channels, size, size) pixels from 0 to 1, not augmented. Batches are of equal size, as the average weighs
-            them equally: images beyond a multiple of the batch size are left out.
-        batch_size: of one forward pass; all images where there are fewer.
+        network: with BatchNorm layers; changed in place.
+        images: (N, channels, size, size) pixels from 0 to 1, not augmented. Batches are of equal
+            size, as the average weighs them equally: images beyond a multiple of the batch size
+            are left out.
+        batch_size: of one forward pass; all images if there are fewer.
     """
     network.eval()
     for norm in _norms(network):
@@ -50,5 +58,6 @@ def require_calibrated(network: nn.Module) -> None:
             module.running_var is None or not bool(module.running_var.isfinite().all())
         ):
             raise UncalibratedError(
-                f"a network is evaluated and exported with BatchNorm statistics of its own; layer {name!r} has none. Calibrate it first."
+                "a network is evaluated and exported with BatchNorm statistics of its own; layer "
+                f"{name!r} has none. Calibrate it first."
             )

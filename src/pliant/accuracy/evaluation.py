@@ -18,7 +18,12 @@ def pixels(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def top1(network: nn.Module, split: Split, *, batch_size: int = 1000) -> Accuracy:
-    """Share of a split's images that the network labels right.
+    """Share of a split's images that the network classifies correctly.
+
+    Args:
+        network: calibrated.
+        split: its images are not augmented.
+        batch_size: of one forward pass.
 
     Raises:
         UncalibratedError: a BatchNorm has no statistics.

@@ -1,4 +1,4 @@
-"""Accuracies of a supernet's networks, predicted from a few hundred evaluations without running any.
+"""Accuracies of a supernet's networks, predicted from a few hundred evaluations.
 
 The prediction blends a ridge regression with a support-vector regression (RBF kernel) on the
 features of the space. At such budgets simple models beat multi-layer perceptrons: Cummings, D. et

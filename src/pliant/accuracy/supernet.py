@@ -1,4 +1,4 @@
-"""Accuracy of a supernet's sub-networks with inherited weights: extract, calibrate, evaluate. No training."""
+"""Accuracy of a supernet's sub-networks with shared weights: extract, calibrate, evaluate."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from pliant.training.loop import Precision
 
 
 class SupernetEstimator:
-    """The accuracy estimator, and the only way to a usable sub-network.
+    """The accuracy estimator of a supernet, and the only way to a usable sub-network.
 
     Args:
         supernet: trained weights.
         train: whose images calibrate; a fixed, seeded subset.
-        validation: whose images are counted. The test split never comes here.
-        images: of the validation split used for one estimate; all of them where it has fewer.
-        precision: in which estimates are computed; bf16 changes them by about a tenth of a point and takes half the time on
-            a CPU that has it. Networks that are validated or delivered are always calibrated and evaluated in fp32.
+        validation: whose images are counted, never those of the test split.
+        images: of the validation split used for one estimate; all of them if it has fewer.
+        precision: of estimates; bf16 changes them by about a tenth of a point and takes half the
+            time on a CPU that has it. Networks that are validated or delivered are always
+            calibrated and evaluated in fp32.
+        seed: of both subsets.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class SupernetEstimator:
 
     def network(self, architecture: Architecture) -> Network:
         """The sub-network as a plain network, calibrated: ready to evaluate and export."""
-        network = self.supernet.extract(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.random.fork_rng(devices=[]):  # modules draw weights that are then replaced
+            network = self.supernet.extract(architecture)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         calibrate(network, self.calibration_images)
         trim_freed_memory()  # every network has activations of other sizes
         return network

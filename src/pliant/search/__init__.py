@@ -1,1 +1,1 @@
-"""Which architecture to look at next: searchers, the loop that they run in, and whether limits can be met at all."""
+"""Which architecture to evaluate next: searchers, their loop, and whether limits are feasible."""

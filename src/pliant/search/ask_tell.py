@@ -28,7 +28,7 @@ class Searcher(Protocol):
     """
 
     def ask(self, most: int) -> list[Architecture]:
-        """Up to `most` architectures that were never asked for before; none where none was found."""
+        """Up to `most` architectures that were never asked for before; none if none was found."""
         ...
 
     def tell(self, candidates: Sequence[Candidate]) -> None:

@@ -1,7 +1,9 @@
-"""The best score within hard limits by evolution, as in Zen-NAS (Lin et al. 2021, Zen-NAS, algorithm 2).
+"""The best accuracy or score within limits by evolution, as in Zen-NAS.
 
-A population grows by mutants of random members; when it is full, the members of least score leave. Mutants over a limit
-are never evaluated. A score without training often prefers depth to all else, so depth can be limited too.
+Lin, M. et al., Zen-NAS: a zero-shot NAS for high-performance image recognition, 2021,
+arXiv:2102.01063 (algorithm 2). A population grows by mutants of random members; when it is full,
+the members of least value leave. Mutants over a limit are never evaluated. A zero-shot score often
+prefers depth to all else, so depth can be limited too.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pliant.spaces.space import Space
 from pliant.workload import NETWORK_INPUT, Workload
 
 ROUNDS_PER_ASK = 50
-"""Rounds of a batch of mutants in which one `ask` looks for networks that are new and within the limits."""
+"""Batches of mutants in which one `ask` looks for networks that are new and within the limits."""
 
 
 class EvolutionSearch:
@@ -59,7 +61,8 @@ class EvolutionSearch:
 
     def ask(self, most: int) -> list[Architecture]:
         """New networks within the limits; none where neither mutation nor chance found any."""
-        # A whole batch whatever was asked for, so that a search that is given more evaluations later takes the same way.
+        # A whole batch whatever was asked for, so that a search with more evaluations begins with
+        # those of a search with fewer.
         found = self._mutants() if self._members else self._within(self._new(self._start))
         if len(found) < self.batch:
             found += self._new(self._random.ask(self.batch))
@@ -106,7 +109,7 @@ class EvolutionSearch:
 
 
 def depth(workload: Workload) -> int:
-    """Layers with weights on the longest way from the image to the output."""
+    """Layers with weights on the longest path from the image to the output."""
     longest = {NETWORK_INPUT: 0}
     for layer in workload.layers:
         longest[layer.name] = max(longest[name] for name in layer.inputs) + layer.weighted
@@ -114,7 +117,13 @@ def depth(workload: Workload) -> int:
 
 
 def no_deeper(space: Space, cost_model: CostModel, deepest: int) -> CostModel:
-    """The same cost model, which refuses networks of more than `deepest` layers with weights on their longest way."""
+    """The same cost model, where a network of more than `deepest` layers fails.
+
+    Args:
+        space: of the architectures.
+        cost_model: of all networks.
+        deepest: layers with weights on the longest path.
+    """
 
     def costs(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
         depths = [depth(space.lower(architecture)) for architecture in architectures]

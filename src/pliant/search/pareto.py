@@ -1,8 +1,10 @@
-"""Accuracy against cost by evolution: NSGA-II (Deb et al. 2002) of pymoo over the integer encoding of a space.
+"""Accuracy against costs by NSGA-II, as pymoo has it, over the integer encoding of a space.
 
-Limits are kept by constraint domination: a network within them beats any that is not, and of two that are not the
-one with the smaller total violation wins. No weights, no penalties. Genes of choices that are not active are carried
-along and come into play when their parent choice grows; two genotypes with the same active genes are one network.
+Deb, K. et al., A fast and elitist multiobjective genetic algorithm: NSGA-II, 2002,
+DOI 10.1109/4235.996017. Limits are kept by its constraint domination (section VI): a network within
+them beats any that is not, and of two that are not the one with the smaller total violation wins.
+No weights, no penalties. Genes of choices that are not active are inherited and matter again when
+their parent choice grows; two genotypes with the same active genes are one network.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pliant.spaces.space import Space
 
 
 class ParetoSearch:
-    """NSGA-II that maximises top-1 and minimises costs within limits.
+    """NSGA-II that maximises accuracy or score and minimises costs within limits.
 
     Args:
         space: to search.
@@ -174,7 +176,7 @@ class _Redraw(Mutation):
 
 
 class _Unseen(DuplicateElimination):
-    """Keeps genotypes whose network was never asked for and stands once; decodes each and keeps the architecture with it."""
+    """Keeps one genotype per network that was never asked for, with the decoded architecture."""
 
     def __init__(self, space: Space) -> None:
         super().__init__()
@@ -182,7 +184,7 @@ class _Unseen(DuplicateElimination):
         self._space = space
 
     def do(self, pop: Population, *others: Population, **_: Any) -> Population:
-        """The individuals of `pop` that are new, also among those already accepted in this round."""
+        """The individuals of `pop` that are new, also among those accepted in this round."""
         accepted = {one.data.get("architecture") for one in others[-1]} if others else set()
         fresh = []
         for row, individual in enumerate(pop):
