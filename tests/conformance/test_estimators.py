@@ -20,8 +20,9 @@ from pliant.metrics import Accuracy, Failed, Score
 from pliant.networks.supernet import Supernet
 from pliant.objective import AccuracyEstimator, Objective
 from pliant.record import Record
-from pliant.scoring.inputs import Shape, SpaceNetworks, noise_batch
-from pliant.scoring.pool import ScoreEstimator, ScorePool, Worker
+from pliant.scoring.images import Shape, noise_batch
+from pliant.scoring.networks import SpaceNetworks
+from pliant.scoring.process_pool import ScoreEstimator, ScorePool, Worker
 from pliant.search.ask_tell import combined, memoized, run_search
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
