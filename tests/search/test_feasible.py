@@ -100,7 +100,14 @@ def test_failures_are_passed_over_unless_nothing_else_is_left(toy_space: Space) 
 
     assert check(toy_space, half, Limit("macs", 1e12)).share == 1.0
     with pytest.raises(MeasurementError, match=r"those of all \d+ failed: no device"):
-        check(toy_space, lambda found: [Failed("no device")] * len(found), Limit("macs", 1))
+        check(toy_space, lambda found: [Failed("no device")] * len(found), Limit("latency_ms", 1))
+
+
+def test_what_the_layers_rule_out_asks_no_target(toy_space: Space) -> None:
+    counted = Counted(toy_space)
+    with pytest.raises(InfeasibleError, match="Raise macs to at least"):
+        check(toy_space, counted, Limit("latency_ms", 1), Limit("macs", 1))
+    assert counted.asked == 0
 
 
 def test_a_metric_that_the_cost_model_cannot_tell(toy_space: Space) -> None:
