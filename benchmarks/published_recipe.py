@@ -73,7 +73,7 @@ class Classifier(nn.Module):
 
     def forward(self, images):
         """Logits, kept small."""
-        return self.head(self.groups(self.whiten(images))) / 9
+        return self.head(self.groups(self.patch_pca_stem(images))) / 9
 
     @torch.no_grad()
     def start(self, images):

@@ -1,6 +1,6 @@
 """Both schedules on both 32-pixel spaces, Fashion-MNIST, at equal training time: accuracy of the largest, a middle and the smallest.
 
-    python benchmarks/schedules.py [--minutes 15] [--space mobile-32] [--schedule sandwich]
+    python benchmarks/schedules.py [--minutes 15] [--space mobile-32] [--strategy sandwich]
 
 The epochs of each combination follow from a pilot run of one epoch, phases and all, and are kept beside the run, so that a benchmark
 that was stopped goes on. Accuracy is on the validation split: the comparison chooses the default, and a choice is not made on the
@@ -32,7 +32,7 @@ def epochs_for(folder, space, name, minutes):
     if not path.is_file():
         pilot = folder.with_name(folder.name + "-pilot")
         with Run.create(
-            "fashion-mnist", folder=pilot, space=space, train__schedule=name, train__epochs=1
+            "fashion-mnist", folder=pilot, space=space, train__strategy=name, train__epochs=1
         ) as run:
             train_supernet(run, device="cpu")
             write_atomically(
@@ -64,7 +64,7 @@ def main():
     )
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--space", choices=SPACES, help="this one only")
-    parser.add_argument("--schedule", choices=SCHEDULES, help="this one only")
+    parser.add_argument("--strategy", choices=SCHEDULES, help="this one only")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -78,7 +78,7 @@ def main():
                 "fashion-mnist",
                 folder=folder,
                 space=space,
-                train__schedule=name,
+                train__strategy=name,
                 train__epochs=epochs,
             ) as run:
                 supernet = train_supernet(

@@ -30,7 +30,7 @@ from pliant.accuracy.supernet import SupernetEstimator
 from pliant.deploy.package import onnx_bytes
 from pliant.devices.profile import measure_networks
 from pliant.devices.timings import Settings
-from pliant.networks.initialization import whiten
+from pliant.networks.initialization import patch_pca_stem
 from pliant.networks.supernet import build
 from pliant.objective import Objective
 from pliant.runs.run import Run
@@ -41,7 +41,7 @@ from pliant.search.linas import LinasSearch
 from pliant.training.allocator import keep_freed_memory
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.loop import make_accelerator, train
-from pliant.training.scratch import Standalone
+from pliant.training.scratch import FromScratch
 
 SHARES = (0.75, 0.5, 0.25)
 CANDIDATES = 16
@@ -120,14 +120,14 @@ def train_alone(run, architecture, folder, precision):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
         network = build(run.space, architecture, mean=run.data.mean, std=run.data.std)
-    whiten(network, first_images(run))
+    patch_pca_stem(network, first_images(run))
     recipe = training_recipe(run, precision)
     train(
         network,
         run.data.train,
         augmentation(run),
         recipe,
-        Standalone(recipe.label_smoothing),
+        FromScratch(recipe.label_smoothing),
         accelerator=make_accelerator(precision, "cpu"),
         checkpoints=Checkpoints(folder),
     )
@@ -163,7 +163,7 @@ def main():
     parser.add_argument("recipe")
     parser.add_argument("--data")
     parser.add_argument("--space")
-    parser.add_argument("--schedule")
+    parser.add_argument("--strategy")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--alone", action="store_true", help="train the five alone as well")
     parser.add_argument(
@@ -180,7 +180,7 @@ def main():
     changes = {
         "data__source": arguments.data,
         "space": arguments.space,
-        "train__schedule": arguments.schedule,
+        "train__strategy": arguments.schedule,
         "train__epochs": arguments.epochs,
     }
     name = "-".join(

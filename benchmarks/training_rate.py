@@ -26,8 +26,9 @@ from pliant.networks.depthwise import depthwise_conv
 from pliant.networks.supernet import Supernet
 from pliant.spaces.presets import preset
 from pliant.training.allocator import keep_freed_memory
-from pliant.training.loop import TrainingRecipe, make_accelerator, train
+from pliant.training.loop import make_accelerator, train
 from pliant.training.sandwich import Sandwich
+from pliant.training.schedule import TrainingRecipe
 
 PRESETS = ("plain-32", "mobile-32")
 

@@ -25,12 +25,13 @@ from pliant.accuracy.evaluation import pixels, top1
 from pliant.data import load
 from pliant.data.augment import Augmentation
 from pliant.files import write_atomically
-from pliant.networks.initialization import whiten
+from pliant.networks.initialization import patch_pca_stem
 from pliant.networks.supernet import build
 from pliant.spaces.presets import preset
 from pliant.training.allocator import keep_freed_memory
-from pliant.training.loop import TrainingRecipe, make_accelerator, train
-from pliant.training.scratch import Standalone
+from pliant.training.loop import make_accelerator, train
+from pliant.training.schedule import TrainingRecipe
+from pliant.training.scratch import FromScratch
 
 IMAGES = 2000
 
@@ -86,14 +87,14 @@ def validated(data, space, architecture, epochs, seed, variant):
     if variant.get("he"):
         start_by_he(network)
     if variant.get("whiten", True):
-        whiten(network, images)
+        patch_pca_stem(network, images)
     started = time.process_time()
     train(
         network,
         data.train,
         augmentation,
         recipe,
-        Standalone(recipe.label_smoothing),
+        FromScratch(recipe.label_smoothing),
         accelerator=make_accelerator("bf16", "cpu"),
     )
     seconds = time.process_time() - started

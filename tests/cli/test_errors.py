@@ -51,7 +51,7 @@ def _pictures(folder: Path, **classes: int) -> Path:
         ),
         (["deploy", "runs/none"], ["the directory of a run that was started", "'runs/none'"]),
         (
-            ["run", "digits", "--schedule", "nonsense"],
+            ["run", "digits", "--strategy", "nonsense"],
             ["'train.schedule'", "'sandwich' or 'progressive-shrinking'", "'nonsense'"],
         ),
         (
@@ -119,7 +119,7 @@ def test_mistakes_in_options_are_answered_without_pytorch():
     program = """
 import sys
 from pliant.cli import main
-sys.argv = ["pliant", "run", "digits", "--schedule", "nonsense"]
+sys.argv = ["pliant", "run", "digits", "--strategy", "nonsense"]
 try:
     main()
 except SystemExit as end:

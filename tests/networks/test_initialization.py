@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pliant.networks.initialization import initialise, whiten
+from pliant.networks.initialization import initialise, patch_pca_stem
 from pliant.networks.supernet import Supernet, build
 from pliant.spaces.presets import preset
 
@@ -25,7 +25,7 @@ def images(generator):
 
 def test_answers_of_the_first_filters_do_not_go_together():
     model, pixels = supernet(), images(torch.Generator().manual_seed(1))
-    whiten(model, pixels)
+    patch_pca_stem(model, pixels)
     stem = model.blocks["stem"].conv1
     normalised = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     answers = nn.functional.conv2d(normalised, stem.weight, stride=3).transpose(0, 1).flatten(1)
@@ -41,7 +41,7 @@ def test_gray_images_have_fewer_components_than_there_are_filters():
     space = preset("plain-32", channels=1, image_size=28, classes=10)
     network = build(space, space.largest(), mean=(0.3,), std=(0.3,))
     before = network.blocks["stem"].conv1.weight.clone()
-    whiten(network, torch.rand(20, 1, 28, 28))
+    patch_pca_stem(network, torch.rand(20, 1, 28, 28))
     after = network.blocks["stem"].conv1.weight
     assert torch.equal(after[18:], before[18:]), (
         "a 3x3 patch has nine components, each with both signs"

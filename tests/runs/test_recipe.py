@@ -91,7 +91,7 @@ def test_digest_ignores_what_does_not_decide_the_weights(changes):
         {"space": "plain-32"},
         {"data.flip": True},
         {"train.epochs": 2},
-        {"train.schedule": "progressive-shrinking"},
+        {"train.strategy": "progressive-shrinking"},
     ],
 )
 def test_digest_tells_apart_what_decides_the_weights(changes):

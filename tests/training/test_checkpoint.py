@@ -21,7 +21,7 @@ def trained(width=3):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model["norm"](model["used"](torch.randn(2, 2, 5, 5))).square().sum().backward()
     optimizer.step()
-    return model, optimizer
+    return model, {"weights": optimizer}
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -30,7 +30,7 @@ def test_what_is_saved_comes_back(tmp_path):
     checkpoints = Checkpoints(tmp_path / "new" / "folder")
     checkpoints.save(17, model, optimizer, teacher)
     other, fresh = trained()
-    fresh.state.clear()
+    fresh["weights"].state.clear()
     step, found = checkpoints.load(other, fresh)
     assert step == 17
     assert {name: tensor.tolist() for name, tensor in found.items()} == {
@@ -40,10 +40,11 @@ def test_what_is_saved_comes_back(tmp_path):
         torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items()
     )
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
-        assert (one in optimizer.state) == (two in fresh.state)
-        if one in optimizer.state:
+        assert (one in optimizer["weights"].state) == (two in fresh["weights"].state)
+        if one in optimizer["weights"].state:
             assert torch.equal(
-                optimizer.state[one]["momentum_buffer"], fresh.state[two]["momentum_buffer"]
+                optimizer["weights"].state[one]["momentum_buffer"],
+                fresh["weights"].state[two]["momentum_buffer"],
             )
 
 
@@ -122,6 +123,15 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     Checkpoints(tmp_path).save(1, *trained(width=4), {})
     with pytest.raises(DamagedFileError, match=r"(?s)does not fit this network: .*size mismatch"):
         Checkpoints(tmp_path).load(*trained(width=3))
+
+
+def test_a_checkpoint_of_another_strategy_is_refused(tmp_path):
+    model, optimizers = trained()
+    Checkpoints(tmp_path).save(1, model, {"alpha": optimizers["weights"]}, {})
+    with pytest.raises(
+        DamagedFileError, match="holds 'alpha/momentum_buffer', which this strategy"
+    ):
+        Checkpoints(tmp_path).load(model, optimizers)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

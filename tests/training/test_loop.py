@@ -13,10 +13,12 @@ from pliant.accuracy.supernet import SupernetEstimator
 from pliant.data import Augmentation
 from pliant.networks.supernet import build
 from pliant.training.checkpoint import Checkpoints
-from pliant.training.loop import Phase, Timetable, TrainingRecipe, parameter_groups, train
+from pliant.training.loop import train
 from pliant.training.progressive import ProgressiveShrinking
 from pliant.training.sandwich import Sandwich
-from pliant.training.scratch import Standalone
+from pliant.training.schedule import Phase, Timetable, TrainingRecipe
+from pliant.training.scratch import FromScratch
+from pliant.training.strategy import decay_groups
 
 
 class StoppedError(Exception):
@@ -36,7 +38,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(a == b and torch.equal(x.nan_to_num(7), y.nan_to_num(7)) for (a, x), (b, y) in pairs)
 
 
-SCHEDULES = {"sandwich": Sandwich, "progressive": ProgressiveShrinking}
+STRATEGIES = {"sandwich": Sandwich, "progressive": ProgressiveShrinking}
 
 
 @pytest.mark.parametrize(
@@ -58,13 +60,13 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
 
     def run(checkpoints, on_step=lambda log: None):
         model = fresh(tiny_space)
-        schedule = SCHEDULES[name](tiny_space)
+        strategy = STRATEGIES[name](tiny_space)
         train(
             model,
             split,
             augmentation,
             recipe,
-            schedule,
+            strategy,
             accelerator=cpu,
             checkpoints=checkpoints,
             on_step=on_step,
@@ -117,7 +119,7 @@ def test_a_network_alone_is_resumed_too(tiny_space, digits, cpu, tmp_path):
             "on_step": on_step,
             "report_every": 1,
         }
-        train(network, split, Augmentation(), recipe, Standalone(), **given)
+        train(network, split, Augmentation(), recipe, FromScratch(), **given)
         return network
 
     expected = run(None)
@@ -132,7 +134,7 @@ def test_the_learning_rate_by_hand():
     timetable = Timetable(
         (Phase("a", 1), Phase("b", 0.5, rate=0.5), Phase("c", 0.5)), steps_per_epoch=10
     )
-    assert timetable.borders == (0, 10, 15, 20)
+    assert timetable.phase_boundaries == (0, 10, 15, 20)
     assert [timetable.phase_index(step) for step in (0, 9, 10, 14, 15, 19)] == [0, 0, 1, 1, 2, 2]
     rates = [timetable.learning_rate(step, recipe) for step in range(20)]
     assert rates[0] == pytest.approx(0.2 * 0.05 / 0.2)
@@ -148,13 +150,13 @@ def test_the_learning_rate_by_hand():
 
 def test_phases_shorter_than_a_step_are_passed_over():
     timetable = Timetable((Phase("a", 1), Phase("b", 0.01), Phase("c", 1)), steps_per_epoch=10)
-    assert timetable.borders == (0, 10, 10, 20)
+    assert timetable.phase_boundaries == (0, 10, 10, 20)
     assert timetable.phase_index(10) == 2
 
 
 def test_only_weights_of_convolutions_and_linear_layers_decay(tiny_space, fresh):
     supernet = fresh(tiny_space)
-    decayed, others, biases = parameter_groups(
+    decayed, others, biases = decay_groups(
         supernet, TrainingRecipe(epochs=1, weight_decay=0.01, bias_rate=4.0)
     )
     names = {id(parameter): name for name, parameter in supernet.named_parameters()}
@@ -193,7 +195,7 @@ class Bare(nn.Module):
         return self.weight
 
 
-class TwoLosses(Standalone):
+class TwoLosses(FromScratch):
     """Losses whose gradients are known: 3 and 1 for each weight."""
 
     def losses(self, phase, model, images, labels, rng):
@@ -246,11 +248,16 @@ def test_what_a_step_reports(tiny_space, digits, fresh, cpu):
     split = digits.train.subset(np.arange(250))
     given = {"accelerator": cpu, "on_step": logs.append, "report_every": 3}
     train(
-        fresh(tiny_space), split, Augmentation(), recipe, Sandwich(tiny_space, randoms=2), **given
+        fresh(tiny_space),
+        split,
+        Augmentation(),
+        recipe,
+        Sandwich(tiny_space, num_random_subnets=2),
+        **given,
     )
     assert [(log.step, log.steps, log.epoch, log.phase) for log in logs] == [
-        (3, 4, 1.5, "sandwich"),
-        (4, 4, 2.0, "sandwich"),
+        (3, 4, 1.5, "train"),
+        (4, 4, 2.0, "train"),
     ]
     assert all(len(log.losses) == 4 and all(map(math.isfinite, log.losses)) for log in logs)
     assert all(log.images_per_second > 0 and 0 <= log.overhead <= 1 for log in logs)
@@ -264,13 +271,15 @@ def test_a_supernet_learns_to_read(plain_space, digits, fresh, cpu):
         supernet, digits.train, Augmentation(pad=1), recipe, Sandwich(plain_space), accelerator=cpu
     )
     estimate = SupernetEstimator(supernet, digits.train, digits.validation)
-    largest, smallest = estimate([plain_space.largest(), plain_space.smallest()])
+    largest, smallest = estimate.estimate([plain_space.largest(), plain_space.smallest()])
     assert largest.top1 > 0.9
     assert smallest.top1 > 0.8
     assert largest.images == len(digits.validation)
     rough = SupernetEstimator(supernet, digits.train, digits.validation, precision="bf16")
     for found, precise in zip(
-        rough([plain_space.largest(), plain_space.smallest()]), (largest, smallest), strict=True
+        rough.estimate([plain_space.largest(), plain_space.smallest()]),
+        (largest, smallest),
+        strict=True,
     ):
         assert found.top1 == pytest.approx(precise.top1, abs=0.02)
     assert rough.validate(plain_space.largest()) == estimate.validate(plain_space.largest()), (

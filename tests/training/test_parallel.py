@@ -16,9 +16,10 @@ from pliant.data import Augmentation, Split
 from pliant.data.splits import ImagesInMemory, epoch_order
 from pliant.spaces.presets import preset
 from pliant.training.checkpoint import load_tensors
-from pliant.training.loop import TrainingRecipe, train
+from pliant.training.loop import train
 from pliant.training.progressive import ProgressiveShrinking
-from pliant.training.scratch import Standalone
+from pliant.training.schedule import TrainingRecipe
+from pliant.training.scratch import FromScratch
 
 SCRIPT = """
 import json
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(sys.argv[1]).parent))
 from test_parallel import RECIPE, AUGMENTATION, Spy, images, linear, space, supernet
 
 from pliant.training.checkpoint import Checkpoints, save_tensors
-from pliant.training.scratch import Standalone
+from pliant.training.scratch import FromScratch
 from pliant.training.loop import make_accelerator, train
 
 folder = Path(sys.argv[2])
@@ -39,13 +40,13 @@ accelerator = make_accelerator("fp32", "cpu")
 assert accelerator.num_processes == 2
 rank = accelerator.process_index
 torch.manual_seed(rank)  # processes do not share their global random numbers
-model, schedule = supernet(), Spy(space())
-train(model, images(), AUGMENTATION, RECIPE, schedule, accelerator=accelerator, checkpoints=Checkpoints(folder / "run", seconds=0))
+model, strategy = supernet(), Spy(space())
+train(model, images(), AUGMENTATION, RECIPE, strategy, accelerator=accelerator, checkpoints=Checkpoints(folder / "run", seconds=0))
 save_tensors(folder / f"supernet{rank}.safetensors", dict(model.state_dict()))
-(folder / f"asked{rank}.json").write_text(json.dumps(schedule.asked))
-(folder / f"labels{rank}.json").write_text(json.dumps(schedule.labels))
+(folder / f"asked{rank}.json").write_text(json.dumps(strategy.asked))
+(folder / f"labels{rank}.json").write_text(json.dumps(strategy.labels))
 model = linear()
-train(model, images(), AUGMENTATION, RECIPE, Standalone(), accelerator=accelerator)
+train(model, images(), AUGMENTATION, RECIPE, FromScratch(), accelerator=accelerator)
 save_tensors(folder / f"linear{rank}.safetensors", dict(model.state_dict()))
 torch.distributed.destroy_process_group()
 """
@@ -172,7 +173,7 @@ def test_only_the_first_process_writes_checkpoints(done):
 
 def test_two_processes_are_one_with_the_whole_batch(done, cpu):
     model = linear()
-    train(model, images(), AUGMENTATION, RECIPE, Standalone(), accelerator=cpu)
+    train(model, images(), AUGMENTATION, RECIPE, FromScratch(), accelerator=cpu)
     one, other = of_rank(done, "linear")
     for name, tensor in model.state_dict().items():
         assert torch.equal(one[name], other[name])

@@ -15,7 +15,7 @@ from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
 from pliant.training.allocator import trim_freed_memory
-from pliant.training.loop import Precision
+from pliant.training.schedule import Precision
 
 
 class SupernetEstimator:

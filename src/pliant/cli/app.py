@@ -60,7 +60,7 @@ SpaceName = Annotated[
         help="Search space: digits, mobile-32, plain-32, ofa-mobilenetv3, ofa-resnet50, nas-bench-201.",
     ),
 ]
-Schedule = Annotated[str | None, typer.Option(help="sandwich or progressive-shrinking.")]
+StrategyName = Annotated[str | None, typer.Option(help="sandwich or progressive-shrinking.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
 Into = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]

@@ -9,9 +9,9 @@ from pliant.cli.app import (
     Epochs,
     Into,
     RecipeArgument,
-    Schedule,
     Seed,
     SpaceName,
+    StrategyName,
     TrainOn,
     app,
     bars,
@@ -25,7 +25,7 @@ def train(
     recipe: RecipeArgument,
     data: Data = None,
     space: SpaceName = None,
-    schedule: Schedule = None,
+    strategy: StrategyName = None,
     epochs: Epochs = None,
     seed: Seed = None,
     train_on: TrainOn = None,
@@ -35,7 +35,7 @@ def train(
     changes: dict[str, Any] = {
         "data.source": data,
         "space": space,
-        "train.schedule": schedule,
+        "train.strategy": strategy,
         "train.epochs": epochs,
         "seed": seed,
     }

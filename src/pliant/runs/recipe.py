@@ -31,8 +31,15 @@ else:
     import tomli as tomllib
 
 
-PATHS = ("data.source", "target.name")
-"""Keys that may hold a path. In a recipe's file it is read as it stands there."""
+FILE_ENDINGS = {
+    "data.source": None,
+    "target.name": (".json", ".toml"),
+    "train.start": (".safetensors",),
+    "space": (),
+    "search.searcher": (),
+}
+"""Keys that may name a file, and the endings that tell a file from a name; any for the images.
+`file.py:NAME` is a file for all of them. In a recipe's file a path is read as it is there."""
 
 
 class _Table(BaseModel):
@@ -59,7 +66,9 @@ class DataTable(_Table):
 class TrainTable(_Table):
     """How the supernet is trained."""
 
-    schedule: Literal["sandwich", "progressive-shrinking"] = "sandwich"
+    strategy: Literal["sandwich", "progressive-shrinking"] = "sandwich"
+    start: str = "patch-pca"
+    """`patch-pca`, `none`, a .safetensors file of the same space, or `file.py:NAME`."""
     epochs: int = Field(ge=1)
     batch_size: int = Field(512, ge=2)
     learning_rate: float = Field(0.375, gt=0)
@@ -197,7 +206,7 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     tree.setdefault("name", Path(name).stem)
     for key, value in (changes or {}).items():
         if value is not None:
-            _replace(tree, key, _from_anywhere(value) if key in PATHS else value)
+            _replace(tree, key, _from_anywhere(key, value))
     return parse_recipe(tree, origin)
 
 
@@ -231,15 +240,21 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
     return recipe
 
 
-def _from_anywhere(value: Any) -> Any:
+def _from_anywhere(key: str, value: Any) -> Any:
     """A path of the command line made absolute: the run must find it from any folder."""
     from pliant.data.loading import KNOWN  # heavy, and most commands name no images
 
-    file, colon, name = (
-        str(value).rpartition(":") if is_plugin(str(value)) else (str(value), "", "")
-    )
+    if key not in FILE_ENDINGS or value in KNOWN:
+        return value
+    text, endings = str(value), FILE_ENDINGS[key]
+    if is_plugin(text):
+        file, colon, name = text.rpartition(":")
+    elif endings is None or text.endswith(endings):
+        file, colon, name = text, "", ""
+    else:
+        return value
     path = Path(file).expanduser()
-    return f"{path.resolve()}{colon}{name}" if file not in KNOWN and path.exists() else value
+    return f"{path.resolve()}{colon}{name}" if path.exists() else value
 
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -174,7 +174,7 @@ def _points(history: Sequence[Candidate], by: FoundBy) -> list[SearchPoint]:
 
 def _training(run: Run) -> TrainingFacts:
     table = run.recipe.train
-    names = ("largest", "random", "smallest") if table.schedule == "sandwich" else ()
+    names = ("largest", "random", "smallest") if table.strategy == "sandwich" else ()
     curve = []
     for step in run.record.steps():
         losses = step.values["losses"]
@@ -192,7 +192,7 @@ def _training(run: Run) -> TrainingFacts:
             )
         )
     return TrainingFacts(
-        table.schedule,
+        table.strategy,
         table.epochs,
         run.record.metadata("training_seconds"),
         run.record.metadata("precision"),

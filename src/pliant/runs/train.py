@@ -16,28 +16,26 @@ from torch.utils.tensorboard import SummaryWriter
 from pliant.accuracy.evaluation import pixels
 from pliant.data.augment import Augmentation
 from pliant.errors import DamagedFileError, RecipeError, nearest
-from pliant.networks.initialization import WHITENING_IMAGES, WHITENING_PIXELS, whiten
+from pliant.networks.initialization import PATCH_IMAGES, PATCH_PIXELS
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, silent
 from pliant.runs.run import Run
 from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
-from pliant.training.loop import (
-    Precision,
-    Schedule,
-    StepLog,
-    TrainingRecipe,
-    make_accelerator,
-    train,
-)
+from pliant.training.loop import StepLog, make_accelerator, train
 from pliant.training.progressive import ProgressiveShrinking
 from pliant.training.sandwich import Sandwich
+from pliant.training.schedule import Precision, TrainingRecipe
+from pliant.training.start import make_start
+from pliant.training.strategy import TrainingStrategy
 
 
 def train_supernet(run: Run, *, device: str | None = None, progress: Progress = silent) -> Supernet:
     """The trained supernet of a run; trained to the end of the recipe if it is not yet.
 
     Args:
+        run: whose recipe, images and space are trained on.
         device: as PyTorch names it; the best one found where None.
+        progress: told the step, its loss and the rate.
 
     Raises:
         RecipeError: no such device here.
@@ -47,7 +45,9 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
     supernet = new_supernet(run)
     if run.weights.is_file():
         return _load(supernet, run.weights)
-    whiten(supernet, first_images(run))
+    start = make_start(run.recipe.train.start)
+    start.apply(supernet, lambda: first_images(run))
+    run.record.set_metadata("start", start.identity)
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes, device)
     accelerator = make_accelerator(precision, device)
@@ -57,7 +57,7 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
         run.data.train,
         augmentation(run),
         training_recipe(run, precision),
-        schedule(run),
+        strategy(run),
         accelerator=accelerator,
         checkpoints=Checkpoints(run.folder / "supernet"),
         on_step=log or (lambda step: None),
@@ -75,8 +75,8 @@ def _load(supernet: Supernet, path: Path) -> Supernet:
         if isinstance(error, DamagedFileError):
             raise
         raise DamagedFileError(
-            f"{path} does not hold the weights of this run's supernet. "
-            "The run's other files are whole: remove this one, and the run goes on from its last checkpoint."
+            f"{path} does not hold the weights of this run's supernet. The run's other files are "
+            "whole: remove this one, and the run goes on from its last checkpoint."
         ) from error
     return supernet.eval()
 
@@ -98,13 +98,16 @@ def _device(name: str | None) -> str:
 def _agreed_precision(
     run: Run, supernet: Supernet, processes: PartialState, device: str
 ) -> Precision:
-    """What the record or the recipe says, or what is faster; under torchrun the first process decides for all."""
-    table = run.recipe.train
+    """Of the record or the recipe, else the faster one; under torchrun the first process decides."""
+    table, resolved = run.recipe.train, run.recipe.resolved
     precision = run.record.metadata("precision") or table.precision
+    if precision == "auto" and resolved is not None:
+        precision = resolved.precision or "auto"
     if processes.is_main_process and precision == "auto":
         precision = faster_precision(supernet, min(table.batch_size, len(run.data.train)), device)
     [agreed] = broadcast_object_list([precision])
     run.record.set_metadata("precision", agreed)
+    run.resolve(precision=agreed)
     return agreed
 
 
@@ -117,9 +120,7 @@ def new_supernet(run: Run) -> Supernet:
 
 def first_images(run: Run) -> Tensor:
     """Training images from which the first convolution starts, pixels from 0 to 1."""
-    enough = min(
-        WHITENING_IMAGES, max(1, WHITENING_PIXELS // run.data.image_size**2), len(run.data.train)
-    )
+    enough = min(PATCH_IMAGES, max(1, PATCH_PIXELS // run.data.image_size**2), len(run.data.train))
     return pixels(run.data.train.batch(np.arange(enough))[0])
 
 
@@ -143,10 +144,11 @@ def augmentation(run: Run) -> Augmentation:
     return Augmentation(pad=table.pad, flip=table.flip, cutout=table.cutout, fill=run.data.mean)
 
 
-def schedule(run: Run) -> Schedule:
-    """The schedule that the recipe names; a second view would teach the weights nothing and double a step."""
+def strategy(run: Run) -> TrainingStrategy:
+    """The training strategy that the recipe names."""
+    # A second view would teach the weights nothing and double a step.
     space, smoothing = run.space.one_view(), run.recipe.train.label_smoothing
-    if run.recipe.train.schedule == "sandwich":
+    if run.recipe.train.strategy == "sandwich":
         return Sandwich(space, label_smoothing=smoothing)
     return ProgressiveShrinking(space, label_smoothing=smoothing)
 

@@ -1,18 +1,21 @@
-"""Checkpoints of a training run: one safetensors file a checkpoint, replaced atomically, the last two kept.
+"""Checkpoints of a training run: one safetensors file each, replaced atomically, the last two kept.
 
-A file holds the model (`model.`), the optimiser's momentum (`momentum.`) and a schedule's teacher (`teacher.`), with the step
-in its header. Nothing random is stored: it follows from seed and step.
+A file holds the model (`model.`), the state of each optimizer (`NAME/KEY.`, such as
+`weights/momentum_buffer.`) and a strategy's own tensors (`strategy.`), with the step in its header.
+Nothing random is stored: it follows from seed and step.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pliant.errors import DamagedFileError
 from pliant.files import replace_atomically
@@ -26,8 +29,8 @@ class Checkpoints:
         seconds: least time between two that are not the last.
     """
 
-    def __init__(self, folder: Path, *, seconds: float = 20.0) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, *, seconds: float = 20.0) -> None:
+        self.folder = Path(folder)
         self.seconds = seconds
         self._saved = time.monotonic()
 
@@ -43,56 +46,77 @@ class Checkpoints:
         self,
         step: int,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        teacher: dict[str, Tensor],
+        optimizers: Mapping[str, Optimizer],
+        strategy: Mapping[str, Tensor],
     ) -> None:
-        """Write the state after `step` steps, then remove all but the last two."""
+        """Write the state after `step` steps, then remove all but the last two.
+
+        Args:
+            step: number of steps done.
+            model: its parameters name those of the optimizers.
+            optimizers: by name; every tensor of their state is kept.
+            strategy: tensors of the strategy.
+        """
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        for parameter, state in optimizer.state.items():
-            tensors[f"momentum.{names[id(parameter)]}"] = state["momentum_buffer"]
-        tensors |= {f"teacher.{name}": tensor for name, tensor in teacher.items()}
-        save_tensors(
-            self.folder / f"checkpoint-{step:09d}.safetensors", tensors, {"step": str(step)}
-        )
+        for own_name, optimizer in optimizers.items():
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    if value is not None:
+                        tensors[f"{own_name}/{key}.{names[id(parameter)]}"] = torch.as_tensor(value)
+        tensors |= {f"strategy.{name}": tensor for name, tensor in strategy.items()}
+        path = self.folder / f"checkpoint-{step:09d}.safetensors"
+        save_tensors(path, tensors, {"step": str(step)})
         for old in self.files()[:-2]:
             old.unlink()
         self._saved = time.monotonic()
 
     def load(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer
+        self, model: nn.Module, optimizers: Mapping[str, Optimizer]
     ) -> tuple[int, dict[str, Tensor]]:
-        """Restore the newest one; its step and its teacher. 0 and nothing where there is none.
+        """Restore the newest one; its step and the strategy's tensors. 0 and nothing if none.
 
         Raises:
-            DamagedFileError: the newest file cannot be read, is no checkpoint, or belongs to another network. No file is touched.
+            DamagedFileError: the newest file cannot be read, is no checkpoint, or belongs to
+                another network or strategy. No file is touched.
         """
         files = self.files()
         if not files:
             return 0, {}
         tensors, metadata = load_tensors(files[-1])
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "teacher": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "strategy": {}}
         try:
             step = int(metadata["step"])
-            for name, tensor in tensors.items():
-                part, _, rest = name.partition(".")
-                parts[part][rest] = tensor
+            if not any(name.startswith("model.") for name in tensors):
+                raise ValueError("it holds no model")
         except (KeyError, ValueError) as error:
             raise DamagedFileError(
                 f"{files[-1]} is not a checkpoint of a training run ({error}). Move it away."
             ) from error
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = tensor
         try:
-            model.load_state_dict(parts["model"])
+            model.load_state_dict(parts.pop("model"))
         except RuntimeError as error:
             raise DamagedFileError(
-                f"checkpoint {files[-1]} does not fit this network: {error}. Use another run directory."
+                f"checkpoint {files[-1]} does not fit this network: {error}. "
+                "Use another run directory."
             ) from error
-        for name, parameter in model.named_parameters():
-            if name in parts["momentum"]:
-                optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].to(
-                    parameter.device
+        strategy = parts.pop("strategy")
+        parameters = dict(model.named_parameters())
+        for part, found in parts.items():
+            own_name, _, key = part.partition("/")
+            if own_name not in optimizers or not found.keys() <= parameters.keys():
+                raise DamagedFileError(
+                    f"checkpoint {files[-1]} holds {part!r}, which this strategy has not. "
+                    "Use another run directory."
                 )
-        return step, parts["teacher"]
+            for name, tensor in found.items():
+                # Counters have no dimension and stay on the CPU, as PyTorch's optimizers keep them.
+                device = parameters[name].device if tensor.ndim else "cpu"
+                optimizers[own_name].state[parameters[name]][key] = tensor.to(device)
+        return step, strategy
 
 
 def save_tensors(

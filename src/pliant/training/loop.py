@@ -1,90 +1,30 @@
-"""The one training loop, for supernets and for networks trained alone.
+"""The one training loop, for supernets and for networks trained from scratch.
 
-What differs between methods is a `Schedule`: which phases there are, and which losses a step sums up. Everything random in a
-step follows from (seed, step), so a run that was killed goes on from its last checkpoint exactly as if it had not been, and
-all processes of a data-parallel run draw the same sub-networks.
+What differs between methods is a `TrainingStrategy`. Everything random in a step follows from
+(seed, step), so a run that was killed resumes from its last checkpoint exactly as if it had not
+been, and all processes of a data-parallel run draw the same sub-networks.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pliant.data.augment import Augmentation, alternating_flips
 from pliant.data.splits import Split, epoch_order
 from pliant.training.allocator import trim_freed_memory
 from pliant.training.checkpoint import Checkpoints
-
-Precision = Literal["fp32", "bf16"]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRecipe:
-    """How weights are trained: SGD with Nesterov momentum, linear warm-up and cosine decay in every phase."""
-
-    epochs: int
-    batch_size: int = 512
-    learning_rate: float = 0.375
-    """Peak rate for a batch of 256 images; grows in proportion to the batch."""
-    momentum: float = 0.85
-    weight_decay: float = 1.3e-3
-    """Not applied to BatchNorm, biases and kernel matrices, whose neutral value is not 0."""
-    bias_rate: float = 16.0
-    """Learning rate of BatchNorm's biases over all others' (Jordan 2024 takes 64)."""
-    label_smoothing: float = 0.1
-    warmup: float = 0.1
-    """Share of a phase's steps."""
-    clip_norm: float = 5.0
-    """Largest L2 norm of the gradient; 0 for none."""
-    precision: Precision = "fp32"
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A stretch of training with a learning rate of its own."""
-
-    name: str
-    epochs: float
-    """May be a fraction; phases follow each other at the nearest step."""
-    rate: float = 1.0
-    """Peak learning rate over the recipe's."""
-
-
-class Schedule(Protocol):
-    """What a method adds to the loop."""
-
-    def phases(self, epochs: int) -> tuple[Phase, ...]:
-        """The phases, whose epochs add up to `epochs`."""
-        ...
-
-    def enter(self, phase: str, model: nn.Module) -> None:
-        """Change the model at the first step of a phase."""
-        ...
-
-    def resume(self, model: nn.Module, teacher: dict[str, Tensor]) -> None:
-        """Get ready to go on from a checkpoint, with the teacher's weights as they were saved."""
-        ...
-
-    def teacher(self) -> dict[str, Tensor]:
-        """Weights beside the model's that a checkpoint must hold."""
-        ...
-
-    def losses(
-        self, phase: str, model: nn.Module, images: Tensor, labels: Tensor, rng: np.random.Generator
-    ) -> Iterator[Tensor]:
-        """The losses of one step; each is followed by its backward pass before the next is asked for."""
-        ...
+from pliant.training.schedule import Precision, Timetable, TrainingRecipe
+from pliant.training.strategy import TrainingStrategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,63 +39,16 @@ class StepLog:
     learning_rate: float
     images_per_second: float
     overhead: float
-    """Share of the time since the last report that went to data, sampling, and Python between the passes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timetable:
-    """Which step belongs to which phase, and its learning rate."""
-
-    phases: tuple[Phase, ...]
-    steps_per_epoch: int
-
-    @property
-    def borders(self) -> tuple[int, ...]:
-        """First step of each phase, and the number of all steps."""
-        ends = np.cumsum([0.0, *(phase.epochs for phase in self.phases)]) * self.steps_per_epoch
-        return tuple(round(end) for end in ends)
-
-    def phase_index(self, step: int) -> int:
-        """The phase of a step."""
-        return max(index for index, start in enumerate(self.borders[:-1]) if start <= step)
-
-    def learning_rate(self, step: int, recipe: TrainingRecipe) -> float:
-        """Linear warm-up, then a half cosine to 0, over the phase of the step."""
-        index = self.phase_index(step)
-        start, end = self.borders[index], self.borders[index + 1]
-        peak = recipe.learning_rate * recipe.batch_size / 256 * self.phases[index].rate
-        done = (step - start + 0.5) / (end - start)
-        if done < recipe.warmup:
-            return peak * done / recipe.warmup
-        return peak * 0.5 * (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
-
-
-def parameter_groups(model: nn.Module, recipe: TrainingRecipe) -> list[dict]:
-    """Decay for the weights of convolutions and linear layers only; a rate of their own, over all others', for BatchNorm's biases."""
-    decayed = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)
-    }
-    biases = {id(module.bias) for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {
-        (recipe.weight_decay, 1.0): [],
-        (0.0, 1.0): [],
-        (0.0, recipe.bias_rate): [],
-    }
-    for parameter in model.parameters():
-        decay = recipe.weight_decay if id(parameter) in decayed else 0.0
-        groups[decay, recipe.bias_rate if id(parameter) in biases else 1.0].append(parameter)
-    return [
-        {"params": found, "weight_decay": decay, "rate": rate}
-        for (decay, rate), found in groups.items()
-        if found
-    ]
+    """Share of the time since the last report outside forward and backward passes: data, sampling,
+    Python."""
 
 
 def make_accelerator(precision: Precision, device: str) -> Accelerator:
-    """The device, its mixed precision and the processes of a data-parallel run, as `accelerate` sees them.
+    """The device, its mixed precision and the processes of a data-parallel run.
 
     Args:
-        device: named in any case, since left to itself accelerate joins processes on GPUs only.
+        precision: of the forward passes.
+        device: always named, since left to itself accelerate joins processes on GPUs only.
     """
     AcceleratorState._reset_state()  # one program may train with one precision after another
     return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=device == "cpu")
@@ -163,10 +56,10 @@ def make_accelerator(precision: Precision, device: str) -> Accelerator:
 
 def train(
     model: nn.Module,
-    split: Split,
+    splits: Split | Mapping[str, Split],
     augmentation: Augmentation,
     recipe: TrainingRecipe,
-    schedule: Schedule,
+    strategy: TrainingStrategy,
     *,
     accelerator: Accelerator,
     checkpoints: Checkpoints | None = None,
@@ -176,121 +69,145 @@ def train(
     """Train a model in place to the end of its recipe, from the last checkpoint where there is one.
 
     Args:
-        split: training images; each process of a data-parallel run takes its share of every batch.
-        report_every: steps between two calls of `on_step`.
+        model: supernet or network.
+        splits: images by the names that the strategy's turns use, or the training images alone;
+            an epoch is one of `train`. Each process takes its share of every batch.
+        augmentation: of every batch.
+        recipe: the same for all strategies.
+        strategy: which losses a step sums up, and which optimizers step.
+        accelerator: device, precision and processes.
+        checkpoints: none are kept where None.
+        on_step: called with reports.
+        report_every: steps between two reports.
 
     Raises:
         DamagedFileError: the last checkpoint cannot be read.
     """
     model.to(accelerator.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    steps_per_epoch = max(1, len(split) // recipe.batch_size)
-    timetable = Timetable(schedule.phases(recipe.epochs), steps_per_epoch)
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, recipe), lr=0.0, momentum=recipe.momentum, nesterov=True
-    )
-    start, last = (
-        _restore(model, optimizer, schedule, checkpoints) if checkpoints else 0,
-        timetable.borders[-1],
-    )
-    clock = _Clock()
+    batches = _Batches(splits, augmentation, recipe, accelerator)
+    timetable = Timetable(strategy.phases(recipe.epochs), batches.steps_per_epoch("train"))
+    optimizers = strategy.optimizers(model, recipe)
+    start, last = 0, timetable.phase_boundaries[-1]
+    if checkpoints:
+        start, state = checkpoints.load(model, optimizers)
+        if start:
+            strategy.load_state(model, state)
+    autocast, clock = _Autocast(model, accelerator), _Clock()
     for step in range(start, last):
         phase = timetable.phases[timetable.phase_index(step)].name
-        if step in timetable.borders:
-            schedule.enter(phase, model)
-            optimizer.state.clear()  # momentum of another phase, or of channels in another order
+        if step in timetable.phase_boundaries:
+            strategy.on_phase_start(phase, model)
+            for optimizer in optimizers.values():
+                optimizer.state.clear()  # of another phase, or of channels in another order
         rate = timetable.learning_rate(step, recipe)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["rate"]
-        images, labels = _batch(split, augmentation, recipe, step, steps_per_epoch, accelerator)
-        with clock.passes(), _own_randomness(_draw_seed(recipe, step, accelerator), accelerator):
-            rng = np.random.default_rng((recipe.seed, step))
-            losses = schedule.losses(phase, _Autocast(model, accelerator), images, labels, rng)
-            seen = _descend(model, optimizer, losses, recipe, accelerator)
+        losses: list[Tensor] = []
+        for number, turn in enumerate(strategy.turns(phase, step)):
+            optimizer = optimizers[turn.optimizer]
+            _set_learning_rate(optimizer, rate)
+            images, labels = batches(turn.split, step, number)
+            with clock.passes(), _forked_rng(batches.seed(step, number), accelerator):
+                rng = np.random.default_rng((recipe.seed, step, number)[: 3 if number else 2])
+                found = strategy.turn_losses(turn, phase, autocast, images, labels, rng)
+                losses += _optimizer_step(model, optimizer, found, recipe, accelerator)
+        strategy.on_step_end(phase, model, step)
+        clock.steps += 1
         done = step + 1
         if done % report_every == 0 or done == last:
             trim_freed_memory()
             seconds, steps, overhead = clock.lap()
-            speed = steps * recipe.batch_size / seconds
             on_step(
                 StepLog(
-                    done,
-                    last,
-                    done / steps_per_epoch,
-                    phase,
-                    tuple(map(float, seen)),
-                    rate,
-                    speed,
-                    overhead,
+                    step=done,
+                    steps=last,
+                    epoch=done / timetable.steps_per_epoch,
+                    phase=phase,
+                    losses=tuple(map(float, losses)),
+                    learning_rate=rate,
+                    images_per_second=steps * recipe.batch_size / seconds,
+                    overhead=overhead,
                 )
             )
         if checkpoints and accelerator.is_main_process and (checkpoints.due() or done == last):
-            checkpoints.save(done, model, optimizer, schedule.teacher())
+            checkpoints.save(done, model, optimizers, strategy.state())
     accelerator.wait_for_everyone()
 
 
-def _descend(
+def _set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """The schedule's rate for groups that state a relative one; the others keep their own."""
+    for group in optimizer.param_groups:
+        if "rate" in group:
+            group["lr"] = rate * group["rate"]
+
+
+def _optimizer_step(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     losses: Iterator[Tensor],
     recipe: TrainingRecipe,
     accelerator: Accelerator,
 ) -> list[Tensor]:
-    """One step down the sum of the losses, each of which is gone back through before the next is computed."""
+    """One optimizer step on the sum of the losses, whose gradients are accumulated.
+
+    Each loss has its backward pass before the next is computed, so one sub-network's activations
+    are in memory at a time.
+    """
     seen = []
     for loss in losses:
         accelerator.backward(loss)
         seen.append(loss.detach())
-    _average_gradients(model, accelerator)
+    own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    parameters = [parameter for parameter in model.parameters() if id(parameter) in own]
+    _average_gradients(parameters, accelerator)
     if recipe.clip_norm:
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)  # also what this turn left at parameters of other optimizers
     return seen
 
 
-def _restore(
-    model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, checkpoints: Checkpoints
-) -> int:
-    step, teacher = checkpoints.load(model, optimizer)
-    if step:
-        schedule.resume(model, teacher)
-    return step
+class _Batches:
+    """The images of every step: which ones, and how they are augmented, follows from the seed."""
 
+    def __init__(
+        self,
+        splits: Split | Mapping[str, Split],
+        augmentation: Augmentation,
+        recipe: TrainingRecipe,
+        accelerator: Accelerator,
+    ) -> None:
+        self.splits = {"train": splits} if isinstance(splits, Split) else dict(splits)
+        self.augmentation, self.recipe, self.accelerator = augmentation, recipe, accelerator
 
-def _batch(
-    split: Split,
-    augmentation: Augmentation,
-    recipe: TrainingRecipe,
-    step: int,
-    steps_per_epoch: int,
-    accelerator: Accelerator,
-) -> tuple[Tensor, Tensor]:
-    """The images of a step and of this process, augmented: all of it follows from the seed and the step."""
-    epoch, position = divmod(step, steps_per_epoch)
-    order = epoch_order(len(split), epoch, recipe.seed)
-    indices = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
-    mine = indices[accelerator.process_index :: accelerator.num_processes]
-    images, labels = split.batch(mine)
-    generator = torch.Generator().manual_seed(_draw_seed(recipe, step, accelerator))
-    mirrored = (
-        torch.from_numpy(alternating_flips(len(split), epoch, recipe.seed)[mine])
-        if augmentation.flip
-        else None
-    )
-    pixels = augmentation(images, generator, mirrored=mirrored)
-    return pixels.to(accelerator.device, memory_format=torch.channels_last), labels.to(
-        accelerator.device
-    )
+    def steps_per_epoch(self, split: str) -> int:
+        """Whole batches of a split, at least one."""
+        return max(1, len(self.splits[split]) // self.recipe.batch_size)
 
+    def seed(self, step: int, turn: int = 0) -> int:
+        """A seed of its own for each step, turn and process."""
+        by_step = (self.recipe.seed * 1_000_003 + step) * 64 + self.accelerator.process_index
+        return by_step + (turn << 48)
 
-def _draw_seed(recipe: TrainingRecipe, step: int, accelerator: Accelerator) -> int:
-    """A seed of its own for each step and process."""
-    return (recipe.seed * 1_000_003 + step) * 64 + accelerator.process_index
+    def __call__(self, name: str, step: int, turn: int) -> tuple[Tensor, Tensor]:
+        """The share of this process: (N, channels, size, size) pixels from 0 to 1, and labels."""
+        split, seed, accelerator = self.splits[name], self.recipe.seed, self.accelerator
+        epoch, position = divmod(step, self.steps_per_epoch(name))
+        order = epoch_order(len(split), epoch, seed)
+        size = self.recipe.batch_size
+        indices = order[position * size : (position + 1) * size]
+        mine = indices[accelerator.process_index :: accelerator.num_processes]
+        images, labels = split.batch(mine)
+        generator = torch.Generator().manual_seed(self.seed(step, turn))
+        mirrored = None
+        if self.augmentation.flip:
+            mirrored = torch.from_numpy(alternating_flips(len(split), epoch, seed)[mine])
+        pixels = self.augmentation(images, generator, mirrored=mirrored)
+        device = accelerator.device
+        return pixels.to(device, memory_format=torch.channels_last), labels.to(device)
 
 
 @contextmanager
-def _own_randomness(seed: int, accelerator: Accelerator) -> Iterator[None]:
-    """Dropout draws from PyTorch's global generator: inside it follows from the seed, outside it is as if nothing was drawn."""
+def _forked_rng(seed: int, accelerator: Accelerator) -> Iterator[None]:
+    """PyTorch's global generator seeded for dropout inside, and as it was before outside."""
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -298,7 +215,7 @@ def _own_randomness(seed: int, accelerator: Accelerator) -> Iterator[None]:
 
 
 class _Autocast(nn.Module):
-    """The model under the run's mixed precision, with logits in fp32."""
+    """The model under the run's mixed precision, with outputs in fp32; `model` is the bare one."""
 
     def __init__(self, model: nn.Module, accelerator: Accelerator) -> None:
         super().__init__()
@@ -309,25 +226,24 @@ class _Autocast(nn.Module):
             return self.model(*inputs, **options).float()
 
 
-def _average_gradients(model: nn.Module, accelerator: Accelerator) -> None:
-    """Average over processes once a step, after all backward passes; blocks that no sub-network used count as 0.
+def _average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
+    """Average over processes, after all backward passes; blocks that were not used count as 0.
 
-    One reduction of one flat tensor: hooks on every backward pass would send the gradients of a step several times.
+    One reduction of one flat tensor: hooks on every backward pass would send the gradients of a
+    step several times.
     """
     if accelerator.num_processes == 1:
         return
-    parameters = list(model.parameters())
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     flat = accelerator.reduce(flat, "mean")
-    for parameter, gradient in zip(
-        parameters, flat.split([p.numel() for p in parameters]), strict=True
-    ):
+    averages = flat.split([parameter.numel() for parameter in parameters])
+    for parameter, gradient in zip(parameters, averages, strict=True):
         parameter.grad = gradient.view_as(parameter)
 
 
 class _Clock:
-    """Time since the last lap, and how much of it passed outside the passes."""
+    """Time since the last lap, and how much of it was outside the passes."""
 
     def __init__(self) -> None:
         self.started, self.inside, self.entered, self.steps = time.perf_counter(), 0.0, 0.0, 0
@@ -340,7 +256,6 @@ class _Clock:
 
     def __exit__(self, *_: object) -> None:
         self.inside += time.perf_counter() - self.entered
-        self.steps += 1
 
     def lap(self) -> tuple[float, int, float]:
         """Seconds, steps, and the share of the seconds outside the passes since the last lap."""

@@ -1,8 +1,12 @@
-"""Progressive shrinking (Cai et al. 2020, Once-for-All, section 3.3 and appendix B): full network, then kernel, depth, width.
+"""Progressive shrinking: the full network, then elastic kernel, depth and width.
 
-Each phase frees one more dimension, in steps from its largest options down. The full network of the first phase, frozen,
-teaches all later ones. Channels are sorted by importance at the start of each width step, inside what was trained before.
-Phases keep the paper's shares of the epochs (180, 125, 25, 125, 25, 125) and of the learning rate.
+Cai, H. et al., Once-for-All: train one network and specialize it for efficient deployment, 2020,
+arXiv:1908.09791, section 3.3 and appendix B.
+
+Each phase frees one more dimension, in steps from its largest options down. The full network of the
+first phase, frozen, teaches all later ones. Channels are sorted by importance at the start of each
+width phase, inside what was trained before. Phases keep the paper's shares of the epochs (180, 125,
+25, 125, 25, 125) and of the learning rate.
 """
 
 from __future__ import annotations
@@ -19,11 +23,12 @@ from torch.nn import functional as F
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture, Option
 from pliant.spaces.space import Space
-from pliant.training.loop import Phase
+from pliant.training.schedule import Phase
+from pliant.training.strategy import TrainingStrategy
 
 SHARES = {"full": 180, "kernel": 125, "depth1": 25, "depth2": 125, "width1": 25, "width2": 125}
 """Epochs of the paper's phases."""
-RATES = {
+LR_FACTORS = {
     "full": 1.0,
     "kernel": 0.37,
     "depth1": 0.031,
@@ -32,19 +37,19 @@ RATES = {
     "width2": 0.092,
 }
 """Peak learning rates over the full network's: 2.6, 0.96, 0.08, 0.24, 0.08, 0.24 in the paper."""
-SUBNETWORKS = {"full": 1, "kernel": 1, "depth1": 2, "depth2": 2, "width1": 4, "width2": 4}
-"""Sub-networks a step, whose gradients are summed."""
+SUBNETS_PER_STEP = {"full": 1, "kernel": 1, "depth1": 2, "depth2": 2, "width1": 4, "width2": 4}
+"""Sub-networks per step, whose gradients are summed."""
 
 
-class ProgressiveShrinking:
-    """The schedule.
+class ProgressiveShrinking(TrainingStrategy):
+    """The strategy.
 
     Args:
-        space: to draw from. Resolution is free from the first phase on; a phase of a dimension that the space does not
-            have is left out.
+        space: to draw from. Resolution is free from the first phase on; a phase of a dimension that
+            the space does not have is left out.
         label_smoothing: for the loss on the labels.
         distillation: weight of the teacher's loss.
-        rates: peak learning rates of the phases over the recipe's.
+        lr_factors: peak learning rates of the phases over the recipe's.
     """
 
     def __init__(
@@ -53,12 +58,12 @@ class ProgressiveShrinking:
         *,
         label_smoothing: float = 0.1,
         distillation: float = 1.0,
-        rates: Mapping[str, float] | None = None,
+        lr_factors: Mapping[str, float] | None = None,
     ) -> None:
         self.space = space
         self.label_smoothing = label_smoothing
         self.distillation = distillation
-        self.rates = dict(RATES | dict(rates or {}))
+        self.lr_factors = LR_FACTORS | dict(lr_factors or {})
         self._teacher: Supernet | None = None
 
     def phases(self, epochs: int) -> tuple[Phase, ...]:
@@ -66,7 +71,9 @@ class ProgressiveShrinking:
         present = {choice.dimension for choice in self.space.choices if len(choice.options) > 1}
         names = [name for name in SHARES if name == "full" or name.rstrip("12") in present]
         total = sum(SHARES[name] for name in names)
-        return tuple(Phase(name, epochs * SHARES[name] / total, self.rates[name]) for name in names)
+        return tuple(
+            Phase(name, epochs * SHARES[name] / total, self.lr_factors[name]) for name in names
+        )
 
     def options(self, phase: str) -> dict[str, Sequence[Option]]:
         """What may be drawn in a phase: of each dimension, none, the larger half or all of its options."""
@@ -112,7 +119,7 @@ class ProgressiveShrinking:
             found.append(self.space.architecture(largest | widths))
         return found
 
-    def enter(self, phase: str, model: nn.Module) -> None:
+    def on_phase_start(self, phase: str, model: nn.Module) -> None:
         """Freeze the teacher after the first phase; sort channels before the width phases."""
         assert isinstance(model, Supernet)
         if phase != "full" and self._teacher is None:
@@ -120,14 +127,14 @@ class ProgressiveShrinking:
         if phase.startswith("width"):
             model.sort_channels(self.trained_widths(phase))
 
-    def resume(self, model: nn.Module, teacher: dict[str, Tensor]) -> None:
+    def load_state(self, model: nn.Module, state: dict[str, Tensor]) -> None:
         """Take the teacher from the checkpoint."""
         assert isinstance(model, Supernet)
-        if teacher:
+        if state:
             self._teacher = _frozen(model)
-            self._teacher.load_state_dict(teacher)
+            self._teacher.load_state_dict(state)
 
-    def teacher(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """The frozen full network, once there is one."""
         return {} if self._teacher is None else dict(self._teacher.state_dict())
 
@@ -140,7 +147,7 @@ class ProgressiveShrinking:
             with torch.no_grad():
                 target = self._teacher(images, self.space.largest()).float().softmax(-1)
         allowed = self.options(phase)
-        for _ in range(SUBNETWORKS[phase]):
+        for _ in range(SUBNETS_PER_STEP[phase]):
             architecture = self.space.sample_choices(rng, allowed)
             logits = model(images, architecture, dropout=phase == "full")
             loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

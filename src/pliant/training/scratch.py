@@ -1,4 +1,4 @@
-"""Training one plain network alone, by the same loop: the truth that a supernet's sub-networks are compared with."""
+"""Training one network from scratch: the ground truth of a supernet's sub-networks."""
 
 from __future__ import annotations
 
@@ -9,31 +9,26 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pliant.training.loop import Phase
+from pliant.training.strategy import TrainingStrategy
 
 
 @dataclass(frozen=True)
-class Standalone:
-    """The schedule of one network on its labels."""
+class FromScratch(TrainingStrategy):
+    """One plain network on its labels.
+
+    Args:
+        label_smoothing: for its loss.
+    """
 
     label_smoothing: float = 0.1
 
-    def phases(self, epochs: int) -> tuple[Phase, ...]:
-        """One."""
-        return (Phase("alone", epochs),)
-
-    def enter(self, phase: str, model: nn.Module) -> None:
-        """Nothing changes."""
-
-    def resume(self, model: nn.Module, teacher: dict[str, Tensor]) -> None:
-        """Nothing is kept."""
-
-    def teacher(self) -> dict[str, Tensor]:
-        """None."""
-        return {}
-
     def losses(
-        self, phase: str, model: nn.Module, images: Tensor, labels: Tensor, rng: np.random.Generator
+        self,
+        phase: str,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        rng: np.random.Generator,
     ) -> Iterator[Tensor]:
         """Cross-entropy."""
         yield F.cross_entropy(model(images), labels, label_smoothing=self.label_smoothing)

@@ -1,0 +1,91 @@
+"""What every training strategy promises the loop. A new one is a line in `STRATEGIES`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pliant.data import Augmentation
+from pliant.networks.supernet import build
+from pliant.training.checkpoint import Checkpoints
+from pliant.training.loop import train
+from pliant.training.progressive import ProgressiveShrinking
+from pliant.training.sandwich import Sandwich
+from pliant.training.schedule import TrainingRecipe
+from pliant.training.scratch import FromScratch
+
+STRATEGIES = {
+    "sandwich": (Sandwich, True),
+    "progressive": (ProgressiveShrinking, True),
+    "scratch": (lambda space: FromScratch(), False),
+}
+"""From a space to the strategy, and whether it trains a supernet."""
+
+RECIPE = TrainingRecipe(epochs=3, batch_size=40, learning_rate=0.1, seed=2)
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture(params=STRATEGIES)
+def case(request, tiny_space, digits, fresh):
+    make, shared = STRATEGIES[request.param]
+
+    def model():
+        if shared:
+            return fresh(tiny_space)
+        torch.manual_seed(0)
+        return build(tiny_space, tiny_space.largest(), mean=digits.mean, std=digits.std)
+
+    return lambda: make(tiny_space), model
+
+
+def trained(case, digits, cpu, *, folder=None, stop=None):
+    make_strategy, make_model = case
+    model, logs = make_model(), []
+
+    def on_step(log):
+        logs.append(log)
+        if log.step == stop:
+            raise StoppedError
+
+    train(
+        model,
+        digits.train.subset(np.arange(120)),
+        Augmentation(),
+        RECIPE,
+        make_strategy(),
+        accelerator=cpu,
+        checkpoints=Checkpoints(folder, seconds=0) if folder else None,
+        on_step=on_step,
+        report_every=1,
+    )
+    return model, logs
+
+
+@pytest.mark.parametrize("epochs", [1, 7, 100])
+def test_phases_fill_the_epochs(case, epochs):
+    phases = case[0]().phases(epochs)
+    assert sum(phase.epochs for phase in phases) == pytest.approx(epochs)
+    assert len({phase.name for phase in phases}) == len(phases)
+    assert all(phase.rate > 0 for phase in phases)
+
+
+def test_it_repeats_and_every_loss_is_finite(case, digits, cpu):
+    (one, logs), (other, again) = (trained(case, digits, cpu) for _ in range(2))
+    assert [log.losses for log in logs] == [log.losses for log in again]
+    assert all(np.isfinite(log.losses).all() and log.losses for log in logs)
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor.nan_to_num(7), other.state_dict()[name].nan_to_num(7)), name
+
+
+def test_stopped_anywhere_it_ends_with_the_same_bits(case, digits, cpu, tmp_path):
+    expected, logs = trained(case, digits, cpu)
+    for stop in (1, 2, len(logs) - 1):
+        with pytest.raises(StoppedError):
+            trained(case, digits, cpu, folder=tmp_path, stop=stop)
+    found, _ = trained(case, digits, cpu, folder=tmp_path)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor.nan_to_num(7), found.state_dict()[name].nan_to_num(7)), name

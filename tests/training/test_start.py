@@ -1,0 +1,77 @@
+"""Where weights begin: named, of a file, or of one's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pliant.errors import DamagedFileError, RecipeError
+from pliant.training.checkpoint import save_tensors
+from pliant.training.start import STARTS, make_start
+
+
+def images():
+    return torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_named_starts_keep_the_network_whole(name, digits_space, fresh):
+    network, untouched = fresh(digits_space), fresh(digits_space)
+    make_start(name).apply(network, images)
+    changed = [
+        key
+        for key, tensor in network.state_dict().items()
+        if not torch.equal(tensor, untouched.state_dict()[key])
+    ]
+    assert changed == (["blocks.stem.conv1.weight"] if name == "patch-pca" else [])
+    assert make_start(name).identity == name
+
+
+def test_weights_of_a_file(digits_space, fresh, tmp_path):
+    parent, child = fresh(digits_space, seed=1), fresh(digits_space, seed=2)
+    path = tmp_path / "weights.safetensors"
+    save_tensors(path, dict(parent.state_dict()))
+    make_start(str(path)).apply(child, images)
+    for name, tensor in parent.state_dict().items():
+        assert torch.equal(tensor, child.state_dict()[name])
+    before = make_start(str(path)).identity
+    save_tensors(path, dict(fresh(digits_space, seed=3).state_dict()))
+    assert make_start(str(path)).identity != before, "known by its content"
+
+
+def test_weights_of_another_network_name_what_differs(digits_space, tiny_space, fresh, tmp_path):
+    path = tmp_path / "other.safetensors"
+    tensors = dict(fresh(digits_space).state_dict())
+    tensors["more"] = torch.zeros(1)
+    tensors["blocks.stem.conv1.weight"] = torch.zeros(3, 1, 3, 3)
+    save_tensors(path, tensors)
+    with pytest.raises(RecipeError, match=r"differs in 2 tensors: more is unknown here; .*\(3, 1"):
+        make_start(str(path)).apply(fresh(digits_space), images)
+    with pytest.raises(RecipeError, match=r"more\. Use the file of a run with the same space"):
+        make_start(str(path)).apply(fresh(tiny_space), images)
+
+
+def test_names_and_files_that_are_none(tmp_path):
+    with pytest.raises(RecipeError, match=r"one of patch-pca, none, a \.safetensors file"):
+        make_start("whiten")
+    with pytest.raises(RecipeError, match="found none at"):
+        make_start("none.safetensors")
+    (tmp_path / "half.safetensors").write_bytes(b"half")
+    with pytest.raises(DamagedFileError, match=r"half\.safetensors"):
+        make_start(str(tmp_path / "half.safetensors")).apply(torch.nn.Linear(1, 1), images)
+
+
+def test_a_start_of_ones_own(tmp_path, digits_space, fresh):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\n"
+        "class Zero:\n"
+        "    identity = 'zero'\n"
+        "    def apply(self, network, images):\n"
+        "        torch.nn.init.zeros_(network.blocks['stem'].conv1.weight)\n"
+    )
+    network = fresh(digits_space)
+    make_start(f"{path}:Zero").apply(network, images)
+    assert not network.blocks["stem"].conv1.weight.any()
+    with pytest.raises(RecipeError, match="Did you mean 'Zero'"):
+        make_start(f"{path}:Zerro")
