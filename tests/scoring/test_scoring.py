@@ -39,6 +39,7 @@ from pliant.scoring.tables import read_architectures, read_rows, write_rows
 from pliant.scoring.zero_shot_search import (
     ZeroShotSearchConfiguration,
     cost_model,
+    search_by_score,
     search_without_training,
 )
 from pliant.spaces.presets import space_name
@@ -469,7 +470,7 @@ from pliant.scoring.networks import preset_networks
 from pliant.scoring.zero_shot_search import ZeroShotSearchConfiguration, search_without_training
 
 def watch(step, done, total, note):
-    if done >= int(sys.argv[2]):
+    if step == "search" and done >= int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
 networks, batch = preset_networks("digits", Shape(1, 8, 10)), noise_batch(Shape(1, 8, 10), 4, 0)
@@ -541,6 +542,14 @@ def test_search_with_other_limits_looks_up_what_was_scored(worker, calls, tmp_pa
                 ZeroShotSearchConfiguration(_configuration().space, "parameters"),
                 pool,
             )
+
+
+def test_search_by_a_score_of_ones_own(tmp_path):
+    space = preset_networks("digits", SHAPE).space
+    found = search_by_score(space, size, tmp_path, limits=["macs=300k"], evaluations=30)
+    assert found.chosen.score >= found.largest.score > found.chosen.cost.parameters
+    with pytest.raises(RecipeError, match="Did you mean 'gradsign'"):
+        search_by_score(space, "gradsing", tmp_path)
 
 
 def test_search_in_which_everything_fails(worker, tmp_path):

@@ -26,7 +26,7 @@ from pliant.cli.app import (
     screen,
 )
 from pliant.cli.score import AnySpace, Classes, Images, Processes, ShapeText
-from pliant.cli.zero_shot_search import search_by_score
+from pliant.cli.zero_shot_search import run_zero_shot_search
 from pliant.errors import RecipeError
 
 RUN_OPTIONS = frozenset({"recipe", "limit", "searcher"})
@@ -90,7 +90,7 @@ def search(
             f"a search without training is by evolution, received --searcher {searcher}. "
             "Leave it out."
         )
-    search_by_score(
+    run_zero_shot_search(
         space,
         estimator,
         limits=limit or [],

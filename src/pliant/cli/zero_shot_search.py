@@ -16,9 +16,9 @@ from pliant.units import format_cost
 
 if TYPE_CHECKING:
     from pliant.accuracy.zero_shot import Method
-    from pliant.objective import Target
+    from pliant.objective import Limit, Target
+    from pliant.progress import Progress
     from pliant.scoring.zero_shot_search import (
-        ZeroShotSearchConfiguration,
         ZeroShotSearchResult,
     )
     from pliant.spaces.space import Space
@@ -27,7 +27,7 @@ SHOWN_METRICS = ("parameters", "macs", "peak_memory_bytes", "latency_ms", "energ
 """Columns of the table, where the target reports them."""
 
 
-def search_by_score(
+def run_zero_shot_search(
     space: str,
     estimator: str,
     *,
@@ -55,7 +55,7 @@ def search_by_score(
         shape: of the images where there are none, as 3x32x32.
         classes: labels to tell apart where there are no images.
         images: in the batch that every network is shown.
-        target: a device profile.
+        target: a chip, a device profile, this-cpu or `file.py:NAME`.
         seed: of everything random.
         processes: networks scored at the same time; one per core where None.
         run_dir: of the record and the result; `runs/SPACE-ESTIMATOR` where None.
@@ -65,9 +65,9 @@ def search_by_score(
     """
     from pliant.objective import as_limits
 
-    parsed = as_limits(limits)
+    parsed = as_limits(limits)  # a mistake in an option is told before PyTorch is imported
+    from pliant.scoring import search_by_score
     from pliant.scoring.networks import preset_networks
-    from pliant.scoring.zero_shot_search import ZeroShotSearchConfiguration
     from pliant.spaces.presets import space_name
 
     name = space_name(space)
@@ -75,24 +75,23 @@ def search_by_score(
     folder = run_dir or Path("runs") / f"{name}-{method.name}"
     batch = shown_batch(data, shape, classes, name, images, seed)
     networks = preset_networks(name, batch.shape)
-    configuration = ZeroShotSearchConfiguration(
-        networks.space,
-        method.name,
-        parsed,
-        evaluations,
-        max_depth,
-        _target(target, networks.space),
-        seed,
-        method.version,
-    )
-    from pliant.scoring.process_pool import ScorePool, Worker
-    from pliant.scoring.selection import MethodScorer
-    from pliant.scoring.zero_shot_search import search_without_training
-
-    worker = Worker(networks, batch, MethodScorer({method.name: method}), seed)
-    with interruptible(), ScorePool(worker, processes) as pool, bars() as progress:
-        result = search_without_training(folder, configuration, pool, progress=progress)
-    _show(result, configuration)
+    with interruptible(), bars() as progress:
+        opened = _target(target, networks.space, folder, seed, progress)
+        result = search_by_score(
+            networks,
+            method,
+            folder,
+            limits=parsed,
+            evaluations=evaluations,
+            max_depth=max_depth,
+            target=opened,
+            batch=batch,
+            seed=seed,
+            processes=processes,
+            progress=progress,
+        )
+    screen.print(_table(result, method.name, opened))
+    _say_what_was_searched(result, parsed, opened)
     say("the result, for programs", about=folder / "search.json")
     _say_how_to_train(result, name, data, folder / "trained")
 
@@ -108,35 +107,42 @@ def _method(estimator: str, data: str | None) -> Method:
     return select_methods(estimator, labelled=data is not None, several=False).methods[0]
 
 
-def _target(name: str | None, space: Space) -> Target | None:
-    from pliant.targets import open_target
+def _target(
+    name: str | None, space: Space, folder: Path, seed: int, progress: Progress
+) -> Target | None:
+    """The target, whose profile or mappings are kept in the folder of the search."""
+    from pliant.targets import TargetOptions, open_target
 
-    return None if name is None else open_target(name, space)
+    if name is None:
+        return None
+    return open_target(name, space, TargetOptions(folder=folder, seed=seed), progress=progress)
 
 
-def _show(result: ZeroShotSearchResult, configuration: ZeroShotSearchConfiguration) -> None:
+def _table(result: ZeroShotSearchResult, method: str, target: Target | None) -> Table:
     """The best of the evolution, then what chance and parameter count find in the same limits."""
-    reported = configuration.target.metrics if configuration.target else ARITHMETIC_METRICS
+    reported = target.metrics if target else ARITHMETIC_METRICS
     metrics = [one for one in SHOWN_METRICS if one in reported]
-    table = Table("found by", configuration.method, *metrics, "depth", "architecture")
+    table = Table("found by", method, *metrics, "depth", "architecture")
     networks = [*result.best, *([result.random] if result.random else []), result.largest]
     for network in networks:
-        score = "failed" if network.score is None else format_score(network.score)
-        costs = [_format(metric, network.cost.metric(metric)) for metric in metrics]
         table.add_row(
             network.by,
-            score,
-            *costs,
+            "failed" if network.score is None else format_score(network.score),
+            *(_format(metric, network.cost.metric(metric)) for metric in metrics),
             str(network.depth),
             str(network.architecture),
             style="bold" if network is result.chosen else None,
         )
-    screen.print(table)
-    limits = ", ".join(map(str, configuration.limits)) or "none"
-    target = f"; target: {configuration.target.name}" if configuration.target else ""
+    return table
+
+
+def _say_what_was_searched(
+    result: ZeroShotSearchResult, limits: Sequence[Limit], target: Target | None
+) -> None:
     say(
         f"{result.scored:,} networks scored by evolution and {result.random_scored:,} at random; "
-        f"limits: {limits}{target}"
+        f"limits: {', '.join(map(str, limits)) or 'none'}; "
+        f"target: {target.name if target else 'none'}"
     )
     say(f"{result.feasible.share:.1%} of random networks are within the limits")
     if result.failed:

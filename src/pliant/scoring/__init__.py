@@ -14,25 +14,20 @@ if TYPE_CHECKING:
     from pliant.scoring.process_pool import ScoreRow
     from pliant.scoring.score import score_networks
     from pliant.scoring.tables import read_rows, write_rows
-    from pliant.scoring.zero_shot_search import (
-        RankedNetwork,
-        ZeroShotSearchConfiguration,
-        ZeroShotSearchResult,
-        search_without_training,
-    )
+    from pliant.scoring.zero_shot_result import RankedNetwork, ZeroShotSearchResult
+    from pliant.scoring.zero_shot_search import search_by_score
 
 _MODULES = {
     "Batch": "images",
-    "RankedNetwork": "zero_shot_search",
+    "RankedNetwork": "zero_shot_result",
     "ScoreRow": "process_pool",
     "Shape": "images",
     "TableCorrelations": "ground_truth",
-    "ZeroShotSearchConfiguration": "zero_shot_search",
-    "ZeroShotSearchResult": "zero_shot_search",
+    "ZeroShotSearchResult": "zero_shot_result",
     "noise_batch": "images",
     "read_rows": "tables",
     "score_networks": "score",
-    "search_without_training": "zero_shot_search",
+    "search_by_score": "zero_shot_search",
     "table_correlations": "ground_truth",
     "training_batch": "images",
     "write_rows": "tables",
@@ -44,12 +39,11 @@ __all__ = [
     "ScoreRow",
     "Shape",
     "TableCorrelations",
-    "ZeroShotSearchConfiguration",
     "ZeroShotSearchResult",
     "noise_batch",
     "read_rows",
     "score_networks",
-    "search_without_training",
+    "search_by_score",
     "table_correlations",
     "training_batch",
     "write_rows",

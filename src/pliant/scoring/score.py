@@ -77,7 +77,7 @@ def score_networks(
     source = as_source(networks)
     names = _names(source, architectures)
     if batch is None:
-        batch = noise_batch(_shape(source))
+        batch = default_batch(source)
     selection = select_methods(
         methods, labelled=batch.labels is not None, several=len(set(names)) > 1
     )
@@ -103,18 +103,23 @@ def as_source(networks: Networks) -> NetworkSource:
     Raises:
         RecipeError: neither a space, nor a function that makes one, nor modules.
     """
-    if isinstance(networks, Space):
-        return SpaceNetworks(_Constant(networks))
     if isinstance(networks, Mapping):
         return ModuleNetworks(networks)
     if hasattr(networks, "network"):
         return networks
-    if callable(networks):
-        return SpaceNetworks(networks)
+    if isinstance(networks, Space) or callable(networks):
+        return space_networks(networks)
     raise RecipeError(
         "networks come from a space, a function that makes one, or modules by name; received "
         f"{type(networks).__name__}."
     )
+
+
+def space_networks(space: Space | Callable[[], Space] | SpaceNetworks) -> SpaceNetworks:
+    """The networks of a space, or of the space that a function makes."""
+    if isinstance(space, SpaceNetworks):
+        return space
+    return SpaceNetworks(_Constant(space) if isinstance(space, Space) else space)
 
 
 class _Constant:
@@ -137,13 +142,18 @@ def _names(source: NetworkSource, architectures: Sequence[str | Architecture] | 
     return names
 
 
-def _shape(source: NetworkSource) -> Shape:
+def default_batch(source: NetworkSource) -> Batch:
+    """Noise of the shape that a space is made for, which is enough for scores without images.
+
+    Raises:
+        RecipeError: the networks are not those of a space.
+    """
     if not isinstance(source, SpaceNetworks):
         raise RecipeError(
             "a network needs images to be scored. Pass a batch, from training_batch or noise_batch."
         )
     space = source.space
-    return Shape(space.channels, space.image_size, space.classes)
+    return noise_batch(Shape(space.channels, space.image_size, space.classes))
 
 
 def score_in_pool(

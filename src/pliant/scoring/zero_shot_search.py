@@ -10,20 +10,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pliant.accuracy.zero_shot import AnyMethod
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.files import write_atomically
 from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Cost, Failed, Quality, Score
-from pliant.objective import Candidate, CostModel, Limit, Objective, Target
+from pliant.objective import Candidate, CostModel, Limit, Objective, Target, as_limits
 from pliant.progress import Progress, silent
 from pliant.record import Record
-from pliant.scoring.process_pool import ScoreEstimator, ScorePool
-from pliant.scoring.score import context_digest, score_context
+from pliant.scoring.images import Batch
+from pliant.scoring.networks import SpaceNetworks
+from pliant.scoring.process_pool import ScoreEstimator, ScorePool, Worker
+from pliant.scoring.score import context_digest, default_batch, score_context, space_networks
+from pliant.scoring.selection import MethodScorer, select_methods
+from pliant.scoring.zero_shot_result import (
+    BEST,
+    ZeroShotSearchResult,
+    rank_networks,
+    result_json,
+)
 from pliant.search.ask_tell import Evaluate, combined, memoized, run_search
 from pliant.search.evolution import EvolutionSearch, depth, no_deeper
 from pliant.search.feasible import FeasibleRange, check_feasible
@@ -32,10 +42,10 @@ from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 from pliant.targets import Arithmetic
 
+SAMPLES = 256
+"""Random networks that are asked whether the limits can be met."""
 STAGE = "score"
 """Of the evaluations in the record."""
-BEST = 5
-"""Networks of the evolution in a result."""
 
 
 @dataclass(frozen=True)
@@ -73,50 +83,62 @@ class ZeroShotSearchConfiguration:
         return int(np.clip(self.evaluations // 25, 8, 32))
 
 
-@dataclass(frozen=True, slots=True)
-class RankedNetwork:
-    """A network, its score and its cost."""
+def search_by_score(
+    space: Space | Callable[[], Space] | SpaceNetworks,
+    method: AnyMethod,
+    folder: Path,
+    *,
+    limits: Iterable[Limit | str] = (),
+    evaluations: int = 1000,
+    max_depth: int | None = None,
+    target: Target | None = None,
+    batch: Batch | None = None,
+    seed: int = 0,
+    processes: int | None = 1,
+    progress: Progress = silent,
+) -> ZeroShotSearchResult:
+    """Find the networks of a space with the highest score within limits, without training.
 
-    by: str
-    """What found it: `evolution`, `random search` or `parameter count`."""
-    architecture: Architecture
-    score: float | None
-    cost: Cost
-    depth: int
-    failure: str | None = None
+        space = preset("mobile-32", channels=3, image_size=32, classes=10)
+        result = search_by_score(space, "zen", Path("runs/zen"), limits=["macs=50M"])
 
+    Args:
+        space: a space, or a function that makes one; with more than one process the function.
+        method: a name of `pliant.accuracy.zero_shot.SCORES`, `file.py:NAME`, or a function of your
+            own from a `ScoringInput` to a number.
+        folder: of the record, from which a killed search resumes, and of `search.json`.
+        limits: on costs that the target reports; without one on MACs, parameters and peak memory.
+        evaluations: networks that the evolution scores at most, and random search as many.
+        max_depth: most layers with weights on the longest path of a network.
+        target: what the networks will run on, as `pliant.targets.open_target` opens it.
+        batch: the images, from `training_batch` or `noise_batch`; noise where None.
+        seed: of everything random.
+        processes: that score at the same time; None for one per core.
+        progress: called after every batch.
 
-@dataclass(frozen=True)
-class ZeroShotSearchResult:
-    """What a search without training found."""
-
-    best: tuple[RankedNetwork, ...]
-    """Of the evolution, highest score first; at most `BEST`."""
-    front: tuple[RankedNetwork, ...]
-    """Of the evolution: what no other network beats in score and cost, cheapest first."""
-    random: RankedNetwork | None
-    """The highest score of as many random networks within the limits."""
-    largest: RankedNetwork
-    """The most parameters within the limits, found by as many steps of evolution."""
-    feasible: FeasibleRange
-    scored: int
-    """Networks that the evolution scored."""
-    random_scored: int
-    failed: int
-    """Of both."""
-    failure: str | None
-    """The first reason."""
-
-    @property
-    def chosen(self) -> RankedNetwork | None:
-        """The highest score of all, whatever found it; None where every network failed."""
-        best, highest = None, -math.inf
-        for network in (*self.best, self.random, self.largest):
-            if network is None or network.score is None:
-                continue
-            if best is None or network.score > highest:
-                best, highest = network, network.score
-        return best
+    Raises:
+        InfeasibleError: no network is within the limits; with the range that is feasible.
+        RecipeError: an unknown score, one that needs images, or a limit on a metric that the
+            target does not report.
+        RunConflictError: the folder belongs to another score, space or seed, or another process
+            writes it.
+    """
+    source = space_networks(space)
+    batch = default_batch(source) if batch is None else batch
+    chosen = select_methods(method, labelled=batch.labels is not None, several=False).methods[0]
+    configuration = ZeroShotSearchConfiguration(
+        source.space,
+        chosen.name,
+        as_limits(limits),
+        evaluations,
+        max_depth,
+        target,
+        seed,
+        chosen.version,
+    )
+    worker = Worker(source, batch, MethodScorer({chosen.name: chosen}), seed)
+    with ScorePool(worker, processes) as pool:
+        return search_without_training(folder, configuration, pool, progress=progress)
 
 
 def search_without_training(
@@ -146,7 +168,7 @@ def search_without_training(
     space, objective = configuration.space, configuration.objective
     costs = cost_model(configuration)
     rng = np.random.default_rng((configuration.seed, 1))
-    feasible = check_feasible(space, objective, costs, rng)
+    feasible = check_feasible(space, objective, _with_progress(costs, progress), rng, SAMPLES)
     context = score_context(space, pool.worker.batch, pool.worker.seed)
     digest = context_digest(of=context, method=configuration.method, version=configuration.version)
     with Record.open(folder / "record.sqlite", recipe_digest=digest) as record:
@@ -163,18 +185,18 @@ def search_without_training(
     failures = [one.failure for one in (*history, *random_history) if one.failure is not None]
     best_random = _by_score(random_history)[:1]
     result = ZeroShotSearchResult(
-        best=_ranked("evolution", space, _by_score(history)[:BEST]),
-        front=_ranked("evolution", space, objective.front(history)),
-        random=next(iter(_ranked("random search", space, best_random)), None),
-        largest=_ranked("parameter count", space, [largest])[0],
+        best=rank_networks("evolution", space, _by_score(history)[:BEST]),
+        front=rank_networks("evolution", space, objective.front(history)),
+        random=next(iter(rank_networks("random search", space, best_random)), None),
+        largest=rank_networks("parameter count", space, [largest])[0],
         feasible=feasible,
         scored=len(history),
         random_scored=len(random_history),
         failed=len(failures),
         failure=failures[0] if failures else None,
     )
-    summary = json.dumps(_summary(configuration, result), indent=2)
-    write_atomically(folder / "search.json", summary + "\n")
+    summary = _configuration_json(configuration) | result_json(result)
+    write_atomically(folder / "search.json", json.dumps(summary, indent=2) + "\n")
     return result
 
 
@@ -226,6 +248,22 @@ def _refuse_nan(cost: Cost | Failed, target: Target) -> Cost | Failed:
             function = f"{type(target).__name__}.predict"
             return Failed(f"{function} of target {target.name} returned NaN for {metric}")
     return cost
+
+
+def _with_progress(costs: CostModel, progress: Progress) -> CostModel:
+    """The same costs a few at a time, since those of a chip may take minutes at first."""
+    done = 0
+
+    def predicted(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
+        nonlocal done
+        found: list[Cost | Failed] = []
+        for start in range(0, len(architectures), 8):
+            found += costs(architectures[start : start + 8])
+            done = min(done + 8, SAMPLES)
+            progress("limits", done, SAMPLES, "networks of predicted cost")
+        return found
+
+    return predicted
 
 
 def _evolution(
@@ -314,21 +352,7 @@ def _by_score(history: Sequence[Candidate]) -> list[Candidate]:
     return sorted(scored, key=lambda one: (-one.value, one.known_cost.parameters))
 
 
-def _ranked(by: str, space: Space, candidates: Sequence[Candidate]) -> tuple[RankedNetwork, ...]:
-    networks = []
-    for one in candidates:
-        score = one.quality.value if isinstance(one.quality, Score) else None
-        layers = depth(space.lower(one.architecture))
-        networks.append(
-            RankedNetwork(by, one.architecture, score, one.known_cost, layers, one.failure)
-        )
-    return tuple(networks)
-
-
-def _summary(
-    configuration: ZeroShotSearchConfiguration, result: ZeroShotSearchResult
-) -> dict[str, object]:
-    """The result for programs."""
+def _configuration_json(configuration: ZeroShotSearchConfiguration) -> dict[str, object]:
     space, target = configuration.space, configuration.target
     return {
         "space": {
@@ -342,23 +366,4 @@ def _summary(
         "limits": [str(limit) for limit in configuration.limits],
         "max_depth": configuration.max_depth,
         "seed": configuration.seed,
-        "scored": result.scored,
-        "random_scored": result.random_scored,
-        "failed": result.failed,
-        "share_within_limits": result.feasible.share,
-        "chosen": _as_json(result.chosen),
-        "best": [_as_json(network) for network in result.best],
-        "front": [_as_json(network) for network in result.front],
-        "random": _as_json(result.random),
-        "largest": _as_json(result.largest),
-    }
-
-
-def _as_json(network: RankedNetwork | None) -> dict[str, object] | None:
-    if network is None:
-        return None
-    finite = network.score is not None and math.isfinite(network.score)  # JSON has no infinity
-    return asdict(network) | {
-        "architecture": str(network.architecture),
-        "score": network.score if finite else None,
     }
