@@ -25,7 +25,7 @@ from pliant.spaces.space import Space
 Fit = Callable[[Sequence[Architecture], np.ndarray], AccuracyEstimator]
 """From architectures and their values to an estimator that answers in microseconds."""
 
-FEWEST_TO_FIT = 10
+MIN_TO_FIT = 10
 
 
 class LinasSearch:
@@ -77,7 +77,7 @@ class LinasSearch:
         self.rounds += 1
         sound = [one for one in self._told.values() if one.failure is None]
         self._asked = (
-            self._promising(sound, wanted) if len(sound) >= FEWEST_TO_FIT else self._drawn(wanted)
+            self._promising(sound, wanted) if len(sound) >= MIN_TO_FIT else self._drawn(wanted)
         )
         return self._asked
 
