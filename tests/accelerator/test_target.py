@@ -11,7 +11,7 @@ import pytest
 
 from pliant.accelerator import ChipTarget, load_chip, map_workload
 from pliant.accelerator.network import map_layer
-from pliant.errors import InfeasibleError, RecipeError
+from pliant.errors import InfeasibleError, MeasurementError, RecipeError
 from pliant.metrics import Cost, Failed
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.presets import preset
@@ -110,6 +110,8 @@ def test_the_identity_follows_what_decides_predictions(space: Space) -> None:
     assert renamed.identity == target.identity
     assert renamed.name == "other"
     assert not target.can_measure
+    with pytest.raises(MeasurementError, match="predicts and measures nothing"):
+        target.measure_file(Path("model.onnx"))
     others = {
         ChipTarget(replace(chip, clock_mhz=1.0), space).identity,
         ChipTarget(chip, space, objective="energy").identity,

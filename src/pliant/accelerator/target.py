@@ -20,7 +20,7 @@ from pliant.accelerator.chip import Chip
 from pliant.accelerator.mapper.search import objective_powers
 from pliant.accelerator.model.counts import layer_key
 from pliant.accelerator.network import deciding_fields, digest, map_layer
-from pliant.errors import InfeasibleError, PliantError
+from pliant.errors import InfeasibleError, MeasurementError, PliantError
 from pliant.metrics import Claim, Cost, Failed, Measured
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.blocks import Block
@@ -107,8 +107,15 @@ class ChipTarget:
         return {}
 
     def measure_file(self, path: Path) -> Measured:
-        """Never asked, since `can_measure` is False."""
-        raise NotImplementedError(f"{self.name} cannot measure {path}")
+        """Refused, since `can_measure` is False.
+
+        Raises:
+            MeasurementError: always.
+        """
+        raise MeasurementError(
+            f"a chip on paper predicts and measures nothing, received {path} for {self.name!r}. "
+            "Choose a target that is at hand, such as this-cpu."
+        )
 
     def evidence(self) -> tuple[Claim, ...]:
         """How many layer shapes were mapped, and whether all mappings are proven optimal."""
