@@ -9,7 +9,7 @@ class _Builder:
     def __init__(self, batch: int, channels: int, size: int) -> None:
         self.layers: list[Layer] = []
         self.batch, self.channels, self.size, self.last = batch, channels, size, NETWORK_INPUT
-        self.pes = batch * channels * size * size
+        self.input_elements = batch * channels * size * size
 
     def add(self, name: str, kind: str, inputs: tuple[str, ...] | None = None, **sizes: int) -> str:
         reads = inputs or (self.last,)
@@ -63,7 +63,7 @@ class _Builder:
         return self.add(name, "matmul", K=out, C=inner)
 
     def workload(self) -> Workload:
-        return Workload(tuple(self.layers), self.pes)
+        return Workload(tuple(self.layers), self.input_elements)
 
 
 def alexnet(batch: int = 1) -> Workload:
