@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pliant.workload import NETWORK_INPUT, Layer, Workload
 
 
@@ -11,7 +13,7 @@ class _Builder:
         self.batch, self.channels, self.size, self.last = batch, channels, size, NETWORK_INPUT
         self.input_elements = batch * channels * size * size
 
-    def add(self, name: str, kind: str, inputs: tuple[str, ...] | None = None, **sizes: int) -> str:
+    def add(self, name: str, kind: str, inputs: tuple[str, ...] | None = None, **sizes: Any) -> str:
         reads = inputs or (self.last,)
         layer = Layer(name, kind, reads, N=self.batch, **sizes)  # type: ignore[arg-type]
         self.layers.append(layer)
@@ -29,7 +31,7 @@ class _Builder:
         source: str | None = None,
     ) -> str:
         self.size = size or -(-self.size // stride)
-        shape = {
+        shape: dict[str, Any] = {
             "G": groups,
             "K": out // groups,
             "C": self.channels // groups,
@@ -39,7 +41,9 @@ class _Builder:
             "S": kernel,
         }
         self.channels = out
-        return self.add(name, "conv", (source,) if source else None, **shape, stride=stride)
+        return self.add(
+            name, "conv", (source,) if source else None, **shape, strides=(stride, stride)
+        )
 
     def pool(self, name: str, kernel: int, stride: int, size: int | None = None) -> str:
         self.size = size or -(-self.size // stride)
@@ -51,7 +55,7 @@ class _Builder:
             Q=self.size,
             R=kernel,
             S=kernel,
-            stride=stride,
+            strides=(stride, stride),
         )
 
     def add_up(self, name: str, other: str) -> str:

@@ -59,7 +59,7 @@ def layer_of(loops: list[Loop], stride: int) -> Layer:
     sizes = dict.fromkeys(DIMS, 1)
     for dim, bound, _ in loops:
         sizes[dim] *= bound
-    return Layer("fixture", "conv", ("image",), **sizes, stride=stride)  # type: ignore[arg-type]
+    return Layer("fixture", "conv", ("image",), **sizes, strides=(stride, stride))  # type: ignore[arg-type]
 
 
 def cut_of(temporal: list[tuple[str, int]]) -> int | None:

@@ -20,11 +20,11 @@ from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 
 LAYERS = (
-    Layer("strided", "conv", ("image",), K=4, C=3, P=5, Q=4, R=3, S=2, stride=2),
-    Layer("dilated", "conv", ("image",), N=2, K=3, C=4, P=6, R=3, dilation=2),
+    Layer("strided", "conv", ("image",), K=4, C=3, P=5, Q=4, R=3, S=2, strides=(2, 2)),
+    Layer("dilated", "conv", ("image",), N=2, K=3, C=4, P=6, R=3, dilations=(2, 2)),
     Layer("depthwise", "conv", ("image",), G=6, P=6, Q=5, R=3, S=3),
     Layer("dense", "matmul", ("image",), N=2, K=24, C=18),
-    Layer("pool", "pool", ("image",), G=8, P=4, Q=4, R=2, S=2, stride=2),
+    Layer("pool", "pool", ("image",), G=8, P=4, Q=4, R=2, S=2, strides=(2, 2)),
     Layer("add", "elementwise", ("image", "image"), G=12, P=7, Q=3),
 )
 

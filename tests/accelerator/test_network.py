@@ -70,11 +70,13 @@ def residual_net(path: Path, batch: Any = 1, extra: str = "Relu") -> Path:
 def test_an_onnx_file_becomes_the_layers_one_would_write_by_hand(tmp_path: Path) -> None:
     workload = onnx_workload(residual_net(tmp_path / "net.onnx"))
     assert workload.layers == (
-        Layer("stem", "conv", (NETWORK_INPUT,), K=8, C=3, P=8, Q=8, R=3, S=3, stride=2),
+        Layer("stem", "conv", (NETWORK_INPUT,), K=8, C=3, P=8, Q=8, R=3, S=3, strides=(2, 2)),
         Layer("depthwise", "conv", ("stem",), G=8, P=8, Q=8, R=3, S=3, bias=False),
-        Layer("grouped", "conv", ("depthwise",), G=2, K=4, C=4, P=8, Q=8, R=3, S=3, dilation=2),
+        Layer(
+            "grouped", "conv", ("depthwise",), G=2, K=4, C=4, P=8, Q=8, R=3, S=3, dilations=(2, 2)
+        ),
         Layer("sum", "elementwise", ("grouped", "stem"), G=8, P=8, Q=8),
-        Layer("pool", "pool", ("sum",), G=8, P=4, Q=4, R=2, S=2, stride=2),
+        Layer("pool", "pool", ("sum",), G=8, P=4, Q=4, R=2, S=2, strides=(2, 2)),
         Layer("mean", "pool", ("pool",), G=8, R=4, S=4),
         Layer("classifier", "matmul", ("mean",), K=10, C=8),
     )
@@ -165,6 +167,6 @@ def test_cache_keys_depend_on_numbers_not_on_names() -> None:
     assert shape_key(layer, chip, "edp") != shape_key(layer, replace(chip, clock_mhz=1.0), "edp")
     assert shape_key(layer, chip, "edp") != shape_key(layer, chip, "energy")
     window = replace(layer, P=4, R=3)
-    assert shape_key(window, chip, "edp") != shape_key(replace(window, stride=2), chip, "edp")
+    assert shape_key(window, chip, "edp") != shape_key(replace(window, strides=(2, 2)), chip, "edp")
     # One output row or one kernel row: the step is never taken.
-    assert shape_key(layer, chip, "edp") == shape_key(replace(layer, stride=2), chip, "edp")
+    assert shape_key(layer, chip, "edp") == shape_key(replace(layer, strides=(2, 2)), chip, "edp")

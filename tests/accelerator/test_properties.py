@@ -34,7 +34,13 @@ def layers(draw: st.DrawFn) -> Layer:
     sizes = {dim: draw(st.integers(1, 8)) for dim in "KCPQ"}
     window = draw(st.integers(1, 3))
     return Layer(
-        "drawn", "conv", ("image",), R=window, S=window, stride=draw(st.integers(1, 2)), **sizes
+        "drawn",
+        "conv",
+        ("image",),
+        R=window,
+        S=window,
+        strides=(draw(st.integers(1, 2)), draw(st.integers(1, 2))),
+        **sizes,
     )
 
 

@@ -186,9 +186,9 @@ def test_a_cell_by_hand():
 
 def test_a_reduction_by_hand():
     assert Reduction(slot="r", size=5, inputs=2, outputs=4).layers("x") == (
-        Layer("r.conv1", "conv", ("x",), K=4, C=2, P=3, Q=3, R=3, S=3, stride=2),
+        Layer("r.conv1", "conv", ("x",), K=4, C=2, P=3, Q=3, R=3, S=3, strides=(2, 2)),
         Layer("r.conv2", "conv", ("r.conv1",), K=4, C=4, P=3, Q=3, R=3, S=3),
-        Layer("r.shortcut.pool", "pool", ("x",), G=2, P=3, Q=3, R=2, S=2, stride=2),
+        Layer("r.shortcut.pool", "pool", ("x",), G=2, P=3, Q=3, R=2, S=2, strides=(2, 2)),
         Layer("r.shortcut", "conv", ("r.shortcut.pool",), K=4, C=2, P=3, Q=3, bias=False),
         Layer("r.add", "elementwise", ("r.conv2", "r.shortcut"), G=4, P=3, Q=3),
     )

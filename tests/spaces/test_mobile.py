@@ -34,8 +34,8 @@ def test_a_block_by_hand():
     )
     assert block.layers("image") == (
         Layer("b.expand", "conv", ("image",), K=12, C=4, P=5, Q=5),
-        Layer("b.depthwise", "conv", ("b.expand",), G=12, P=3, Q=3, R=5, S=5, stride=2),
-        Layer("b.squeeze.pool", "pool", ("b.depthwise",), G=12, R=3, S=3, stride=3),
+        Layer("b.depthwise", "conv", ("b.expand",), G=12, P=3, Q=3, R=5, S=5, strides=(2, 2)),
+        Layer("b.squeeze.pool", "pool", ("b.depthwise",), G=12, R=3, S=3, strides=(3, 3)),
         Layer("b.squeeze.reduce", "conv", ("b.squeeze.pool",), K=8, C=12),
         Layer("b.squeeze.expand", "conv", ("b.squeeze.reduce",), K=12, C=8),
         Layer(

@@ -19,9 +19,9 @@ def test_a_bottleneck_by_hand():
     block = Bottleneck(slot="b", size=7, inputs=8, hidden=4, outputs=16, stride=2, project=True)
     assert block.layers("x") == (
         Layer("b.conv1", "conv", ("x",), K=4, C=8, P=7, Q=7),
-        Layer("b.conv2", "conv", ("b.conv1",), K=4, C=4, P=4, Q=4, R=3, S=3, stride=2),
+        Layer("b.conv2", "conv", ("b.conv1",), K=4, C=4, P=4, Q=4, R=3, S=3, strides=(2, 2)),
         Layer("b.conv3", "conv", ("b.conv2",), K=16, C=4, P=4, Q=4),
-        Layer("b.shortcut.pool", "pool", ("x",), G=8, P=4, Q=4, R=2, S=2, stride=2),
+        Layer("b.shortcut.pool", "pool", ("x",), G=8, P=4, Q=4, R=2, S=2, strides=(2, 2)),
         Layer("b.shortcut", "conv", ("b.shortcut.pool",), K=16, C=8, P=4, Q=4),
         Layer("b.add", "elementwise", ("b.conv3", "b.shortcut"), G=16, P=4, Q=4),
     )
@@ -39,7 +39,7 @@ def test_a_plain_stage_by_hand():
     pool = ConvBlock(slot="p", size=7, inputs=3, outputs=8, pool=2)
     assert pool.layers("x") == (
         Layer("p.conv", "conv", ("x",), K=8, C=3, P=7, Q=7, R=3, S=3),
-        Layer("p.pool", "pool", ("p.conv",), G=8, P=3, Q=3, R=2, S=2, stride=2),
+        Layer("p.pool", "pool", ("p.conv",), G=8, P=3, Q=3, R=2, S=2, strides=(2, 2)),
     )
 
 

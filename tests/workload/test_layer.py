@@ -26,7 +26,7 @@ def test_a_convolution_by_hand() -> None:
 def test_depthwise_and_unweighted_layers_by_hand() -> None:
     depthwise = Layer("dw", "conv", ("image",), G=6, P=2, Q=2, R=3, S=3, bias=False, bits=8)
     assert (depthwise.macs, depthwise.parameters, depthwise.output_bytes) == (6 * 4 * 9, 54, 24)
-    pool = Layer("pool", "pool", ("image",), G=6, R=4, S=4, stride=4)
+    pool = Layer("pool", "pool", ("image",), G=6, R=4, S=4, strides=(4, 4))
     assert (pool.macs, pool.parameters, pool.output_elements) == (0, 0, 6)
 
 

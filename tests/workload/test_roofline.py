@@ -28,9 +28,9 @@ def test_the_roofs_by_hand() -> None:
 
 def test_the_traffic_of_a_small_network_by_hand() -> None:
     # 3x3, stride 2, 3 to 8 channels, 8x8 to 4x4 pixels: 9x9 positions are touched, 8x8 exist.
-    stem = Layer("stem", "conv", (NETWORK_INPUT,), K=8, C=3, P=4, Q=4, R=3, S=3, stride=2)
+    stem = Layer("stem", "conv", (NETWORK_INPUT,), K=8, C=3, P=4, Q=4, R=3, S=3, strides=(2, 2))
     # 2x2 pooling with stride 2 onto 1x1 reads 4 of the 16 pixels of each channel.
-    pool = Layer("pool", "pool", ("stem",), G=8, R=2, S=2, stride=2)
+    pool = Layer("pool", "pool", ("stem",), G=8, R=2, S=2, strides=(2, 2))
     gate = Layer("gate", "elementwise", ("stem", "pool"), G=8, P=4, Q=4)
     head = Layer("head", "matmul", ("pool",), K=10, C=8, bits=16)
     workload = Workload((stem, pool, gate, head), input_elements=3 * 8 * 8)

@@ -53,13 +53,35 @@ def test_a_module_becomes_the_layers_one_would_write_by_hand() -> None:
     module = Branching()
     workload = module_workload(module, torch.zeros(2, 3, 16, 16))
     assert workload.layers == (
-        Layer("stem", "conv", (NETWORK_INPUT,), N=2, K=8, C=3, P=8, Q=8, R=3, S=3, stride=2),
+        Layer("stem", "conv", (NETWORK_INPUT,), N=2, K=8, C=3, P=8, Q=8, R=3, S=3, strides=(2, 2)),
         Layer("depthwise", "conv", ("stem",), N=2, G=8, P=8, Q=8, R=3, S=3, bias=False),
         Layer(
-            "grouped", "conv", ("depthwise",), N=2, G=2, K=4, C=4, P=8, Q=8, R=3, S=3, dilation=2
+            "grouped",
+            "conv",
+            ("depthwise",),
+            N=2,
+            G=2,
+            K=4,
+            C=4,
+            P=8,
+            Q=8,
+            R=3,
+            S=3,
+            dilations=(2, 2),
         ),
         Layer("add", "elementwise", ("grouped", "stem"), N=2, G=8, P=8, Q=8),
-        Layer("max_pool2d_with_indices", "pool", ("add",), N=2, G=8, P=4, Q=4, R=2, S=2, stride=2),
+        Layer(
+            "max_pool2d_with_indices",
+            "pool",
+            ("add",),
+            N=2,
+            G=8,
+            P=4,
+            Q=4,
+            R=2,
+            S=2,
+            strides=(2, 2),
+        ),
         Layer("late", "elementwise", ("max_pool2d_with_indices",), N=2, G=8, P=4, Q=4),
         Layer("bmm", "matmul", ("late",), N=16, G=2, K=16, C=8, bias=False),
         Layer("_softmax", "elementwise", ("bmm",), N=2, G=16, P=16),
@@ -95,7 +117,6 @@ class Odd(nn.Module):
             r"'special_bessel_j0' \(in module '1'\) has no cost",
         ),
         (nn.ConvTranspose2d(3, 3, 2), "transposed convolutions are no layer"),
-        (nn.Conv2d(3, 3, 3, stride=(1, 2)), r"rows and columns have one stride, received \[1, 2\]"),
         (nn.ReLU(), "no layer that costs anything"),
     ],
 )

@@ -136,15 +136,20 @@ def _spread(factors: tuple[int, ...]) -> str:
     )
 
 
+def _steps(name: str, pair: tuple[int, int]) -> str:
+    """Strides or dilations in words; nothing where every step is 1."""
+    if pair == (1, 1):
+        return ""
+    return f" {name}={pair[0]}" if pair[0] == pair[1] else f" {name}={pair[0]}x{pair[1]}"
+
+
 def explanation(best: BestMapping, chip: Chip) -> str:
     """Everything about one layer as text: nest, tiles, bars of time and energy, reasons, proof."""
     layer, cost = best.layer, best.cost
     sizes = " ".join(
         f"{dim}={size}" for dim, size in zip(DIMS, layer_sizes(layer), strict=True) if size > 1
     )
-    stride = f" stride={layer.stride}" * (layer.stride > 1) + f" dilation={layer.dilation}" * (
-        layer.dilation > 1
-    )
+    stride = _steps("stride", layer.strides) + _steps("dilation", layer.dilations)
     lines = [
         f"{layer.name} ({layer.kind}) {sizes}{stride} on {chip.name}, best for {best.objective}",
         "",

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pliant.errors import EncodingError
 from pliant.workload import NETWORK_INPUT, Kind, Layer, peak_activation_bytes
@@ -72,7 +72,7 @@ class Block(ABC):
             else {name: value for name, value in found.items() if name != "views"}
         )
 
-    def _layer(self, name: str, kind: Kind, *reads: str, bias: bool = True, **sizes: int) -> Layer:
+    def _layer(self, name: str, kind: Kind, *reads: str, bias: bool = True, **sizes: Any) -> Layer:
         """A loop nest named within the block, over all views."""
         return Layer(f"{self.slot}.{name}", kind, reads, N=self.views, bias=bias, **sizes)
 
@@ -91,7 +91,7 @@ class Block(ABC):
     ) -> Layer:
         """A convolution named within the block; `size` is its output's height and width."""
         groups, outputs, inputs = (out, 1, 1) if depthwise else (1, out, into)
-        loops = {
+        loops: dict[str, Any] = {
             "G": groups,
             "K": outputs,
             "C": inputs,
@@ -100,7 +100,7 @@ class Block(ABC):
             "R": kernel,
             "S": kernel,
         }
-        return self._layer(name, "conv", reads, **loops, stride=stride, bias=bias)
+        return self._layer(name, "conv", reads, **loops, strides=(stride, stride), bias=bias)
 
     def _elementwise(self, name: str, *reads: str, channels: int, size: int) -> Layer:
         return self._layer(name, "elementwise", *reads, G=channels, P=size, Q=size)
@@ -186,7 +186,7 @@ class ConvBlock(Block):
             Q=after,
             R=self.pool,
             S=self.pool,
-            stride=self.pool,
+            strides=(self.pool, self.pool),
         )
         return (conv, pool)
 
@@ -235,7 +235,9 @@ class InvertedResidual(Block):
         if self.squeeze:
             narrow, wide = round_channels(hidden / 4), layers[-1].name
             layers += [
-                self._layer("squeeze.pool", "pool", wide, G=hidden, R=size, S=size, stride=size),
+                self._layer(
+                    "squeeze.pool", "pool", wide, G=hidden, R=size, S=size, strides=(size, size)
+                ),
                 self._conv(
                     "squeeze.reduce", f"{self.slot}.squeeze.pool", into=hidden, out=narrow, size=1
                 ),
@@ -328,7 +330,7 @@ class Bottleneck(Block):
                         Q=size,
                         R=stride,
                         S=stride,
-                        stride=stride,
+                        strides=(stride, stride),
                     )
                 )
                 shortcut = layers[-1].name
@@ -434,7 +436,7 @@ class Reduction(Block):
         first = self._conv("conv1", reads, into=into, out=out, size=size, kernel=3, stride=2)
         second = self._conv("conv2", first.name, into=out, out=out, size=size, kernel=3)
         pool = self._layer(
-            "shortcut.pool", "pool", reads, G=into, P=size, Q=size, R=2, S=2, stride=2
+            "shortcut.pool", "pool", reads, G=into, P=size, Q=size, R=2, S=2, strides=(2, 2)
         )
         shortcut = self._conv("shortcut", pool.name, into=into, out=out, size=size, bias=False)
         return (
@@ -477,7 +479,15 @@ class Head(Block):
             )
         width, before = self.expand or self.inputs, layers[-1].name if layers else reads
         layers.append(
-            self._layer("pool", "pool", before, G=width, R=self.size, S=self.size, stride=self.size)
+            self._layer(
+                "pool",
+                "pool",
+                before,
+                G=width,
+                R=self.size,
+                S=self.size,
+                strides=(self.size, self.size),
+            )
         )
         if self.views > 1:
             layers.append(Layer(f"{self.slot}.views", "elementwise", (layers[-1].name,), G=width))

@@ -48,19 +48,21 @@ class Layer:
     """Kernel rows."""
     S: int = 1
     """Kernel columns."""
-    stride: int = 1
-    dilation: int = 1
+    strides: tuple[int, int] = (1, 1)
+    """Steps of the kernel, in input rows and columns."""
+    dilations: tuple[int, int] = (1, 1)
+    """Distances of the kernel's taps, in input rows and columns."""
     bits: int = 32
     """Width of weights and activations."""
     bias: bool = True
     """Whether one addend a output channel is stored (a folded BatchNorm is one)."""
 
     def __post_init__(self) -> None:
-        small = {
-            name: getattr(self, name)
-            for name in ("N", "G", "K", "C", "P", "Q", "R", "S", "stride", "dilation", "bits")
-        }
-        if wrong := {name: value for name, value in small.items() if value < 1}:
+        small = {name: getattr(self, name) for name in ("N", *"GKCPQRS", "bits")}
+        wrong = {name: value for name, value in small.items() if value < 1}
+        pairs = {"strides": self.strides, "dilations": self.dilations}
+        wrong |= {name: value for name, value in pairs.items() if min(value) < 1}
+        if wrong:
             raise EncodingError(
                 f"layer {self.name!r}: loop sizes are whole numbers from 1 up, received {wrong}."
             )

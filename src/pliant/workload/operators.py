@@ -527,23 +527,19 @@ def _matrix(tensor: Tensor, side: int) -> tuple[int, ...]:
     return (1, *shape) if side == 0 else (*shape, 1)
 
 
-def _windows(operation: Operation, kernel: Sequence[int]) -> dict[str, int]:
-    """Output and kernel sizes, stride and dilation; one-dimensional windows get columns of 1."""
+def _windows(operation: Operation, kernel: Sequence[int]) -> dict[str, Any]:
+    """Output and kernel sizes, strides and dilations; one-dimensional windows get columns of 1."""
     if not 1 <= len(kernel) <= 2:
         raise EncodingError(
             f"{operation.place}: one or two spatial sizes are layers of this model,"
             f" received {len(kernel)}."
         )
     spatial = operation.outputs[0].known_shape[-len(kernel) :]
-    sizes = dict(zip(("P", "Q"), spatial, strict=False))
+    sizes: dict[str, Any] = dict(zip(("P", "Q"), spatial, strict=False))
     sizes |= dict(zip(("R", "S"), kernel, strict=False))
-    for key, extents in (("stride", spatial), ("dilation", kernel)):
-        values = list(operation.attributes[f"{key}s"])
+    for key, extents in (("strides", spatial), ("dilations", kernel)):
+        values = list(operation.attributes[key])
         # Along a size of 1 the step is never taken.
-        used = {step for step, extent in zip(values, extents, strict=True) if extent > 1} or {1}
-        if len(used) > 1:
-            raise EncodingError(
-                f"{operation.place}: rows and columns have one {key}, received {values}."
-            )
-        sizes[key] = used.pop()
+        used = [step if extent > 1 else 1 for step, extent in zip(values, extents, strict=True)]
+        sizes[key] = (used[0], used[1] if len(used) > 1 else 1)
     return sizes

@@ -130,8 +130,8 @@ def _read(layer: Layer, elements: Mapping[str, int]) -> int:
     if layer.kind == "elementwise":
         # An input may be broadcast, or be a part of what its layer wrote.
         return sum(min(elements[name], layer.output_elements) for name in layer.inputs)
-    rows = _touched(layer.P, layer.R, layer.stride, layer.dilation)
-    columns = _touched(layer.Q, layer.S, layer.stride, layer.dilation)
+    rows = _touched(layer.P, layer.R, layer.strides[0], layer.dilations[0])
+    columns = _touched(layer.Q, layer.S, layer.strides[1], layer.dilations[1])
     touched = layer.N * layer.G * layer.C * rows * columns
     return min(touched, sum(elements[name] for name in layer.inputs))
 

@@ -30,9 +30,13 @@ def random_layer(generator: np.random.Generator) -> Layer:
         sizes |= {"K": 1, "C": 1, "G": int(generator.integers(1, 5))}
     if kind in ("matmul", "elementwise"):
         sizes |= {"R": 1, "S": 1}
-    stride, dilation = (int(value) for value in generator.integers(1, 4, size=2))
+    stride, dilation, other_stride, other_dilation = (
+        int(value) for value in generator.integers(1, 4, size=4)
+    )
     inputs = ("image",) * (2 if kind == "elementwise" else 1)
-    layer = Layer("random", kind, inputs, stride=stride, dilation=dilation)
+    layer = Layer(
+        "random", kind, inputs, strides=(stride, other_stride), dilations=(dilation, other_dilation)
+    )
     return replace(layer, **sizes)  # type: ignore[arg-type]
 
 

@@ -122,10 +122,10 @@ def _volume(tensor: str, layer: Layer, extents: Array, counts: Array) -> Array:
             [total[:, d[dim]] if dim in RELEVANT[tensor] else number[:, d[dim]] for dim in DIMS],
             axis=0,
         )
-    common = np.gcd(layer.stride, layer.dilation)
-    stride, dilation = layer.stride // common, layer.dilation // common
 
-    def rows(out: str, kernel: str) -> Array:
+    def rows(axis: int, out: str, kernel: str) -> Array:
+        common = np.gcd(layer.strides[axis], layer.dilations[axis])
+        stride, dilation = layer.strides[axis] // common, layer.dilations[axis] // common
         a, b = extents[:, d[out], :, None], extents[:, d[kernel], None, :]
         times = counts[:, d[out], :, None] * counts[:, d[kernel], None, :]
         distinct = a * b - np.maximum(a - dilation, 0) * np.maximum(b - stride, 0)
@@ -136,6 +136,6 @@ def _volume(tensor: str, layer: Layer, extents: Array, counts: Array) -> Array:
         * total[:, d["N"]]
         * total[:, d["C"]]
         * number[:, d["K"]]
-        * rows("P", "R")
-        * rows("Q", "S")
+        * rows(0, "P", "R")
+        * rows(1, "Q", "S")
     )

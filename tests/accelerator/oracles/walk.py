@@ -231,8 +231,8 @@ def _pes(mapping: Mapping, tile: Ranges) -> Iterator[Pe]:
 def _words(tensor: str, at: Ranges, layer: Layer) -> Words:
     """Coordinates that the operations of a tile touch."""
     if tensor == "I":
-        rows = {p * layer.stride + r * layer.dilation for p in at["P"] for r in at["R"]}
-        columns = {q * layer.stride + s * layer.dilation for q in at["Q"] for s in at["S"]}
+        rows = {p * layer.strides[0] + r * layer.dilations[0] for p in at["P"] for r in at["R"]}
+        columns = {q * layer.strides[1] + s * layer.dilations[1] for q in at["Q"] for s in at["S"]}
         return set(product(at["G"], at["N"], at["C"], rows, columns))
     return set(product(*(at[dim] for dim in RELEVANT[tensor])))
 

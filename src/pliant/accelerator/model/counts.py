@@ -143,10 +143,10 @@ def layer_record(layer: Layer) -> LayerRecord:
     record = np.zeros(1, dtype=LAYER)[0]
     record["sizes"] = layer_sizes(layer)
     record["row_stride"], record["row_dilation"] = _steps(
-        layer.P, layer.R, layer.stride, layer.dilation
+        layer.P, layer.R, layer.strides[0], layer.dilations[0]
     )
     record["column_stride"], record["column_dilation"] = _steps(
-        layer.Q, layer.S, layer.stride, layer.dilation
+        layer.Q, layer.S, layer.strides[1], layer.dilations[1]
     )
     record["copies"] = float(layer.weighted), inputs, 1.0
     return record

@@ -81,8 +81,10 @@ def _active(blocks: Sequence[Sequence[range]], width: int) -> int:
     return sum(math.ceil(len(tile) / width) for block in blocks for tile in block)
 
 
-def _rows(layer: Layer, outputs: range, kernel: range) -> set[int]:
-    return {out * layer.stride + k * layer.dilation for out in outputs for k in kernel}
+def _rows(layer: Layer, axis: int, outputs: range, kernel: range) -> set[int]:
+    """Input rows (axis 0) or columns (axis 1) that a tile reads."""
+    stride, dilation = layer.strides[axis], layer.dilations[axis]
+    return {out * stride + k * dilation for out in outputs for k in kernel}
 
 
 def _saved(layer: Layer, loop: str, tiles: dict[str, list[list[range]]], repeats: int) -> int:
@@ -98,6 +100,7 @@ def _saved_at_pes(
 ) -> int:
     out, kernel = SLIDING[loop]
     other = kernel if loop == out else out
+    axis = 0 if out == "P" else 1
     overlap = 0
     fixed = [part for block in parts[other] for tile in block for part in tile]
     for block in parts[loop]:
@@ -109,11 +112,14 @@ def _saved_at_pes(
                         if loop == out
                         else [(rest, left), (rest, right)]
                     )
-                    overlap += len(_rows(layer, *pair[0]) & _rows(layer, *pair[1]))
+                    rows = [_rows(layer, axis, *tile) for tile in pair]
+                    overlap += len(rows[0] & rows[1])
     across_out, across_kernel = ("Q", "S") if out == "P" else ("P", "R")
     flat = {
         dim: [part for block in parts[dim] for tile in block for part in tile]
         for dim in (across_out, across_kernel)
     }
-    across = sum(len(_rows(layer, a, b)) for a in flat[across_out] for b in flat[across_kernel])
+    across = sum(
+        len(_rows(layer, 1 - axis, a, b)) for a in flat[across_out] for b in flat[across_kernel]
+    )
     return overlap * across * repeats * layer.G * layer.N * layer.C
