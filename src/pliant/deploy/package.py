@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from pliant.accuracy.calibration import require_calibrated
+from pliant.deploy.own_source import own_source
 from pliant.files import write_atomically
 from pliant.networks import plain
 from pliant.networks.onnx import network_model
@@ -102,4 +103,5 @@ def model_source(blocks: Sequence[Block], classes: Sequence[str]) -> str:
         size=first.size,
         count=len(classes),
     )
-    return inspect.getsource(plain).rstrip() + "\n" + loader
+    own = own_source(type(block).__name__ for block in blocks)
+    return inspect.getsource(plain).rstrip() + "\n" + own + loader

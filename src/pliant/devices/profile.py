@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -43,17 +43,7 @@ from pliant.errors import DamagedFileError, ProfileMismatchError, nearest
 from pliant.files import replace_atomically, write_atomically
 from pliant.host import machine_name
 from pliant.networks.onnx import block_model, network_model, random_weights
-from pliant.spaces.blocks import (
-    BasicResidual,
-    Block,
-    Bottleneck,
-    Cell,
-    ConvBlock,
-    Head,
-    InvertedResidual,
-    Preprocess,
-    Reduction,
-)
+from pliant.spaces.blocks import BLOCK_TYPES, Block
 from pliant.spaces.space import Space
 
 PROFILE_VERSION: Final = 2
@@ -63,19 +53,9 @@ MIN_BLOCK_US = 0.01
 _ANCHOR, _CALL = "anchor", "call"
 
 
-_READERS: Mapping[str, TypeAdapter[Any]] = {
-    kind.__name__: TypeAdapter(kind)
-    for kind in (
-        Preprocess,
-        ConvBlock,
-        InvertedResidual,
-        BasicResidual,
-        Bottleneck,
-        Cell,
-        Reduction,
-        Head,
-    )
-}
+@cache
+def _reader(kind: type[Block]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 class _Table(BaseModel):
@@ -92,13 +72,16 @@ class BlockLatency(_Table):
     @cached_property
     def block(self) -> Block:
         """The block without its slot."""
-        block: Block = _READERS[self.type].validate_python({"slot": "", **self.sizes})
+        block: Block = _reader(BLOCK_TYPES[self.type]).validate_python({"slot": "", **self.sizes})
         return block
 
     @model_validator(mode="after")
     def _is_a_block(self) -> BlockLatency:
-        if self.type not in _READERS:
-            raise ValueError(f"a block is one of {', '.join(_READERS)}, received {self.type!r}")
+        if self.type not in BLOCK_TYPES:
+            raise ValueError(
+                f"a block is one of {', '.join(BLOCK_TYPES)}, received {self.type!r}."
+                " Import the file of a block of one's own first."
+            )
         if unknown := set(self.sizes) - set(self.block.sizes):
             raise ValueError(
                 f"{self.type} has no size {min(unknown)!r}. {nearest(min(unknown), self.block.sizes)}"

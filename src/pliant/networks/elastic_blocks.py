@@ -6,13 +6,13 @@ sorting by importance needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pliant.errors import EncodingError
 from pliant.networks import plain
 from pliant.networks.elastic import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
 from pliant.spaces import blocks
@@ -292,7 +292,7 @@ class Head(ElasticBlock, plain.Head):
         return _of(self.input_norm)
 
 
-ELASTIC_BLOCKS: Mapping[str, type[ElasticBlock]] = {
+ELASTIC_BLOCKS: dict[str, type[ElasticBlock]] = {
     block.__name__: block
     for block in (
         Preprocess,
@@ -305,6 +305,33 @@ ELASTIC_BLOCKS: Mapping[str, type[ElasticBlock]] = {
         Head,
     )
 }
+
+
+def register_block(
+    description: type[blocks.Block],
+    plain_module: type[plain.BlockModule],
+    elastic_module: type[ElasticBlock],
+) -> None:
+    """Make a block of one's own known to networks, supernets and delivered files.
+
+    Args:
+        description: the block as layers; its fields but the slot are what both modules take.
+        plain_module: its module; the delivered `model.py` carries the source.
+        elastic_module: the same with elastic layers; a subclass of both it and `ElasticBlock`.
+
+    Raises:
+        EncodingError: another block has the name.
+    """
+    name = description.__name__
+    for known, module in ((plain.BLOCKS, plain_module), (ELASTIC_BLOCKS, elastic_module)):
+        found: type[nn.Module] = known.get(name, module)
+        if (found.__module__, found.__qualname__) != (module.__module__, module.__qualname__):
+            raise EncodingError(
+                f"a block's name is its own; {name} has the module {found.__qualname__} of"
+                f" {found.__module__}, received another one. Rename the description."
+            )
+    plain.BLOCKS[name] = plain_module
+    ELASTIC_BLOCKS[name] = elastic_module
 
 
 def copy_active(elastic: ElasticBlock, target: plain.BlockModule) -> None:

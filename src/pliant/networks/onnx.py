@@ -16,17 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 from pliant.errors import EncodingError
 from pliant.spaces.blocks import (
     CONV_KERNELS,
-    BasicResidual,
     Block,
-    Bottleneck,
     Cell,
     ConvBlock,
     Head,
-    InvertedResidual,
     Preprocess,
     Reduction,
-    round_channels,
 )
+from pliant.workload import NETWORK_INPUT, Layer, Operation
 
 OPSET = 20
 """The first with Gelu; Resize with antialiasing is there since 18."""
@@ -70,19 +67,46 @@ class _Writer:
     def node(self, operator: str, part: str, *inputs: str, **attributes: Any) -> str:
         return self.graph.node(operator, inputs, self.name(part), **attributes)
 
-    def conv(self, x: str, part: str, *, norm: str | None, stride: int = 1, groups: int = 1) -> str:
+    def convolution(self, x: str, layer: Layer, operation: Operation) -> str:
+        """The convolution of a layer, or the linear layer that runs at every pixel."""
+        return self.conv(
+            x,
+            operation.module,
+            norm=operation.batch_norm or None,
+            stride=layer.strides,
+            dilation=layer.dilations,
+            groups=layer.G,
+            epsilon=operation.epsilon,
+        )
+
+    def conv(
+        self,
+        x: str,
+        part: str,
+        *,
+        norm: str | None,
+        stride: int | tuple[int, int] = 1,
+        dilation: tuple[int, int] = (1, 1),
+        groups: int = 1,
+        epsilon: float = NORM_EPSILON,
+    ) -> str:
         """A convolution with its BatchNorm folded in, or with its own bias where it has one."""
         weight, bias = (
             self.weights[f"{part}.weight"].astype(np.float64),
             self.weights.get(f"{part}.bias"),
         )
+        if weight.ndim == 2:
+            weight = weight[:, :, None, None]
         if norm is not None:
             scale = self.weights[f"{norm}.weight"] / np.sqrt(
-                self.weights[f"{norm}.running_var"].astype(np.float64) + NORM_EPSILON
+                self.weights[f"{norm}.running_var"].astype(np.float64) + epsilon
             )
             bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
             weight = weight * scale[:, None, None, None]
-        kernel = weight.shape[-1]
+        rows, columns = weight.shape[2:]
+        pads = [dilation[0] * (rows // 2), dilation[1] * (columns // 2)]
+        strides = [stride, stride] if isinstance(stride, int) else list(stride)
+        more = {"dilations": list(dilation)} if dilation != (1, 1) else {}
         inputs = [x, self.constant(f"{part}.weight", weight.astype(np.float32))]
         if bias is not None:
             inputs.append(self.constant(f"{part}.bias", bias.astype(np.float32)))
@@ -90,17 +114,26 @@ class _Writer:
             "Conv",
             part,
             *inputs,
-            kernel_shape=[kernel, kernel],
-            strides=[stride, stride],
-            pads=[kernel // 2] * 4,
+            kernel_shape=[rows, columns],
+            strides=strides,
+            pads=pads * 2,
             group=groups,
+            **more,
         )
 
-    def norm(self, x: str, part: str) -> str:
+    def norm(self, x: str, part: str, epsilon: float = NORM_EPSILON) -> str:
         """A BatchNorm that no convolution can take in."""
         names = ("weight", "bias", "running_mean", "running_var")
         values = (self.constant(f"{part}.{name}", self.weights[f"{part}.{name}"]) for name in names)
-        return self.node("BatchNormalization", part, x, *values, epsilon=NORM_EPSILON)
+        return self.node("BatchNormalization", part, x, *values, epsilon=epsilon)
+
+    def layer_norm(self, x: str, part: str, epsilon: float) -> str:
+        """A LayerNorm over the channels of each pixel: ONNX normalises the last axes only."""
+        x = self.node("Transpose", f"{part}.channels_last", x, perm=[0, 2, 3, 1])
+        ends = ("weight", "bias")
+        values = (self.constant(f"{part}.{end}", self.weights[f"{part}.{end}"]) for end in ends)
+        x = self.node("LayerNormalization", part, x, *values, axis=-1, epsilon=epsilon)
+        return self.node("Transpose", f"{part}.channels_first", x, perm=[0, 3, 1, 2])
 
     def linear(self, x: str, part: str) -> str:
         weight, bias = (
@@ -112,6 +145,11 @@ class _Writer:
     def activation(self, x: str, part: str, kind: str) -> str:
         if kind == "none":
             return x
+        if kind == "relu6":
+            bounds = (self.constant(f"{part}.{end:g}", np.float32(end)) for end in (0.0, 6.0))
+            return self.node("Clip", f"{part}.{kind}", x, *bounds)
+        if kind == "hsigmoid":
+            return self.node("HardSigmoid", f"{part}.{kind}", x, alpha=1 / 6, beta=0.5)
         return self.node(
             {"relu": "Relu", "hswish": "HardSwish", "gelu": "Gelu"}[kind], f"{part}.{kind}", x
         )
@@ -179,55 +217,61 @@ def _conv_block(writer: _Writer, block: ConvBlock, x: str) -> str:
     return writer.activation(writer.norm(x, "norm1"), "norm1", block.activation)
 
 
-def _inverted_residual(writer: _Writer, block: InvertedResidual, x: str) -> str:
-    y = x
-    if block.expand:
-        y = writer.activation(
-            writer.conv(y, "expand", norm="expand_norm"), "expand", block.activation
-        )
-    y = writer.conv(y, "depthwise", norm="depthwise_norm", stride=block.stride, groups=block.hidden)
-    y = writer.activation(y, "depthwise", block.activation)
-    if block.squeeze:
-        narrow = writer.node("GlobalAveragePool", "squeeze_pool", y)
-        narrow = writer.activation(
-            writer.conv(narrow, "squeeze_reduce", norm=None), "squeeze_reduce", "relu"
-        )
-        gate = writer.node(
-            "HardSigmoid",
-            "squeeze_gate",
-            writer.conv(narrow, "squeeze_expand", norm=None),
-            alpha=1 / 6,
-            beta=0.5,
-        )
-        y = writer.node("Mul", "squeeze_scale", y, gate)
-    y = writer.conv(y, "project", norm="project_norm")
-    return writer.node("Add", "add", x, y) if block.residual else y
+def _from_layers(writer: _Writer, block: Block, x: str) -> str:
+    """The nodes of any block whose layers say what they compute.
+
+    Raises:
+        EncodingError: a layer does not say it.
+    """
+    values = {NETWORK_INPUT: x}
+    for layer, operation in _described(block):
+        x = _layer(writer, layer, operation, [values[name] for name in layer.inputs])
+        values[layer.name] = x
+    return x
 
 
-def _basic_residual(writer: _Writer, block: BasicResidual, x: str) -> str:
-    y = writer.activation(writer.conv(x, "conv1", norm="norm1"), "conv1", block.activation)
-    y = writer.conv(y, "conv2", norm="norm2")
-    return writer.activation(writer.node("Add", "add", x, y), "add", block.activation)
+def _layer(writer: _Writer, layer: Layer, operation: Operation, read: Sequence[str]) -> str:
+    """The nodes of one layer."""
+    part = layer.name.removeprefix(f"{writer.slot}.")
+    windows = {"kernel_shape": [layer.R, layer.S], "strides": list(layer.strides)}
+    match operation.operator:
+        case "conv":
+            y, part = writer.convolution(read[0], layer, operation), operation.module
+        case "max_pool":
+            y = writer.node("MaxPool", part, read[0], **windows)
+        case "average_pool":
+            y = writer.node("AveragePool", part, read[0], **windows, ceil_mode=1)
+        case "global_pool":
+            y = writer.node("GlobalAveragePool", part, read[0])
+        case "batch_norm":
+            y = writer.norm(read[0], operation.module, operation.epsilon)
+        case "layer_norm":
+            y = writer.layer_norm(read[0], operation.module, operation.epsilon)
+        case "scale":
+            factors = writer.weights[operation.module].reshape(-1, 1, 1)
+            y = writer.node("Mul", part, read[0], writer.constant(operation.module, factors))
+        case "add":
+            y = writer.node("Add", part, *read)
+        case "mul":
+            y = writer.node("Mul", part, *read)
+    return writer.activation(y, part, operation.activation)
 
 
-def _bottleneck(writer: _Writer, block: Bottleneck, x: str) -> str:
-    y = writer.activation(writer.conv(x, "conv1", norm="norm1"), "conv1", block.activation)
-    y = writer.activation(
-        writer.conv(y, "conv2", norm="norm2", stride=block.stride), "conv2", block.activation
-    )
-    y = writer.conv(y, "conv3", norm="norm3")
-    if block.project:
-        if block.stride > 1:
-            x = writer.node(
-                "AveragePool",
-                "shortcut_pool",
-                x,
-                kernel_shape=[block.stride] * 2,
-                strides=[block.stride] * 2,
-                ceil_mode=1,
+def _described(block: Block) -> list[tuple[Layer, Operation]]:
+    """The layers of a block with what they compute.
+
+    Raises:
+        EncodingError: a layer does not say it.
+    """
+    found = []
+    for layer in block.layers():
+        if layer.operation is None:
+            raise EncodingError(
+                "every layer of a block says what it computes, received"
+                f" {type(block).__name__} with layer {layer.name!r}. Give it an operation."
             )
-        x = writer.conv(x, "shortcut", norm="shortcut_norm")
-    return writer.activation(writer.node("Add", "add", y, x), "add", block.activation)
+        found.append((layer, layer.operation))
+    return found
 
 
 def _cell(writer: _Writer, block: Cell, x: str) -> str:
@@ -284,12 +328,9 @@ def _head(writer: _Writer, block: Head, x: str) -> str:
     return writer.linear(x, "classifier")
 
 
-_EMITTERS: Mapping[str, Callable[[_Writer, Any, str], str]] = {
+_EMITTERS: Mapping[str, Callable[[_Writer, Any, str], str]] = {  # the others follow from layers
     "Preprocess": _preprocess,
     "ConvBlock": _conv_block,
-    "InvertedResidual": _inverted_residual,
-    "BasicResidual": _basic_residual,
-    "Bottleneck": _bottleneck,
     "Cell": _cell,
     "Reduction": _reduction,
     "Head": _head,
@@ -312,7 +353,7 @@ def network_model(
         metadata: text that the file carries.
 
     Raises:
-        EncodingError: a block of a type that no emitter knows.
+        EncodingError: a layer does not say what it computes.
     """
     graph = Graph()
     value = "image"
@@ -336,11 +377,7 @@ def block_model(block: Block, rng: np.random.Generator, *, batch: int = 1) -> on
 
 def _emit(graph: Graph, block: Block, weights: Weights, value: str) -> str:
     kind = type(block).__name__
-    if kind not in _EMITTERS:
-        raise EncodingError(
-            f"networks are exported from blocks of the types {', '.join(_EMITTERS)}, received {kind}."
-        )
-    return _EMITTERS[kind](_Writer(graph, block.slot, weights), block, value)
+    return _EMITTERS.get(kind, _from_layers)(_Writer(graph, block.slot, weights), block, value)
 
 
 def _model(
@@ -392,10 +429,17 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
             found[f"{name}.{end}"] = np.full(channels, value, np.float32)
 
     def conv(
-        name: str, into: int, out: int, kernel: int = 1, *, norm: str | None, bias: bool = True
+        name: str,
+        into: int,
+        out: int,
+        kernel: int | tuple[int, int] = 1,
+        *,
+        norm: str | None,
+        bias: bool = True,
     ) -> None:
+        rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
         found[f"{name}.weight"] = (
-            rng.standard_normal((out, into, kernel, kernel)) / np.sqrt(into * kernel**2)
+            rng.standard_normal((out, into, rows, columns)) / np.sqrt(into * rows * columns)
         ).astype(np.float32)
         if norm is not None:
             norm_of(norm, out)
@@ -416,24 +460,6 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
             }
         case ConvBlock():
             conv("conv1", block.inputs, block.outputs, block.kernel, norm="norm1")
-        case InvertedResidual():
-            if block.expand:
-                conv("expand", block.inputs, block.hidden, norm="expand_norm")
-            conv("depthwise", 1, block.hidden, block.kernel, norm="depthwise_norm")
-            if block.squeeze:
-                narrow = round_channels(block.hidden / 4)
-                conv("squeeze_reduce", block.hidden, narrow, norm=None)
-                conv("squeeze_expand", narrow, block.hidden, norm=None)
-            conv("project", block.hidden, block.outputs, norm="project_norm")
-        case BasicResidual():
-            conv("conv1", block.channels, block.hidden, 3, norm="norm1")
-            conv("conv2", block.hidden, block.channels, 3, norm="norm2")
-        case Bottleneck():
-            conv("conv1", block.inputs, block.hidden, norm="norm1")
-            conv("conv2", block.hidden, block.hidden, 3, norm="norm2")
-            conv("conv3", block.hidden, block.outputs, norm="norm3")
-            if block.project:
-                conv("shortcut", block.inputs, block.outputs, norm="shortcut_norm")
         case Cell():
             for source, target, operation in block.edges:
                 if operation in CONV_KERNELS:
@@ -458,4 +484,24 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
             if block.hidden:
                 linear("hidden", width, block.hidden)
             linear("classifier", block.hidden or width, block.classes)
+        case _:
+            for layer, computed in _described(block):
+                channels = layer.G * layer.K
+                match computed.operator:
+                    case "conv":
+                        conv(
+                            computed.module,
+                            layer.C,
+                            channels,
+                            (layer.R, layer.S),
+                            norm=computed.batch_norm or None,
+                            bias=layer.bias,
+                        )
+                    case "batch_norm":
+                        norm_of(computed.module, channels)
+                    case "layer_norm":
+                        found[f"{computed.module}.weight"] = np.ones(channels, np.float32)
+                        found[f"{computed.module}.bias"] = np.zeros(channels, np.float32)
+                    case "scale":
+                        found[computed.module] = np.ones(channels, np.float32)
     return found

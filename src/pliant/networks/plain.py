@@ -26,6 +26,8 @@ def unchanged(x: Tensor) -> Tensor:
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
+    "relu6": F.relu6,
+    "hsigmoid": F.hardsigmoid,
     "hswish": F.hardswish,
     "gelu": F.gelu,
     "none": unchanged,
@@ -337,7 +339,7 @@ class Head(BlockModule):
         return self.classifier(F.dropout(x, self.dropout, self.training))
 
 
-BLOCKS: Mapping[str, type[BlockModule]] = {
+BLOCKS: dict[str, type[BlockModule]] = {
     block.__name__: block
     for block in (
         Preprocess,

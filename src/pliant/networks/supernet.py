@@ -12,12 +12,15 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pliant.errors import EncodingError
 from pliant.networks import plain
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Axis, ElasticBlock, Head, copy_active
 from pliant.networks.initialization import initialise
+from pliant.networks.onnx import random_weights
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.blocks import Block, round_channels
 from pliant.spaces.space import Space
@@ -51,17 +54,55 @@ def _normalise_images(network: nn.Module, mean: Sequence[float], std: Sequence[f
             module.std.copy_(torch.tensor(std))
 
 
+def require_described(block: Block) -> None:
+    """Refuse a block whose layers and plain module do not have the same parameters.
+
+    Raises:
+        EncodingError: naming the block, and a parameter that one of the two lacks or sizes differently.
+    """
+    name = type(block).__name__
+    if name not in plain.BLOCKS:
+        raise EncodingError(
+            f"a block has a plain and an elastic module, received {name} with none."
+            " Call register_block with all three."
+        )
+    with torch.device("meta"):
+        module = plain.Network(describe([block])).blocks[block.slot]
+    built = {
+        key: tuple(tensor.shape)
+        for key, tensor in module.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    described = {
+        key: value.shape for key, value in random_weights(block, np.random.default_rng(0)).items()
+    }
+    for key in sorted(built.keys() | described.keys()):
+        here, there = described.get(key), built.get(key)
+        # A linear layer at every pixel is a 1x1 convolution.
+        if here != there and (here is None or there is None or here != (*there, 1, 1)):
+            raise EncodingError(
+                f"the layers of a block name the parameters of its plain module: {name} has"
+                f" {key!r} as {here or 'nothing'} in its layers and {there or 'nothing'} in its"
+                f" module. Describe it in {name}.layers."
+            )
+
+
 class Supernet(nn.Module):
     """Shared weights of all networks of a space.
 
     Args:
         space: whose largest architecture gives the shapes.
         mean, std: of the training images by channel, pixels from 0 to 1.
+
+    Raises:
+        EncodingError: a block's layers leave a parameter of its module undescribed.
     """
 
     def __init__(self, space: Space, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.space = space
+        for block in space.blocks(space.largest()):
+            require_described(block)
         self.blocks = nn.ModuleDict(
             {
                 slot: ELASTIC_BLOCKS[name](**sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pliant.report.markup import Markup, joined, tag
 from pliant.report.quantities import METRICS, quantity, square
 from pliant.report.slots import stage_of, within_stage
 from pliant.spaces.blocks import (
+    BLOCK_TYPES,
     BasicResidual,
     Block,
     Bottleneck,
@@ -25,19 +27,6 @@ from pliant.spaces.blocks import (
 )
 from pliant.workload import Layer
 
-_TYPES: Mapping[str, type[Block]] = {
-    kind.__name__: kind
-    for kind in (
-        Preprocess,
-        ConvBlock,
-        InvertedResidual,
-        BasicResidual,
-        Bottleneck,
-        Cell,
-        Reduction,
-        Head,
-    )
-}
 _WIDTH = 300
 _LEFT, _BAR, _GAP, _TEXT, _AFTER = 14, 9, 3, 38, 18
 """Pixels of a picture: room for the shortcut, height of a layer, between layers, of the two lines of text, behind a block."""
@@ -116,7 +105,7 @@ def _sketch(facts: Mapping[str, Any]) -> _Sketch:
 def _block(slot: str, kind: str, sizes: Mapping[str, Any]) -> Block | None:
     """The block that was summarised, None for one that this version does not know."""
     try:
-        return _TYPES[kind](slot=slot, **sizes) if kind in _TYPES else None
+        return BLOCK_TYPES[kind](slot=slot, **sizes) if kind in BLOCK_TYPES else None
     except (TypeError, EncodingError):
         return None
 
@@ -158,7 +147,9 @@ def _words(block: Block) -> tuple[str, str]:
                 _flow(block.inputs, *inner, block.classes),
                 "mean of both views" if block.views > 1 else "",
             )
-    raise AssertionError(f"a block of type {type(block).__name__} has no words")
+    weighted = [layer for layer in block.layers() if layer.weighted]
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(block).__name__).lower()
+    return words, _listed(_flow(block.in_channels, *(_channels(layer) for layer in weighted)))
 
 
 def _flow(*widths: int) -> str:

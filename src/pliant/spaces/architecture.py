@@ -30,9 +30,9 @@ class Architecture:
         for name, option in self.options:
             here = name.rstrip("abcdefghijklmnopqrstuvwxyz")
             if words and here == place and here:
-                words[-1] += f"{name[len(here) :]}{_text(option)}"
+                words[-1] += f"{name[len(here) :]}{option_text(option)}"
             else:
-                words.append(f"{name}{_text(option)}")
+                words.append(f"{name}{option_text(option)}")
             place = here
         return "_".join(words)
 
@@ -48,5 +48,6 @@ class Architecture:
         return dict(self.options)
 
 
-def _text(option: Option) -> str:
+def option_text(option: Option) -> str:
+    """An option as it stands in the text of an architecture."""
     return f"{option:g}" if isinstance(option, float) else str(option)

@@ -11,12 +11,20 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pliant.errors import EncodingError
-from pliant.workload import NETWORK_INPUT, Kind, Layer, peak_activation_bytes
+from pliant.workload import (
+    NETWORK_INPUT,
+    Activation,
+    Kind,
+    Layer,
+    Operation,
+    peak_activation_bytes,
+)
 
-Activation = Literal["relu", "hswish", "gelu", "none"]
+BLOCK_TYPES: dict[str, type[Block]] = {}
+"""Every description by its name: each subclass of `Block` enters itself when it is defined."""
 
 CONV_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 """The operations of a cell that have weights, and their kernels."""
@@ -40,6 +48,20 @@ class Block(ABC):
     """Height and width of the input."""
     views: int = 1
     """Views of every image that run through: 2 are the image and its mirror image, made by the first block and averaged by the head."""
+
+    def __init_subclass__(cls) -> None:
+        """Enter the description under its name, by which profiles and summaries know it.
+
+        Raises:
+            EncodingError: another class has the name.
+        """
+        known = BLOCK_TYPES.setdefault(cls.__name__, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise EncodingError(
+                f"a block's name is its own; {cls.__name__} is that of {known.__module__}, received"
+                f" another one from {cls.__module__}. Rename the class."
+            )
+        BLOCK_TYPES[cls.__name__] = cls  # a dataclass with slots is made anew from the first class
 
     @property
     @abstractmethod
@@ -88,6 +110,7 @@ class Block(ABC):
         stride: int = 1,
         depthwise: bool = False,
         bias: bool = True,
+        operation: Operation | None = None,
     ) -> Layer:
         """A convolution named within the block; `size` is its output's height and width."""
         groups, outputs, inputs = (out, 1, 1) if depthwise else (1, out, into)
@@ -100,10 +123,28 @@ class Block(ABC):
             "R": kernel,
             "S": kernel,
         }
-        return self._layer(name, "conv", reads, **loops, strides=(stride, stride), bias=bias)
+        loops |= {"strides": (stride, stride), "operation": operation}
+        return self._layer(name, "conv", reads, **loops, bias=bias)
 
-    def _elementwise(self, name: str, *reads: str, channels: int, size: int) -> Layer:
-        return self._layer(name, "elementwise", *reads, G=channels, P=size, Q=size)
+    def _elementwise(
+        self,
+        name: str,
+        *reads: str,
+        channels: int,
+        size: int,
+        operation: Operation | None = None,
+        stored_per_channel: int = 0,
+    ) -> Layer:
+        return self._layer(
+            name,
+            "elementwise",
+            *reads,
+            G=channels,
+            P=size,
+            Q=size,
+            operation=operation,
+            stored_per_channel=stored_per_channel,
+        )
 
 
 @cache
@@ -218,7 +259,16 @@ class InvertedResidual(Block):
         size, hidden = halved(self.size, self.stride), self.hidden
         layers = []
         if self.expand:
-            layers.append(self._conv("expand", reads, into=self.inputs, out=hidden, size=self.size))
+            layers.append(
+                self._conv(
+                    "expand",
+                    reads,
+                    into=self.inputs,
+                    out=hidden,
+                    size=self.size,
+                    operation=Operation("conv", self.activation, "expand", "expand_norm"),
+                )
+            )
         inner = layers[-1].name if layers else reads
         layers.append(
             self._conv(
@@ -230,30 +280,67 @@ class InvertedResidual(Block):
                 kernel=self.kernel,
                 stride=self.stride,
                 depthwise=True,
+                operation=Operation("conv", self.activation, "depthwise", "depthwise_norm"),
             )
         )
         if self.squeeze:
             narrow, wide = round_channels(hidden / 4), layers[-1].name
             layers += [
                 self._layer(
-                    "squeeze.pool", "pool", wide, G=hidden, R=size, S=size, strides=(size, size)
+                    "squeeze.pool",
+                    "pool",
+                    wide,
+                    G=hidden,
+                    R=size,
+                    S=size,
+                    strides=(size, size),
+                    operation=Operation("global_pool"),
                 ),
                 self._conv(
-                    "squeeze.reduce", f"{self.slot}.squeeze.pool", into=hidden, out=narrow, size=1
+                    "squeeze.reduce",
+                    f"{self.slot}.squeeze.pool",
+                    into=hidden,
+                    out=narrow,
+                    size=1,
+                    operation=Operation("conv", "relu", "squeeze_reduce"),
                 ),
                 self._conv(
-                    "squeeze.expand", f"{self.slot}.squeeze.reduce", into=narrow, out=hidden, size=1
+                    "squeeze.expand",
+                    f"{self.slot}.squeeze.reduce",
+                    into=narrow,
+                    out=hidden,
+                    size=1,
+                    operation=Operation("conv", "hsigmoid", "squeeze_expand"),
                 ),
                 self._elementwise(
-                    "squeeze.scale", wide, f"{self.slot}.squeeze.expand", channels=hidden, size=size
+                    "squeeze.scale",
+                    wide,
+                    f"{self.slot}.squeeze.expand",
+                    channels=hidden,
+                    size=size,
+                    operation=Operation("mul"),
                 ),
             ]
         layers.append(
-            self._conv("project", layers[-1].name, into=hidden, out=self.outputs, size=size)
+            self._conv(
+                "project",
+                layers[-1].name,
+                into=hidden,
+                out=self.outputs,
+                size=size,
+                operation=Operation("conv", module="project", batch_norm="project_norm"),
+            )
         )
         if self.residual:
             layers.append(
-                self._elementwise("add", layers[-1].name, reads, channels=self.outputs, size=size)
+                self._elementwise(
+                    "add",
+                    layers[-1].name,
+                    reads,
+                    channels=self.outputs,
+                    size=size,
+                    operation=Operation("add"),
+                )
             )
         return tuple(layers)
 
@@ -272,15 +359,34 @@ class BasicResidual(Block):
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
         first = self._conv(
-            "conv1", reads, into=self.channels, out=self.hidden, size=self.size, kernel=3
+            "conv1",
+            reads,
+            into=self.channels,
+            out=self.hidden,
+            size=self.size,
+            kernel=3,
+            operation=Operation("conv", self.activation, "conv1", "norm1"),
         )
         second = self._conv(
-            "conv2", first.name, into=self.hidden, out=self.channels, size=self.size, kernel=3
+            "conv2",
+            first.name,
+            into=self.hidden,
+            out=self.channels,
+            size=self.size,
+            kernel=3,
+            operation=Operation("conv", module="conv2", batch_norm="norm2"),
         )
         return (
             first,
             second,
-            self._elementwise("add", second.name, reads, channels=self.channels, size=self.size),
+            self._elementwise(
+                "add",
+                second.name,
+                reads,
+                channels=self.channels,
+                size=self.size,
+                operation=Operation("add", self.activation),
+            ),
         )
 
 
@@ -302,7 +408,14 @@ class Bottleneck(Block):
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
         size = halved(self.size, self.stride)
         layers = [
-            self._conv("conv1", reads, into=self.inputs, out=self.hidden, size=self.size),
+            self._conv(
+                "conv1",
+                reads,
+                into=self.inputs,
+                out=self.hidden,
+                size=self.size,
+                operation=Operation("conv", self.activation, "conv1", "norm1"),
+            ),
             self._conv(
                 "conv2",
                 f"{self.slot}.conv1",
@@ -311,9 +424,15 @@ class Bottleneck(Block):
                 size=size,
                 kernel=3,
                 stride=self.stride,
+                operation=Operation("conv", self.activation, "conv2", "norm2"),
             ),
             self._conv(
-                "conv3", f"{self.slot}.conv2", into=self.hidden, out=self.outputs, size=size
+                "conv3",
+                f"{self.slot}.conv2",
+                into=self.hidden,
+                out=self.outputs,
+                size=size,
+                operation=Operation("conv", module="conv3", batch_norm="norm3"),
             ),
         ]
         shortcut = reads
@@ -331,16 +450,29 @@ class Bottleneck(Block):
                         R=stride,
                         S=stride,
                         strides=(stride, stride),
+                        operation=Operation("average_pool"),
                     )
                 )
                 shortcut = layers[-1].name
             layers.append(
-                self._conv("shortcut", shortcut, into=self.inputs, out=self.outputs, size=size)
+                self._conv(
+                    "shortcut",
+                    shortcut,
+                    into=self.inputs,
+                    out=self.outputs,
+                    size=size,
+                    operation=Operation("conv", module="shortcut", batch_norm="shortcut_norm"),
+                )
             )
             shortcut = layers[-1].name
         layers.append(
             self._elementwise(
-                "add", f"{self.slot}.conv3", shortcut, channels=self.outputs, size=size
+                "add",
+                f"{self.slot}.conv3",
+                shortcut,
+                channels=self.outputs,
+                size=size,
+                operation=Operation("add", self.activation),
             )
         )
         return tuple(layers)

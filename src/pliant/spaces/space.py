@@ -8,6 +8,7 @@ workload. The supernet, the latency table and the export are built from the same
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 
 from pliant.errors import EncodingError, nearest
 from pliant.metrics import Cost
-from pliant.spaces.architecture import Architecture, Option
+from pliant.spaces.architecture import Architecture, Option, option_text
 from pliant.spaces.blocks import Block
 from pliant.workload import NETWORK_INPUT, Layer, Workload
 
@@ -50,11 +51,25 @@ class Choice:
             raise EncodingError(
                 f"choice {self.name!r} needs options that differ, received {self.options}."
             )
+        for option in self.options:
+            if not isinstance(option, str) and not _parses_back(option):
+                raise EncodingError(
+                    f"a number among options is read back from its text; choice {self.name!r} has"
+                    f" {option!r}. Take numbers from 0 up with at most six digits, and 0 and 1 for"
+                    " booleans."
+                )
         numbers = [option for option in self.options if not isinstance(option, str)]
         if numbers != sorted(numbers):
             raise EncodingError(
                 f"the options of choice {self.name!r} stand in ascending order, received {self.options}. Sort them."
             )
+
+
+def _parses_back(option: Option) -> bool:
+    if isinstance(option, bool):
+        return False
+    text = option_text(option)
+    return bool(re.fullmatch(r"\d+(?:\.\d+)?", text)) and float(text) == option
 
 
 class Space(ABC):
@@ -87,6 +102,22 @@ class Space(ABC):
         A block keeps its `slot` in every architecture that has it: blocks of one slot share weights in the supernet,
         and the largest architecture has every slot at its largest sizes.
         """
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of what the space describes: two of one name with other widths differ in it.
+
+        It covers the choices, and the blocks of the largest and the smallest network and of each of
+        them with one choice at another option.
+        """
+        described = [repr((self.name, self.channels, self.image_size, self.classes, self.choices))]
+        for end in (0, -1):
+            base = {choice.name: choice.options[end] for choice in self.choices}
+            for choice in self.choices:
+                for option in choice.options:
+                    changed = self.architecture(base | {choice.name: option})
+                    described.append(repr(self.layout(changed)))
+        return hashlib.sha256("\n".join(described).encode()).hexdigest()
 
     # What follows from the choices.
 

@@ -1,5 +1,21 @@
 """Networks as loop nests, without PyTorch: layers, and what they cost by arithmetic."""
 
-from pliant.workload.layer import NETWORK_INPUT, Kind, Layer, Workload, peak_activation_bytes
+from pliant.workload.layer import (
+    NETWORK_INPUT,
+    Activation,
+    Kind,
+    Layer,
+    Operation,
+    Workload,
+    peak_activation_bytes,
+)
 
-__all__ = ["NETWORK_INPUT", "Kind", "Layer", "Workload", "peak_activation_bytes"]
+__all__ = [
+    "NETWORK_INPUT",
+    "Activation",
+    "Kind",
+    "Layer",
+    "Operation",
+    "Workload",
+    "peak_activation_bytes",
+]

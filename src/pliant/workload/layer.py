@@ -17,8 +17,39 @@ from pliant.errors import EncodingError
 
 Kind = Literal["conv", "matmul", "pool", "elementwise"]
 
+Activation = Literal["none", "relu", "relu6", "hswish", "hsigmoid", "gelu"]
+
+Operator = Literal[
+    "conv",
+    "max_pool",
+    "average_pool",
+    "global_pool",
+    "batch_norm",
+    "layer_norm",
+    "scale",
+    "add",
+    "mul",
+]
+"""`conv` is also the linear layer that runs at every pixel; `layer_norm` normalises the channels of
+each pixel; `scale` multiplies each channel with a stored number; `add` and `mul` combine tensors."""
+
 NETWORK_INPUT = "image"
 """The name under which the first layers read the network's input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a layer computes beyond its loop sizes: enough to run it and to find its parameters."""
+
+    operator: Operator
+    activation: Activation = "none"
+    """Applied to the result."""
+    module: str = ""
+    """Path of its parameters in the plain module of the block; of `scale` the parameter itself."""
+    batch_norm: str = ""
+    """Path of the BatchNorm that follows a convolution directly and is folded into it."""
+    epsilon: float = 1e-5
+    """Added to the variance by a normalisation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +87,10 @@ class Layer:
     """Width of weights and activations."""
     bias: bool = True
     """Whether one addend a output channel is stored (a folded BatchNorm is one)."""
+    stored_per_channel: int = 0
+    """Numbers that an element-wise layer stores per channel: 2 of a LayerNorm, 1 of a layer scale."""
+    operation: Operation | None = field(default=None, compare=False)
+    """Exactly what is computed, None where only sizes are known; layers of equal sizes cost the same."""
 
     def __post_init__(self) -> None:
         small = {name: getattr(self, name) for name in ("N", *"GKCPQRS", "bits")}
@@ -85,7 +120,7 @@ class Layer:
     def parameters(self) -> int:
         """Stored numbers: weights, and one addend an output channel where there is a bias."""
         if not self.weighted:
-            return 0
+            return self.stored_per_channel * self.G * self.K
         return self.G * self.K * self.C * self.R * self.S + (self.G * self.K if self.bias else 0)
 
     @property

@@ -120,7 +120,7 @@ def _weights(layer: Layer) -> int:
     """Elements of the operand that every row meets (weights, or the keys of attention) and
     biases."""
     if not layer.weighted:
-        return 0
+        return layer.parameters
     return layer.G * layer.K * (layer.C * layer.R * layer.S + layer.bias)
 
 
