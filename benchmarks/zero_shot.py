@@ -3,11 +3,12 @@
     python benchmarks/zero_shot.py [--networks 1000] [--only-table]
     python benchmarks/zero_shot.py --networks 3000 --scores gradsign [--start kaiming-normal]
 
-Networks are drawn by a fixed seed from the benchmark's CIFAR-10 file, and get PyTorch's own start weights, the same 64 training
-images and one thread. Every network's scores are a line of `work/zero-shot-SEED.jsonl`; a killed run goes on from there, and
-scores that a line lacks are added to it. Truth is the benchmark's test accuracy after 200 epochs. The bar is the parameter count,
-once of the network that runs here and once as the benchmark counts it, with operations on no path. Differences to the bar are
-paired: on the same bootstrap samples of networks.
+Networks are drawn by a fixed seed from the CIFAR-10 file of the benchmark. All have PyTorch's
+default initialisation and see the same 64 training images, on one thread. The scores of a network
+are one line of `work/zero-shot-SEED.jsonl`; a killed run resumes from there, and scores that a line
+lacks are added. Ground truth is the test accuracy after 200 epochs. The baseline is the parameter
+count, once of the network that runs here and once as the benchmark counts it, with operations on no
+path. Differences to it are paired: on the same bootstrap samples of networks.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def read(path):
 
 
 def kaiming_normal(network):
-    """Normal weights of variance 2 / inputs, biases 0: the start at which AZ-NAS measured its published table."""
+    """Weights from N(0, 2 / fan-in), biases 0: the initialisation of the published AZ-NAS table."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight)

@@ -1,12 +1,13 @@
-"""How fast are GradSign and Zen beside a plain writing of each, and how much memory does GradSign take?
+"""How fast are GradSign and Zen, and how much memory does GradSign take?
 
     python benchmarks/zero_shot_speed.py [--networks 20]
 
-All times are CPU time of one thread, the better of two runs, on the same networks of NAS-Bench-201, weights and images.
-GradSign, 64 CIFAR-10 images: against one pass forward and back an image; beside it one batched pass, the convolutions of
-which every way of counting signs must do. Zen, batch 64, one repeat: against two passes in
-PyTorch's default order, without gradients. Peak memory: resident memory above that before the score, of a network of 50 million
-parameters and 128 images of 32x32, in a process of its own. Rate: networks a second in two processes over one.
+All times are CPU time of one thread, the better of two runs, on the same networks of NAS-Bench-201,
+weights and images. GradSign, 64 CIFAR-10 images: against one forward and backward pass per image,
+and against one batched pass, whose convolutions no way of counting signs avoids. Zen, batch 64, one
+repeat: against two passes in PyTorch's default memory format, without gradients. Peak memory:
+resident memory above that before the score, of a network of 50 million parameters and 128 images of
+32x32, in its own process. Rate: networks per second in two processes over one.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def plain_gradsign(network, images, labels):
 
 
 def batched_pass(network, images, labels):
-    """Forward and back over the batch in channels-last order, 16 images at a time: the convolutions that no way of counting avoids."""
+    """Forward and backward over the batch in channels-last, 16 images at a time.
+
+    These convolutions no way of counting signs avoids.
+    """
     network = copy.deepcopy(network).train().to(memory_format=torch.channels_last)
     weights = [
         module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
@@ -76,7 +80,10 @@ def batched_pass(network, images, labels):
 
 @torch.no_grad()
 def plain_zen(network, shape):
-    """The public code's steps, with the statistics of the batch; the last BatchNorm and ReLU are inside the pooling's input."""
+    """The steps of the public code, with the statistics of the batch.
+
+    The last BatchNorm and ReLU belong to the input of the pooling.
+    """
     network.train()
     standard_normal(network, torch.Generator().manual_seed(0))
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -122,7 +129,8 @@ def beside_plain(rows, networks, images, labels):
             )
         )
         print(
-            f"{row['flops_millions']} MFLOPs: GradSign {loop_seconds / seconds:.2f}x, Zen {plain_zen_seconds / zen_seconds:.2f}x",
+            f"{row['flops_millions']} MFLOPs: GradSign {loop_seconds / seconds:.2f}x, "
+            f"Zen {plain_zen_seconds / zen_seconds:.2f}x",
             flush=True,
         )
     return found

@@ -1,4 +1,4 @@
-"""`pliant score`, `pliant fidelity` and `pliant search` without training, with scores that take no time."""
+"""`pliant score`, `pliant fidelity` and `pliant search` with scores that take no time."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def test_too_few_networks_are_said_to_be(command, cells, tmp_path):
 def test_score_a_file_of_ones_own(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.py").write_text(
-        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "from torch import nn\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
     code, said, error = command("score", "model.py:build", "--method", "quick", "--data", "digits")
     assert (code, error) == (0, "")

@@ -1,4 +1,4 @@
-"""A table of scores and a file of truth are joined by the architecture's text; what does not fit is said."""
+"""Scores and known accuracies are joined by the text of the architecture; a misfit is told."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pliant.scoring.tables import write_rows
 
 @pytest.fixture
 def table(tmp_path):
-    """30 networks and one whose accuracy is not known; `good` ranks as the truth, `bad` backwards and fails twice."""
+    """30 networks of known accuracy and one more; `good` ranks right, `bad` backwards."""
     rows = []
     for number in range(31):
         name = f"net{number}"

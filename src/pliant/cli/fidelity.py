@@ -27,7 +27,7 @@ def fidelity(
     ] = None,
     seed: Seed = None,
     out: Annotated[
-        Path | None, typer.Option(help="The page with the picture; beside the table if not given.")
+        Path | None, typer.Option(help="The page with the chart; next to the table if not given.")
     ] = None,
 ) -> None:
     """Compare scores with known accuracies, and with parameters and MACs as baselines.

@@ -216,7 +216,7 @@ def _aggregated(
 
 
 def context_digest(**settings: object) -> str:
-    """A short text for everything that scores depend on besides network and method."""
+    """A short text for everything that scores depend on other than network and method."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

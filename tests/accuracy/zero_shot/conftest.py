@@ -1,4 +1,4 @@
-"""The images that all zero-shot tests show, and a network with the habits of other people's code."""
+"""The images of all zero-shot tests, and a network with the habits of other people's code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Squeeze(nn.Module):
 
 
 class Net(nn.Module):
-    """Strides, groups, dilation, padding of every kind, pools, functions between layers, a hidden linear layer with dropout."""
+    """Strides, groups, dilation, every kind of padding, pools, functions, dropout."""
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()

@@ -31,7 +31,8 @@ def names(network: nn.Module, images: Tensor) -> list[str]:
 def test_blocks_of_a_network_with_parts(
     make_network: Callable[[], nn.Module], images: Tensor
 ) -> None:
-    # The stem ends at its ReLU, the residual block at itself, the strided stage at its BatchNorm; then single layers and a part.
+    # The stem ends at its ReLU, the residual block at itself, the strided stage at its BatchNorm;
+    # then single layers and a part.
     assert names(make_network(), images) == ["stem.2", "block", "down.2", "norm", "squeeze", "last"]
 
 
@@ -64,7 +65,7 @@ def test_blocks_of_a_chain_and_of_a_wrapped_network(
 
 
 def test_entropy_of_a_spectrum() -> None:
-    """Independent channels of equal variance use all of themselves; copies of one channel use one."""
+    """Independent channels of equal variance use all of themselves; copies use one."""
     independent = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).reshape(
         4, 2, 1, 1
     )

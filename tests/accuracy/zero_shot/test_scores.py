@@ -1,4 +1,4 @@
-"""Every other score by hand on a tiny network, what its theory promises, and a network that is left as it was."""
+"""The other scores by hand on tiny networks; their theory; the network stays as it was."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_score(
 
 
 def test_synflow_by_hand(images: Tensor) -> None:
-    """R = |w2| |w1| 1, so each layer's sum of |w dR/dw| is R, here (1 + 2) * 3 + (4 + 5) * 6 twice."""
+    """R = |w2| |w1| 1, so sum |w dR/dw| of a layer is R, here (1 + 2) * 3 + (4 + 5) * 6 twice."""
     network = nn.Sequential(
         nn.Flatten(), nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False)
     )
@@ -107,7 +107,8 @@ def test_gradients_by_hand() -> None:
         pixels([2.0, 4.0], [0.0, 2.0]),
         torch.tensor([0, 1]),
     )
-    # Rows: (-1, -2) and (1, 2) from the first image, (0, 1) and (0, -1) from the second; their mean is (-.5, -.5), (.5, .5).
+    # Rows: (-1, -2) and (1, 2) from the first image, (0, 1) and (0, -1) from the second; their
+    # mean is (-.5, -.5), (.5, .5).
     assert value(network, "grad-norm", images, labels) == pytest.approx(1.0)
     assert value(network, "snip", images, labels) == pytest.approx(2.0)
 
@@ -130,12 +131,13 @@ def test_snip_does_not_see_the_scale_before_a_batch_norm(images: Tensor, labels:
 def test_zico_by_hand() -> None:
     network = linear([0.0], [0.0])
     images, labels = pixels([2.0], [2.0], [6.0], [6.0]), torch.tensor([0, 0, 0, 0])
-    # Gradients of the two batches: -1 and -3 for the first weight, 1 and 3 for the second: mean 2, deviation 1.
+    # Gradients of the two batches: -1 and -3 for the first weight, 1 and 3 for the second: mean 2,
+    # deviation 1.
     assert value(network, "zico", images, labels) == pytest.approx(math.log(2 + 2))
 
 
 def test_jacob_cov_of_a_linear_network_is_lowest(images: Tensor) -> None:
-    """All images' gradients are the same: one eigenvalue is the number of images, all others are 0."""
+    """All images' gradients are the same: one eigenvalue is their number, the others are 0."""
     network = linear([1.0, 2.0, 3.0])
     floor = 1e-5
     expected = -(math.log(2 + floor) + 1 / (2 + floor) + math.log(floor) + 1 / floor)
@@ -145,7 +147,7 @@ def test_jacob_cov_of_a_linear_network_is_lowest(images: Tensor) -> None:
 
 
 def test_naswot_by_hand() -> None:
-    """Codes 10, 01 and 11: K has 2 on the diagonal, 0 between the first two, 1 elsewhere; its determinant is 4."""
+    """Codes 10, 01, 11: K is 2 on the diagonal, 0 between the first two, else 1; det K is 4."""
     network = nn.Sequential(*linear([1.0, 0.0], [0.0, 1.0]), nn.ReLU())
     assert value(network, "naswot", pixels([1.0, -1.0], [-1.0, 1.0], [1.0, 1.0])) == pytest.approx(
         math.log(4)

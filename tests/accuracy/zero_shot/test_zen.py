@@ -1,4 +1,4 @@
-"""Zen score: equal to a plain writing of the paper, the public code's drift under its own name, dead paths named."""
+"""Zen score: equal to the formula of the paper; zen-reference drifts; dead paths are named."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Norms(nn.Module):
 def plainly(
     network: Norms, images: Tensor, generator: torch.Generator
 ) -> tuple[float, float, list[list[Tensor]]]:
-    """The L2 and L1 movement of one repeat, and what the BatchNorms read in both passes; by nothing but the network itself."""
+    """L2 and L1 difference of one repeat, and the inputs of the BatchNorms in both passes."""
     standard_normal(network, generator)
     x, e = (torch.randn(images.shape, generator=generator) for _ in range(2))
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_is_the_papers_formula(images: Tensor) -> None:
 
 
 def test_reference_is_the_public_codes_moving_variance(images: Tensor) -> None:
-    """After one repeat the running variance is 0.81 + 0.09 v1 + 0.10 v2, and the difference is L1."""
+    """The running variance after one repeat: 0.81 + 0.09 v1 + 0.10 v2; the norm is L1."""
     network = Norms()
     _, l1, reads = plainly(network, images, torch.Generator().manual_seed(7))
     first, second = ([float(one.var((0, 2, 3)).mean()) for one in read] for read in reads)

@@ -51,7 +51,7 @@ def stateful_norms(network: nn.Module) -> Iterator[tuple[str, _NormBase]]:
 
 
 def _copy(network: nn.Module, memo: dict[int, object]) -> nn.Module:
-    """A deep copy; `memo` says what stands for which object, as in `copy.deepcopy`."""
+    """A deep copy; `memo` maps ids of objects to their copies, as in `copy.deepcopy`."""
     for name, parameter in network.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise RefusedError(

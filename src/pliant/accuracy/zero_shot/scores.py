@@ -109,7 +109,7 @@ def score(
         seed: of everything that the scores draw; PyTorch's global random state is left alone.
 
     Returns:
-        By name, a score or why there is none; never a number that stands for a failure.
+        By name, a score or why there is none; never a number in place of a failure.
 
     Raises:
         RecipeError: no score has such a name, or two have the same.
