@@ -71,7 +71,7 @@ class Evaluation:
     quality: Quality | None
     cost: Cost | Failed | None
     measures: Mapping[str, Any]
-    """What was measured beside: seconds, images, the spread of each measured cost."""
+    """Further measurements: seconds, images, the spread of each measured cost."""
     created: str
     """UTC, ISO 8601."""
 
@@ -224,7 +224,7 @@ class Record:
             split: whose images the quality is of.
             quality: accuracy, score or failure.
             cost: predicted or measured, or its failure.
-            measures: what was measured beside, with units in the names.
+            measures: further measurements, with units in the names.
 
         Returns:
             The row as it is now.

@@ -32,7 +32,7 @@ class EvolutionSearch:
         costs: predicted costs; asked about every mutant before any is evaluated.
         population: most networks that have descendants.
         batch: mutants per `ask`; they can be evaluated side by side.
-        start: networks to begin with, beside random ones within the limits.
+        start: networks to begin with, besides random ones within the limits.
         seed: of all draws.
     """
 

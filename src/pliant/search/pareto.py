@@ -41,7 +41,7 @@ class ParetoSearch:
             either with equal probability.
         mutation: probability that a gene is redrawn; None for one gene per network on average. At
             least one is redrawn.
-        start: architectures to begin with beside the smallest, the largest and random ones.
+        start: architectures to begin with besides the smallest, the largest and random ones.
         seed: of all draws.
     """
 
