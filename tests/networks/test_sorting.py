@@ -129,12 +129,12 @@ def test_what_was_trained_before_a_width_phase_computes_the_same_in_it(
 ):
     """Every network that an earlier phase could draw, whatever its widths at different places."""
     space = shipped(name, SIZES[name])
-    schedule = ProgressiveShrinking(space)
+    strategy = ProgressiveShrinking(space)
     before = list(SHARES)[list(SHARES).index(phase) - 1]
     rng, images = np.random.default_rng(0), pixels(space, 2)
-    networks = [space.sample_choices(rng, schedule.options(before)) for _ in range(12)]
+    networks = [space.sample_choices(rng, strategy.options(before)) for _ in range(12)]
     supernet: Supernet = perturbed(space)
     expected = [supernet(images, network) for network in networks]
-    schedule.enter(phase, supernet)
+    strategy.on_phase_start(phase, supernet)
     for network, logits in zip(networks, expected, strict=True):
         close(supernet(images, network), logits, 1e-4)

@@ -11,7 +11,7 @@ from pliant.deploy.package import onnx_bytes
 from pliant.errors import EncodingError
 from pliant.networks.supernet import Supernet, build
 from pliant.runs.run import Run
-from pliant.runs.train import schedule
+from pliant.runs.train import strategy
 from pliant.scoring.networks import preset_networks
 from pliant.spaces.presets import preset
 from pliant.spaces.resnet import PlainSpace
@@ -94,7 +94,7 @@ def test_scores_and_training_see_one_view(space, tmp_path):
             assert {one.mapping["v"] for one in _draws(run.space)} == views, (
                 "mirror images only where they show the same thing"
             )
-            learnt = schedule(run)
+            learnt = strategy(run)
             assert isinstance(learnt, Sandwich)
             assert {one.mapping["v"] for one in _draws(learnt.space)} == {1}
             Supernet(run.space, mean=[0.5] * 3, std=[0.25] * 3)(
