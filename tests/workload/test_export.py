@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pliant.accuracy.zero_shot.subject import Subject
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pliant.accuracy.zero_shot import size
+from pliant.accuracy.zero_shot.scoring_input import ScoringInput
 from pliant.errors import EncodingError
 from pliant.networks.trace import module_workload
 from pliant.workload import Layer, Workload
@@ -313,8 +313,8 @@ def test_macs_of_what_pytorch_fuses_by_hand(name: str, training: bool, way: str)
     workload = module_workload(network, torch.zeros(1, 3, 8, 8), way=way)
     assert workload.macs == STEM_AND_HEAD + macs
     assert network.body.training == training
-    subject = Subject(network, torch.zeros(4, 3, 8, 8), None, 0)
-    assert size.macs(subject).value == STEM_AND_HEAD + macs
+    inputs = ScoringInput(network, torch.zeros(4, 3, 8, 8), None, 0)
+    assert size.macs(inputs).value == STEM_AND_HEAD + macs
 
 
 def test_the_parameters_of_recurrent_layers_are_all_counted() -> None:
