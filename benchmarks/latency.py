@@ -2,8 +2,9 @@
 
 python benchmarks/latency.py [--preset mobile-32]
 
-They are measured after the profile, in an order and with weights of their own. A straight line over MACs, fitted on the networks
-that the table was corrected on, is the bar; the drift is how much the anchor network changed between the two measurements.
+They are measured after the profile, in another order and with other weights. The baseline is linear
+regression on MACs, fitted on the same networks as the table. The drift is the relative change of
+the anchor network's latency between the two measurements.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def main():
                 "worst_percent": float(100 * off.max()),
                 "fastest_ms": float(measured.min()),
                 "slowest_ms": float(measured.max()),
-                "macs_line_mape_percent": table.fit.macs_mape_percent,
+                "macs_line_mape_percent": table.held_out_error.macs_mape_percent,
                 "macs_spearman": float(
                     spearmanr([space.cost(one).macs for one in unseen], measured).statistic
                 ),

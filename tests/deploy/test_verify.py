@@ -148,5 +148,5 @@ def test_relative_difference_by_hand():
 
 def test_measuring_what_is_no_model(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"nothing")
-    with pytest.raises(MeasurementError, match="measured in a process of its own; it ended with"):
+    with pytest.raises(MeasurementError, match="measured in a subprocess, which failed"):
         measure_in_subprocess(tmp_path / "model.onnx", Settings())

@@ -1,4 +1,4 @@
-"""A real profile of a shipped space: seconds of measurement tell the latency of networks that nothing was fitted on."""
+"""A real profile of a preset predicts the latency of held-out networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pliant.devices.profile import (
 from pliant.devices.timings import Settings
 from pliant.spaces.presets import preset
 
-QUICK = Settings(least_rounds=3, rounds=4, samples=3, sample_us=500, noise_limit=100.0)
+QUICK = Settings(min_rounds=3, rounds=4, samples=3, sample_us=500, noise_limit=100.0)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def profile(space) -> DeviceProfile:
 
 def test_latency_is_predicted_and_ranked(profile, space):
     """On a quiet machine the error is near 2 %; the bounds leave room for a busy one."""
-    fit = profile.table(space).fit
+    fit = profile.table(space).held_out_error
     assert fit.networks == 16
     assert fit.mape_percent < 20
     assert fit.spearman > 0.8

@@ -14,9 +14,9 @@ import pytest
 
 from pliant.devices import measure as measuring
 from pliant.devices.measure import (
-    call_model,
     collect,
     convolution_peak_gflops,
+    empty_model,
     measure,
     measuring_processor,
     pinned,
@@ -26,7 +26,7 @@ from pliant.errors import MeasurementError
 from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.spaces.blocks import ConvBlock
 
-QUICK = Settings(least_rounds=3, rounds=4, samples=3, sample_us=300)
+QUICK = Settings(min_rounds=3, rounds=4, samples=3, sample_us=300)
 
 
 def conv(width: int) -> bytes:
@@ -35,17 +35,17 @@ def conv(width: int) -> bytes:
 
 
 def test_more_work_takes_longer_and_no_work_almost_nothing():
-    models = {"large": conv(128), "call": call_model(), "small": conv(32)}
+    models = {"large": conv(128), "call": empty_model(), "small": conv(32)}
     found = measure(models, QUICK, seed=0, refuse=False)
     assert list(found) == list(models), "the order is that of the models"
     assert found["call"].latency_ms < found["small"].latency_ms / 3
     assert found["small"].latency_ms < found["large"].latency_ms / 4, "16 times the MACs"
     assert found["large"].source == "cpu"
-    assert found["large"].runs >= QUICK.least_rounds * QUICK.samples
+    assert found["large"].runs >= QUICK.min_rounds * QUICK.samples
 
 
 def test_repeating_a_short_model_measures_one_run():
-    """The same model timed in short and in long samples has one latency: repeats are divided out."""
+    """A model has the same latency in short and in long samples: repeats are divided out."""
     [short] = measure(
         {"a": conv(32)}, dataclasses.replace(QUICK, sample_us=1), seed=0, refuse=False
     ).values()
@@ -56,11 +56,11 @@ def test_repeating_a_short_model_measures_one_run():
     assert short.latency_ms == pytest.approx(long.latency_ms, rel=0.5)
 
 
-def test_models_that_settled_are_left_alone_and_the_others_go_on(monkeypatch):
-    """Two models, one of which never settles: it gets all rounds, the other the fewest."""
+def test_models_that_converged_are_not_timed_further(monkeypatch):
+    """Two models, one of which never converges: it gets all rounds, the other the fewest."""
     monkeypatch.setattr(
         measuring,
-        "settled",
+        "has_converged",
         lambda timings, settings: timings.cpu_us.shape[1] == 3 and timings.cpu_us[0, 0] < 1000,
     )
     monkeypatch.setattr(measuring, "_repeats", lambda session, settings: 1)
@@ -81,11 +81,11 @@ def test_models_that_settled_are_left_alone_and_the_others_go_on(monkeypatch):
 
 def test_models_that_do_not_fit_together_are_measured_in_groups(monkeypatch):
     models = {str(width): conv(width) for width in (8, 16, 24, 32, 40)}
-    monkeypatch.setattr(measuring, "MOST_BYTES_AT_ONCE", len(models["40"]) + len(models["24"]))
+    monkeypatch.setattr(measuring, "MAX_OPEN_BYTES", len(models["40"]) + len(models["24"]))
     groups = measuring._groups(models, np.random.default_rng(0))
     assert len(groups) > 1
     assert {name: model for group in groups for name, model in group.items()} == models
-    assert all(sum(map(len, group.values())) <= measuring.MOST_BYTES_AT_ONCE for group in groups)
+    assert all(sum(map(len, group.values())) <= measuring.MAX_OPEN_BYTES for group in groups)
     assert set(collect(models, QUICK, seed=0)) == set(models)
 
 

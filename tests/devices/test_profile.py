@@ -23,7 +23,7 @@ from pliant.errors import DamagedFileError, MeasurementError, ProfileMismatchErr
 from pliant.host import machine_name
 from pliant.spaces.presets import preset
 
-QUICK = Settings(least_rounds=2, rounds=2, samples=2, sample_us=100, noise_limit=100.0)
+QUICK = Settings(min_rounds=2, rounds=2, samples=2, sample_us=100, noise_limit=100.0)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_profile_says_what_was_measured(profile, toy_space):
     assert 0 < profile.call_us < profile.anchor_us
     assert profile.convolution_peak_gflops > 0
     table = profile.table(toy_space)
-    assert (len(profile.networks), profile.held_out, table.fit.networks) == (32, 16, 16)
+    assert (len(profile.networks), profile.held_out, table.held_out_error.networks) == (32, 16, 16)
     assert table == profile.table(toy_space), "fitted from the same rows, so the same"
 
 
@@ -170,11 +170,11 @@ def test_a_missing_profile_says_so(tmp_path):
 
 def test_too_few_networks_to_judge_are_not_a_number(profile, toy_space):
     fitted = profile.model_copy(update={"networks": profile.networks[:17], "held_out": 1})
-    assert np.isnan(fitted.table(toy_space).fit.spearman)
+    assert np.isnan(fitted.table(toy_space).held_out_error.spearman)
 
 
 def test_a_noisy_machine_is_refused_but_its_timings_are_kept(toy_space, tmp_path):
-    with pytest.raises(MeasurementError, match="Stop what else runs"):
+    with pytest.raises(MeasurementError, match="Stop other programs"):
         profile_device(
             toy_space,
             dataclasses.replace(QUICK, noise_limit=-1.0),

@@ -1,4 +1,4 @@
-"""The latency table: sums against brute force, planted coefficients found again, blocks all found."""
+"""The latency table: sums against brute force, recovery of known coefficients, all blocks found."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from pliant.devices.table import (
-    MOST_BLOCKS,
+    MAX_BLOCKS,
     LookupTable,
     block_key,
     distinct_blocks,
     fit_table,
     mape_percent,
-    spread_networks,
+    sample_evenly_by_macs,
 )
 from pliant.errors import MeasurementError
 from pliant.spaces.blocks import BasicResidual, ConvBlock, Preprocess
@@ -33,7 +33,7 @@ def every_architecture(space):
 
 
 def made_up_us(blocks, seed=0):
-    """A latency for each block: mostly its MACs, and something of its own that no arithmetic tells."""
+    """A latency for each block: its MACs times a random factor."""
     rng = np.random.default_rng(seed)
     return {block: 5 + block.cost.macs / 2e4 * rng.uniform(0.3, 3.0) for block in blocks}
 
@@ -64,7 +64,7 @@ def test_no_network_of_a_preset_has_a_block_outside_the_table(name, size):
 
 def test_the_sum_is_that_of_a_loop_over_blocks(toy_space, everything):
     latency_us = made_up_us(distinct_blocks(toy_space, np.random.default_rng(0)))
-    table = LookupTable(toy_space, latency_us, "borders", (1.1, 0.2, -0.3))
+    table = LookupTable(toy_space, latency_us, "boundary_traffic", (1.1, 0.2, -0.3))
     for architecture, cost in zip(everything, table(everything), strict=True):
         alone, borders, count = 0.0, 0, 0
         for block in toy_space.layout(architecture):
@@ -87,21 +87,21 @@ def test_the_sum_is_that_of_a_loop_over_blocks(toy_space, everything):
     ("correction", "coefficients"),
     [
         ("scaled", (0.9,)),
-        ("joints", (1.05, 0.4)),
-        ("borders", (1.2, 0.3, -8.0)),
-        ("static", (0.5, 0.03, 0.02)),
+        ("per_block_overhead", (1.05, 0.4)),
+        ("boundary_traffic", (1.2, 0.3, -8.0)),
+        ("additive", (0.5, 0.03, 0.02)),
     ],
 )
-def test_planted_coefficients_are_found_again(toy_space, correction, coefficients):
+def test_known_coefficients_are_recovered(toy_space, correction, coefficients):
     latency_us = made_up_us(distinct_blocks(toy_space, np.random.default_rng(0)))
     truth = LookupTable(toy_space, latency_us, correction, coefficients)
-    networks = spread_networks(toy_space, 32, np.random.default_rng(1))
+    networks = sample_evenly_by_macs(toy_space, 32, np.random.default_rng(1))
     measured = [cost.latency_ms for cost in truth(networks)]
     table = fit_table(toy_space, latency_us, networks, measured, held_out=16)
-    assert table.fit.networks == 16
-    assert table.fit.mape_percent == pytest.approx(0, abs=1e-6)
-    assert table.fit.spearman == pytest.approx(1)
-    assert table.fit.macs_mape_percent > 0.5
+    assert table.held_out_error.networks == 16
+    assert table.held_out_error.mape_percent == pytest.approx(0, abs=1e-6)
+    assert table.held_out_error.spearman == pytest.approx(1)
+    assert table.held_out_error.macs_mape_percent > 0.5
     predicted = [cost.latency_ms for cost in table(networks)]
     np.testing.assert_allclose(predicted, measured, rtol=1e-7)
     if table.correction == correction:
@@ -109,20 +109,20 @@ def test_planted_coefficients_are_found_again(toy_space, correction, coefficient
 
 
 def test_the_error_reported_is_of_networks_not_fitted_on(toy_space):
-    """Held-out networks that take twice as long as the fit says have 50 % error, however well the fit does."""
+    """Held-out networks that take twice as long as predicted have 50 % error."""
     latency_us = made_up_us(distinct_blocks(toy_space, np.random.default_rng(0)))
-    networks = spread_networks(toy_space, 32, np.random.default_rng(1))
+    networks = sample_evenly_by_macs(toy_space, 32, np.random.default_rng(1))
     measured = np.array(
         [cost.latency_ms for cost in LookupTable(toy_space, latency_us, "scaled", (1.0,))(networks)]
     )
     measured[16:] *= 2
-    fit = fit_table(toy_space, latency_us, networks, measured, held_out=16).fit
+    fit = fit_table(toy_space, latency_us, networks, measured, held_out=16).held_out_error
     assert fit.mape_percent == pytest.approx(50)
 
 
 def test_noise_does_not_choose_more_coefficients_than_it_can_fit(toy_space):
     latency_us = made_up_us(distinct_blocks(toy_space, np.random.default_rng(0)))
-    networks = spread_networks(toy_space, 4, np.random.default_rng(1))
+    networks = sample_evenly_by_macs(toy_space, 4, np.random.default_rng(1))
     measured = [
         cost.latency_ms for cost in LookupTable(toy_space, latency_us, "scaled", (1.0,))(networks)
     ]
@@ -131,7 +131,7 @@ def test_noise_does_not_choose_more_coefficients_than_it_can_fit(toy_space):
     [only] = networks[:1]
     alone = fit_table(toy_space, latency_us, [only], measured[:1], held_out=0)
     assert alone([only])[0].latency_ms == pytest.approx(measured[0])
-    assert np.isnan(alone.fit.mape_percent)
+    assert np.isnan(alone.held_out_error.mape_percent)
 
 
 def test_between_measured_sizes_latency_is_interpolated_over_pixels(toy_space):
@@ -184,17 +184,17 @@ def test_a_space_of_many_blocks_is_measured_in_part_and_costed_whole():
     space = preset("nas-bench-201", channels=3, image_size=32, classes=10)
     rng = np.random.default_rng(0)
     blocks = distinct_blocks(space, rng)
-    assert MOST_BLOCKS <= len(blocks) < MOST_BLOCKS + 20
+    assert MAX_BLOCKS <= len(blocks) < MAX_BLOCKS + 20
     table = LookupTable(space, made_up_us(blocks), "scaled", (1.0,))
     assert all(cost.latency_ms > 0 for cost in table([space.sample(rng) for _ in range(200)]))
 
 
 def test_networks_are_spread_over_macs(toy_space):
-    networks = spread_networks(toy_space, 20, np.random.default_rng(0))
+    networks = sample_evenly_by_macs(toy_space, 20, np.random.default_rng(0))
     assert len(set(networks)) == 20
     macs = sorted(toy_space.cost(one).macs for one in networks)
     assert macs[-1] / macs[0] > 5
-    assert len(spread_networks(toy_space, 1000, np.random.default_rng(0))) < 306 + 1
+    assert len(sample_evenly_by_macs(toy_space, 1000, np.random.default_rng(0))) < 306 + 1
 
 
 def test_mape_by_hand():

@@ -8,12 +8,12 @@ import pytest
 from pliant.devices.timings import (
     Settings,
     Timings,
+    detrend,
+    has_converged,
+    reference_time,
     require_repeatable,
-    settled,
     summarise,
     timings_of,
-    usual_anchor,
-    without_drift,
 )
 from pliant.errors import MeasurementError
 
@@ -29,7 +29,8 @@ def timings(cpu_us, wall_us=None, preempted=0.0, repeats=1) -> Timings:
 
 def test_an_estimate_by_hand():
     found = summarise(timings([[3, 2, 9], [4, 5, 6], [8, 7, 7], [1, 2, 3]], repeats=10), ONE)
-    # Fastest of each round: 2, 4, 7, 1; median 3; even rounds 4.5, odd rounds 2.5; quartiles 1.75 and 4.75.
+    # Minimum of each round: 2, 4, 7, 1; median 3; even rounds 4.5, odd rounds 2.5; quartiles
+    # 1.75 and 4.75.
     assert found.latency_ms == pytest.approx(3e-3)
     assert found.split_half_error == pytest.approx(2 / 3)
     assert found.spread_ms == pytest.approx(1.5e-3)
@@ -60,24 +61,26 @@ def test_bursts_of_interference_do_not_move_the_estimate():
     )
 
 
-def test_a_model_is_settled_when_its_rounds_agree():
+def test_a_model_has_converged_when_its_rounds_agree():
     steady = 100 + np.array([[0.0], [0.5], [-0.5], [0.2], [0.1]])
     shaky = 100 + np.array([[0.0], [9.0], [-9.0], [12.0], [-12.0]])
-    assert settled(timings(steady), ONE)
-    assert not settled(timings(shaky), ONE)
-    assert settled(timings(np.vstack([steady, [[500.0]]])), ONE), "one spoilt round does not count"
+    assert has_converged(timings(steady), ONE)
+    assert not has_converged(timings(shaky), ONE)
+    assert has_converged(timings(np.vstack([steady, [[500.0]]])), ONE), (
+        "one spoilt round does not count"
+    )
 
 
 def test_drift_is_divided_out():
     """A machine that slows down by a third after two rounds: the anchor slows down with it."""
     slower = np.array([1.0, 1.0, 1.0, 4 / 3, 4 / 3])
     anchor = timings(37 * slower[:, None] * np.ones((5, 7)))
-    steady = without_drift(
-        timings(200 * slower[:, None] * np.ones((5, 3))), anchor, usual_anchor([anchor])
+    steady = detrend(
+        timings(200 * slower[:, None] * np.ones((5, 3))), anchor, reference_time([anchor])
     )
     np.testing.assert_allclose(steady.cpu_us, 200)
-    # A model that settled after three rounds is divided by the anchor of those.
-    early = without_drift(timings(np.full((3, 3), 200.0)), anchor, usual_anchor([anchor]))
+    # A model that converged after three rounds is divided by the anchor of those.
+    early = detrend(timings(np.full((3, 3), 200.0)), anchor, reference_time([anchor]))
     np.testing.assert_allclose(early.cpu_us, 200)
 
 
@@ -86,16 +89,16 @@ def test_one_bad_anchor_of_a_round_does_no_harm():
     anchors[1, 3] = 90.0
     anchor = timings(anchors)
     np.testing.assert_allclose(
-        without_drift(timings(np.full((5, 3), 200.0)), anchor, usual_anchor([anchor])).cpu_us, 200
+        detrend(timings(np.full((5, 3), 200.0)), anchor, reference_time([anchor])).cpu_us, 200
     )
 
 
 def test_groups_measured_one_after_the_other_share_one_scale():
-    """The second group ran on a machine half as fast; seen through the anchor, equal models are equal."""
+    """Equal models are equal after detrending, though the machine was half as fast for one."""
     first, second = timings(np.full((5, 7), 30.0)), timings(np.full((5, 7), 60.0))
-    usual = usual_anchor([first, second])
-    one = without_drift(timings(np.full((5, 2), 100.0)), first, usual)
-    other = without_drift(timings(np.full((5, 2), 200.0)), second, usual)
+    reference = reference_time([first, second])
+    one = detrend(timings(np.full((5, 2), 100.0)), first, reference)
+    other = detrend(timings(np.full((5, 2), 200.0)), second, reference)
     np.testing.assert_allclose(one.cpu_us, other.cpu_us)
 
 
@@ -111,9 +114,9 @@ def test_noise_is_refused_with_its_figures():
     )
     require_repeatable({}, ONE)
     require_repeatable({str(i): quiet for i in range(9)} | {"one": noisy}, ONE)
-    with pytest.raises(MeasurementError, match=r"differ by 40.0%.*interrupted 100%.*2.5 times"):
+    with pytest.raises(MeasurementError, match=r"differ by 40.0%.*preempted 100%.*2.5 times"):
         require_repeatable({"alone": noisy}, ONE)
-    with pytest.raises(MeasurementError, match="Stop what else runs"):
+    with pytest.raises(MeasurementError, match="Stop other programs"):
         require_repeatable({str(i): quiet for i in range(8)} | {"one": noisy, "two": noisy}, ONE)
 
 

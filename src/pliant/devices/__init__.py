@@ -1,1 +1,1 @@
-"""Devices that we own and measure: latency by ONNX Runtime, tables of it by block, and the profile that keeps them."""
+"""Latency of networks on real machines: measured, stored in profiles, predicted from tables."""

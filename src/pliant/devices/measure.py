@@ -1,9 +1,10 @@
-"""How long does an ONNX model take on this machine, and how sure are we?
+"""Measures the latency of ONNX models on this machine, with an estimate of its uncertainty.
 
-All models are timed in turn, in a new order every round, so that whatever disturbs the machine hits them alike; a fixed anchor
-network, timed several times a round, takes slow drift out. With one thread the time is the thread's CPU time, which other
-programs on a busy machine hardly touch; with more it is wall time. A model is done once its estimate has settled, and results
-that do not repeat are an error, not a number.
+All models are timed in interleaved rounds, in a new random order every round, so that interference
+affects them alike. A fixed anchor network, timed several times per round, corrects for slow drift.
+With one thread the latency is the thread's CPU time, which other programs on a busy machine hardly
+affect; with more it is wall-clock time. A model is no longer timed once its estimate has converged.
+Results that are not repeatable raise an error.
 """
 
 from __future__ import annotations
@@ -28,41 +29,42 @@ import onnxruntime
 
 from pliant.devices.timings import (
     Measurement,
-    Row,
+    Sample,
     Settings,
     Timings,
+    detrend,
+    has_converged,
+    reference_time,
     require_repeatable,
-    settled,
     summarise,
     timings_of,
-    usual_anchor,
-    without_drift,
 )
 from pliant.errors import MeasurementError
 from pliant.networks.onnx import IR_VERSION, OPSET, block_model
 from pliant.spaces.blocks import ConvBlock
 
 resource = importlib.import_module("resource") if importlib.util.find_spec("resource") else None
-"""Missing on Windows, which does not say when a program was interrupted."""
+"""Missing on Windows, which does not report context switches of a thread."""
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-
+"""ONNX Runtime's levels of graph optimisation."""
 
 ANCHORS_PER_ROUND = 7
-"""One anchor a round would add its own noise to everything; the median of several does not."""
+"""The noise of a single anchor timing would enter every result; the median of several is stable."""
 ANCHOR_SAMPLES = 3
+"""Runs per anchor timing, of which the fastest is kept."""
 ATTEMPTS = 3
-"""Noise comes in bursts: what does not repeat is measured again before it is refused."""
-MOST_BYTES_AT_ONCE = 256 * 2**20
-"""Models that are open at the same time; a session needs a few times its model's size."""
+"""Noise comes in bursts: a measurement that is not repeatable is retried before it is refused."""
+MAX_OPEN_BYTES = 256 * 2**20
+"""Total size of the models that are open at once; a session needs a few times its model's size."""
 
 
 class Session:
-    """A model ready to run with random input."""
+    """An ONNX Runtime session with its input and output bound, for a random input."""
 
     def __init__(self, model: bytes, settings: Settings) -> None:
         options = onnxruntime.SessionOptions()
@@ -70,7 +72,7 @@ class Session:
         options.inter_op_num_threads = 1
         options.graph_optimization_level = LEVELS[settings.optimisation]
         options.log_severity_level = 3
-        # Threads that spin while they wait would be counted as work, and slow down everything else on the machine.
+        # Threads that spin while they wait would count as CPU time and slow down other programs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
@@ -87,17 +89,18 @@ class Session:
         self._session.run_with_iobinding(self._binding)
 
 
-def time_session(session: Session, repeats: int) -> Row:
-    """One timing, averaged over repeats."""
-    before = _interruptions()
+def time_session(session: Session, repeats: int) -> Sample:
+    """CPU and wall time per run, averaged over `repeats` runs."""
+    before = _involuntary_context_switches()
     cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
     for _ in range(repeats):
         session.run()
     cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
-    return cpu / repeats / 1e3, wall / repeats / 1e3, _interruptions() > before
+    return cpu / repeats / 1e3, wall / repeats / 1e3, _involuntary_context_switches() > before
 
 
-def _interruptions() -> int:
+def _involuntary_context_switches() -> int:
+    """Of this thread so far; of the whole process where the system does not count by thread."""
     if resource is None:
         return 0
     return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nivcsw
@@ -110,11 +113,16 @@ def collect(
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Timings]:
-    """Time all models in interleaved rounds; drift is divided out of what is returned.
+    """Time all models in interleaved rounds and correct the timings for drift.
 
     Args:
         models: serialised ONNX models by name.
-        progress: called with the rounds done and the most that there may be.
+        settings: of the runs and of the timings.
+        seed: of the order in which models are timed.
+        progress: called with the number of rounds done and the maximum number of rounds.
+
+    Returns:
+        Timings by name, in the order of `models`.
 
     Raises:
         MeasurementError: more threads than this process has processors.
@@ -122,7 +130,8 @@ def collect(
     processors = len(available_processors())
     if settings.threads > processors:
         raise MeasurementError(
-            f"each thread needs a processor; {settings.threads} threads were asked for, {processors} may be used. Set fewer threads."
+            f"each thread needs a processor; {settings.threads} threads were requested, "
+            f"{processors} may be used. Set fewer threads."
         )
     rng = np.random.default_rng(seed)
     groups = _groups(models, rng)
@@ -134,9 +143,9 @@ def collect(
             parts.append(
                 _interleave(group, settings, rng, partial(_advance, progress, start, total))
             )
-    usual = usual_anchor([anchor for _, anchor in parts]) if parts else (1.0, 1.0)
+    reference = reference_time([anchor for _, anchor in parts]) if parts else (1.0, 1.0)
     found = {
-        name: without_drift(timings, anchor, usual)
+        name: detrend(timings, anchor, reference)
         for part, anchor in parts
         for name, timings in part.items()
     }
@@ -151,11 +160,11 @@ def _groups(models: Mapping[str, bytes], rng: np.random.Generator) -> list[dict[
     """Models in random order, in groups that fit into memory together."""
     groups: list[dict[str, bytes]] = []
     names = list(models)
-    size = MOST_BYTES_AT_ONCE
+    size = MAX_OPEN_BYTES
     for index in rng.permutation(len(names)):
         name = names[index]
         size += len(models[name])
-        if size > MOST_BYTES_AT_ONCE:
+        if size > MAX_OPEN_BYTES:
             groups.append({})
             size = len(models[name])
         groups[-1][name] = models[name]
@@ -168,22 +177,33 @@ def _interleave(
     rng: np.random.Generator,
     progress: Callable[[int], None],
 ) -> tuple[dict[str, Timings], Timings]:
-    """Rounds over all models until each has settled, and the anchor's timings by round: shape (rounds, anchors a round)."""
+    """Time models in rounds until each has converged.
+
+    Args:
+        models: serialised ONNX models by name, which fit into memory together.
+        settings: of the runs and of the timings.
+        rng: draws the order within each round.
+        progress: called with the number of rounds done.
+
+    Returns:
+        Timings by name, and those of the anchor, of shape (rounds, ANCHORS_PER_ROUND).
+    """
     sessions = {name: Session(model, settings) for name, model in models.items()}
     anchor = Session(anchor_model(), settings)
     repeats = {name: _repeats(session, settings) for name, session in sessions.items()}
     anchor_repeats = _repeats(anchor, settings)
-    rows: dict[str, list[list[Row]]] = {name: [] for name in sessions}
-    anchor_rows: list[list[Row]] = []
+    rows: dict[str, list[list[Sample]]] = {name: [] for name in sessions}
+    anchor_rows: list[list[Sample]] = []
     for number in range(settings.rounds):
         open_names = [
             name
             for name in sessions
-            if number < settings.least_rounds or not settled(timings_of(rows[name]), settings)
+            if number < settings.min_rounds or not has_converged(timings_of(rows[name]), settings)
         ]
         if not open_names:
             break
         anchor_rows.append([])
+        # Anchor timings are spread over the round, between parts of the models.
         for part in np.array_split(rng.permutation(len(open_names)), ANCHORS_PER_ROUND):
             anchor_rows[-1].append(_fastest(_sample(anchor, anchor_repeats, ANCHOR_SAMPLES)))
             for index in part:
@@ -195,13 +215,13 @@ def _interleave(
     )
 
 
-def _fastest(rows: Sequence[Row]) -> Row:
+def _fastest(rows: Sequence[Sample]) -> Sample:
     cpu, wall, interrupted = zip(*rows, strict=True)
     return min(cpu), min(wall), any(interrupted)
 
 
-def _sample(session: Session, repeats: int, samples: int) -> list[Row]:
-    session.run()  # the caches held another model
+def _sample(session: Session, repeats: int, samples: int) -> list[Sample]:
+    session.run()  # warm-up: another model has used the caches
     return [time_session(session, repeats) for _ in range(samples)]
 
 
@@ -212,11 +232,21 @@ def collect_repeatable(
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Timings]:
-    """As `collect`, and again with twice the rounds while the results do not repeat; after the last attempt they are given as they are."""
+    """Call `collect`, with twice the rounds each time that the results are not repeatable.
+
+    Args:
+        models: serialised ONNX models by name.
+        settings: of the first attempt.
+        seed: of the first attempt; each further one adds 1.
+        progress: called with the number of rounds done and the maximum number of rounds.
+
+    Returns:
+        Timings by name; those of the last attempt even if they are not repeatable either.
+    """
     for attempt in range(ATTEMPTS):
         patient = replace(
             settings,
-            least_rounds=settings.least_rounds << attempt,
+            min_rounds=settings.min_rounds << attempt,
             rounds=settings.rounds << attempt,
         )
         timings = collect(models, patient, seed=seed + attempt, progress=progress)
@@ -242,10 +272,14 @@ def measure(
 
     Args:
         models: serialised ONNX models by name.
-        refuse: raise where the result is too noisy; otherwise the figures say so themselves.
+        settings: of the runs and of the timings.
+        seed: of the order in which models are timed.
+        progress: called with the number of rounds done and the maximum number of rounds.
+        refuse: raise where the result is too noisy; otherwise the caller checks the split-half
+            error of each measurement.
 
     Raises:
-        MeasurementError: more than one model of ten has a split-half error above the limit.
+        MeasurementError: more than one model in ten has a split-half error above the limit.
     """
     gather = collect_repeatable if refuse else collect
     found = {
@@ -258,13 +292,13 @@ def measure(
 
 
 def anchor_model() -> bytes:
-    """A small fixed convolution that every measurement times along."""
+    """A small fixed convolution, timed in every measurement as the reference for drift."""
     block = ConvBlock(slot="anchor", size=16, inputs=32, outputs=64, kernel=3)
     return block_model(block, np.random.default_rng(0)).SerializeToString()
 
 
-def call_model() -> bytes:
-    """A model that does nothing, so that its latency is the cost of calling the runtime once."""
+def empty_model() -> bytes:
+    """A model that does nothing: its latency is the dispatch overhead of the runtime."""
     value = onnx.helper.make_tensor_value_info
     node = onnx.helper.make_node("Identity", ["image"], ["same"])
     source, target = (value(name, onnx.TensorProto.FLOAT, [1]) for name in ("image", "same"))
@@ -276,7 +310,10 @@ def call_model() -> bytes:
 
 
 def convolution_peak_gflops(settings: Settings) -> float:
-    """Highest rate of plain 3x3 convolutions in this runtime, 2 floating-point operations a MAC: the roof that networks run under."""
+    """Highest throughput of 3x3 convolutions in this runtime, counting 2 operations per MAC.
+
+    It is the compute roof of a roofline model for networks of convolutions.
+    """
     blocks = [
         ConvBlock(slot=f"peak{size}", size=size, inputs=width, outputs=width)
         for size, width in ((56, 64), (28, 128), (14, 256))
@@ -298,7 +335,7 @@ def _repeats(session: Session, settings: Settings) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No garbage collection while the clock runs."""
+    """Garbage collection is off while models are timed."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -319,13 +356,16 @@ def available_processors() -> set[int]:
 
 
 def measuring_processor(settings: Settings) -> int | None:
-    """The processor to measure on: the last one, since the system puts its own work on the first; None with more threads."""
+    """The processor to measure on, or None with more than one thread.
+
+    It is the last one: operating systems tend to run their own work on the first.
+    """
     return max(available_processors()) if settings.threads == 1 else None
 
 
 @contextmanager
 def pinned(cpu: int | None) -> Iterator[bool]:
-    """Run on one processor where the system permits; says whether it does."""
+    """Pin this process to one processor; yields whether the system permits it."""
     if cpu is None or not hasattr(os, "sched_setaffinity"):
         yield False
         return
@@ -342,22 +382,22 @@ def pinned(cpu: int | None) -> Iterator[bool]:
 
 
 def measure_in_subprocess(path: Path, settings: Settings) -> Measurement:
-    """One ONNX file, measured in a process that did nothing else before.
+    """Latency of one ONNX file, measured in a subprocess with a fresh heap and fresh caches.
 
     Raises:
-        MeasurementError: the process ends with an error; its last line is repeated.
+        MeasurementError: the subprocess fails; the message quotes its last line.
     """
     arguments = [str(path.resolve()), json.dumps(asdict(settings))]
     command = [sys.executable, "-m", "pliant.devices.measure", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = " ".join(done.stderr.strip().splitlines()[-1:])
-        raise MeasurementError(f"{path} is measured in a process of its own; it ended with: {last}")
+        raise MeasurementError(f"{path} is measured in a subprocess, which failed: {last}")
     return Measurement(**json.loads(done.stdout))
 
 
 def _measure_file(path: str, settings: str) -> str:
-    """One model, measured in this process: `python -m pliant.devices.measure MODEL SETTINGS`."""
+    """Measure in this process, for `python -m pliant.devices.measure MODEL SETTINGS`."""
     given = Settings(**json.loads(settings))
     with pinned(measuring_processor(given)):
         [found] = measure({"model": Path(path).read_bytes()}, given, seed=0).values()

@@ -1,9 +1,9 @@
-"""A device as it was measured: a file that can be kept and shared.
+"""Device profiles: the measured latencies of a machine, in a file that can be kept and shared.
 
-`device.json` holds how networks were run and the measured rows: blocks of one space, and whole
-networks. Tables and predictors are fitted from these rows whenever the profile is opened, so one
-profile serves several models and a better model needs no new measurement. The single timings are
-beside it as parquet.
+`device.json` contains the settings of the runtime and the measured latencies: of the blocks of one
+space, and of whole networks. Latency tables are fitted from these rows whenever the profile is
+opened, so that a better model needs no new measurement. The raw timings are in a parquet file next
+to it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from pliant.devices.measure import (
     anchor_model,
-    call_model,
     collect_repeatable,
     convolution_peak_gflops,
+    empty_model,
     measure,
     measuring_processor,
     pinned,
 )
-from pliant.devices.table import LookupTable, distinct_blocks, fit_table, spread_networks
+from pliant.devices.table import LookupTable, distinct_blocks, fit_table, sample_evenly_by_macs
 from pliant.devices.timings import (
     Measurement,
     Optimisation,
@@ -50,6 +50,7 @@ PROFILE_VERSION: Final = 2
 FITTED_NETWORKS = 16
 HELD_OUT_NETWORKS = 16
 MIN_BLOCK_US = 0.01
+"""Blocks take at least this long, even where dispatch overhead explains the whole timing."""
 _ANCHOR, _CALL = "anchor", "call"
 
 
@@ -63,7 +64,7 @@ class _Table(BaseModel):
 
 
 class BlockLatency(_Table):
-    """One row of the table."""
+    """Latency of one block in isolation, without dispatch overhead."""
 
     type: str
     sizes: dict[str, int | float | bool | str]
@@ -80,26 +81,27 @@ class BlockLatency(_Table):
         if self.type not in BLOCK_TYPES:
             raise ValueError(
                 f"a block is one of {', '.join(BLOCK_TYPES)}, received {self.type!r}."
-                " Import the file of a block of one's own first."
+                " Import the file that defines a custom block first."
             )
         if unknown := set(self.sizes) - set(self.block.sizes):
             raise ValueError(
-                f"{self.type} has no size {min(unknown)!r}. {nearest(min(unknown), self.block.sizes)}"
+                f"{self.type} has no size {min(unknown)!r}. "
+                f"{nearest(min(unknown), self.block.sizes)}"
             )
         return self
 
 
 class NetworkLatency(_Table):
-    """One whole network with random weights, measured."""
+    """Latency of one whole network with random weights."""
 
     architecture: str
     latency_ms: float = Field(gt=0, allow_inf_nan=False)
     spread_ms: float = Field(ge=0, allow_inf_nan=False)
-    """Half the range between the quartiles of the rounds."""
+    """Half the interquartile range over rounds."""
 
 
 class SpaceKey(_Table):
-    """For which networks the rows are."""
+    """Identifies the space of a profile."""
 
     name: str
     channels: int
@@ -108,7 +110,7 @@ class SpaceKey(_Table):
 
 
 class DeviceProfile(_Table):
-    """A device as it was measured."""
+    """The measured latencies of a device for the networks of one space."""
 
     version: Literal[2] = PROFILE_VERSION
     machine: str
@@ -122,35 +124,35 @@ class DeviceProfile(_Table):
     pinned: bool
     convolution_peak_gflops: float
     anchor_us: float
-    """Latency of the small fixed network of `measure.anchor_model`, to compare two measurements."""
+    """Latency of the fixed network of `measure.anchor_model`, to compare two profiles."""
     call_us: float
-    """Dispatch overhead of one call of the runtime, which each block's latency does not contain."""
+    """Dispatch overhead of the runtime per call; it is subtracted from each block's latency."""
     split_half_error: float
-    """Median over all that was measured."""
+    """Median over all models."""
     preempted_share: float
     space: SpaceKey
     blocks: tuple[BlockLatency, ...]
     networks: tuple[NetworkLatency, ...]
-    """In random order, spread evenly over the MACs of the space."""
+    """In random order, evenly spaced over the MACs of the space."""
     held_out: int = Field(ge=0)
-    """The last ones of the networks: nothing is fitted on them, errors are of them."""
+    """How many of the last networks are held out from the fit, for the reported error."""
 
     @model_validator(mode="after")
     def _leaves_networks_to_fit(self) -> DeviceProfile:
         if self.held_out >= len(self.networks):
             raise ValueError(
-                f"of the networks some are fitted on: {len(self.networks)} with {self.held_out} "
-                "held out leave none"
+                f"a table is fitted on some of the networks: {len(self.networks)} with "
+                f"{self.held_out} held out leave none"
             )
         return self
 
     @property
     def settings(self) -> Settings:
-        """How networks were run, and are run again to compare."""
+        """Settings for measurements that compare with those of the profile."""
         return Settings(threads=self.threads, batch=self.batch, optimisation=self.optimisation)
 
     def table(self, space: Space) -> LookupTable:
-        """The latency table of a space, fitted from the rows: the same rows give the same table.
+        """The latency table of a space, fitted deterministically from the measured latencies.
 
         Raises:
             ProfileMismatchError: the profile was made for another space.
@@ -158,8 +160,8 @@ class DeviceProfile(_Table):
         ours = _space_key(space)
         if ours != self.space:
             raise ProfileMismatchError(
-                f"a profile holds the blocks of one space; this one is for {_words(self.space)}, "
-                f"the run needs {_words(ours)}. Profile the device for this run: "
+                f"a profile is for one space; this one is for {_describe(self.space)}, "
+                f"the run needs {_describe(ours)}. Profile the device for this run: "
                 "pliant profile RUN."
             )
         return fit_table(
@@ -171,10 +173,10 @@ class DeviceProfile(_Table):
         )
 
     def require_settings(self, settings: Settings) -> None:
-        """Refuse to be used for another way of running networks.
+        """Check that the profile was made with the same settings of the runtime.
 
         Raises:
-            ProfileMismatchError: naming the first field that differs, both values and what to do.
+            ProfileMismatchError: naming the first field that differs, both values and the fix.
         """
         for field in ("threads", "batch", "optimisation"):
             here, there = getattr(settings, field), getattr(self, field)
@@ -186,10 +188,10 @@ class DeviceProfile(_Table):
                 )
 
     def require_here(self) -> None:
-        """Refuse to be measured against on another machine or runtime.
+        """Check that the profile is of this machine and runtime.
 
         Raises:
-            ProfileMismatchError: likewise.
+            ProfileMismatchError: naming the first field that differs, both values and the fix.
         """
         for field, here in (
             ("machine", machine_name()),
@@ -198,12 +200,12 @@ class DeviceProfile(_Table):
             there = getattr(self, field)
             if here != there:
                 raise ProfileMismatchError(
-                    f"a latency is measured where the profile was made; {field} is {there!r} there "
-                    f"and {here!r} here. Profile this machine, or take the predicted latencies only."
+                    f"latency is measured where the profile was made; {field} is {there!r} there "
+                    f"and {here!r} here. Profile this machine, or use predicted latencies only."
                 )
 
     def save(self, path: Path) -> None:
-        """Write the profile, replacing an older one whole."""
+        """Write the profile; an older one is replaced atomically."""
         write_atomically(path, self.model_dump_json(indent=1) + "\n")
 
 
@@ -211,7 +213,7 @@ def load_profile(path: Path) -> DeviceProfile:
     """Read a profile.
 
     Raises:
-        DamagedFileError: no such file, or it is not a profile.
+        DamagedFileError: the file does not exist or is not a profile of this version.
     """
     try:
         content = path.read_bytes()
@@ -236,11 +238,11 @@ def load_profile(path: Path) -> DeviceProfile:
 
 
 def _require_version(path: Path, content: bytes) -> None:
-    """Refuse a profile of another version before its fields are looked at."""
+    """Refuse a profile of another version before its fields are validated."""
     try:
         stored = json.loads(content)
     except ValueError:
-        return  # the full reading says where it breaks
+        return  # the validation that follows reports where the JSON is invalid
     version = stored.get("version") if isinstance(stored, dict) else None
     if isinstance(version, int) and version != PROFILE_VERSION:
         raise DamagedFileError(
@@ -257,19 +259,24 @@ def profile_device(
     measurements: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda note, done, total: None,
 ) -> DeviceProfile:
-    """Measure this machine: its convolution peak, all blocks of a space, and whole networks to correct and to test the table.
+    """Measure this machine: peak of convolutions, blocks of a space, and whole networks.
+
+    Half of the networks are for fitting the latency table, the other half for its error.
 
     Args:
-        measurements: where to write the timings behind the profile, as parquet; also where they are too noisy.
-        progress: called with a note, what is done, and of how much.
+        space: the one whose blocks are measured.
+        settings: of the runtime and of the timings.
+        seed: of the sampled networks, their weights and the order of timings.
+        measurements: parquet file for the raw timings, which is written even if they are too noisy.
+        progress: called with a note, the rounds done and the maximum number of rounds.
 
     Raises:
         MeasurementError: the machine is too busy.
     """
     rng = np.random.default_rng((seed, 4))
     keys = distinct_blocks(space, rng)
-    networks = spread_networks(space, FITTED_NETWORKS + HELD_OUT_NETWORKS, rng)
-    models = {_ANCHOR: anchor_model(), _CALL: call_model()}
+    networks = sample_evenly_by_macs(space, FITTED_NETWORKS + HELD_OUT_NETWORKS, rng)
+    models = {_ANCHOR: anchor_model(), _CALL: empty_model()}
     models |= {
         f"block {index}": block_model(key, rng, batch=settings.batch).SerializeToString()
         for index, key in enumerate(keys)
@@ -288,7 +295,7 @@ def profile_device(
         _write_measurements(measurements, timings, keys)
     require_repeatable(found, settings)
     call_us = found[_CALL].latency_ms * 1e3
-    # A block is never free: timings of the very smallest differ from the call by little but noise.
+    # The latencies of the smallest blocks differ from the dispatch overhead only by noise.
     latency_us = [
         max(found[f"block {index}"].latency_ms * 1e3 - call_us, MIN_BLOCK_US)
         for index in range(len(keys))
@@ -325,7 +332,7 @@ def profile_device(
 
 
 def random_network_model(blocks: tuple[Block, ...], rng: np.random.Generator) -> bytes:
-    """A network with random weights, whose latency is that of the trained one."""
+    """An ONNX model of a network with random weights, which is as fast as the trained one."""
     state = {
         f"blocks.{block.slot}.{name}": array
         for block in blocks
@@ -337,7 +344,12 @@ def random_network_model(blocks: tuple[Block, ...], rng: np.random.Generator) ->
 def measure_networks(
     models: Mapping[str, bytes], settings: Settings, *, seed: int
 ) -> dict[str, Measurement]:
-    """Latency of whole networks on this machine, measured as the profile was.
+    """Latency of whole networks on this machine, pinned to the processor as for a profile.
+
+    Args:
+        models: serialised ONNX models by name.
+        settings: of the runtime and of the timings.
+        seed: of the order in which models are timed.
 
     Raises:
         MeasurementError: the machine is too busy.
@@ -352,12 +364,15 @@ def _space_key(space: Space) -> SpaceKey:
     )
 
 
-def _words(key: SpaceKey) -> str:
-    return f"space {key.name!r} with {key.channels}x{key.image_size}x{key.image_size} images and {key.classes} classes"
+def _describe(key: SpaceKey) -> str:
+    return (
+        f"space {key.name!r} with {key.channels}x{key.image_size}x{key.image_size} images and "
+        f"{key.classes} classes"
+    )
 
 
 def _write_measurements(path: Path, timings: Mapping[str, Timings], keys: Sequence[Block]) -> None:
-    """One row a timing, with what was timed in words."""
+    """One row per timing; the column `what` names the block or network."""
     rows = []
     for name, raw in timings.items():
         what = str(keys[int(name.removeprefix("block "))]) if name.startswith("block ") else name

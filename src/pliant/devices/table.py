@@ -1,12 +1,18 @@
-"""The latency of any network of a space, from a table of its blocks measured once.
+"""Predicts the latency of any network of a space from a lookup table of measured blocks.
 
-Blocks timed alone carry what a whole network does not pay at every joint: the reordering of tensors at the borders, and weights
-that stay in the caches. So the sum over blocks is corrected by a few coefficients fitted on whole networks, and the form of the
-correction is chosen by leave-one-out error; a model of MACs, bytes and layers without any table competes, since it
-sometimes wins. The error that is reported is of networks that nothing was fitted on.
+The latency of a network is not the sum of its blocks' latencies in isolation: an isolated block
+reorders its input and output tensors, which consecutive blocks of a network do not, and its weights
+stay in the caches. The sum is therefore corrected by a few coefficients fitted on whole networks;
+the form of the correction is selected by leave-one-out error. An additive model of MACs, elements
+moved and layers, without a table, is among the candidates, since it sometimes has the lowest error.
+The reported error is of held-out networks that no coefficient was fitted on.
 
-A table is bounded: of many resolutions a few are measured. A block between them is interpolated over its pixels; one of a shape
-that was never measured is estimated by a fit of MACs and numbers moved over the table's blocks of its type.
+A table is bounded: of many resolutions a few are measured. The latency of a block between them is
+interpolated over its number of pixels; that of a block whose shape was never measured is estimated
+by the additive model, fitted on the table's blocks of its type.
+
+Cai, H., Zhu, L. and Han, S., ProxylessNAS: direct neural architecture search on target task and
+hardware, 2019, arXiv:1812.00332 (latency tables of blocks).
 """
 
 from __future__ import annotations
@@ -27,30 +33,41 @@ from pliant.spaces.architecture import Architecture
 from pliant.spaces.blocks import Block, Preprocess
 from pliant.spaces.space import Space
 
-Correction = Literal["scaled", "joints", "borders", "static"]
-"""What the prediction is a linear combination of; see `_terms`."""
-CORRECTIONS: Mapping[Correction, int] = {"scaled": 1, "joints": 2, "borders": 3, "static": 3}
-"""Number of coefficients of each; of two that do equally well the earlier one is kept."""
+Correction = Literal["scaled", "per_block_overhead", "boundary_traffic", "additive"]
+"""Form of the linear model that predicts the latency of a network; see `_terms`."""
+CORRECTIONS: Mapping[Correction, int] = {
+    "scaled": 1,
+    "per_block_overhead": 2,
+    "boundary_traffic": 3,
+    "additive": 3,
+}
+"""Number of coefficients of each; of two with equal error the earlier one is kept."""
 
-MOST_RESOLUTIONS = 4
-"""Resolutions whose blocks are measured; between them a block's latency is interpolated over its pixels."""
-MOST_BLOCKS = 800
-"""Blocks that are measured, so that a profile takes minutes. Residual and mobile spaces have fewer; cells have tens of thousands."""
-LEAST_MS = 1e-6
-"""No prediction is below a nanosecond, whatever a correction subtracts."""
-FRUITLESS_DRAWS = 2000
-MOST_DRAWS = 50_000
+MAX_RESOLUTIONS = 4
+"""Number of resolutions whose blocks are measured; latencies between them are interpolated."""
+MAX_BLOCKS = 800
+"""Number of blocks that are measured, so that a profile takes minutes.
+
+Residual and mobile spaces have fewer; cell spaces have tens of thousands.
+"""
+MIN_LATENCY_MS = 1e-6
+"""Predictions are at least a nanosecond, even where a coefficient is negative."""
+MAX_DRAWS_WITHOUT_NEW = 2000
+"""Sampling stops after this many networks in a row without a new block."""
+MAX_DRAWS = 50_000
+"""Number of networks that are sampled to find the blocks of a space."""
 
 
 def block_key(block: Block) -> Block:
-    """A block without its place: equal keys are measured once."""
+    """A block without its slot: blocks with equal keys are measured once."""
     return dataclasses.replace(block, slot="")
 
 
 def distinct_blocks(space: Space, rng: np.random.Generator) -> list[Block]:
-    """The blocks of a space at up to four of its resolutions, found by drawing networks until no new one turns up.
+    """The blocks of a space at up to `MAX_RESOLUTIONS` resolutions, without slots.
 
-    At most `MOST_BLOCKS` and what the last network adds.
+    They are found by sampling networks until no new block appears, or until there are `MAX_BLOCKS`
+    of them; the last network may add a few more.
     """
     resolution = next(
         (choice for choice in space.choices if choice.dimension == "resolution"), None
@@ -60,53 +77,54 @@ def distinct_blocks(space: Space, rng: np.random.Generator) -> list[Block]:
     fruitless = 0
     for architecture in (space.largest(), space.smallest()):
         found.update(dict.fromkeys(map(block_key, space.blocks(architecture))))
-    if resolution is not None and len(resolution.options) > MOST_RESOLUTIONS:
-        picks = np.linspace(0, len(resolution.options) - 1, MOST_RESOLUTIONS).round().astype(int)
+    if resolution is not None and len(resolution.options) > MAX_RESOLUTIONS:
+        picks = np.linspace(0, len(resolution.options) - 1, MAX_RESOLUTIONS).round().astype(int)
         frozen[resolution.name] = [resolution.options[pick] for pick in picks]
         for option in resolution.options:
-            # Resizing at all of them: the image's own size needs none, so between it and the next one the time jumps.
+            # Resizing is measured at every resolution: it costs nothing at the image's own size, so
+            # its latency is not continuous there and cannot be interpolated.
             blocks = space.layout(space.sample_choices(rng, {resolution.name: [option]}))
             found.update(
                 dict.fromkeys(block_key(block) for block in blocks if isinstance(block, Preprocess))
             )
-    for _ in range(MOST_DRAWS):
+    for _ in range(MAX_DRAWS):
         before = len(found)
-        # `layout`, not `blocks`: these networks are not asked for again, so they are not worth remembering.
+        # `layout`, not `blocks`: these networks are used once, so they need not be cached.
         found.update(dict.fromkeys(map(block_key, space.layout(space.sample_choices(rng, frozen)))))
         fruitless = 0 if len(found) > before else fruitless + 1
-        if fruitless == FRUITLESS_DRAWS or len(found) >= MOST_BLOCKS:
+        if fruitless == MAX_DRAWS_WITHOUT_NEW or len(found) >= MAX_BLOCKS:
             break
     return list(found)
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """How a prediction did on networks that it was not fitted on."""
+class HeldOutError:
+    """Error of the predicted latencies on held-out networks."""
 
     networks: int
     mape_percent: float
-    """Mean absolute error relative to the measured latency."""
+    """Mean absolute percentage error."""
     spearman: float
     macs_mape_percent: float
-    """The same of a straight line over MACs fitted on the same networks: the bar to beat."""
+    """Mean absolute percentage error of the baseline: linear regression on MACs."""
 
 
 @dataclass(frozen=True)
 class LookupTable:
-    """A cost model: parameters, MACs and memory by arithmetic, latency from measured blocks."""
+    """A cost model: latency from measured blocks; parameters, MACs and memory from the layers."""
 
     space: Space
     latency_us: Mapping[Block, float]
-    """By block without slot, timed alone, without the cost of a call."""
+    """Latency of each block (without slot) in isolation, without dispatch overhead."""
     correction: Correction
     coefficients: tuple[float, ...]
-    fit: Fit | None = None
+    held_out_error: HeldOutError | None = None
 
     def __call__(self, architectures: Sequence[Architecture]) -> list[Cost]:
-        """The cost of each architecture; the latency is that of one batch of the device's size.
+        """The cost of each architecture; the latency is of one batch of the profile's size.
 
         Raises:
-            MeasurementError: a block of a type that the table does not hold.
+            MeasurementError: the table has no block of some block's type.
         """
         return [
             dataclasses.replace(self.space.cost(one), latency_ms=self._latency_ms(one))
@@ -114,11 +132,11 @@ class LookupTable:
         ]
 
     def _latency_ms(self, architecture: Architecture) -> float:
-        return max(sum(self.block_ms(self.space.blocks(architecture))), LEAST_MS)
+        return max(sum(self.block_ms(self.space.blocks(architecture))), MIN_LATENCY_MS)
 
     def block_ms(self, blocks: Sequence[Block]) -> list[float]:
-        """What each block adds to its network's predicted latency, so that the parts add up to it."""
-        known = self._parts_ms
+        """Each block's additive contribution to the predicted latency of its network."""
+        known = self._contributions_ms
         for block in blocks:
             if block not in known:
                 known[block] = float(
@@ -127,10 +145,10 @@ class LookupTable:
         return [known[block] for block in blocks]
 
     def block_us(self, block: Block) -> float:
-        """One block timed alone, measured or estimated as this module says.
+        """Latency of one block in isolation: measured, interpolated or estimated, in this order.
 
         Raises:
-            MeasurementError: a block of a type that the table does not hold.
+            MeasurementError: the table has no block of this type.
         """
         key = block_key(block)
         if key in self.latency_us:
@@ -139,10 +157,10 @@ class LookupTable:
         if len(points) > 1:
             pixels, times = zip(*points, strict=True)
             return float(np.interp(_pixels(key), pixels, times))
-        return self._of_type(key)
+        return self._estimate_us(key)
 
     @cached_property
-    def _parts_ms(self) -> dict[Block, float]:
+    def _contributions_ms(self) -> dict[Block, float]:
         return {}
 
     @cached_property
@@ -152,7 +170,8 @@ class LookupTable:
             shapes.setdefault(_any_size(block), []).append((_pixels(block), microseconds))
         return {shape: sorted(points) for shape, points in shapes.items()}
 
-    def _of_type(self, key: Block) -> float:
+    def _estimate_us(self, key: Block) -> float:
+        """By the additive model, fitted on the measured blocks of the same type."""
         alike = [
             (block, microseconds)
             for block, microseconds in self.latency_us.items()
@@ -160,12 +179,12 @@ class LookupTable:
         ]
         if not alike:
             raise MeasurementError(
-                f"a latency table holds every type of block of its space; it has no {type(key).__name__}. "
-                f"Profile the device again for space {self.space.name!r}."
+                "a latency table has every type of block of its space; this one has no "
+                f"{type(key).__name__}. Profile the device again for space {self.space.name!r}."
             )
-        terms = np.array([_static_terms(block) for block, _ in alike])
+        terms = np.array([_additive_terms(block) for block, _ in alike])
         coefficients = _positive_fit(terms, np.array([microseconds for _, microseconds in alike]))
-        return float(np.dot(_static_terms(key), coefficients))
+        return float(np.dot(_additive_terms(key), coefficients))
 
 
 def _any_size(block: Block) -> Block:
@@ -181,18 +200,19 @@ def _pixels(block: Block) -> int:
 
 
 def _terms(correction: Correction, table: LookupTable, block: Block) -> list[float]:
-    """What one block adds to each term that the prediction of a network combines linearly, in units near 1.
+    """The features of one block, scaled to magnitudes near 1; those of a network are their sums.
 
-    scaled: milliseconds timed alone. joints: also the number of blocks. borders: also the numbers that blocks hand on.
-    static: no table, but MACs, numbers moved and layers.
+    scaled: latency in isolation, in milliseconds. per_block_overhead: also the number of blocks.
+    boundary_traffic: also the elements of each block's input. additive: MACs, elements moved and
+    number of layers, without the table.
     """
-    if correction == "static":
-        return _static_terms(block)
+    if correction == "additive":
+        return _additive_terms(block)
     terms = [table.block_us(block) / 1e3, 1 / 100, block.in_channels * block.size**2 / 1e6]
     return terms[: CORRECTIONS[correction]]
 
 
-def _static_terms(block: Block) -> list[float]:
+def _additive_terms(block: Block) -> list[float]:
     layers = block.layers()
     moved = sum(layer.output_elements + layer.parameters for layer in layers)
     return [block.cost.macs / 1e6, moved / 1e5, len(layers) / 10]
@@ -201,7 +221,7 @@ def _static_terms(block: Block) -> list[float]:
 def _network_terms(
     correction: Correction, table: LookupTable, networks: Sequence[Architecture]
 ) -> np.ndarray:
-    """Shape (networks, coefficients)."""
+    """The features of whole networks: shape (networks, coefficients)."""
     known: dict[Block, np.ndarray] = {}
     rows = []
     for network in networks:
@@ -222,19 +242,23 @@ def fit_table(
     measured_ms: Sequence[float],
     held_out: int,
 ) -> LookupTable:
-    """Choose and fit the correction on whole networks, and report the error on the last `held_out` of them.
+    """Select and fit the correction on whole networks.
 
     Args:
-        networks: in random order; all but the last `held_out` are fitted on.
+        space: the one that the blocks and networks are of.
+        latency_us: latency of each block (without slot) in isolation.
+        networks: in random order.
+        measured_ms: latency of each network.
+        held_out: how many of the last networks to hold out from the fit, for the reported error.
     """
     fitted, measured = len(networks) - held_out, np.array(measured_ms)
     best: tuple[float, LookupTable] | None = None
     for correction, size in CORRECTIONS.items():
         if size >= fitted > 1:
-            continue  # as many coefficients as networks say nothing
+            continue  # with as many coefficients as networks, the error is no evidence
         bare = LookupTable(space, latency_us, correction, ())
         terms = _network_terms(correction, bare, networks[:fitted])
-        fit = _positive_fit if correction == "static" else _free_fit
+        fit = _positive_fit if correction == "additive" else _free_fit
         error = _leave_one_out(fit, terms, measured[:fitted])
         if best is None or error < best[0]:
             best = (
@@ -244,19 +268,21 @@ def fit_table(
                 ),
             )
     assert best is not None
-    return dataclasses.replace(best[1], fit=_judge(best[1], networks, measured, held_out))
+    return dataclasses.replace(
+        best[1], held_out_error=_evaluate(best[1], networks, measured, held_out)
+    )
 
 
-def _judge(
+def _evaluate(
     table: LookupTable, networks: Sequence[Architecture], measured: np.ndarray, held_out: int
-) -> Fit:
-    """The error on the last `held_out` networks; NaN where there are too few to say."""
+) -> HeldOutError:
+    """The error on the last `held_out` networks; NaN where these are too few."""
     fitted = len(networks) - held_out
     costs = table(networks)
     macs = np.array([[(cost.macs or 0) / 1e6, 1.0] for cost in costs])
     line = macs @ _free_fit(macs[:fitted], measured[:fitted])
     predicted = np.array([cost.latency_ms for cost in costs])
-    return Fit(
+    return HeldOutError(
         networks=held_out,
         mape_percent=mape_percent(predicted[fitted:], measured[fitted:])
         if held_out
@@ -271,17 +297,17 @@ def _judge(
 
 
 def mape_percent(predicted: np.ndarray, measured: np.ndarray) -> float:
-    """Mean absolute error relative to what was measured, in percent."""
+    """Mean absolute percentage error of predictions."""
     return float(100 * np.mean(np.abs(predicted / measured - 1)))
 
 
 def _free_fit(terms: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Coefficients with the least squared relative error."""
+    """Least-squares coefficients for the relative error."""
     return np.linalg.lstsq(terms / measured[:, None], np.ones(len(measured)), rcond=None)[0]
 
 
 def _positive_fit(terms: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """The same with coefficients from 0 up: work that takes less than no time is noise."""
+    """Non-negative least squares for the relative error: no work takes negative time."""
     found: np.ndarray = nnls(terms / measured[:, None], np.ones(len(measured)))[0]
     return found
 
@@ -289,7 +315,7 @@ def _positive_fit(terms: np.ndarray, measured: np.ndarray) -> np.ndarray:
 def _leave_one_out(
     fit: Callable[[np.ndarray, np.ndarray], np.ndarray], terms: np.ndarray, measured: np.ndarray
 ) -> float:
-    """Mean relative error of each network under a fit of the others; 0 for a single one, which leaves nothing to fit."""
+    """Mean relative error of each network under a fit on the others; 0 for a single network."""
     errors = [0.0]
     for left_out in range(len(measured) if len(measured) > 1 else 0):
         kept = np.arange(len(measured)) != left_out
@@ -299,10 +325,17 @@ def _leave_one_out(
     return float(np.sum(errors) / len(measured))
 
 
-def spread_networks(
+def sample_evenly_by_macs(
     space: Space, count: int, rng: np.random.Generator, pool: int = 400
 ) -> list[Architecture]:
-    """Random networks spread evenly over the MACs of the space, in random order; all different where the space has as many."""
+    """Distinct random networks, evenly spaced over the MACs of a sample, in random order.
+
+    Args:
+        space: to sample from.
+        count: number of networks; fewer if the pool has fewer distinct ones.
+        rng: draws the pool and the order.
+        pool: number of networks that are sampled to select from.
+    """
     drawn = list(dict.fromkeys(space.sample_choices(rng) for _ in range(pool)))
     drawn.sort(key=lambda one: (space.cost(one).macs, str(one)))
     picks = np.unique(np.linspace(0, len(drawn) - 1, min(count, len(drawn))).round().astype(int))

@@ -1,4 +1,4 @@
-"""A measured machine as a target: its profile predicts, and on this very machine it measures."""
+"""A profiled machine as a target: its latency table predicts, and the machine itself measures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
 METRICS = ("latency_ms", "peak_memory_bytes", "parameters", "macs")
-"""What a measured machine reports: latency from its table, the others by arithmetic."""
-LARGEST_ERROR_PERCENT = 5.0
+"""Metrics of a profiled machine: latency from its table, the others computed from the layers."""
+MAX_ERROR_PERCENT = 5.0
+"""Mean absolute percentage error up to which the latency table counts as accurate."""
 
 
 class MeasuredTarget:
@@ -26,8 +27,8 @@ class MeasuredTarget:
 
     Args:
         profile: of the machine.
-        space: for which the profile was made.
-        seed: of the order of measurements.
+        space: the one that the profile was made for.
+        seed: of the order in which networks are timed.
 
     Raises:
         ProfileMismatchError: the profile was made for another space.
@@ -43,7 +44,7 @@ class MeasuredTarget:
 
     @property
     def name(self) -> str:
-        """The machine, its runtime, and how that runs networks."""
+        """The machine, its runtime, and the settings of the runtime."""
         of = self.profile
         return (
             f"{of.machine}, {of.runtime} {of.runtime_version}, {of.threads} thread(s), "
@@ -52,7 +53,7 @@ class MeasuredTarget:
 
     @cached_property
     def identity(self) -> str:
-        """Digest of the whole profile."""
+        """Digest of the profile, as 12 hexadecimal digits."""
         return hashlib.sha256(self.profile.model_dump_json().encode()).hexdigest()[:12]
 
     @cached_property
@@ -65,7 +66,7 @@ class MeasuredTarget:
         return True
 
     def predict(self, architectures: Sequence[Architecture]) -> list[Cost]:
-        """Latency of one batch from the table, the other metrics by arithmetic."""
+        """Latency of one batch from the table, the other metrics computed from the layers."""
         return self.table(architectures)
 
     def block_costs(self, architecture: Architecture) -> list[Cost]:
@@ -87,25 +88,25 @@ class MeasuredTarget:
         return {name: _measured(one) for name, one in found.items()}
 
     def measure_file(self, path: Path) -> Measured:
-        """Latency of one ONNX file in a process that did nothing else before.
+        """Latency of one ONNX file, measured in a subprocess.
 
         Raises:
-            MeasurementError: the process ends with an error.
+            MeasurementError: the subprocess fails.
         """
         return _measured(measure_in_subprocess(path, self.profile.settings))
 
     def evidence(self) -> tuple[Claim, ...]:
         """The error of the table on networks that it was not fitted on."""
-        fit = self.table.fit
-        assert fit is not None
+        error = self.table.held_out_error
+        assert error is not None
         return (
             Claim(
                 "Latency table predicts networks that it was not fitted on",
-                f"{fit.mape_percent:.1f} % mean error, rank correlation {fit.spearman:.3f}",
-                f"{fit.networks} random networks; a straight line over MACs: "
-                f"{fit.macs_mape_percent:.1f} %",
-                bound=f"{LARGEST_ERROR_PERCENT:g} %",
-                holds=fit.mape_percent <= LARGEST_ERROR_PERCENT,
+                f"{error.mape_percent:.1f} % mean error, rank correlation {error.spearman:.3f}",
+                f"{error.networks} random networks; linear regression on MACs: "
+                f"{error.macs_mape_percent:.1f} %",
+                bound=f"{MAX_ERROR_PERCENT:g} %",
+                holds=error.mape_percent <= MAX_ERROR_PERCENT,
             ),
         )
 

@@ -1,7 +1,7 @@
-"""What do raw timings say, and can they be believed? Arithmetic on arrays only: nothing here looks at a clock.
+"""Estimates latencies from raw timings and checks their repeatability; arithmetic on arrays only.
 
-The estimate of a model is the fastest timing of each round, then the median over rounds. Interference only ever adds time, hence
-the fastest; it comes in bursts that spoil whole rounds, hence the median.
+The estimate of a model is the minimum of each round, then the median over rounds. Interference only
+ever adds time, hence the minimum; it comes in bursts that spoil whole rounds, hence the median.
 """
 
 from __future__ import annotations
@@ -17,31 +17,34 @@ from pliant.errors import MeasurementError
 
 Optimisation = Literal["basic", "extended", "all"]
 FINEST_CLOCK_S = 1e-6
-"""Coarser thread clocks, as on Windows, are of no use here."""
+"""Coarser thread clocks, as on Windows, cannot time short runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How models are run and timed. The first three are part of what is measured, the others of how well."""
+    """How models are run and timed.
+
+    The first three define what is measured, the others how precisely.
+    """
 
     threads: int = 1
     batch: int = 1
     optimisation: Optimisation = "all"
-    least_rounds: int = 5
+    min_rounds: int = 5
     rounds: int = 12
-    """A model that has not settled by then is reported as it is."""
+    """Maximum number of rounds; a model that has not converged by then is reported as it is."""
     precision: float = 0.01
-    """A model has settled when the 95 % interval of its latency is no wider than this to either side, relative to it."""
+    """Half-width of the 95 % confidence interval, relative to the latency, at convergence."""
     samples: int = 5
-    """Timings of a model in a round."""
+    """Timings per model and round."""
     sample_us: float = 1500.0
-    """A timing repeats the model until it takes about this long, so that short ones are timed as well as long ones."""
+    """Target duration of one timing, in microseconds: short models are repeated to fill it."""
     noise_limit: float = 0.05
-    """Largest split-half error that nine models of ten keep to, or the results are refused."""
+    """Maximum of the 90th percentile of the split-half errors; noisier results are refused."""
 
     @property
     def by_cpu(self) -> bool:
-        """Whether the latency is CPU time: with one thread it is the same work, and unaffected by waiting."""
+        """Whether the latency is CPU time, which with one thread excludes only waiting."""
         return self.threads == 1 and time.get_clock_info("thread_time").resolution <= FINEST_CLOCK_S
 
 
@@ -51,50 +54,53 @@ class Measurement:
 
     latency_ms: float
     spread_ms: float
-    """Half the range between the quartiles of the rounds."""
+    """Half the interquartile range over rounds."""
     wall_ms: float
-    """What a clock on the wall shows, interruptions included: the median over all timings."""
+    """Wall-clock time, preemption included: the median over all timings."""
     split_half_error: float
-    """Relative difference between the estimates of the even and of the odd rounds."""
+    """Relative difference between the estimates from even and from odd rounds."""
     runs: int
     preempted_share: float
-    """Share of timings in which the system gave the processor to another program."""
+    """Share of timings with an involuntary context switch."""
     source: Literal["cpu", "wall"]
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Raw times of one model, shape (rounds, samples), of one run each."""
+    """Raw times per run of one model; each array has the shape (rounds, samples)."""
 
     cpu_us: np.ndarray
     wall_us: np.ndarray
     preempted: np.ndarray
     repeats: int
-    """Runs behind each timing."""
+    """Number of runs that each timing is the mean of."""
 
     def by_round(self, settings: Settings) -> np.ndarray:
-        """One estimate a round: the fastest timing, since interference only ever adds time. Shape (rounds,)."""
+        """The minimum of each round, since interference only ever adds time; shape (rounds,)."""
         times: np.ndarray = self.cpu_us if settings.by_cpu else self.wall_us
         return times.min(axis=1)
 
 
-Row = tuple[float, float, bool]
-"""CPU and wall time of one run in microseconds, and whether another program came between."""
+Sample = tuple[float, float, bool]
+"""CPU and wall time per run, in microseconds, and whether the thread was preempted."""
 
 
-def timings_of(rows: Sequence[Sequence[Row]], repeats: int = 1) -> Timings:
-    """Timings from rows of (CPU time, wall time, interrupted), one sequence a round."""
+def timings_of(rows: Sequence[Sequence[Sample]], repeats: int = 1) -> Timings:
+    """Timings from one sequence of samples per round."""
     table = np.array(rows, dtype=np.float64)
     return Timings(table[..., 0], table[..., 1], table[..., 2], repeats)
 
 
-def settled(timings: Timings, settings: Settings) -> bool:
-    """Whether more rounds would change little: the 95 % interval of the median over rounds is within the precision.
+def has_converged(timings: Timings, settings: Settings) -> bool:
+    """Whether the 95 % confidence interval of the median over rounds is within the precision.
 
-    The deviation is taken from the median absolute deviation, so that one spoilt round does not keep a model open.
+    The standard deviation is estimated from the median absolute deviation, so that a single spoilt
+    round does not prevent convergence.
     """
     rounds = timings.by_round(settings)
     middle = float(np.median(rounds))
+    # For normal noise the deviation is 1.4826 MAD, and the median's standard error is
+    # sqrt(pi / 2) = 1.2533 times that of the mean.
     deviation = 1.4826 * float(np.median(np.abs(rounds - middle)))
     return 1.96 * 1.2533 * deviation / np.sqrt(len(rounds)) <= settings.precision * middle
 
@@ -103,7 +109,7 @@ def require_repeatable(found: Mapping[str, Measurement], settings: Settings) -> 
     """Refuse results that are too noisy.
 
     Raises:
-        MeasurementError: more than one model of ten has a split-half error above the limit.
+        MeasurementError: more than one model in ten has a split-half error above the limit.
     """
     if not found:
         return
@@ -114,17 +120,14 @@ def require_repeatable(found: Mapping[str, Measurement], settings: Settings) -> 
         preempted = float(np.mean([one.preempted_share for one in found.values()]))
         clock = float(np.median([one.wall_ms / one.latency_ms for one in found.values()]))
         raise MeasurementError(
-            f"two halves of a measurement agree to {settings.noise_limit:.0%}; these differ by {error:.1%}. Other programs "
-            f"interrupted {preempted:.0%} of the timings, and the clock ran {clock:.1f} times the latency. "
-            "Stop what else runs on this machine and try again."
+            f"two halves of a measurement agree to {settings.noise_limit:.0%}; these differ by "
+            f"{error:.1%}. Other programs preempted {preempted:.0%} of the timings, and wall time "
+            f"was {clock:.1f} times the latency. Stop other programs on this machine and try again."
         )
 
 
 def summarise(timings: Timings, settings: Settings) -> Measurement:
-    """The estimate of one model: the fastest timing of each round, then the median over rounds.
-
-    Interference only ever adds time, hence the fastest; it comes in bursts that spoil whole rounds, hence the median.
-    """
+    """The estimate of one model: the minimum of each round, then the median over rounds."""
     rounds = timings.by_round(settings) / 1e3
     latency_ms = float(np.median(rounds))
     halves = (
@@ -144,27 +147,27 @@ def summarise(timings: Timings, settings: Settings) -> Measurement:
     )
 
 
-def usual_anchor(anchors: Sequence[Timings]) -> tuple[float, float]:
-    """The anchor's CPU and wall time over all rounds of all its timings, in microseconds."""
+def reference_time(anchors: Sequence[Timings]) -> tuple[float, float]:
+    """Median CPU and wall time of the anchor over the rounds of all groups, in microseconds."""
     cpu = np.concatenate([np.median(anchor.cpu_us, axis=1) for anchor in anchors])
     wall = np.concatenate([np.median(anchor.wall_us, axis=1) for anchor in anchors])
     return float(np.median(cpu)), float(np.median(wall))
 
 
-def without_drift(timings: Timings, anchor: Timings, usual: tuple[float, float]) -> Timings:
-    """Times divided by how much slower than usual the anchor was in the same round.
+def detrend(timings: Timings, anchor: Timings, reference: tuple[float, float]) -> Timings:
+    """Correct for drift: divide by the anchor's slowdown in the same round.
 
     Args:
-        anchor: at least as many rounds as the model has.
-        usual: the anchor's CPU and wall time in microseconds.
+        timings: of one model.
+        anchor: of the anchor, with at least as many rounds.
+        reference: CPU and wall time of the anchor, in microseconds; see `reference_time`.
     """
-
-    def steady(times: np.ndarray, reference: np.ndarray, normal: float) -> np.ndarray:
-        slower: np.ndarray = np.median(reference[: len(times)], axis=1) / normal
-        return times / slower[:, None]
-
-    cpu_us, wall_us = (
-        steady(timings.cpu_us, anchor.cpu_us, usual[0]),
-        steady(timings.wall_us, anchor.wall_us, usual[1]),
-    )
+    cpu_us = timings.cpu_us / _slowdown(timings.cpu_us, anchor.cpu_us, reference[0])
+    wall_us = timings.wall_us / _slowdown(timings.wall_us, anchor.wall_us, reference[1])
     return Timings(cpu_us, wall_us, timings.preempted, timings.repeats)
+
+
+def _slowdown(times: np.ndarray, anchor: np.ndarray, reference: float) -> np.ndarray:
+    """Of the anchor in each round of a model, relative to the reference time; (rounds, 1)."""
+    slowdown: np.ndarray = np.median(anchor[: len(times)], axis=1) / reference
+    return slowdown[:, None]
