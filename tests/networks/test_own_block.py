@@ -94,6 +94,20 @@ def test_elastic_is_extracted_is_exported_is_delivered(space, tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
+@torch.no_grad()
+def test_its_mid_channels_are_sorted_and_the_largest_network_computes_the_same(space):
+    torch.manual_seed(0)
+    supernet = Supernet(space, mean=[0.5] * 3, std=[0.2] * 3)
+    images = torch.rand(6, 3, 8, 8)
+    before = supernet(images, space.largest())
+    stem = supernet.blocks["stem"].conv1.weight.clone()
+    supernet.sort_channels()
+    importance = supernet.blocks["stage1_block1"].project.weight.abs().sum(0)
+    assert (importance[:-1] >= importance[1:]).all(), "mid channels, by what reads them"
+    assert not torch.equal(supernet.blocks["stem"].conv1.weight, stem), "and those of the stage"
+    torch.testing.assert_close(supernet(images, space.largest()), before, rtol=0, atol=1e-5)
+
+
 def test_a_profile_times_it_and_a_report_draws_it(space):
     rng = np.random.default_rng(0)
     block = next(one for one in distinct_blocks(space, rng) if type(one).__name__ == "NextBlock")

@@ -1,12 +1,9 @@
 """The plain blocks with elastic layers: each takes the active block with its input and slices itself to it.
 
-Beside `forward`, a block says which of its parameters share channels (`inputs`, `outputs`, `groups`), which is all that
-sorting by importance needs.
+Which of their parameters share channels follows from the layers of the block (`pliant.networks.channels`).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +14,6 @@ from pliant.networks import plain
 from pliant.networks.elastic import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
 from pliant.spaces import blocks
 
-Axis = tuple[Tensor, int]
-"""A parameter and its dimension that runs over the channels of a group."""
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Channels that must keep the same order in several parameters."""
-
-    size_field: str
-    """The field of the block that says how many are active."""
-    readers: tuple[Axis, ...]
-    """Weights that read the channels: their L1 norm is the importance (Once-for-All's rule)."""
-    writers: tuple[Axis, ...]
-    """Everything else that is indexed by the channels."""
-
-
-def _of(norm: nn.BatchNorm2d | None) -> tuple[Axis, ...]:
-    return () if norm is None else ((norm.weight, 0), (norm.bias, 0))
-
-
-def _bias(conv: nn.Conv2d) -> tuple[Axis, ...]:
-    return () if conv.bias is None else ((conv.bias, 0),)
-
 
 class ElasticBlock(plain.BlockModule):
     """A block whose forward takes the active block's sizes."""
@@ -47,29 +21,6 @@ class ElasticBlock(plain.BlockModule):
     conv_type = ElasticConv2d
     norm_type = ElasticBatchNorm2d
     linear_type = ElasticLinear
-
-    keeps_channels = False
-    """Whether output channels are the input channels (a residual ties them)."""
-
-    @property
-    def inputs(self) -> tuple[Axis, ...]:
-        """What reads the block's input channels."""
-        return ()
-
-    @property
-    def carried(self) -> tuple[Axis, ...]:
-        """What else is indexed by the block's input channels."""
-        return ()
-
-    @property
-    def outputs(self) -> tuple[Axis, ...]:
-        """What writes the block's output channels."""
-        return ()
-
-    @property
-    def groups(self) -> tuple[ChannelGroup, ...]:
-        """The channel groups inside the block, in the order in which they may be sorted."""
-        return ()
 
 
 class Preprocess(ElasticBlock, plain.Preprocess):
@@ -95,14 +46,6 @@ class ConvBlock(ElasticBlock, plain.ConvBlock):
             x = F.max_pool2d(x, self.pool)
         return self.activation(self.norm1(x))
 
-    @property
-    def inputs(self) -> tuple[Axis, ...]:
-        return ((self.conv1.weight, 1),)
-
-    @property
-    def outputs(self) -> tuple[Axis, ...]:
-        return ((self.conv1.weight, 0), *_of(self.norm1))
-
 
 class InvertedResidual(ElasticBlock, plain.InvertedResidual):
     """Elastic hidden channels and kernel."""
@@ -121,75 +64,14 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
         y = self.project_norm(self.project(y, active.outputs))
         return x + y if self.residual else y
 
-    @property
-    def keeps_channels(self) -> bool:
-        return self.residual
-
-    @property
-    def inputs(self) -> tuple[Axis, ...]:
-        return (
-            ((self.expand.weight, 1),) if self.expand is not None else ((self.project.weight, 1),)
-        )
-
-    @property
-    def carried(self) -> tuple[Axis, ...]:
-        """Without an expansion the depthwise convolution runs over the input channels themselves."""
-        return (
-            ()
-            if self.expand is not None
-            else ((self.depthwise.weight, 0), *_of(self.depthwise_norm))
-        )
-
-    @property
-    def outputs(self) -> tuple[Axis, ...]:
-        return ((self.project.weight, 0), *_of(self.project_norm))
-
-    @property
-    def groups(self) -> tuple[ChannelGroup, ...]:
-        """The hidden channels, then the channels inside the squeeze."""
-        if self.expand is None:
-            return ()
-        writers = (
-            (self.expand.weight, 0),
-            *_of(self.expand_norm),
-            (self.depthwise.weight, 0),
-            *_of(self.depthwise_norm),
-        )
-        found = []
-        if self.squeeze_reduce is not None and self.squeeze_expand is not None:
-            reduce, expand = self.squeeze_reduce, self.squeeze_expand
-            writers += (*_bias(expand), (expand.weight, 0), (reduce.weight, 1))
-            found.append(
-                ChannelGroup("narrow", ((expand.weight, 1),), ((reduce.weight, 0), *_bias(reduce)))
-            )
-        return (ChannelGroup("hidden", ((self.project.weight, 1),), writers), *found)
-
 
 class BasicResidual(ElasticBlock, plain.BasicResidual):
     """Elastic hidden channels."""
-
-    keeps_channels = True
 
     def forward(self, x: Tensor, active: blocks.BasicResidual) -> Tensor:
         """Run with the active hidden channels; the outer width is the input's."""
         y = self.activation(self.norm1(self.conv1(x, active.hidden, 3)))
         return self.activation(x + self.norm2(self.conv2(y, active.channels, 3)))
-
-    @property
-    def inputs(self) -> tuple[Axis, ...]:
-        return ((self.conv1.weight, 1),)
-
-    @property
-    def outputs(self) -> tuple[Axis, ...]:
-        return ((self.conv2.weight, 0), *_of(self.norm2))
-
-    @property
-    def groups(self) -> tuple[ChannelGroup, ...]:
-        return (
-            ChannelGroup(
-                "hidden", ((self.conv2.weight, 1),), ((self.conv1.weight, 0), *_of(self.norm1))
-            ),
-        )
 
 
 class Bottleneck(ElasticBlock, plain.Bottleneck):
@@ -205,37 +87,6 @@ class Bottleneck(ElasticBlock, plain.Bottleneck):
                 x = F.avg_pool2d(x, self.stride, ceil_mode=True)
             x = self.shortcut_norm(self.shortcut(x, active.outputs))
         return self.activation(y + x)
-
-    @property
-    def keeps_channels(self) -> bool:
-        return self.shortcut is None
-
-    @property
-    def inputs(self) -> tuple[Axis, ...]:
-        return (
-            (self.conv1.weight, 1),
-            *(((self.shortcut.weight, 1),) if self.shortcut is not None else ()),
-        )
-
-    @property
-    def outputs(self) -> tuple[Axis, ...]:
-        shortcut = (
-            ((self.shortcut.weight, 0), *_of(self.shortcut_norm))
-            if self.shortcut is not None
-            else ()
-        )
-        return ((self.conv3.weight, 0), *_of(self.norm3), *shortcut)
-
-    @property
-    def groups(self) -> tuple[ChannelGroup, ...]:
-        """What the last convolution reads, then what the middle one reads."""
-        second = ChannelGroup(
-            "hidden", ((self.conv3.weight, 1),), ((self.conv2.weight, 0), *_of(self.norm2))
-        )
-        first = ChannelGroup(
-            "hidden", ((self.conv2.weight, 1),), ((self.conv1.weight, 0), *_of(self.norm1))
-        )
-        return (second, first)
 
 
 class Cell(ElasticBlock, plain.Cell):
@@ -280,16 +131,6 @@ class Head(ElasticBlock, plain.Head):
         if self.hidden is not None:
             x = self.activation(self.hidden(x))
         return self.classifier(F.dropout(x, self.dropout, self.training and dropout))
-
-    @property
-    def inputs(self) -> tuple[Axis, ...]:
-        first = self.expand or self.hidden or self.classifier
-        return ((first.weight, 1),)
-
-    @property
-    def carried(self) -> tuple[Axis, ...]:
-        """The BatchNorm before everything else."""
-        return _of(self.input_norm)
 
 
 ELASTIC_BLOCKS: dict[str, type[ElasticBlock]] = {

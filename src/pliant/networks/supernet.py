@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,18 @@ from torch import Tensor, nn
 
 from pliant.errors import EncodingError
 from pliant.networks import plain
-from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Axis, ElasticBlock, Head, copy_active
+from pliant.networks.channels import (
+    BlockChannels,
+    ChannelGroup,
+    block_channels,
+    channels_of,
+    merged,
+)
+from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Head, copy_active
 from pliant.networks.initialization import initialise
 from pliant.networks.onnx import random_weights
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import Block, round_channels
+from pliant.spaces.blocks import Block
 from pliant.spaces.space import Space
 
 
@@ -142,49 +150,68 @@ class Supernet(nn.Module):
                 border of such a width, so what those networks compute stays the same too.
         """
         largest = self.space.blocks(self.space.largest())
+        channels = {block.slot: block_channels(block, self.blocks[block.slot]) for block in largest}
+        narrower = _by_slot(self.space, _one_choice_changed(self.space))
+        kept = _by_slot(self.space, trained)
         for block in largest:
-            for group in self.blocks[block.slot].groups:  # type: ignore[union-attr]
-                kept = {
-                    _active_size(other, group.size_field)
-                    for other in self._blocks_at(block.slot, trained)
-                }
-                _sort(group.readers, group.writers, kept)
-        self._sort_stages(largest, trained)
-
-    def _blocks_at(self, slot: str, architectures: Sequence[Architecture]) -> list[Block]:
-        return [
-            block
-            for architecture in architectures
-            for block in self.space.blocks(architecture)
-            if block.slot == slot
-        ]
-
-    def _sort_stages(self, largest: Sequence[Block], trained: Sequence[Architecture]) -> None:
-        """Sort what blocks hand on: a group runs from the block that makes the channels through all that only add to them."""
-        writers: list[Axis] = []
-        readers: list[Axis] = []
-        kept: set[int] = set()
-        for block in largest:
-            module: ElasticBlock = self.blocks[block.slot]  # type: ignore[assignment]
-            readers += module.inputs
-            writers += module.carried
-            kept |= {other.in_channels for other in self._blocks_at(block.slot, trained)}
-            if module.keeps_channels:
-                writers += module.outputs
-                continue
-            if writers and readers:
-                _sort(readers, writers, kept)
-            writers, readers, kept = list(module.outputs), [], set()
+            for group in channels[block.slot].inner:
+                widest = channels_of(block, group.layer)
+                widths = {channels_of(other, group.layer) for other in narrower[block.slot]}
+                if group.fixed or widths <= {widest, None}:
+                    continue
+                found = {channels_of(other, group.layer) for other in kept[block.slot]}
+                _sort(group, {width for width in found if width is not None})
+        _sort_outputs(largest, channels, kept)
 
 
-def _active_size(block: Block, field: str) -> int:
-    return round_channels(block.hidden / 4) if field == "narrow" else int(getattr(block, field))  # type: ignore[attr-defined]
+def _one_choice_changed(space: Space) -> Iterable[Architecture]:
+    """The largest network with each choice in turn at each of its options."""
+    largest = {choice.name: choice.options[-1] for choice in space.choices}
+    for choice in space.choices:
+        for option in choice.options:
+            yield space.architecture(largest | {choice.name: option})
 
 
-def _sort(readers: Sequence[Axis], writers: Sequence[Axis], kept: Iterable[int]) -> None:
-    """Order channels by falling L1 norm of the weights that read them, inside each tier between two kept widths."""
+def _by_slot(space: Space, architectures: Iterable[Architecture]) -> Mapping[str, set[Block]]:
+    """The different blocks that architectures have at each slot."""
+    found: defaultdict[str, set[Block]] = defaultdict(set)
+    for architecture in architectures:
+        for block in space.blocks(architecture):
+            found[block.slot].add(block)
+    return found
+
+
+def _sort_outputs(
+    largest: Sequence[Block],
+    channels: Mapping[str, BlockChannels],
+    kept: Mapping[str, set[Block]],
+) -> None:
+    """Sort the output channels of blocks.
+
+    A group of channels runs from the block that produces them through all that only add to them.
+    """
+    group = ChannelGroup(fixed=True)  # the image's channels keep their order
+    widths: set[int] = set()
+    for block in largest:
+        found = channels[block.slot]
+        group = merged(group, found.input)
+        widths |= {other.in_channels for other in kept[block.slot]}
+        if found.output is found.input:
+            continue
+        _sort(group, widths)
+        group, widths = found.output, set()
+
+
+def _sort(group: ChannelGroup, kept: Iterable[int]) -> None:
+    """Order channels by falling L1 norm of the weights that consume them.
+
+    Channels stay inside the tier between two kept widths.
+    """
+    if group.fixed or not group.consumers or not group.producers:
+        return
     importance = functools.reduce(
-        torch.add, (weight.abs().transpose(0, dim).flatten(1).sum(1) for weight, dim in readers)
+        torch.add,
+        (weight.abs().transpose(0, dim).flatten(1).sum(1) for weight, dim in group.consumers),
     )
     channels = len(importance)
     borders = sorted({0, channels, *(width for width in kept if width < channels)})
@@ -194,5 +221,5 @@ def _sort(readers: Sequence[Axis], writers: Sequence[Axis], kept: Iterable[int])
             for start, end in itertools.pairwise(borders)
         ]
     )
-    for parameter, dim in (*readers, *writers):
+    for parameter, dim in (*group.consumers, *group.producers):
         parameter.copy_(parameter.index_select(dim, order))

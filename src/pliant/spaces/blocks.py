@@ -26,6 +26,9 @@ from pliant.workload import (
 BLOCK_TYPES: dict[str, type[Block]] = {}
 """Every description by its name: each subclass of `Block` enters itself when it is defined."""
 
+computes = cache(Operation)
+"""An operation, made once: blocks describe their layers many times in a search."""
+
 CONV_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 """The operations of a cell that have weights, and their kernels."""
 
@@ -186,7 +189,15 @@ class Preprocess(Block):
         return 1
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        return (self._elementwise("resize", reads, channels=self.channels, size=self.resolution),)
+        return (
+            self._elementwise(
+                "resize",
+                reads,
+                channels=self.channels,
+                size=self.resolution,
+                operation=computes("preprocess"),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +225,9 @@ class ConvBlock(Block):
             size=size,
             kernel=self.kernel,
             stride=self.stride,
+            operation=computes("conv", self.activation, "conv1", "norm1")
+            if self.pool == 1
+            else computes("conv", module="conv1", bias=False),
         )
         if self.pool == 1:
             return (conv,)
@@ -228,6 +242,8 @@ class ConvBlock(Block):
             R=self.pool,
             S=self.pool,
             strides=(self.pool, self.pool),
+            # Pooling and BatchNorm may not swap where a scale is negative: nothing is folded.
+            operation=computes("max_pool", self.activation, batch_norm="norm1"),
         )
         return (conv, pool)
 
@@ -266,7 +282,7 @@ class InvertedResidual(Block):
                     into=self.inputs,
                     out=hidden,
                     size=self.size,
-                    operation=Operation("conv", self.activation, "expand", "expand_norm"),
+                    operation=computes("conv", self.activation, "expand", "expand_norm"),
                 )
             )
         inner = layers[-1].name if layers else reads
@@ -280,7 +296,7 @@ class InvertedResidual(Block):
                 kernel=self.kernel,
                 stride=self.stride,
                 depthwise=True,
-                operation=Operation("conv", self.activation, "depthwise", "depthwise_norm"),
+                operation=computes("conv", self.activation, "depthwise", "depthwise_norm"),
             )
         )
         if self.squeeze:
@@ -294,7 +310,7 @@ class InvertedResidual(Block):
                     R=size,
                     S=size,
                     strides=(size, size),
-                    operation=Operation("global_pool"),
+                    operation=computes("global_pool"),
                 ),
                 self._conv(
                     "squeeze.reduce",
@@ -302,7 +318,7 @@ class InvertedResidual(Block):
                     into=hidden,
                     out=narrow,
                     size=1,
-                    operation=Operation("conv", "relu", "squeeze_reduce"),
+                    operation=computes("conv", "relu", "squeeze_reduce"),
                 ),
                 self._conv(
                     "squeeze.expand",
@@ -310,7 +326,7 @@ class InvertedResidual(Block):
                     into=narrow,
                     out=hidden,
                     size=1,
-                    operation=Operation("conv", "hsigmoid", "squeeze_expand"),
+                    operation=computes("conv", "hsigmoid", "squeeze_expand"),
                 ),
                 self._elementwise(
                     "squeeze.scale",
@@ -318,7 +334,7 @@ class InvertedResidual(Block):
                     f"{self.slot}.squeeze.expand",
                     channels=hidden,
                     size=size,
-                    operation=Operation("mul"),
+                    operation=computes("mul"),
                 ),
             ]
         layers.append(
@@ -328,7 +344,7 @@ class InvertedResidual(Block):
                 into=hidden,
                 out=self.outputs,
                 size=size,
-                operation=Operation("conv", module="project", batch_norm="project_norm"),
+                operation=computes("conv", module="project", batch_norm="project_norm"),
             )
         )
         if self.residual:
@@ -339,7 +355,7 @@ class InvertedResidual(Block):
                     reads,
                     channels=self.outputs,
                     size=size,
-                    operation=Operation("add"),
+                    operation=computes("add"),
                 )
             )
         return tuple(layers)
@@ -365,7 +381,7 @@ class BasicResidual(Block):
             out=self.hidden,
             size=self.size,
             kernel=3,
-            operation=Operation("conv", self.activation, "conv1", "norm1"),
+            operation=computes("conv", self.activation, "conv1", "norm1"),
         )
         second = self._conv(
             "conv2",
@@ -374,7 +390,7 @@ class BasicResidual(Block):
             out=self.channels,
             size=self.size,
             kernel=3,
-            operation=Operation("conv", module="conv2", batch_norm="norm2"),
+            operation=computes("conv", module="conv2", batch_norm="norm2"),
         )
         return (
             first,
@@ -385,7 +401,7 @@ class BasicResidual(Block):
                 reads,
                 channels=self.channels,
                 size=self.size,
-                operation=Operation("add", self.activation),
+                operation=computes("add", self.activation),
             ),
         )
 
@@ -414,7 +430,7 @@ class Bottleneck(Block):
                 into=self.inputs,
                 out=self.hidden,
                 size=self.size,
-                operation=Operation("conv", self.activation, "conv1", "norm1"),
+                operation=computes("conv", self.activation, "conv1", "norm1"),
             ),
             self._conv(
                 "conv2",
@@ -424,7 +440,7 @@ class Bottleneck(Block):
                 size=size,
                 kernel=3,
                 stride=self.stride,
-                operation=Operation("conv", self.activation, "conv2", "norm2"),
+                operation=computes("conv", self.activation, "conv2", "norm2"),
             ),
             self._conv(
                 "conv3",
@@ -432,7 +448,7 @@ class Bottleneck(Block):
                 into=self.hidden,
                 out=self.outputs,
                 size=size,
-                operation=Operation("conv", module="conv3", batch_norm="norm3"),
+                operation=computes("conv", module="conv3", batch_norm="norm3"),
             ),
         ]
         shortcut = reads
@@ -450,7 +466,7 @@ class Bottleneck(Block):
                         R=stride,
                         S=stride,
                         strides=(stride, stride),
-                        operation=Operation("average_pool"),
+                        operation=computes("average_pool"),
                     )
                 )
                 shortcut = layers[-1].name
@@ -461,7 +477,7 @@ class Bottleneck(Block):
                     into=self.inputs,
                     out=self.outputs,
                     size=size,
-                    operation=Operation("conv", module="shortcut", batch_norm="shortcut_norm"),
+                    operation=computes("conv", module="shortcut", batch_norm="shortcut_norm"),
                 )
             )
             shortcut = layers[-1].name
@@ -472,7 +488,7 @@ class Bottleneck(Block):
                 shortcut,
                 channels=self.outputs,
                 size=size,
-                operation=Operation("add", self.activation),
+                operation=computes("add", self.activation),
             )
         )
         return tuple(layers)
@@ -539,17 +555,44 @@ class Cell(Block):
                             out=width,
                             size=size,
                             kernel=CONV_KERNELS[operation],
+                            operation=computes(
+                                "conv",
+                                module=f"convs.{name}",
+                                batch_norm=f"norms.{name}",
+                                input_activation="relu",
+                            ),
                         )
                     )
                 elif operation == "avg_pool_3x3":
                     layers.append(
-                        self._layer(name, "pool", value, G=width, P=size, Q=size, R=3, S=3)
+                        self._layer(
+                            name,
+                            "pool",
+                            value,
+                            G=width,
+                            P=size,
+                            Q=size,
+                            R=3,
+                            S=3,
+                            operation=computes("average_pool"),
+                        )
                     )
                 terms.append(value if operation == "skip_connect" else layers[-1].name)
             if len(terms) > 1:
-                layers.append(self._elementwise(f"add{target}", *terms, channels=width, size=size))
+                layers.append(
+                    self._elementwise(
+                        f"add{target}",
+                        *terms,
+                        channels=width,
+                        size=size,
+                        operation=computes("add"),
+                    )
+                )
             values[target] = layers[-1].name if len(terms) > 1 else terms[0]
-        return tuple(layers) or (self._elementwise("output", reads, channels=width, size=size),)
+        if layers:
+            return tuple(layers)
+        output = computes("identity" if 3 in values else "zero")
+        return (self._elementwise("output", reads, channels=width, size=size, operation=output),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -565,18 +608,61 @@ class Reduction(Block):
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
         size, into, out = halved(self.size, 2), self.inputs, self.outputs
-        first = self._conv("conv1", reads, into=into, out=out, size=size, kernel=3, stride=2)
-        second = self._conv("conv2", first.name, into=out, out=out, size=size, kernel=3)
-        pool = self._layer(
-            "shortcut.pool", "pool", reads, G=into, P=size, Q=size, R=2, S=2, strides=(2, 2)
+        first = self._conv(
+            "conv1",
+            reads,
+            into=into,
+            out=out,
+            size=size,
+            kernel=3,
+            stride=2,
+            operation=computes(
+                "conv", "relu", module="conv1", batch_norm="norm1", input_activation="relu"
+            ),
         )
-        shortcut = self._conv("shortcut", pool.name, into=into, out=out, size=size, bias=False)
+        second = self._conv(
+            "conv2",
+            first.name,
+            into=out,
+            out=out,
+            size=size,
+            kernel=3,
+            operation=computes("conv", module="conv2", batch_norm="norm2"),
+        )
+        pool = self._layer(
+            "shortcut.pool",
+            "pool",
+            reads,
+            G=into,
+            P=size,
+            Q=size,
+            R=2,
+            S=2,
+            strides=(2, 2),
+            operation=computes("average_pool"),
+        )
+        shortcut = self._conv(
+            "shortcut",
+            pool.name,
+            into=into,
+            out=out,
+            size=size,
+            bias=False,
+            operation=computes("conv", module="shortcut"),
+        )
         return (
             first,
             second,
             pool,
             shortcut,
-            self._elementwise("add", second.name, shortcut.name, channels=out, size=size),
+            self._elementwise(
+                "add",
+                second.name,
+                shortcut.name,
+                channels=out,
+                size=size,
+                operation=computes("add"),
+            ),
         )
 
 
@@ -601,39 +687,62 @@ class Head(Block):
         return self.inputs
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        layers = []
+        layers: list[Layer] = []
         if self.input_norm:
-            layers.append(self._elementwise("norm", reads, channels=self.inputs, size=self.size))
-        if self.expand:
-            before = layers[-1].name if layers else reads
             layers.append(
-                self._conv("expand", before, into=self.inputs, out=self.expand, size=self.size)
+                self._elementwise(
+                    "norm",
+                    reads,
+                    channels=self.inputs,
+                    size=self.size,
+                    operation=computes("batch_norm", self.activation, "input_norm"),
+                )
             )
-        width, before = self.expand or self.inputs, layers[-1].name if layers else reads
+        if self.expand:
+            layers.append(
+                self._conv(
+                    "expand",
+                    layers[-1].name if layers else reads,
+                    into=self.inputs,
+                    out=self.expand,
+                    size=self.size,
+                    operation=computes("conv", self.activation, "expand", "expand_norm"),
+                )
+            )
+        width = self.expand or self.inputs
         layers.append(
             self._layer(
                 "pool",
                 "pool",
-                before,
+                layers[-1].name if layers else reads,
                 G=width,
                 R=self.size,
                 S=self.size,
                 strides=(self.size, self.size),
+                operation=computes("global_pool"),
             )
         )
         if self.views > 1:
-            layers.append(Layer(f"{self.slot}.views", "elementwise", (layers[-1].name,), G=width))
-        if self.hidden:
+            mean = computes("mean_over_flips")
             layers.append(
-                Layer(f"{self.slot}.hidden", "matmul", (layers[-1].name,), K=self.hidden, C=width)
+                Layer(
+                    f"{self.slot}.views",
+                    "elementwise",
+                    (layers[-1].name,),
+                    G=width,
+                    operation=mean,
+                )
             )
-        layers.append(
-            Layer(
-                f"{self.slot}.classifier",
-                "matmul",
-                (layers[-1].name,),
-                K=self.classes,
-                C=self.hidden or width,
-            )
-        )
+        if self.hidden:
+            layers.append(self._linear("hidden", layers[-1].name, width, self.hidden))
+            width = self.hidden
+        layers.append(self._linear("classifier", layers[-1].name, width, self.classes))
         return tuple(layers)
+
+    def _linear(self, name: str, reads: str, inputs: int, outputs: int) -> Layer:
+        """A linear layer of one view's features, named as its module."""
+        activation = self.activation if name == "hidden" else "none"
+        computed = computes("linear", activation, name)
+        return Layer(
+            f"{self.slot}.{name}", "matmul", (reads,), K=outputs, C=inputs, operation=computed
+        )

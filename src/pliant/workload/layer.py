@@ -29,9 +29,16 @@ Operator = Literal[
     "scale",
     "add",
     "mul",
+    "linear",
+    "mean_over_flips",
+    "preprocess",
+    "identity",
+    "zero",
 ]
 """`conv` is also the linear layer that runs at every pixel; `layer_norm` normalises the channels of
-each pixel; `scale` multiplies each channel with a stored number; `add` and `mul` combine tensors."""
+each pixel; `scale` multiplies each channel with a stored number; `add` combines tensors; `mul`
+multiplies its first tensor by its second one, which may have one pixel; `linear` reads features;
+`preprocess` normalises pixels by the training images and resizes them."""
 
 NETWORK_INPUT = "image"
 """The name under which the first layers read the network's input."""
@@ -43,13 +50,17 @@ class Operation:
 
     operator: Operator
     activation: Activation = "none"
-    """Applied to the result."""
+    """Applied to the result (after the BatchNorm)."""
     module: str = ""
     """Path of its parameters in the plain module of the block; of `scale` the parameter itself."""
     batch_norm: str = ""
-    """Path of the BatchNorm that follows a convolution directly and is folded into it."""
+    """Path of the BatchNorm that follows; it is folded into a convolution, not into a pooling."""
     epsilon: float = 1e-5
     """Added to the variance by a normalisation."""
+    bias: bool = True
+    """Whether a convolution without a BatchNorm has a bias; False where one follows its pooling."""
+    input_activation: Activation = "none"
+    """Applied to what is read, in blocks that activate before they convolve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +104,16 @@ class Layer:
     """Exactly what is computed, None where only sizes are known; layers of equal sizes cost the same."""
 
     def __post_init__(self) -> None:
+        loops = (self.N, self.G, self.K, self.C, self.P, self.Q, self.R, self.S, self.bits)
+        if min(*loops, *self.strides, *self.dilations) >= 1:
+            return
         small = {name: getattr(self, name) for name in ("N", *"GKCPQRS", "bits")}
         wrong = {name: value for name, value in small.items() if value < 1}
         pairs = {"strides": self.strides, "dilations": self.dilations}
         wrong |= {name: value for name, value in pairs.items() if min(value) < 1}
-        if wrong:
-            raise EncodingError(
-                f"layer {self.name!r}: loop sizes are whole numbers from 1 up, received {wrong}."
-            )
+        raise EncodingError(
+            f"layer {self.name!r}: loop sizes are whole numbers from 1 up, received {wrong}."
+        )
 
     @property
     def weighted(self) -> bool:
