@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -18,3 +19,11 @@ def test_python_runs(name, tmp_path, monkeypatch):
     names = {"__name__": "docs"}
     for block in re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
         exec(compile(block, name, "exec"), names)
+
+
+def test_recipe_page_is_up_to_date():
+    """Otherwise run `python docs/generate_recipe_page.py`."""
+    spec = importlib.util.spec_from_file_location("generator", DOCS / "generate_recipe_page.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    assert generator.PAGE.read_text("utf-8") == generator.recipe_page()

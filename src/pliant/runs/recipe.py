@@ -67,14 +67,19 @@ class TrainTable(_Table):
     """How the supernet is trained."""
 
     strategy: Literal["sandwich", "progressive-shrinking"] = "sandwich"
+    """Which sub-networks a step trains, and with which losses."""
     start: str = "patch-pca"
     """`patch-pca`, `none`, a .safetensors file of the same space, or `file.py:NAME`."""
     epochs: int = Field(ge=1)
+    """Passes over the training images."""
     batch_size: int = Field(512, ge=2)
+    """Images per step, of all processes together."""
     learning_rate: float = Field(0.375, gt=0)
     """Peak, for a batch of 256."""
     weight_decay: float = Field(1.3e-3, ge=0)
+    """L2 penalty of the weights; none for BatchNorm, biases and kernel matrices."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of the label that is spread over all classes."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` times one step of each and takes the faster."""
 
@@ -85,7 +90,9 @@ class TargetTable(_Table):
     name: str = THIS_CPU
     """`this-cpu`, a device profile (.json), a chip by name or .toml, or `file.py:NAME`."""
     threads: int = Field(1, ge=1)
+    """Threads of ONNX Runtime on this machine."""
     batch: int = Field(1, ge=1)
+    """Images per inference on this machine."""
     optimisation: Literal["basic", "extended", "all"] = "all"
     """Graph optimisation level of ONNX Runtime."""
     mapping: str = "edp"
@@ -111,6 +118,7 @@ class SearchTable(_Table):
     estimates: int = Field(200, ge=20)
     """Sub-networks evaluated with supernet weights, in rounds between which the predictor is refitted."""
     rounds: int = Field(4, ge=1)
+    """Rounds in which the estimates are asked for."""
     candidates: int = Field(20_000, ge=100)
     """Architectures searched by predictor and table in each round."""
     front: int = Field(8, ge=2)
@@ -137,8 +145,11 @@ class Recipe(_Table):
     """All decisions of a run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Of the run, and of its directory under runs/."""
     seed: int = Field(0, ge=0)
+    """Of everything random."""
     space: str
+    """A shipped space by name or short name, such as `plain-32` or `mobile`."""
     limits: tuple[str, ...] = Field(default=(), strict=False)
     """As `latency_ms=2`, `parameters=300k`, `peak_memory=256kB`."""
     data: DataTable
