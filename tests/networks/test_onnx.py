@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -24,6 +26,7 @@ from pliant.spaces.blocks import (
     Preprocess,
 )
 from pliant.spaces.presets import preset
+from pliant.workload import NETWORK_INPUT
 
 CHANNELS = st.integers(1, 20)
 SIZES = st.integers(3, 17)
@@ -221,9 +224,10 @@ def test_metadata_and_shapes_are_in_the_file():
     assert [dim.dim_value for dim in fixed] == [2, 5]
 
 
-def test_an_unknown_block_is_refused():
+def test_a_layer_that_does_not_say_what_it_computes_is_refused():
     class Attention(ConvBlock):
-        pass
+        def layers(self, reads=NETWORK_INPUT):
+            return tuple(replace(layer, operation=None) for layer in ConvBlock.layers(self, reads))
 
     with pytest.raises(EncodingError, match="received Attention"):
         block_model(Attention(slot="a", size=4, inputs=1, outputs=1), np.random.default_rng(0))

@@ -23,8 +23,9 @@ PATCH_PIXELS = PATCH_IMAGES * 32**2
 def initialise(network: nn.Module) -> None:
     """PyTorch's own weights, but for four things.
 
-    Dense convolutions wider than a pixel begin as the identity on as many channels as they read. Biases begin at 0, the
-    classifier near 0. The last BatchNorm of every residual branch begins at 0, so that deep networks start as shallow ones.
+    Dense convolutions wider than a pixel begin as the identity on as many channels as they read.
+    Biases begin at 0, the classifier near 0. The last BatchNorm of every residual branch
+    (`BlockModule.residual_norm`) begins at 0, so that deep networks start as shallow ones.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -35,12 +36,8 @@ def initialise(network: nn.Module) -> None:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, plain.InvertedResidual) and module.residual:
-            nn.init.zeros_(module.project_norm.weight)
-        elif isinstance(module, plain.BasicResidual):
-            nn.init.zeros_(module.norm2.weight)
-        elif isinstance(module, plain.Bottleneck):
-            nn.init.zeros_(module.norm3.weight)
+        elif isinstance(module, plain.BlockModule) and module.residual_norm is not None:
+            nn.init.zeros_(module.residual_norm.weight)
 
 
 @torch.no_grad()

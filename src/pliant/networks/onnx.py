@@ -6,7 +6,7 @@ No PyTorch: weights come as arrays, named as in `pliant.networks.plain`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import (
-    CONV_KERNELS,
-    Block,
-    Cell,
-    ConvBlock,
-    Head,
-    Preprocess,
-    Reduction,
-)
+from pliant.spaces.blocks import Block, Head
 from pliant.workload import NETWORK_INPUT, Layer, Operation
 
 OPSET = 20
 """The first with Gelu; Resize with antialiasing is there since 18."""
 IR_VERSION = 9
-NORM_EPSILON = 1e-5
-"""PyTorch's BatchNorm default, which the plain blocks keep."""
 
 Weights = Mapping[str, np.ndarray]
 
@@ -55,11 +45,13 @@ class Graph:
 class _Writer:
     """Writes the nodes of one block; `weights` are its own, without the slot in their names."""
 
-    def __init__(self, graph: Graph, slot: str, weights: Weights) -> None:
-        self.graph, self.slot, self.weights = graph, slot, weights
+    def __init__(self, graph: Graph, block: Block, weights: Weights) -> None:
+        self.graph, self.block, self.weights = graph, block, weights
+        self.activated: dict[tuple[str, str], str] = {}
+        """What several layers read through the same activation, by value and activation."""
 
     def name(self, part: str) -> str:
-        return f"{self.slot}.{part}"
+        return f"{self.block.slot}.{part}"
 
     def constant(self, part: str, value: np.ndarray) -> str:
         return self.graph.constant(self.name(part), value)
@@ -67,46 +59,25 @@ class _Writer:
     def node(self, operator: str, part: str, *inputs: str, **attributes: Any) -> str:
         return self.graph.node(operator, inputs, self.name(part), **attributes)
 
-    def convolution(self, x: str, layer: Layer, operation: Operation) -> str:
-        """The convolution of a layer, or the linear layer that runs at every pixel."""
-        return self.conv(
-            x,
-            operation.module,
-            norm=operation.batch_norm or None,
-            stride=layer.strides,
-            dilation=layer.dilations,
-            groups=layer.G,
-            epsilon=operation.epsilon,
-        )
+    def conv(self, x: str, layer: Layer, operation: Operation) -> str:
+        """A convolution with its BatchNorm folded in, or with its own bias where it has one.
 
-    def conv(
-        self,
-        x: str,
-        part: str,
-        *,
-        norm: str | None,
-        stride: int | tuple[int, int] = 1,
-        dilation: tuple[int, int] = (1, 1),
-        groups: int = 1,
-        epsilon: float = NORM_EPSILON,
-    ) -> str:
-        """A convolution with its BatchNorm folded in, or with its own bias where it has one."""
-        weight, bias = (
-            self.weights[f"{part}.weight"].astype(np.float64),
-            self.weights.get(f"{part}.bias"),
-        )
+        Also the linear layer that runs at every pixel.
+        """
+        part, norm = operation.module, operation.batch_norm
+        weight = self.weights[f"{part}.weight"].astype(np.float64)
+        bias = self.weights.get(f"{part}.bias")
         if weight.ndim == 2:
             weight = weight[:, :, None, None]
-        if norm is not None:
+        if norm:
             scale = self.weights[f"{norm}.weight"] / np.sqrt(
-                self.weights[f"{norm}.running_var"].astype(np.float64) + epsilon
+                self.weights[f"{norm}.running_var"].astype(np.float64) + operation.epsilon
             )
             bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
             weight = weight * scale[:, None, None, None]
         rows, columns = weight.shape[2:]
-        pads = [dilation[0] * (rows // 2), dilation[1] * (columns // 2)]
-        strides = [stride, stride] if isinstance(stride, int) else list(stride)
-        more = {"dilations": list(dilation)} if dilation != (1, 1) else {}
+        pads = [layer.dilations[0] * (rows // 2), layer.dilations[1] * (columns // 2)]
+        more = {"dilations": list(layer.dilations)} if layer.dilations != (1, 1) else {}
         inputs = [x, self.constant(f"{part}.weight", weight.astype(np.float32))]
         if bias is not None:
             inputs.append(self.constant(f"{part}.bias", bias.astype(np.float32)))
@@ -115,13 +86,13 @@ class _Writer:
             part,
             *inputs,
             kernel_shape=[rows, columns],
-            strides=strides,
+            strides=list(layer.strides),
             pads=pads * 2,
-            group=groups,
+            group=layer.G,
             **more,
         )
 
-    def norm(self, x: str, part: str, epsilon: float = NORM_EPSILON) -> str:
+    def norm(self, x: str, part: str, epsilon: float) -> str:
         """A BatchNorm that no convolution can take in."""
         names = ("weight", "bias", "running_mean", "running_var")
         values = (self.constant(f"{part}.{name}", self.weights[f"{part}.{name}"]) for name in names)
@@ -155,38 +126,36 @@ class _Writer:
         )
 
 
-def _preprocess(writer: _Writer, block: Preprocess, x: str) -> str:
-    shape = (1, block.channels, 1, 1)
+def _preprocess(writer: _Writer, part: str, layer: Layer, x: str) -> str:
+    """Normalise by the training images, resize where sizes differ, and add the mirror images."""
+    shape = (1, layer.G, 1, 1)
     std = writer.weights["std"].astype(np.float64)
-    x = writer.node(
-        "Mul", "scaled", x, writer.constant("scale", (1 / std).astype(np.float32).reshape(shape))
+    scale = writer.constant("scale", (1 / std).astype(np.float32).reshape(shape))
+    shift = writer.constant(
+        "shift", (-writer.weights["mean"] / std).astype(np.float32).reshape(shape)
     )
-    x = writer.node(
-        "Add",
-        "normalised",
-        x,
-        writer.constant("shift", (-writer.weights["mean"] / std).astype(np.float32).reshape(shape)),
-    )
-    if block.resolution != block.size:
-        x = _resize(writer, block, x)
-    if block.views == 1:
+    x = writer.node("Mul", "scaled", x, scale)
+    x = writer.node("Add", "normalised", x, shift)
+    if writer.block.size != layer.P:
+        x = _resize(writer, part, layer.P, x)
+    if layer.N == 1:
         return x
     start, end, axis, step = (
         writer.constant(f"mirror.{name}", np.array([value], np.int64))
         for name, value in _MIRROR.items()
     )
-    return writer.node(
-        "Concat", "views", x, writer.node("Slice", "mirror", x, start, end, axis, step), axis=0
-    )
+    mirrored = writer.node("Slice", "mirror", x, start, end, axis, step)
+    return writer.node("Concat", "views", x, mirrored, axis=0)
 
 
 _MIRROR = {"start": -1, "end": np.iinfo(np.int64).min, "axis": 3, "step": -1}
 """Columns from the last to the first."""
 
 
-def _resize(writer: _Writer, block: Preprocess, x: str) -> str:
-    sizes = writer.constant("sizes", np.array([block.resolution, block.resolution], dtype=np.int64))
-    # exclude_outside drops the filter's taps beyond the border and rescales the others, as PyTorch does.
+def _resize(writer: _Writer, part: str, resolution: int, x: str) -> str:
+    sizes = writer.constant("sizes", np.array([resolution, resolution], dtype=np.int64))
+    # exclude_outside drops the filter's taps beyond the border and rescales the others, as
+    # PyTorch does.
     options = {
         "mode": "linear",
         "antialias": 1,
@@ -194,67 +163,115 @@ def _resize(writer: _Writer, block: Preprocess, x: str) -> str:
         "exclude_outside": 1,
         "coordinate_transformation_mode": "half_pixel",
     }
-    return writer.node("Resize", "resize", x, "", "", sizes, **options)
+    return writer.node("Resize", part, x, "", "", sizes, **options)
 
 
-def _conv_block(writer: _Writer, block: ConvBlock, x: str) -> str:
-    if block.pool == 1:
-        x = writer.conv(x, "conv1", norm="norm1", stride=block.stride)
-        return writer.activation(x, "conv1", block.activation)
-    # Pooling comes before the BatchNorm, and they may not swap where a scale is negative: nothing is folded over the pooling.
-    weight = writer.constant("conv1.weight", writer.weights["conv1.weight"])
-    pad = block.kernel // 2
-    x = writer.node(
-        "Conv",
-        "conv1",
-        x,
-        weight,
-        kernel_shape=[block.kernel] * 2,
-        strides=[block.stride] * 2,
-        pads=[pad] * 4,
-    )
-    x = writer.node("MaxPool", "pool", x, kernel_shape=[block.pool] * 2, strides=[block.pool] * 2)
-    return writer.activation(writer.norm(x, "norm1"), "norm1", block.activation)
-
-
-def _from_layers(writer: _Writer, block: Block, x: str) -> str:
-    """The nodes of any block whose layers say what they compute.
+def _emit(graph: Graph, block: Block, weights: Weights, x: str) -> str:
+    """Write the nodes of a block and return the name of its output.
 
     Raises:
-        EncodingError: a layer does not say it.
+        EncodingError: a layer does not say what it computes.
     """
+    writer = _Writer(graph, block, weights)
     values = {NETWORK_INPUT: x}
     for layer, operation in _described(block):
-        x = _layer(writer, layer, operation, [values[name] for name in layer.inputs])
+        part = layer.name.removeprefix(f"{block.slot}.")
+        read = [
+            _activated_input(writer, part, values[name], operation.input_activation)
+            for name in layer.inputs
+        ]
+        x = _layer(writer, part, layer, operation, read)
         values[layer.name] = x
     return x
 
 
-def _layer(writer: _Writer, layer: Layer, operation: Operation, read: Sequence[str]) -> str:
+def _activated_input(writer: _Writer, part: str, x: str, activation: str) -> str:
+    """What a layer reads, after the activation before it; made once for all layers that share it."""
+    key = (x, activation)
+    if key not in writer.activated:
+        writer.activated[key] = writer.activation(x, f"{part}.input", activation)
+    return writer.activated[key]
+
+
+def _layer(
+    writer: _Writer, part: str, layer: Layer, operation: Operation, read: Sequence[str]
+) -> str:
     """The nodes of one layer."""
-    part = layer.name.removeprefix(f"{writer.slot}.")
-    windows = {"kernel_shape": [layer.R, layer.S], "strides": list(layer.strides)}
+    x, module = read[0], operation.module
     match operation.operator:
         case "conv":
-            y, part = writer.convolution(read[0], layer, operation), operation.module
+            y, part = writer.conv(x, layer, operation), module
+        case "linear":
+            y, part = writer.linear(_flat(writer, layer, x), module), module
         case "max_pool":
-            y = writer.node("MaxPool", part, read[0], **windows)
+            y = writer.node("MaxPool", part, x, **_window(layer))
         case "average_pool":
-            y = writer.node("AveragePool", part, read[0], **windows, ceil_mode=1)
+            y = _average_pool(writer, part, layer, x)
         case "global_pool":
-            y = writer.node("GlobalAveragePool", part, read[0])
+            y = writer.node("GlobalAveragePool", part, x)
         case "batch_norm":
-            y = writer.norm(read[0], operation.module, operation.epsilon)
+            y = writer.norm(x, module, operation.epsilon)
         case "layer_norm":
-            y = writer.layer_norm(read[0], operation.module, operation.epsilon)
+            y = writer.layer_norm(x, module, operation.epsilon)
         case "scale":
-            factors = writer.weights[operation.module].reshape(-1, 1, 1)
-            y = writer.node("Mul", part, read[0], writer.constant(operation.module, factors))
+            factors = writer.weights[module].reshape(-1, 1, 1)
+            y = writer.node("Mul", part, x, writer.constant(module, factors))
         case "add":
-            y = writer.node("Add", part, *read)
+            y = _add(writer, part, read)
         case "mul":
             y = writer.node("Mul", part, *read)
+        case "mean_over_flips":
+            y = _mean_over_flips(writer, part, layer, x)
+        case "preprocess":
+            y = _preprocess(writer, part, layer, x)
+        case "identity":
+            y = writer.node("Identity", part, x)
+        case "zero":
+            y = writer.node("Mul", part, x, writer.constant("nothing", np.zeros(1, np.float32)))
+    if operation.batch_norm and operation.operator != "conv":
+        y, part = writer.norm(y, operation.batch_norm, operation.epsilon), operation.batch_norm
     return writer.activation(y, part, operation.activation)
+
+
+def _window(layer: Layer) -> dict[str, list[int]]:
+    return {"kernel_shape": [layer.R, layer.S], "strides": list(layer.strides)}
+
+
+def _average_pool(writer: _Writer, part: str, layer: Layer, x: str) -> str:
+    """Windows that overlap are padded, and padding does not count; others cover a part at the end."""
+    pads = [(layer.R - layer.strides[0]) // 2, (layer.S - layer.strides[1]) // 2]
+    if any(pads):
+        overlap = {"pads": pads * 2, "count_include_pad": 0}
+        return writer.node("AveragePool", part, x, **_window(layer), **overlap)
+    return writer.node("AveragePool", part, x, **_window(layer), ceil_mode=1)
+
+
+def _add(writer: _Writer, part: str, terms: Sequence[str]) -> str:
+    """The sum from left to right."""
+    total = terms[0]
+    for number, term in enumerate(terms[1:], 1):
+        name = part if number == len(terms) - 1 else f"{part}.{number}"
+        total = writer.node("Add", name, total, term)
+    return total
+
+
+def _flat(writer: _Writer, layer: Layer, x: str) -> str:
+    """Features, (images, channels), of a tensor that may still have a pixel."""
+    by_name = {one.name: one for one in writer.block.layers()}
+    before = by_name.get(layer.inputs[0])
+    operation = before.operation if before else None
+    if operation and operation.operator in ("linear", "mean_over_flips"):
+        return x
+    return writer.node("Flatten", "flatten", x, axis=1)
+
+
+def _mean_over_flips(writer: _Writer, part: str, layer: Layer, x: str) -> str:
+    """The mean of what an image and its mirror image gave: the batch holds one after the other."""
+    shape = np.array([writer.block.views, -1, layer.G], np.int64)
+    features = _flat(writer, layer, x)
+    by_view = writer.node("Reshape", "by_view", features, writer.constant("by_view.shape", shape))
+    axis = writer.constant(f"{part}.axis", np.zeros(1, np.int64))
+    return writer.node("ReduceMean", part, by_view, axis, keepdims=0)
 
 
 def _described(block: Block) -> list[tuple[Layer, Operation]]:
@@ -272,69 +289,6 @@ def _described(block: Block) -> list[tuple[Layer, Operation]]:
             )
         found.append((layer, layer.operation))
     return found
-
-
-def _cell(writer: _Writer, block: Cell, x: str) -> str:
-    nodes, rectified = {0: x}, {}
-    for source, target, operation in block.edges:
-        value, name = nodes[source], f"{operation}_{source}{target}"
-        if operation in CONV_KERNELS:
-            if source not in rectified:
-                rectified[source] = writer.activation(value, f"node{source}", "relu")
-            value = writer.conv(rectified[source], f"convs.{name}", norm=f"norms.{name}")
-        elif operation == "avg_pool_3x3":
-            value = writer.node(
-                "AveragePool", name, value, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=0
-            )
-        nodes[target] = (
-            writer.node("Add", f"add_{source}{target}", nodes[target], value)
-            if target in nodes
-            else value
-        )
-    if 3 not in nodes:
-        return writer.node("Mul", "zero", x, writer.constant("nothing", np.zeros(1, np.float32)))
-    return writer.node("Identity", "output", x) if nodes[3] == x else nodes[3]
-
-
-def _reduction(writer: _Writer, block: Reduction, x: str) -> str:
-    y = writer.conv(writer.activation(x, "input", "relu"), "conv1", norm="norm1", stride=2)
-    y = writer.conv(writer.activation(y, "conv1", "relu"), "conv2", norm="norm2")
-    x = writer.node(
-        "AveragePool", "shortcut_pool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1
-    )
-    return writer.node("Add", "add", y, writer.conv(x, "shortcut", norm=None))
-
-
-def _head(writer: _Writer, block: Head, x: str) -> str:
-    if block.input_norm:
-        x = writer.activation(writer.norm(x, "input_norm"), "input_norm", block.activation)
-    if block.expand:
-        x = writer.activation(
-            writer.conv(x, "expand", norm="expand_norm"), "expand", block.activation
-        )
-    x = writer.node("Flatten", "flatten", writer.node("GlobalAveragePool", "pool", x), axis=1)
-    if block.views > 1:
-        shape = np.array([block.views, -1, block.expand or block.inputs], np.int64)
-        x = writer.node("Reshape", "by_view", x, writer.constant("by_view.shape", shape))
-        x = writer.node(
-            "ReduceMean",
-            "views",
-            x,
-            writer.constant("views.axis", np.zeros(1, np.int64)),
-            keepdims=0,
-        )
-    if block.hidden:
-        x = writer.activation(writer.linear(x, "hidden"), "hidden", block.activation)
-    return writer.linear(x, "classifier")
-
-
-_EMITTERS: Mapping[str, Callable[[_Writer, Any, str], str]] = {  # the others follow from layers
-    "Preprocess": _preprocess,
-    "ConvBlock": _conv_block,
-    "Cell": _cell,
-    "Reduction": _reduction,
-    "Head": _head,
-}
 
 
 def network_model(
@@ -373,11 +327,6 @@ def block_model(block: Block, rng: np.random.Generator, *, batch: int = 1) -> on
     graph = Graph()
     _emit(graph, block, random_weights(block, rng), "image")
     return _model(graph, [block], batch, None)
-
-
-def _emit(graph: Graph, block: Block, weights: Weights, value: str) -> str:
-    kind = type(block).__name__
-    return _EMITTERS.get(kind, _from_layers)(_Writer(graph, block.slot, weights), block, value)
 
 
 def _model(
@@ -428,22 +377,11 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
         for end, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
             found[f"{name}.{end}"] = np.full(channels, value, np.float32)
 
-    def conv(
-        name: str,
-        into: int,
-        out: int,
-        kernel: int | tuple[int, int] = 1,
-        *,
-        norm: str | None,
-        bias: bool = True,
-    ) -> None:
-        rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
-        found[f"{name}.weight"] = (
-            rng.standard_normal((out, into, rows, columns)) / np.sqrt(into * rows * columns)
-        ).astype(np.float32)
-        if norm is not None:
-            norm_of(norm, out)
-        elif bias:
+    def conv(name: str, into: int, out: int, kernel: tuple[int, int], *, bias: bool) -> None:
+        fan_in = into * kernel[0] * kernel[1]
+        weight = rng.standard_normal((out, into, *kernel)) / np.sqrt(fan_in)
+        found[f"{name}.weight"] = weight.astype(np.float32)
+        if bias:
             found[f"{name}.bias"] = np.zeros(out, np.float32)
 
     def linear(name: str, into: int, out: int) -> None:
@@ -452,56 +390,25 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
         )
         found[f"{name}.bias"] = np.zeros(out, np.float32)
 
-    match block:
-        case Preprocess():
-            found |= {
-                "mean": np.zeros(block.channels, np.float32),
-                "std": np.ones(block.channels, np.float32),
-            }
-        case ConvBlock():
-            conv("conv1", block.inputs, block.outputs, block.kernel, norm="norm1")
-        case Cell():
-            for source, target, operation in block.edges:
-                if operation in CONV_KERNELS:
-                    name = f"{operation}_{source}{target}"
-                    conv(
-                        f"convs.{name}",
-                        block.channels,
-                        block.channels,
-                        CONV_KERNELS[operation],
-                        norm=f"norms.{name}",
-                    )
-        case Reduction():
-            conv("conv1", block.inputs, block.outputs, 3, norm="norm1")
-            conv("conv2", block.outputs, block.outputs, 3, norm="norm2")
-            conv("shortcut", block.inputs, block.outputs, norm=None, bias=False)
-        case Head():
-            if block.input_norm:
-                norm_of("input_norm", block.inputs)
-            if block.expand:
-                conv("expand", block.inputs, block.expand, norm="expand_norm")
-            width = block.expand or block.inputs
-            if block.hidden:
-                linear("hidden", width, block.hidden)
-            linear("classifier", block.hidden or width, block.classes)
-        case _:
-            for layer, computed in _described(block):
-                channels = layer.G * layer.K
-                match computed.operator:
-                    case "conv":
-                        conv(
-                            computed.module,
-                            layer.C,
-                            channels,
-                            (layer.R, layer.S),
-                            norm=computed.batch_norm or None,
-                            bias=layer.bias,
-                        )
-                    case "batch_norm":
-                        norm_of(computed.module, channels)
-                    case "layer_norm":
-                        found[f"{computed.module}.weight"] = np.ones(channels, np.float32)
-                        found[f"{computed.module}.bias"] = np.zeros(channels, np.float32)
-                    case "scale":
-                        found[computed.module] = np.ones(channels, np.float32)
+    for layer, computed in _described(block):
+        channels = layer.G * layer.K
+        match computed.operator:
+            case "conv":
+                kernel = (layer.R, layer.S)
+                bias = layer.bias and computed.bias and not computed.batch_norm
+                conv(computed.module, layer.C, channels, kernel, bias=bias)
+            case "linear":
+                linear(computed.module, layer.C, channels)
+            case "batch_norm":
+                norm_of(computed.module, channels)
+            case "layer_norm":
+                found[f"{computed.module}.weight"] = np.ones(channels, np.float32)
+                found[f"{computed.module}.bias"] = np.zeros(channels, np.float32)
+            case "scale":
+                found[computed.module] = np.ones(channels, np.float32)
+            case "preprocess":
+                found["mean"] = np.zeros(channels, np.float32)
+                found["std"] = np.ones(channels, np.float32)
+        if computed.batch_norm:
+            norm_of(computed.batch_norm, channels)
     return found

@@ -50,6 +50,11 @@ class BlockModule(nn.Module):
     linear_type: type[nn.Linear] = nn.Linear
     activation: Callable[[Tensor], Tensor]
 
+    @property
+    def residual_norm(self) -> nn.BatchNorm2d | nn.LayerNorm | None:
+        """The last normalisation of a residual branch, whose weight begins at 0; None without one."""
+        return None
+
     def conv(
         self,
         inputs: int,
@@ -168,6 +173,10 @@ class InvertedResidual(BlockModule):
         self.project = self.conv(hidden, outputs)
         self.project_norm = self.norm(outputs)
 
+    @property
+    def residual_norm(self) -> nn.BatchNorm2d | nn.LayerNorm | None:
+        return self.project_norm if self.residual else None
+
     def forward(self, x: Tensor) -> Tensor:
         y = x
         if self.expand is not None and self.expand_norm is not None:
@@ -191,6 +200,10 @@ class BasicResidual(BlockModule):
         self.norm1 = self.norm(hidden)
         self.conv2 = self.conv(hidden, channels, 3)
         self.norm2 = self.norm(channels)
+
+    @property
+    def residual_norm(self) -> nn.BatchNorm2d:
+        return self.norm2
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.activation(self.norm1(self.conv1(x)))
@@ -221,6 +234,10 @@ class Bottleneck(BlockModule):
         self.norm3 = self.norm(outputs)
         self.shortcut = self.conv(inputs, outputs) if project else None
         self.shortcut_norm = self.norm(outputs) if project else None
+
+    @property
+    def residual_norm(self) -> nn.BatchNorm2d:
+        return self.norm3
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.activation(self.norm1(self.conv1(x)))
@@ -354,13 +371,23 @@ BLOCKS: dict[str, type[BlockModule]] = {
 }
 
 
+def build_block(block_type: type[BlockModule], sizes: Mapping[str, Any]) -> BlockModule:
+    """A block of its sizes; `norm_epsilon` among them is that of all its BatchNorms."""
+    others = {name: value for name, value in sizes.items() if name != "norm_epsilon"}
+    block = block_type(**others)
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = sizes.get("norm_epsilon", module.eps)
+    return block
+
+
 class Network(nn.Module):
     """The blocks of a description, one after the other: (N, channels, size, size) pixels from 0 to 1 to (N, classes) logits."""
 
     def __init__(self, description: Description) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict(
-            {slot: BLOCKS[name](**sizes) for slot, name, sizes in description}
+            {slot: build_block(BLOCKS[name], sizes) for slot, name, sizes in description}
         )
 
     def forward(self, images: Tensor) -> Tensor:

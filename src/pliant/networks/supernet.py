@@ -113,7 +113,7 @@ class Supernet(nn.Module):
             require_described(block)
         self.blocks = nn.ModuleDict(
             {
-                slot: ELASTIC_BLOCKS[name](**sizes)
+                slot: plain.build_block(ELASTIC_BLOCKS[name], sizes)
                 for slot, name, sizes in describe(space.blocks(space.largest()))
             }
         )

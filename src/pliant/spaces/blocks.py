@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -25,6 +25,9 @@ from pliant.workload import (
 
 BLOCK_TYPES: dict[str, type[Block]] = {}
 """Every description by its name: each subclass of `Block` enters itself when it is defined."""
+
+NORM_EPSILON = 1e-5
+"""PyTorch's default."""
 
 computes = cache(Operation)
 """An operation, made once: blocks describe their layers many times in a search."""
@@ -51,6 +54,9 @@ class Block(ABC):
     """Height and width of the input."""
     views: int = 1
     """Views of every image that run through: 2 are the image and its mirror image, made by the first block and averaged by the head."""
+
+    norm_epsilon: float = NORM_EPSILON
+    """Added to the variance by every BatchNorm of the block."""
 
     def __init_subclass__(cls) -> None:
         """Enter the description under its name, by which profiles and summaries know it.
@@ -87,18 +93,22 @@ class Block(ABC):
 
     @property
     def sizes(self) -> dict[str, int | float | bool | str]:
-        """What the block is built from: all fields but the slot, and the views where they are more than one."""
-        found = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name != "slot"
+        """What the block is built from: its fields but the slot.
+
+        Views and the epsilon of its BatchNorms are left out where they are the usual ones.
+        """
+        usual = {"views": 1, "norm_epsilon": NORM_EPSILON}
+        return {
+            name: getattr(self, name)
+            for name in (field.name for field in fields(self))
+            if name != "slot" and not (name in usual and getattr(self, name) == usual[name])
         }
-        return (
-            found
-            if self.views > 1
-            else {name: value for name, value in found.items() if name != "views"}
-        )
 
     def _layer(self, name: str, kind: Kind, *reads: str, bias: bool = True, **sizes: Any) -> Layer:
         """A loop nest named within the block, over all views."""
+        operation: Operation | None = sizes.get("operation")
+        if operation is not None and self.norm_epsilon != NORM_EPSILON and operation.normalises:
+            sizes["operation"] = replace(operation, epsilon=self.norm_epsilon)
         return Layer(f"{self.slot}.{name}", kind, reads, N=self.views, bias=bias, **sizes)
 
     def _conv(

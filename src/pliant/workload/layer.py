@@ -62,6 +62,11 @@ class Operation:
     input_activation: Activation = "none"
     """Applied to what is read, in blocks that activate before they convolve."""
 
+    @property
+    def normalises(self) -> bool:
+        """Whether there is a BatchNorm, folded or of its own."""
+        return bool(self.batch_norm) or self.operator == "batch_norm"
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
