@@ -24,6 +24,7 @@ from pliant.networks.onnx import block_model
 from pliant.networks.plain import BLOCKS, BlockModule
 from pliant.networks.supernet import Supernet, require_described
 from pliant.report.drawing import drawing
+from pliant.report.quantities import square
 from pliant.spaces.blocks import Block, ConvBlock, Head, Preprocess
 from pliant.spaces.space import Choice, Space
 from pliant.training.checkpoint import save_tensors
@@ -116,7 +117,9 @@ def test_a_profile_times_it_and_a_report_draws_it(space):
     session = onnxruntime.InferenceSession(block_model(block, rng).SerializeToString())
     assert session.run(None, {"image": np.ones((1, 4, 8, 8), np.float32)})[0].shape == (1, 4, 8, 8)
     facts = {"slot": "stage1_block1", "type": "NextBlock", "sizes": block.sizes}
-    assert "next block" in str(drawing([facts]))
+    (picture,) = drawing([facts])[0].blocks
+    assert (picture.title, picture.detail) == (f"{square(7)} next block", "4 → 10 → 4")
+    assert picture.shortcut
 
 
 def test_a_block_that_leaves_a_layer_undescribed_is_refused(own, space, monkeypatch):

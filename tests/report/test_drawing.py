@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 from pliant.report.drawing import drawing
+from pliant.report.pages import render
+from pliant.report.quantities import square
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.blocks import Block
 from pliant.spaces.presets import PRESETS, preset
@@ -23,7 +25,8 @@ def _facts(block: Block) -> dict[str, Any]:
 
 
 def _drawn(space: Space, architecture: Architecture) -> str:
-    return drawing([_facts(block) for block in space.blocks(architecture)])
+    facts = [_facts(block) for block in space.blocks(architecture)]
+    return render("drawing.html", drawing=drawing(facts))
 
 
 def test_every_layer_with_weights_is_a_box() -> None:
@@ -57,6 +60,20 @@ def test_a_shortcut_is_a_bracket() -> None:
     assert _drawn(plain, plain.smallest()).count('class="shortcut"') == 0
 
 
+def test_words_follow_from_layers() -> None:
+    mobile = preset("mobile-32", channels=1, image_size=28, classes=10)
+    words = {one.slot: one for one in mobile.blocks(mobile.largest())}
+    block = words["stage2_block1"]
+    (picture,) = drawing([_facts(block)])[0].blocks
+    assert picture.title == f"{square(7)} inverted residual"
+    assert picture.detail == "24 → 96 → 48 · stride 2 · squeeze-and-excite"
+    assert [box.kind for box in picture.boxes] == [
+        "dense", "depthwise", "squeeze", "squeeze", "dense",
+    ]  # fmt: skip
+    (head,) = drawing([_facts(words["head"])])[0].blocks
+    assert (head.title, head.detail) == ("head", "96 → 288 → 10")
+
+
 def test_two_views_are_said_where_they_begin_and_end() -> None:
     space = preset("wide-32", channels=3, image_size=32, classes=10)
     one, two = (
@@ -69,14 +86,13 @@ def test_two_views_are_said_where_they_begin_and_end() -> None:
 
 
 def test_an_unknown_block_is_named_and_nothing_else() -> None:
-    svg = drawing(
-        [
-            {"slot": "<i>", "type": "Attention", "sizes": {"heads": 4}},
-            {"slot": "stem", "type": "ConvBlock", "sizes": {"wrong": 1}},
-        ]
-    )
+    facts = [
+        {"slot": "<i>", "type": "Attention", "sizes": {"heads": 4}},
+        {"slot": "stem", "type": "ConvBlock", "sizes": {"wrong": 1}},
+    ]
+    svg = render("drawing.html", drawing=drawing(facts))
     assert "Attention" in svg
     assert "heads 4" in svg
     assert "&lt;i&gt;" in svg
     assert "not measured" in svg
-    assert drawing([]) == ""
+    assert drawing([]) == ()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from pliant.spaces.blocks import Block
-from pliant.workload import NETWORK_INPUT, Layer, Operation
+from pliant.workload import NETWORK_INPUT, Layer, Operation, gates
 
 Axis = tuple[Tensor, int]
 """A parameter and its dimension that runs over the channels of a group."""
@@ -55,7 +55,7 @@ def block_channels(block: Block, module: nn.Module) -> BlockChannels:
     layers = block.layers()
     ties = _tied(layers)
     groups = {name: ChannelGroup() for name in dict.fromkeys(ties.values())}
-    gates = _gates(layers)
+    scales = {name: ties[mul] for name, mul in gates(layers).items()}
     parameters = dict(module.named_parameters())
     named: set[str] = set()
     for step, layer in enumerate(layers):
@@ -72,7 +72,7 @@ def block_channels(block: Block, module: nn.Module) -> BlockChannels:
         if not _is_dense(layer):
             continue
         weight = parameters[f"{operation.module}.weight"]
-        if gates.get(layer.name) == ties[layer.inputs[0]]:
+        if scales.get(layer.name) == ties[layer.inputs[0]]:
             # Squeeze-and-excite reads channels only to scale them: that is no importance.
             read.producers.append((weight, 1))
         else:
@@ -131,22 +131,3 @@ def _tied(layers: Sequence[Layer]) -> dict[str, str]:
             for other, of in group.items():
                 group[other] = kept if of == tied else of
     return group
-
-
-def _gates(layers: Sequence[Layer]) -> dict[str, str]:
-    """The layers that compute the factors of a `mul`, and the group of channels that it scales."""
-    by_name = {layer.name: layer for layer in layers}
-    group = _tied(layers)
-    found: dict[str, str] = {}
-    for layer in layers:
-        if layer.operation is None or layer.operation.operator != "mul":
-            continue
-        scaled, factors = layer.inputs
-        pending = [factors]
-        while pending:
-            name = pending.pop()
-            if name == scaled or name not in by_name:
-                continue
-            found[name] = group[layer.name]
-            pending += by_name[name].inputs
-    return found

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from markupsafe import Markup
-
 from pliant.report import evidence_cards, front, headline, pages, reproduce
 from pliant.report.block_chart import block_chart, drawn_metric
-from pliant.report.drawing import drawing
+from pliant.report.drawing import StagePicture, drawing
 from pliant.report.figure import Chart, chart
 from pliant.report.front_chart import front_chart
 from pliant.report.quantities import words
@@ -72,7 +70,7 @@ def _block_chart(summary: Summary) -> Chart | None:
     return chart("blocks", block_chart(summary.blocks, metric), alt)
 
 
-def _drawing(summary: Summary) -> Markup:
+def _drawing(summary: Summary) -> tuple[StagePicture, ...]:
     blocks = []
     for block in summary.blocks:
         costs = {name: getattr(block.cost, name) for name in block.cost.metrics}

@@ -7,6 +7,7 @@ from pliant.workload.layer import (
     Layer,
     Operation,
     Workload,
+    gates,
     peak_activation_bytes,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "Layer",
     "Operation",
     "Workload",
+    "gates",
     "peak_activation_bytes",
 ]

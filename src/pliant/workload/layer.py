@@ -152,6 +152,27 @@ class Layer:
         return -(-self.output_elements * self.bits // 8)
 
 
+def gates(layers: Sequence[Layer]) -> dict[str, str]:
+    """The layers that only compute the factors of a `mul`, as in squeeze-and-excite.
+
+    Returns:
+        The name of the `mul` by the name of each of them.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    found: dict[str, str] = {}
+    for layer in layers:
+        if layer.operation is None or layer.operation.operator != "mul":
+            continue
+        scaled, factors = layer.inputs
+        pending = [factors]
+        while pending:
+            name = pending.pop()
+            if name != scaled and name in by_name:
+                found[name] = layer.name
+                pending += by_name[name].inputs
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """The layers of a network in an order in which they can run; the last one is the output.
