@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pliant.runs.recipe import tomllib
 from pliant.spaces import presets
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -46,6 +47,21 @@ def test_recipe_page_is_up_to_date():
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
     assert generator.PAGE.read_text("utf-8") == generator.recipe_page()
+
+
+def test_architecture_shows_the_order_of_imports():
+    root = DOCS.parent
+    contract = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    layers = "\n".join(contract["contracts"][0]["layers"])
+    assert f"```\n{layers}\n```" in (root / "ARCHITECTURE.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "page", [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+        assert "://" in link or (page.parent / link).exists(), link
 
 
 def test_papers_page_names_every_paper_of_the_code():
