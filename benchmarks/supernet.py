@@ -72,7 +72,7 @@ def chosen_architectures(run, estimator):
 
 def ends(space):
     """The largest network that sees one view of an image, where that is another one than the largest; the smallest."""
-    alone = space.one_view().largest()
+    alone = space.trainable_space().largest()
     return ({"largest, one view": alone} if alone != space.largest() else {}) | {
         "smallest": space.smallest()
     }

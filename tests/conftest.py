@@ -34,9 +34,9 @@ class ToySpace(Space):
             Choice("r", (4, 6, 8), "resolution"),
             Choice("w", (0.5, 1.0), "width"),
             Choice("1d", (0, 1, 2), "depth"),
-            Choice("1.1h", (4, 8), "width", needs=("1d", 1)),
-            Choice("1.2h", (4, 8, 16), "width", needs=("1d", 2)),
-            Choice("1.2k", (1, 3, 5), "kernel", needs=("1.2h", 8)),
+            Choice("1.1h", (4, 8), "width", condition=("1d", 1)),
+            Choice("1.2h", (4, 8, 16), "width", condition=("1d", 2)),
+            Choice("1.2k", (1, 3, 5), "kernel", condition=("1.2h", 8)),
             Choice("2.1h", (8, 16, 24), "width"),
         )
 

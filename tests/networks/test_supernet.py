@@ -145,7 +145,7 @@ def test_a_description_alone_builds_the_network(toy_space, perturbed, pixels):
 
 def test_rounding_of_channels_is_the_same_with_and_without_pytorch():
     for tenth in range(10, 20_000):
-        assert plain.round_channels(tenth / 10) == block_types.round_channels(tenth / 10)
+        assert plain.make_divisible(tenth / 10) == block_types.make_divisible(tenth / 10)
 
 
 def test_extraction_copies(toy_space, perturbed):

@@ -60,15 +60,15 @@ def test_the_delivered_file_says_the_same(space, tmp_path):
 
 
 def test_without_the_choice_every_network_has_one_view(space):
-    alone = space.one_view()
+    alone = space.trainable_space()
     assert space.size == 2 * alone.size
     assert alone.largest() == with_views(space, space.largest(), 1)
     assert alone.blocks(alone.largest()) == space.blocks(alone.largest()), (
         "the same weights in the same places"
     )
-    assert alone.one_view().choices == alone.choices
+    assert alone.trainable_space().choices == alone.choices
     plain = preset("plain-32", channels=3, image_size=24, classes=10)
-    assert plain.one_view() is plain
+    assert plain.trainable_space() is plain
 
 
 def test_there_is_no_third_view(space):

@@ -78,7 +78,7 @@ def test_two_views_are_said_where_they_begin_and_end() -> None:
     space = preset("wide-32", channels=3, image_size=32, classes=10)
     one, two = (
         _drawn(space, architecture)
-        for architecture in (space.one_view().largest(), space.largest())
+        for architecture in (space.trainable_space().largest(), space.largest())
     )
     for words in ("and mirrored", "mean of both views"):
         assert words in two

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import Cell, Reduction
 from pliant.spaces.cell import EDGES, OPERATIONS, CellSpace
+from pliant.spaces.cell_blocks import Cell, Reduction
 from pliant.spaces.presets import preset
 from pliant.workload import Layer
 
@@ -118,7 +118,7 @@ def flow(operations):
 
 def test_what_lives_is_all_that_matters(space, cells):
     for cell in cells:
-        kept = space.operations(space.live(cell))
+        kept = space.operations(space.prune_dead_edges(cell))
         assert flow(kept) == flow(space.operations(cell))
         for edge in range(len(EDGES)):
             assert kept[edge] == "none" or flow((*kept[:edge], "none", *kept[edge + 1 :])) < flow(
@@ -157,11 +157,13 @@ def check(space, rows):
 
 def test_macs_are_the_benchmarks_where_all_operations_live(space, cells):
     for cell in cells[:: len(cells) // 500]:
-        cost, size = space.cost(cell), space.benchmark_size(space.live(cell))
+        cost, size = space.cost(cell), space.benchmark_size(space.prune_dead_edges(cell))
         assert cost.macs == size.flops
         # A BatchNorm is one addend where it folds into a convolution, and nothing where it stands alone, behind the last sum.
         kernels = [
-            name for name in space.operations(space.live(cell)) if name.startswith("nor_conv")
+            name
+            for name in space.operations(space.prune_dead_edges(cell))
+            if name.startswith("nor_conv")
         ]
         assert size.parameters - cost.parameters == 16 + 2 * 32 + 2 * 64 + 2 * 64 + len(
             kernels

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import Head, InvertedResidual, halved, round_channels
+from pliant.spaces.blocks import Head, InvertedResidual, ceil_div, make_divisible
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
 from pliant.spaces.presets import preset
 from pliant.workload import Layer
 
 
 def test_rounding_of_channels_by_hand():
-    assert [round_channels(channels) for channels in (1, 8, 11, 12, 20, 72, 90, 166.4, 2.5)] == [
+    assert [make_divisible(channels) for channels in (1, 8, 11, 12, 20, 72, 90, 166.4, 2.5)] == [
         8,
         8,
         16,
@@ -23,8 +23,8 @@ def test_rounding_of_channels_by_hand():
         168,
         8,
     ]
-    assert round_channels(12 - 1e-9) == 16, "8 would be below 90 %"
-    assert [halved(size, 2) for size in (8, 7, 1)] == [4, 4, 1]
+    assert make_divisible(12 - 1e-9) == 16, "8 would be below 90 %"
+    assert [ceil_div(size, 2) for size in (8, 7, 1)] == [4, 4, 1]
 
 
 def test_a_block_by_hand():

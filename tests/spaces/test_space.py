@@ -93,7 +93,7 @@ def test_variation_stays_in_the_space_and_repeats_under_a_seed(
     def vary(space: Space) -> list[Architecture]:
         rng = np.random.default_rng(seed)
         one, other = space.sample(rng), space.sample_choices(rng)
-        return [space.mutate(one, rng, probability), space.cross(one, other, rng)]
+        return [space.mutate(one, rng, probability), space.crossover(one, other, rng)]
 
     for space in SHIPPED:
         varied = vary(space)
@@ -107,8 +107,10 @@ def test_a_child_has_only_options_of_its_parents(seed: int) -> None:
     for space in SHIPPED:
         rng = np.random.default_rng(seed)
         one, other = space.sample_choices(rng), space.sample_choices(rng)
-        assert set(space.cross(one, other, rng).options) <= set(one.options) | set(other.options)
-        assert space.cross(one, one, rng) == one
+        assert set(space.crossover(one, other, rng).options) <= set(one.options) | set(
+            other.options
+        )
+        assert space.crossover(one, one, rng) == one
 
 
 def test_sample_is_uniform_over_networks(toy_space: Space) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pliant.errors import EncodingError
 from pliant.networks import plain
 from pliant.networks.elastic import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
-from pliant.spaces import blocks
+from pliant.spaces import blocks, cell_blocks
 
 
 class ElasticBlock(plain.BlockModule):
@@ -28,7 +28,7 @@ class Preprocess(ElasticBlock, plain.Preprocess):
 
     def forward(self, images: Tensor, active: blocks.Preprocess) -> Tensor:
         """Normalise, resize to the active resolution, and add the mirror images where they are seen too."""
-        return plain.seen(
+        return plain.add_flipped(
             plain.resize(
                 (images - self.mean[:, None, None]) / self.std[:, None, None], active.resolution
             ),
@@ -58,7 +58,7 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
         y = self.activation(self.depthwise_norm(self.depthwise(y, active.hidden, active.kernel)))
         if self.squeeze_reduce is not None and self.squeeze_expand is not None:
             narrow = self.squeeze_reduce(
-                y.mean((2, 3), keepdim=True), blocks.round_channels(active.hidden / 4)
+                y.mean((2, 3), keepdim=True), blocks.make_divisible(active.hidden / 4)
             )
             y = y * F.hardsigmoid(self.squeeze_expand(F.relu(narrow), active.hidden))
         y = self.project_norm(self.project(y, active.outputs))
@@ -101,9 +101,9 @@ class Cell(ElasticBlock, plain.Cell):
 
     def convolve(self, name: str, x: Tensor) -> Tensor:
         """Convolution and BatchNorm of a name."""
-        return self.norms[name](self.convs[name](x, x.shape[1], blocks.CONV_KERNELS[name[:-3]]))
+        return self.norms[name](self.convs[name](x, x.shape[1], plain.CONV_KERNELS[name[:-3]]))
 
-    def forward(self, x: Tensor, active: blocks.Cell) -> Tensor:
+    def forward(self, x: Tensor, active: cell_blocks.Cell) -> Tensor:
         """Run the active cell's operations."""
         return self.paths(x, active.edges)
 
@@ -111,7 +111,7 @@ class Cell(ElasticBlock, plain.Cell):
 class Reduction(ElasticBlock, plain.Reduction):
     """Nothing is elastic: it stands between cells, which have the same channels in every network."""
 
-    def forward(self, x: Tensor, active: blocks.Reduction) -> Tensor:
+    def forward(self, x: Tensor, active: cell_blocks.Reduction) -> Tensor:
         """Halve the size."""
         y = self.norm1(self.conv1(F.relu(x), active.outputs, 3))
         y = self.norm2(self.conv2(F.relu(y), active.outputs, 3))
@@ -127,7 +127,7 @@ class Head(ElasticBlock, plain.Head):
             x = self.activation(self.input_norm(x))
         if self.expand is not None and self.expand_norm is not None:
             x = self.activation(self.expand_norm(self.expand(x, active.expand)))
-        x = plain.averaged(x.mean((2, 3)), active.views)
+        x = plain.mean_over_flips(x.mean((2, 3)), active.views)
         if self.hidden is not None:
             x = self.activation(self.hidden(x))
         return self.classifier(F.dropout(x, self.dropout, self.training and dropout))

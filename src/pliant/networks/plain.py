@@ -36,7 +36,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 CONV_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
 
-def round_channels(channels: float, multiple: int = 8) -> int:
+def make_divisible(channels: float, multiple: int = 8) -> int:
     """The nearest multiple of 8, at least 8 and never below 90 % of what was asked."""
     rounded = max(multiple, int(channels + multiple / 2) // multiple * multiple)
     return rounded + multiple if rounded < 0.9 * channels else rounded
@@ -92,19 +92,22 @@ class Preprocess(BlockModule):
         self.register_buffer("std", torch.ones(channels))
 
     def forward(self, images: Tensor) -> Tensor:
-        return seen(
+        return add_flipped(
             resize((images - self.mean[:, None, None]) / self.std[:, None, None], self.resolution),
             self.views,
         )
 
 
-def seen(images: Tensor, views: int) -> Tensor:
-    """The images, and behind them their mirror images where there are two views: (views x N, channels, size, size)."""
+def add_flipped(images: Tensor, views: int) -> Tensor:
+    """Flip test-time augmentation: the images and, with two views, their mirror images behind them.
+
+    (N, channels, size, size) to (views x N, channels, size, size).
+    """
     return images if views == 1 else torch.cat([images, images.flip(-1)])
 
 
-def averaged(features: Tensor, views: int) -> Tensor:
-    """The mean over the views of every image: (views x N, channels) to (N, channels)."""
+def mean_over_flips(features: Tensor, views: int) -> Tensor:
+    """The mean of an image and its mirror image: (views x N, channels) to (N, channels)."""
     return features if views == 1 else features.unflatten(0, (views, -1)).mean(0)
 
 
@@ -167,7 +170,7 @@ class InvertedResidual(BlockModule):
         self.expand_norm = self.norm(hidden) if expand else None
         self.depthwise = self.conv(hidden, hidden, kernel, stride=stride, groups=hidden)
         self.depthwise_norm = self.norm(hidden)
-        narrow = round_channels(hidden / 4)
+        narrow = make_divisible(hidden / 4)
         self.squeeze_reduce = self.conv(hidden, narrow, bias=True) if squeeze else None
         self.squeeze_expand = self.conv(narrow, hidden, bias=True) if squeeze else None
         self.project = self.conv(hidden, outputs)
@@ -350,7 +353,7 @@ class Head(BlockModule):
             x = self.activation(self.input_norm(x))
         if self.expand is not None and self.expand_norm is not None:
             x = self.activation(self.expand_norm(self.expand(x)))
-        x = averaged(x.mean((2, 3)), self.views)
+        x = mean_over_flips(x.mean((2, 3)), self.views)
         if self.hidden is not None:
             x = self.activation(self.hidden(x))
         return self.classifier(F.dropout(x, self.dropout, self.training))

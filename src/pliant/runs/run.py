@@ -193,7 +193,7 @@ class Run:
             image_size=images.image_size,
             classes=len(images.classes),
         )
-        return found if self.recipe.data.flip else found.one_view()
+        return found if self.recipe.data.flip else found.trainable_space()
 
     def resolve(self, **decided: Any) -> None:
         """Write what the run decided or found by itself into its recipe.

@@ -147,7 +147,7 @@ def augmentation(run: Run) -> Augmentation:
 def strategy(run: Run) -> TrainingStrategy:
     """The training strategy that the recipe names."""
     # A second view would teach the weights nothing and double a step.
-    space, smoothing = run.space.one_view(), run.recipe.train.label_smoothing
+    space, smoothing = run.space.trainable_space(), run.recipe.train.label_smoothing
     if run.recipe.train.strategy == "sandwich":
         return Sandwich(space, label_smoothing=smoothing)
     return ProgressiveShrinking(space, label_smoothing=smoothing)

@@ -44,7 +44,7 @@ class SpaceNetworks:
 
     def __init__(self, make: Callable[[], Space]) -> None:
         self._make = make
-        self.space = make().one_view()
+        self.space = make().trainable_space()
 
     def __reduce__(self) -> tuple[type[SpaceNetworks], tuple[Callable[[], Space]]]:
         return SpaceNetworks, (self._make,)

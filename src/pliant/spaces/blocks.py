@@ -6,11 +6,9 @@ holds the module of the same name for each of them. Sizes are those of the activ
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from pliant.errors import EncodingError
@@ -31,9 +29,6 @@ NORM_EPSILON = 1e-5
 
 computes = cache(Operation)
 """An operation, made once: blocks describe their layers many times in a search."""
-
-CONV_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
-"""The operations of a cell that have weights, and their kernels."""
 
 
 class BlockCost(NamedTuple):
@@ -171,12 +166,12 @@ def _cost(block: Block) -> BlockCost:
     )
 
 
-def halved(size: int, stride: int) -> int:
+def ceil_div(size: int, stride: int) -> int:
     """Height and width after a stride with padding that keeps the size at stride 1."""
     return -(-size // stride)
 
 
-def round_channels(channels: float, multiple: int = 8) -> int:
+def make_divisible(channels: float, multiple: int = 8) -> int:
     """The nearest multiple of 8, at least 8 and never below 90 % of what was asked (Howard et al. 2019, MobileNetV3)."""
     rounded = max(multiple, int(channels + multiple / 2) // multiple * multiple)
     return rounded + multiple if rounded < 0.9 * channels else rounded
@@ -226,7 +221,7 @@ class ConvBlock(Block):
         return self.inputs
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        size = halved(self.size, self.stride)
+        size = ceil_div(self.size, self.stride)
         conv = self._conv(
             "conv",
             reads,
@@ -282,7 +277,7 @@ class InvertedResidual(Block):
         return self.stride == 1 and self.inputs == self.outputs
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        size, hidden = halved(self.size, self.stride), self.hidden
+        size, hidden = ceil_div(self.size, self.stride), self.hidden
         layers = []
         if self.expand:
             layers.append(
@@ -310,7 +305,7 @@ class InvertedResidual(Block):
             )
         )
         if self.squeeze:
-            narrow, wide = round_channels(hidden / 4), layers[-1].name
+            narrow, wide = make_divisible(hidden / 4), layers[-1].name
             layers += [
                 self._layer(
                     "squeeze.pool",
@@ -432,7 +427,7 @@ class Bottleneck(Block):
         return self.inputs
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        size = halved(self.size, self.stride)
+        size = ceil_div(self.size, self.stride)
         layers = [
             self._conv(
                 "conv1",
@@ -502,178 +497,6 @@ class Bottleneck(Block):
             )
         )
         return tuple(layers)
-
-
-Edge = tuple[int, int, str]
-"""The node that is read, the node that is added to, and the operation between them."""
-
-
-@cache
-def cell_edges(operations: str) -> tuple[Edge, ...]:
-    """What a cell's text, `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`, says: its edges that are not `none`, by target then source."""
-    nodes = enumerate(operations.split("+"), 1)
-    return tuple(
-        (int(source), target, name)
-        for target, node in nodes
-        for name, source in re.findall(r"(\w+)~(\d)", node)
-        if name != "none"
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell(Block):
-    """Four nodes, the first one the input and the last one the output; each is the sum of operations on those before it.
-
-    The cell of NAS-Bench-201 (Dong and Yang 2020). A convolution is ReLU, convolution, BatchNorm; all keep size and channels.
-
-    Raises:
-        EncodingError: an operation reads a node that nothing reaches.
-    """
-
-    channels: int
-    operations: str
-    """In the benchmark's form, `none` where an operation changes nothing; without any path the output is zero."""
-
-    def __post_init__(self) -> None:
-        reached = {0, *(target for _, target, _ in self.edges)}
-        if lost := [edge for edge in self.edges if edge[0] not in reached]:
-            raise EncodingError(
-                f"an operation reads a node that has a value, received {self.operations!r}. Write none for {lost[0][2]!r}."
-            )
-
-    @property
-    def in_channels(self) -> int:
-        return self.channels
-
-    @property
-    def edges(self) -> tuple[Edge, ...]:
-        """The operations, by target then source."""
-        return cell_edges(self.operations)
-
-    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        values, layers, width, size = {0: reads}, [], self.channels, self.size
-        for target, edges in groupby(self.edges, key=lambda edge: edge[1]):
-            terms = []
-            for source, _, operation in edges:
-                name, value = f"{operation}_{source}{target}", values[source]
-                if operation in CONV_KERNELS:
-                    layers.append(
-                        self._conv(
-                            name,
-                            value,
-                            into=width,
-                            out=width,
-                            size=size,
-                            kernel=CONV_KERNELS[operation],
-                            operation=computes(
-                                "conv",
-                                module=f"convs.{name}",
-                                batch_norm=f"norms.{name}",
-                                input_activation="relu",
-                            ),
-                        )
-                    )
-                elif operation == "avg_pool_3x3":
-                    layers.append(
-                        self._layer(
-                            name,
-                            "pool",
-                            value,
-                            G=width,
-                            P=size,
-                            Q=size,
-                            R=3,
-                            S=3,
-                            operation=computes("average_pool"),
-                        )
-                    )
-                terms.append(value if operation == "skip_connect" else layers[-1].name)
-            if len(terms) > 1:
-                layers.append(
-                    self._elementwise(
-                        f"add{target}",
-                        *terms,
-                        channels=width,
-                        size=size,
-                        operation=computes("add"),
-                    )
-                )
-            values[target] = layers[-1].name if len(terms) > 1 else terms[0]
-        if layers:
-            return tuple(layers)
-        output = computes("identity" if 3 in values else "zero")
-        return (self._elementwise("output", reads, channels=width, size=size, operation=output),)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reduction(Block):
-    """Between the stages of cells: ReLU, 3x3, BatchNorm twice, the first at stride 2, plus the input pooled by 2 and projected."""
-
-    inputs: int
-    outputs: int
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        size, into, out = halved(self.size, 2), self.inputs, self.outputs
-        first = self._conv(
-            "conv1",
-            reads,
-            into=into,
-            out=out,
-            size=size,
-            kernel=3,
-            stride=2,
-            operation=computes(
-                "conv", "relu", module="conv1", batch_norm="norm1", input_activation="relu"
-            ),
-        )
-        second = self._conv(
-            "conv2",
-            first.name,
-            into=out,
-            out=out,
-            size=size,
-            kernel=3,
-            operation=computes("conv", module="conv2", batch_norm="norm2"),
-        )
-        pool = self._layer(
-            "shortcut.pool",
-            "pool",
-            reads,
-            G=into,
-            P=size,
-            Q=size,
-            R=2,
-            S=2,
-            strides=(2, 2),
-            operation=computes("average_pool"),
-        )
-        shortcut = self._conv(
-            "shortcut",
-            pool.name,
-            into=into,
-            out=out,
-            size=size,
-            bias=False,
-            operation=computes("conv", module="shortcut"),
-        )
-        return (
-            first,
-            second,
-            pool,
-            shortcut,
-            self._elementwise(
-                "add",
-                second.name,
-                shortcut.name,
-                channels=out,
-                size=size,
-                operation=computes("add"),
-            ),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

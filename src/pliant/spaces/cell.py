@@ -19,16 +19,8 @@ from typing import NamedTuple
 
 from pliant.errors import EncodingError, nearest
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import (
-    CONV_KERNELS,
-    Block,
-    Cell,
-    ConvBlock,
-    Head,
-    Preprocess,
-    Reduction,
-    halved,
-)
+from pliant.spaces.blocks import Block, ConvBlock, Head, Preprocess, ceil_div
+from pliant.spaces.cell_blocks import CONV_KERNELS, Cell, Reduction
 from pliant.spaces.space import Choice, Space
 
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
@@ -83,10 +75,10 @@ class CellSpace(Space):
 
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
         """Preprocess, stem, stages, head; cells that hand on their input are left out."""
-        active = self.live(architecture)
+        active = self.prune_dead_edges(architecture)
         cell, repeated = (
             self.benchmark_text(active),
-            range(0 if _hands_on(self.operations(active)) else self.depth),
+            range(0 if _is_identity(self.operations(active)) else self.depth),
         )
         size, width = self.image_size, self.width
         blocks: list[Block] = [
@@ -102,7 +94,7 @@ class CellSpace(Space):
                         slot=f"stage{stage}_reduction", size=size, inputs=width, outputs=2 * width
                     )
                 )
-                size, width = halved(size, 2), 2 * width
+                size, width = ceil_div(size, 2), 2 * width
             blocks += [
                 Cell(
                     slot=f"stage{stage}_cell{number + 1}",
@@ -178,7 +170,7 @@ class CellSpace(Space):
 
     # What networks do.
 
-    def live(self, architecture: Architecture) -> Architecture:
+    def prune_dead_edges(self, architecture: Architecture) -> Architecture:
         """The architecture with `none` for every operation on no path from the input to the output."""
         operations = self.operations(architecture)
         reached, read = {0}, {3}
@@ -243,8 +235,8 @@ def _text(operations: Operations) -> str:
     return "+".join(nodes.values())
 
 
-def _hands_on(operations: Operations) -> bool:
-    """Whether a cell of live operations is a single path of skips."""
+def _is_identity(operations: Operations) -> bool:
+    """Whether a cell without dead edges is a single path of skips."""
     targets = [
         target for (_, target), name in zip(EDGES, operations, strict=True) if name != "none"
     ]

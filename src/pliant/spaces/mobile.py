@@ -19,8 +19,8 @@ from pliant.spaces.blocks import (
     Head,
     InvertedResidual,
     Preprocess,
-    halved,
-    round_channels,
+    ceil_div,
+    make_divisible,
 )
 from pliant.spaces.space import Choice, Space
 
@@ -105,9 +105,9 @@ class MobileSpace(Space):
         for number, stage in enumerate(self.stages, 1):
             found.append(Choice(f"{number}d", stage.depths, "depth"))
             for block in range(1, max(stage.depths) + 1):
-                needs = (f"{number}d", block)
-                found.append(Choice(f"{number}.{block}k", stage.kernels, "kernel", needs))
-                found.append(Choice(f"{number}.{block}e", stage.expansions, "width", needs))
+                condition = (f"{number}d", block)
+                found.append(Choice(f"{number}.{block}k", stage.kernels, "kernel", condition))
+                found.append(Choice(f"{number}.{block}e", stage.expansions, "width", condition))
         return tuple(found)
 
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
@@ -128,7 +128,7 @@ class MobileSpace(Space):
                 activation="hswish",
             ),
         ]
-        size = halved(size, frame.stem_stride)
+        size = ceil_div(size, frame.stem_stride)
         if frame.first_block:
             blocks.append(
                 InvertedResidual(
@@ -150,7 +150,7 @@ class MobileSpace(Space):
                         slot=f"stage{number}_block{block}",
                         size=size,
                         inputs=width,
-                        hidden=round_channels(round(width * float(chosen[f"{number}.{block}e"]))),
+                        hidden=make_divisible(round(width * float(chosen[f"{number}.{block}e"]))),
                         outputs=stage.width,
                         kernel=int(chosen[f"{number}.{block}k"]),
                         stride=stride,
@@ -158,7 +158,7 @@ class MobileSpace(Space):
                         activation=stage.activation,
                     )
                 )
-                size, width = halved(size, stride), stage.width
+                size, width = ceil_div(size, stride), stage.width
         return (
             *blocks,
             Head(

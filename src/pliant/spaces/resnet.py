@@ -22,8 +22,8 @@ from pliant.spaces.blocks import (
     ConvBlock,
     Head,
     Preprocess,
-    halved,
-    round_channels,
+    ceil_div,
+    make_divisible,
 )
 from pliant.spaces.space import Choice, Space
 
@@ -62,7 +62,7 @@ def _residual_choices(
 
 
 def _width(stage: ResidualStage, factor: Option) -> int:
-    return round_channels(stage.width * float(factor))
+    return make_divisible(stage.width * float(factor))
 
 
 class PlainSpace(Space):
@@ -113,7 +113,7 @@ class PlainSpace(Space):
         first, *others = _residual_choices(self.stages, self.resolutions)
         return (first, *([Choice("v", self.views, "views")] if self.views else []), *others)
 
-    def one_view(self) -> PlainSpace:
+    def trainable_space(self) -> PlainSpace:
         """The same networks with one view each, under the same names."""
         if not self.views:
             return self
@@ -155,7 +155,7 @@ class PlainSpace(Space):
             )
             size, width = size // stage.stride, outputs
             for block in range(1, int(chosen[f"{number}d"]) + 1):
-                hidden = round_channels(width * float(chosen[f"{number}.{block}e"]))
+                hidden = make_divisible(width * float(chosen[f"{number}.{block}e"]))
                 blocks.append(
                     BasicResidual(
                         slot=f"stage{number}_block{block}",
@@ -211,8 +211,8 @@ class BottleneckSpace(Space):
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
         """Preprocess, two stem convolutions that halve the size twice, stages, head."""
         chosen = architecture.mapping
-        resolution, width = int(chosen["r"]), round_channels(self.stem * float(chosen["0w"]))
-        narrow = round_channels(width / 2)
+        resolution, width = int(chosen["r"]), make_divisible(self.stem * float(chosen["0w"]))
+        narrow = make_divisible(width / 2)
         blocks: list[Block] = [
             Preprocess(
                 slot="preprocess",
@@ -224,10 +224,10 @@ class BottleneckSpace(Space):
                 slot="stem1", size=resolution, inputs=self.channels, outputs=narrow, stride=2
             ),
             ConvBlock(
-                slot="stem2", size=halved(resolution, 2), inputs=narrow, outputs=width, pool=2
+                slot="stem2", size=ceil_div(resolution, 2), inputs=narrow, outputs=width, pool=2
             ),
         ]
-        size = halved(resolution, 2) // 2
+        size = ceil_div(resolution, 2) // 2
         for number, stage in enumerate(self.stages, 1):
             outputs = _width(stage, chosen[f"{number}w"])
             for block in range(1, int(chosen[f"{number}d"]) + 1):
@@ -237,11 +237,11 @@ class BottleneckSpace(Space):
                         slot=f"stage{number}_block{block}",
                         size=size,
                         inputs=width,
-                        hidden=round_channels(outputs * float(chosen[f"{number}.{block}e"])),
+                        hidden=make_divisible(outputs * float(chosen[f"{number}.{block}e"])),
                         outputs=outputs,
                         stride=stage.stride if first else 1,
                         project=first,
                     )
                 )
-                size, width = halved(size, stage.stride) if first else size, outputs
+                size, width = ceil_div(size, stage.stride) if first else size, outputs
         return (*blocks, Head(slot="head", size=size, inputs=width, classes=self.classes))

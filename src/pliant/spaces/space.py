@@ -39,7 +39,7 @@ class Choice:
     options: tuple[Option, ...]
     dimension: Dimension = "other"
     """What the choice sizes; progressive shrinking frees one dimension after the other."""
-    needs: tuple[str, Option] | None = None
+    condition: tuple[str, Option] | None = None
     """Active only where an earlier choice, the parent, is at least this option: block 3 needs a depth of 3."""
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ class Space(ABC):
     def _children(self) -> Mapping[str | None, tuple[Choice, ...]]:
         children: dict[str | None, list[Choice]] = {None: []}
         for choice in self.choices:
-            parent = choice.needs[0] if choice.needs else None
+            parent = choice.condition[0] if choice.condition else None
             if parent is not None and parent not in children:
                 raise EncodingError(
                     f"choice {choice.name!r} needs {parent!r}, which does not come before it."
@@ -216,13 +216,16 @@ class Space(ABC):
 
     @staticmethod
     def _active(choice: Choice, so_far: Mapping[str, Option]) -> bool:
-        if choice.needs is None:
+        if choice.condition is None:
             return True
-        parent = choice.needs[0]
+        parent = choice.condition[0]
         return parent in so_far and _at_least(so_far[parent], choice)
 
-    def one_view(self) -> Space:
-        """The same networks with one view of every image each, where a space has others: all that weights can learn from."""
+    def trainable_space(self) -> Space:
+        """The space whose networks are trained and scored: this one, unless choices change no weight.
+
+        A space with flip test-time augmentation returns its networks without it.
+        """
         return self
 
     def largest(self) -> Architecture:
@@ -281,7 +284,7 @@ class Space(ABC):
                 options[choice.name] = choice.options[int(rng.integers(len(choice.options)))]
         return self.architecture(options)
 
-    def cross(
+    def crossover(
         self, one: Architecture, other: Architecture, rng: np.random.Generator
     ) -> Architecture:
         """A child that takes each choice from one of its parents; where only one of them has it, from that one."""
@@ -364,8 +367,8 @@ class Space(ABC):
 
 
 def _at_least(option: Option, child: Choice) -> bool:
-    assert child.needs is not None
-    threshold = child.needs[1]
+    assert child.condition is not None
+    threshold = child.condition[1]
     if isinstance(option, str) or isinstance(threshold, str):
         return option == threshold
     return option >= threshold
