@@ -151,7 +151,7 @@ class Supernet(nn.Module):
         """
         largest = self.space.blocks(self.space.largest())
         channels = {block.slot: block_channels(block, self.blocks[block.slot]) for block in largest}
-        narrower = _by_slot(self.space, _one_choice_changed(self.space))
+        narrower = _by_slot(self.space, self.space.corners())
         kept = _by_slot(self.space, trained)
         for block in largest:
             for group in channels[block.slot].inner:
@@ -162,14 +162,6 @@ class Supernet(nn.Module):
                 found = {channels_of(other, group.layer) for other in kept[block.slot]}
                 _sort(group, {width for width in found if width is not None})
         _sort_outputs(largest, channels, kept)
-
-
-def _one_choice_changed(space: Space) -> Iterable[Architecture]:
-    """The largest network with each choice in turn at each of its options."""
-    largest = {choice.name: choice.options[-1] for choice in space.choices}
-    for choice in space.choices:
-        for option in choice.options:
-            yield space.architecture(largest | {choice.name: option})
 
 
 def _by_slot(space: Space, architectures: Iterable[Architecture]) -> Mapping[str, set[Block]]:

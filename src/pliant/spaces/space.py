@@ -11,7 +11,7 @@ import functools
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -22,6 +22,7 @@ from pliant.errors import EncodingError, nearest
 from pliant.metrics import Cost
 from pliant.spaces.architecture import Architecture, Option, option_text
 from pliant.spaces.blocks import Block
+from pliant.spaces.check import check_space
 from pliant.workload import NETWORK_INPUT, Layer, Workload
 
 BLOCK_CACHE_ENTRIES = 100_000
@@ -87,8 +88,15 @@ class Space(ABC):
         self.channels = channels
         self.image_size = image_size
         self.classes = classes
-        self.blocks = functools.lru_cache(BLOCK_CACHE_ENTRIES)(self.layout)
-        """`layout`, remembered."""
+        self.blocks = functools.lru_cache(BLOCK_CACHE_ENTRIES)(self._checked_layout)
+        """`layout`, memoized; the space is checked at the first use."""
+        self._checked = False
+
+    def _checked_layout(self, architecture: Architecture) -> tuple[Block, ...]:
+        if not self._checked:
+            check_space(self)
+            self._checked = True
+        return self.layout(architecture)
 
     @property
     @abstractmethod
@@ -111,13 +119,16 @@ class Space(ABC):
         them with one choice at another option.
         """
         described = [repr((self.name, self.channels, self.image_size, self.classes, self.choices))]
+        described += [repr(self.layout(architecture)) for architecture in self.corners()]
+        return hashlib.sha256("\n".join(described).encode()).hexdigest()
+
+    def corners(self) -> Iterator[Architecture]:
+        """The smallest and the largest network, each with one choice at each of its options."""
         for end in (0, -1):
             base = {choice.name: choice.options[end] for choice in self.choices}
             for choice in self.choices:
                 for option in choice.options:
-                    changed = self.architecture(base | {choice.name: option})
-                    described.append(repr(self.layout(changed)))
-        return hashlib.sha256("\n".join(described).encode()).hexdigest()
+                    yield self.architecture(base | {choice.name: option})
 
     # What follows from the choices.
 

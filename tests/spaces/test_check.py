@@ -1,0 +1,92 @@
+"""A space that does not fit together is refused by name before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from pliant.errors import EncodingError
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.blocks import BasicResidual, Block, ConvBlock, Head, Preprocess
+from pliant.spaces.presets import PRESETS, preset
+from pliant.spaces.space import Choice, Space
+
+
+class Fitting(Space):
+    """A stem and a head; subclasses spoil one thing."""
+
+    choices: tuple[Choice, ...] = (Choice("w", (4, 8)),)
+
+    def layout(self, architecture: Architecture) -> tuple[Block, ...]:
+        width = int(architecture["w"])
+        return (
+            Preprocess(slot="preprocess", size=8, channels=3, resolution=8),
+            ConvBlock(slot="stem", size=8, inputs=3, outputs=width),
+            Head(slot="head", size=8, inputs=width, classes=5),
+        )
+
+
+def build(change) -> Space:
+    class Spoiled(Fitting):
+        def layout(self, architecture):
+            return change(super().layout(architecture), int(architecture["w"]))
+
+    return Spoiled("spoiled", channels=3, image_size=8, classes=5)
+
+
+def replaced(index: int, **sizes):
+    def change(blocks, width):
+        new = dataclasses.replace(blocks[index], **sizes)
+        return tuple(new if old is blocks[index] else old for old in blocks)
+
+    return change
+
+
+def with_block(slot: str, narrow_only: bool = False):
+    def change(blocks, width):
+        more = BasicResidual(slot=slot, size=8, channels=width, hidden=4)
+        return blocks if narrow_only and width > 4 else (*blocks[:2], more, blocks[2])
+
+    return change
+
+
+def two_types(blocks, width):
+    other = BasicResidual(slot="more", size=8, channels=width, hidden=4)
+    usual = ConvBlock(slot="more", size=8, inputs=width, outputs=width)
+    return (*blocks[:2], other if width == 4 else usual, blocks[2])
+
+
+SPOILED = {
+    "'stem' stands twice in w8": with_block("stem"),
+    "it lacks 'extra', which is in w4": with_block("extra", narrow_only=True),
+    "'more' is BasicResidual in w4 .* and ConvBlock in the largest": two_types,
+    "'stem' has 8 channels of 8x8 and 'head' reads 6 channels of 8x8 in w8": replaced(2, inputs=6),
+    "'stem' has 8 channels of 4x4 and 'head' reads 8 channels of 8x8": replaced(1, stride=2),
+    "the image has 3 channels of 8x8 and 'preprocess' reads 1": replaced(0, channels=1),
+    "'head' has 4 for 5 classes": replaced(2, classes=4),
+    "loop sizes are whole numbers from 1 up, received {'K': 0}": replaced(1, outputs=0),
+    "received none in w8": lambda blocks, width: (),
+    "'preprocess' has 2 x 3 channels": replaced(0, views=2),
+}
+
+
+@pytest.mark.parametrize("message", SPOILED)
+def test_what_does_not_fit_is_refused_by_name(message):
+    space = build(SPOILED[message])
+    for _ in range(2):  # and not only the first time
+        with pytest.raises(EncodingError, match=message):
+            space.blocks(space.largest())
+
+
+def test_what_fits_is_checked_once(monkeypatch):
+    space = build(lambda blocks, width: blocks)
+    assert len(space.blocks(space.largest())) == 3
+    monkeypatch.setattr("pliant.spaces.space.check_space", None)
+    assert len(space.blocks(space.smallest())) == 3
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_shipped_spaces_fit(name):
+    space = preset(name, channels=3, image_size=224, classes=1000)
+    assert space.cost(space.largest()).macs > 0
