@@ -14,7 +14,7 @@ import torch
 from pliant.data import DataSet, load
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import BasicResidual, Block, ConvBlock, Head, Preprocess
+from pliant.spaces.blocks import BasicBlock, Block, ConvBlock, Head, Preprocess
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
 from pliant.spaces.presets import preset
 from pliant.spaces.resnet import PlainSpace, ResidualStage
@@ -51,7 +51,7 @@ class ToySpace(Space):
         ]
         if "1.1h" in chosen:
             blocks.append(
-                BasicResidual(slot="one", size=size, channels=width, hidden=int(chosen["1.1h"]))
+                BasicBlock(slot="one", size=size, channels=width, mid_channels=int(chosen["1.1h"]))
             )
         if "1.2h" in chosen:
             outputs = int(chosen["1.2h"])
@@ -198,7 +198,7 @@ def digits_space() -> Space:
 @pytest.fixture(scope="session")
 def tiny_space() -> Space:
     """Two blocks with every elastic dimension, and dropout."""
-    stage = MobileStage(8, (1, 2), (3, 5), (1, 2, 3), stride=2, squeeze=True)
+    stage = MobileStage(8, (1, 2), (3, 5), (1, 2, 3), stride=2, squeeze_excite=True)
     frame = MobileFrame(stem=8, stem_stride=1, expand=16, hidden=0, dropout=0.3)
     return MobileSpace("tiny", [stage], (6, 8), frame, channels=1, image_size=8, classes=10)
 

@@ -17,7 +17,7 @@ from pliant.devices.table import (
     sample_evenly_by_macs,
 )
 from pliant.errors import MeasurementError
-from pliant.spaces.blocks import BasicResidual, ConvBlock, Preprocess
+from pliant.spaces.blocks import BasicBlock, ConvBlock, Preprocess
 from pliant.spaces.presets import preset
 
 
@@ -160,8 +160,8 @@ def test_a_shape_that_was_never_measured_is_estimated_from_its_type(toy_space):
     )
     new = ConvBlock(slot="new", size=8, inputs=3, outputs=20)
     assert table.block_us(new) == pytest.approx(new.cost.macs / 1e3, rel=0.01)
-    with pytest.raises(MeasurementError, match="no BasicResidual"):
-        table.block_us(BasicResidual(slot="new", size=8, channels=4, hidden=4))
+    with pytest.raises(MeasurementError, match="no BasicBlock"):
+        table.block_us(BasicBlock(slot="new", size=8, channels=4, mid_channels=4))
 
 
 def test_many_resolutions_are_bounded_and_still_cover_the_space():

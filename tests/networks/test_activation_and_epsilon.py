@@ -27,7 +27,7 @@ class MobileNetV2Like(Space):
             Preprocess(slot="preprocess", size=8, channels=3, resolution=8),
             ConvBlock(slot="stem", inputs=3, outputs=4, pool=2, **usual),
             InvertedResidual(
-                slot="block", inputs=4, hidden=architecture["e"], outputs=4, kernel=3,
+                slot="block", inputs=4, mid_channels=architecture["e"], outputs=4, kernel=3,
                 **usual | {"size": 4},
             ),
             Head(slot="head", inputs=4, classes=5, input_norm=True, **usual | {"size": 4}),

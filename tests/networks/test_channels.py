@@ -12,14 +12,14 @@ from pliant.networks.supernet import Supernet
 from pliant.spaces import blocks
 from pliant.spaces.presets import preset
 
-RESIDUAL = {"slot": "a", "size": 6, "inputs": 8, "hidden": 16, "outputs": 8}
+RESIDUAL = {"slot": "a", "size": 6, "inputs": 8, "mid_channels": 16, "outputs": 8}
 
 BY_HAND = {
     blocks.ConvBlock(slot="a", size=6, inputs=3, outputs=8, pool=2): {
         "in": ("conv1.weight/1", ""),
         "out": ("", "conv1.weight norm1.weight norm1.bias"),
     },
-    blocks.InvertedResidual(**RESIDUAL, kernel=5, squeeze=True): {
+    blocks.InvertedResidual(**RESIDUAL, kernel=5, squeeze_excite=True): {
         "in": ("expand.weight/1", "project.weight project_norm.weight project_norm.bias"),
         "expand": (
             "project.weight/1",
@@ -29,14 +29,14 @@ BY_HAND = {
         ),
         "squeeze.reduce": ("squeeze_expand.weight/1", "squeeze_reduce.weight squeeze_reduce.bias"),
     },
-    blocks.InvertedResidual(**RESIDUAL | {"hidden": 8}, kernel=3, expand=False): {
+    blocks.InvertedResidual(**RESIDUAL | {"mid_channels": 8}, kernel=3, expand=False): {
         "in": (
             "project.weight/1",
             "depthwise.weight depthwise_norm.weight depthwise_norm.bias"
             " project.weight project_norm.weight project_norm.bias",
         ),
     },
-    blocks.BasicResidual(slot="a", size=6, channels=8, hidden=4): {
+    blocks.BasicBlock(slot="a", size=6, channels=8, mid_channels=4): {
         "in": ("conv1.weight/1", "conv2.weight norm2.weight norm2.bias"),
         "conv1": ("conv2.weight/1", "conv1.weight norm1.weight norm1.bias"),
     },

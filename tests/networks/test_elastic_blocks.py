@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pliant.networks import plain
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, copy_active
 from pliant.spaces.blocks import (
-    BasicResidual,
+    BasicBlock,
     Bottleneck,
     ConvBlock,
     Head,
@@ -67,21 +67,26 @@ def pairs(draw):
         )  # one group is no depthwise convolution
         if not flag:
             hidden = most_hidden = inputs
-        shared = fixed | {"stride": stride, "expand": flag, "squeeze": second, "inputs": inputs}
+        shared = fixed | {
+            "stride": stride,
+            "expand": flag,
+            "squeeze_excite": second,
+            "inputs": inputs,
+        }
         shared["outputs"] = inputs if draw(st.booleans()) else outputs
-        active = {"size": size, "kernel": kernel, "hidden": hidden}
+        active = {"size": size, "kernel": kernel, "mid_channels": hidden}
         return both(
             InvertedResidual,
             active,
-            {"size": most_size, "kernel": most_kernel, "hidden": most_hidden},
+            {"size": most_size, "kernel": most_kernel, "mid_channels": most_hidden},
             **shared,
         )
-    if kind == "BasicResidual":
-        active = {"size": size, "channels": inputs, "hidden": hidden}
+    if kind == "BasicBlock":
+        active = {"size": size, "channels": inputs, "mid_channels": hidden}
         return both(
-            BasicResidual,
+            BasicBlock,
             active,
-            {"size": most_size, "channels": most_inputs, "hidden": most_hidden},
+            {"size": most_size, "channels": most_inputs, "mid_channels": most_hidden},
             **fixed,
         )
     if kind == "Bottleneck":
@@ -89,12 +94,12 @@ def pairs(draw):
         active = {
             "size": size,
             "inputs": inputs,
-            "hidden": hidden,
+            "mid_channels": hidden,
             "outputs": outputs if project else inputs,
         }
         largest = {
             "inputs": most_inputs,
-            "hidden": most_hidden,
+            "mid_channels": most_hidden,
             "outputs": most_outputs if project else most_inputs,
         }
         return both(Bottleneck, active, largest, stride=stride, project=project, **fixed)

@@ -17,7 +17,7 @@ from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.networks.plain import BLOCKS, Network
 from pliant.networks.supernet import describe
 from pliant.spaces.blocks import (
-    BasicResidual,
+    BasicBlock,
     Block,
     Bottleneck,
     ConvBlock,
@@ -67,21 +67,25 @@ def any_block(draw) -> Block:
             "kernel": kernel,
             "stride": stride,
             "expand": flag,
-            "squeeze": draw(st.booleans()),
+            "squeeze_excite": draw(st.booleans()),
             "activation": activation,
         }
         return InvertedResidual(
-            **common, inputs=inputs, hidden=hidden if flag else inputs, outputs=outputs, **more
+            **common,
+            inputs=inputs,
+            mid_channels=hidden if flag else inputs,
+            outputs=outputs,
+            **more,
         )
-    if kind == "BasicResidual":
-        return BasicResidual(**common, channels=inputs, hidden=hidden, activation=activation)
+    if kind == "BasicBlock":
+        return BasicBlock(**common, channels=inputs, mid_channels=hidden, activation=activation)
     if kind == "Bottleneck":
         project = flag or stride > 1
         outputs = outputs if project else inputs
         return Bottleneck(
             **common,
             inputs=inputs,
-            hidden=hidden,
+            mid_channels=hidden,
             outputs=outputs,
             stride=stride,
             project=project,

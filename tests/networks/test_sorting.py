@@ -72,7 +72,7 @@ def test_importance_falls(shipped, perturbed):
     supernet = perturbed(shipped("mobile-32", 24))
     supernet.sort_channels()
     block = supernet.blocks["stage2_block1"]
-    assert falls(block.project.weight.abs().sum((0, 2, 3))), "hidden channels"
+    assert falls(block.project.weight.abs().sum((0, 2, 3))), "mid channels"
     assert falls(block.squeeze_expand.weight.abs().sum((0, 2, 3))), "inside the squeeze"
     # The channels that stage 1 hands on are read by its own second block and by the first of stage 2.
     readers = [supernet.blocks[slot].expand.weight for slot in ("stage1_block2", "stage2_block1")]
@@ -117,7 +117,7 @@ def test_channels_stay_on_their_side_of_a_kept_width(shipped, perturbed):
     supernet.sort_channels([space.smallest()])
     block = next(block for block in space.blocks(space.smallest()) if block.slot == "stage2_block1")
     importance = supernet.blocks["stage2_block1"].project.weight.abs().sum((0, 2, 3))
-    assert falls(importance, [block.hidden])
+    assert falls(importance, [block.mid_channels])
     assert not falls(importance)
 
 

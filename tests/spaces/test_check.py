@@ -8,7 +8,7 @@ import pytest
 
 from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import BasicResidual, Block, ConvBlock, Head, Preprocess
+from pliant.spaces.blocks import BasicBlock, Block, ConvBlock, Head, Preprocess
 from pliant.spaces.presets import PRESETS, preset
 from pliant.spaces.space import Choice, Space
 
@@ -45,14 +45,14 @@ def replaced(index: int, **sizes):
 
 def with_block(slot: str, narrow_only: bool = False):
     def change(blocks, width):
-        more = BasicResidual(slot=slot, size=8, channels=width, hidden=4)
+        more = BasicBlock(slot=slot, size=8, channels=width, mid_channels=4)
         return blocks if narrow_only and width > 4 else (*blocks[:2], more, blocks[2])
 
     return change
 
 
 def two_types(blocks, width):
-    other = BasicResidual(slot="more", size=8, channels=width, hidden=4)
+    other = BasicBlock(slot="more", size=8, channels=width, mid_channels=4)
     usual = ConvBlock(slot="more", size=8, inputs=width, outputs=width)
     return (*blocks[:2], other if width == 4 else usual, blocks[2])
 
@@ -60,7 +60,7 @@ def two_types(blocks, width):
 SPOILED = {
     "'stem' stands twice in w8": with_block("stem"),
     "it lacks 'extra', which is in w4": with_block("extra", narrow_only=True),
-    "'more' is BasicResidual in w4 .* and ConvBlock in the largest": two_types,
+    "'more' is BasicBlock in w4 .* and ConvBlock in the largest": two_types,
     "'stem' has 8 channels of 8x8 and 'head' reads 6 channels of 8x8 in w8": replaced(2, inputs=6),
     "'stem' has 8 channels of 4x4 and 'head' reads 8 channels of 8x8": replaced(1, stride=2),
     "the image has 3 channels of 8x8 and 'preprocess' reads 1": replaced(0, channels=1),

@@ -28,9 +28,16 @@ def test_rounding_of_channels_by_hand():
 
 
 def test_a_block_by_hand():
-    """5 pixels, stride 2: 3 remain. Hidden 12, so the squeeze has round(12 / 4) = 8 channels at least."""
+    """5 pixels, stride 2: 3 remain; 12 mid channels, squeezed to round(12 / 4), at least 8."""
     block = InvertedResidual(
-        slot="b", size=5, inputs=4, hidden=12, outputs=6, kernel=5, stride=2, squeeze=True
+        slot="b",
+        size=5,
+        inputs=4,
+        mid_channels=12,
+        outputs=6,
+        kernel=5,
+        stride=2,
+        squeeze_excite=True,
     )
     assert block.layers("image") == (
         Layer("b.expand", "conv", ("image",), K=12, C=4, P=5, Q=5),
@@ -51,7 +58,7 @@ def test_a_block_by_hand():
 
 def test_a_residual_keeps_its_input_alive():
     block = InvertedResidual(
-        slot="b", size=2, inputs=8, hidden=8, outputs=8, kernel=3, expand=False
+        slot="b", size=2, inputs=8, mid_channels=8, outputs=8, kernel=3, expand=False
     )
     assert [layer.name for layer in block.layers()] == ["b.depthwise", "b.project", "b.add"]
     assert block.layers("before")[-1].inputs == ("b.project", "before")
@@ -72,10 +79,10 @@ def test_mobilenetv3_large_is_one_of_the_networks():
     """Howard et al. 2019, table 1: 5.4 million parameters and 219 million MACs; 5,483,032 as torchvision counts them."""
     stages = [
         MobileStage(24, (2,), (3,), (3, 4)),
-        MobileStage(40, (3,), (5,), (3,), squeeze=True),
+        MobileStage(40, (3,), (5,), (3,), squeeze_excite=True),
         MobileStage(80, (4,), (3,), (2.3, 2.5, 6), activation="hswish"),
-        MobileStage(112, (2,), (3,), (6,), stride=1, activation="hswish", squeeze=True),
-        MobileStage(160, (3,), (5,), (6,), activation="hswish", squeeze=True),
+        MobileStage(112, (2,), (3,), (6,), stride=1, activation="hswish", squeeze_excite=True),
+        MobileStage(160, (3,), (5,), (6,), activation="hswish", squeeze_excite=True),
     ]
     frame = MobileFrame(stem=16, first_block=True, expand=960, hidden=1280)
     space = MobileSpace("v3", stages, (224,), frame, channels=3, image_size=224, classes=1000)
@@ -113,9 +120,21 @@ def test_text_names_every_choice():
     one, two, three = [
         block for block in space.blocks(architecture) if isinstance(block, InvertedResidual)
     ]
-    assert (one.kernel, one.inputs, one.hidden, one.outputs, one.stride) == (3, 16, 32, 16, 1)
-    assert (two.kernel, two.inputs, two.hidden, two.outputs, two.residual) == (5, 16, 64, 16, True)
-    assert (three.kernel, three.hidden, three.outputs, three.stride, three.squeeze) == (
+    assert (one.kernel, one.inputs, one.mid_channels, one.outputs, one.stride) == (3, 16, 32, 16, 1)
+    assert (two.kernel, two.inputs, two.mid_channels, two.outputs, two.residual) == (
+        5,
+        16,
+        64,
+        16,
+        True,
+    )
+    assert (
+        three.kernel,
+        three.mid_channels,
+        three.outputs,
+        three.stride,
+        three.squeeze_excite,
+    ) == (
         5,
         48,
         32,

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import BasicResidual, Bottleneck, ConvBlock, Head
+from pliant.spaces.blocks import BasicBlock, Bottleneck, ConvBlock, Head
 from pliant.spaces.presets import preset
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
 from pliant.workload import Layer
 
 
 def test_a_bottleneck_by_hand():
-    block = Bottleneck(slot="b", size=7, inputs=8, hidden=4, outputs=16, stride=2, project=True)
+    block = Bottleneck(
+        slot="b", size=7, inputs=8, mid_channels=4, outputs=16, stride=2, project=True
+    )
     assert block.layers("x") == (
         Layer("b.conv1", "conv", ("x",), K=4, C=8, P=7, Q=7),
         Layer("b.conv2", "conv", ("b.conv1",), K=4, C=4, P=4, Q=4, R=3, S=3, strides=(2, 2)),
@@ -27,13 +29,13 @@ def test_a_bottleneck_by_hand():
     )
     assert block.cost.macs == 4 * 8 * 49 + 16 * 9 * 16 + 64 * 16 + 128 * 16
     assert block.cost.parameters == (32 + 4) + (144 + 4) + (64 + 16) + (128 + 16)
-    plain = Bottleneck(slot="b", size=7, inputs=8, hidden=4, outputs=8)
+    plain = Bottleneck(slot="b", size=7, inputs=8, mid_channels=4, outputs=8)
     assert [layer.name for layer in plain.layers("x")] == ["b.conv1", "b.conv2", "b.conv3", "b.add"]
     assert plain.layers("x")[-1].inputs == ("b.conv3", "x")
 
 
 def test_a_plain_stage_by_hand():
-    residual = BasicResidual(slot="b", size=5, channels=8, hidden=4)
+    residual = BasicBlock(slot="b", size=5, channels=8, mid_channels=4)
     assert residual.cost.macs == 2 * 8 * 4 * 9 * 25
     assert residual.cost.parameters == 2 * 8 * 4 * 9 + 4 + 8
     pool = ConvBlock(slot="p", size=7, inputs=3, outputs=8, pool=2)
@@ -91,7 +93,14 @@ def test_widths_follow_from_stage_and_ratio():
         blocks[slot] for slot in ("stage2_block1", "stage2_block2", "stage3_block1")
     )
     # 0.65 x 256 = 166.4 gives 168; 0.8 x 512 = 409.6 gives 408; 0.35 x 408 = 142.8 gives 144; 0.25 x 408 = 102 gives 104.
-    assert (first.inputs, first.hidden, first.outputs, first.project, first.size, first.stride) == (
+    assert (
+        first.inputs,
+        first.mid_channels,
+        first.outputs,
+        first.project,
+        first.size,
+        first.stride,
+    ) == (
         168,
         144,
         408,
@@ -99,7 +108,7 @@ def test_widths_follow_from_stage_and_ratio():
         56,
         2,
     )
-    assert (second.inputs, second.hidden, second.outputs, second.project, second.size) == (
+    assert (second.inputs, second.mid_channels, second.outputs, second.project, second.size) == (
         408,
         104,
         408,

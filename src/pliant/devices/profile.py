@@ -46,7 +46,7 @@ from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.spaces.blocks import BLOCK_TYPES, Block
 from pliant.spaces.space import Space
 
-PROFILE_VERSION: Final = 2
+PROFILE_VERSION: Final = 3
 FITTED_NETWORKS = 16
 HELD_OUT_NETWORKS = 16
 MIN_BLOCK_US = 0.01
@@ -112,7 +112,7 @@ class SpaceKey(_Table):
 class DeviceProfile(_Table):
     """The measured latencies of a device for the networks of one space."""
 
-    version: Literal[2] = PROFILE_VERSION
+    version: Literal[3] = PROFILE_VERSION
     machine: str
     cores: int
     runtime: str

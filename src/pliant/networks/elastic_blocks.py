@@ -48,39 +48,41 @@ class ConvBlock(ElasticBlock, plain.ConvBlock):
 
 
 class InvertedResidual(ElasticBlock, plain.InvertedResidual):
-    """Elastic hidden channels and kernel."""
+    """Elastic mid channels and kernel."""
 
     def forward(self, x: Tensor, active: blocks.InvertedResidual) -> Tensor:
-        """Run with the active hidden channels and kernel."""
+        """Run with the active mid channels and kernel."""
         y = x
         if self.expand is not None and self.expand_norm is not None:
-            y = self.activation(self.expand_norm(self.expand(y, active.hidden)))
-        y = self.activation(self.depthwise_norm(self.depthwise(y, active.hidden, active.kernel)))
+            y = self.activation(self.expand_norm(self.expand(y, active.mid_channels)))
+        y = self.activation(
+            self.depthwise_norm(self.depthwise(y, active.mid_channels, active.kernel))
+        )
         if self.squeeze_reduce is not None and self.squeeze_expand is not None:
             narrow = self.squeeze_reduce(
-                y.mean((2, 3), keepdim=True), blocks.make_divisible(active.hidden / 4)
+                y.mean((2, 3), keepdim=True), blocks.make_divisible(active.mid_channels / 4)
             )
-            y = y * F.hardsigmoid(self.squeeze_expand(F.relu(narrow), active.hidden))
+            y = y * F.hardsigmoid(self.squeeze_expand(F.relu(narrow), active.mid_channels))
         y = self.project_norm(self.project(y, active.outputs))
         return x + y if self.residual else y
 
 
-class BasicResidual(ElasticBlock, plain.BasicResidual):
-    """Elastic hidden channels."""
+class BasicBlock(ElasticBlock, plain.BasicBlock):
+    """Elastic mid channels."""
 
-    def forward(self, x: Tensor, active: blocks.BasicResidual) -> Tensor:
-        """Run with the active hidden channels; the outer width is the input's."""
-        y = self.activation(self.norm1(self.conv1(x, active.hidden, 3)))
+    def forward(self, x: Tensor, active: blocks.BasicBlock) -> Tensor:
+        """Run with the active mid channels; the outer width is the input's."""
+        y = self.activation(self.norm1(self.conv1(x, active.mid_channels, 3)))
         return self.activation(x + self.norm2(self.conv2(y, active.channels, 3)))
 
 
 class Bottleneck(ElasticBlock, plain.Bottleneck):
-    """Elastic hidden and output channels."""
+    """Elastic mid and output channels."""
 
     def forward(self, x: Tensor, active: blocks.Bottleneck) -> Tensor:
-        """Run with the active hidden and output channels."""
-        y = self.activation(self.norm1(self.conv1(x, active.hidden)))
-        y = self.activation(self.norm2(self.conv2(y, active.hidden, 3)))
+        """Run with the active mid and output channels."""
+        y = self.activation(self.norm1(self.conv1(x, active.mid_channels)))
+        y = self.activation(self.norm2(self.conv2(y, active.mid_channels, 3)))
         y = self.norm3(self.conv3(y, active.outputs))
         if self.shortcut is not None and self.shortcut_norm is not None:
             if self.stride > 1:
@@ -139,7 +141,7 @@ ELASTIC_BLOCKS: dict[str, type[ElasticBlock]] = {
         Preprocess,
         ConvBlock,
         InvertedResidual,
-        BasicResidual,
+        BasicBlock,
         Bottleneck,
         Cell,
         Reduction,

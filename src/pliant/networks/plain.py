@@ -155,25 +155,27 @@ class InvertedResidual(BlockModule):
         *,
         size: int,
         inputs: int,
-        hidden: int,
+        mid_channels: int,
         outputs: int,
         kernel: int,
         stride: int,
         expand: bool,
-        squeeze: bool,
+        squeeze_excite: bool,
         activation: str,
     ) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
         self.residual = stride == 1 and inputs == outputs
-        self.expand = self.conv(inputs, hidden) if expand else None
-        self.expand_norm = self.norm(hidden) if expand else None
-        self.depthwise = self.conv(hidden, hidden, kernel, stride=stride, groups=hidden)
-        self.depthwise_norm = self.norm(hidden)
-        narrow = make_divisible(hidden / 4)
-        self.squeeze_reduce = self.conv(hidden, narrow, bias=True) if squeeze else None
-        self.squeeze_expand = self.conv(narrow, hidden, bias=True) if squeeze else None
-        self.project = self.conv(hidden, outputs)
+        self.expand = self.conv(inputs, mid_channels) if expand else None
+        self.expand_norm = self.norm(mid_channels) if expand else None
+        self.depthwise = self.conv(
+            mid_channels, mid_channels, kernel, stride=stride, groups=mid_channels
+        )
+        self.depthwise_norm = self.norm(mid_channels)
+        narrow = make_divisible(mid_channels / 4)
+        self.squeeze_reduce = self.conv(mid_channels, narrow, bias=True) if squeeze_excite else None
+        self.squeeze_expand = self.conv(narrow, mid_channels, bias=True) if squeeze_excite else None
+        self.project = self.conv(mid_channels, outputs)
         self.project_norm = self.norm(outputs)
 
     @property
@@ -193,15 +195,15 @@ class InvertedResidual(BlockModule):
         return x + y if self.residual else y
 
 
-class BasicResidual(BlockModule):
+class BasicBlock(BlockModule):
     """act(x + BN(conv(act(BN(conv(x))))))."""
 
-    def __init__(self, *, size: int, channels: int, hidden: int, activation: str) -> None:
+    def __init__(self, *, size: int, channels: int, mid_channels: int, activation: str) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
-        self.conv1 = self.conv(channels, hidden, 3)
-        self.norm1 = self.norm(hidden)
-        self.conv2 = self.conv(hidden, channels, 3)
+        self.conv1 = self.conv(channels, mid_channels, 3)
+        self.norm1 = self.norm(mid_channels)
+        self.conv2 = self.conv(mid_channels, channels, 3)
         self.norm2 = self.norm(channels)
 
     @property
@@ -221,7 +223,7 @@ class Bottleneck(BlockModule):
         *,
         size: int,
         inputs: int,
-        hidden: int,
+        mid_channels: int,
         outputs: int,
         stride: int,
         project: bool,
@@ -229,11 +231,11 @@ class Bottleneck(BlockModule):
     ) -> None:
         super().__init__()
         self.stride, self.activation = stride, ACTIVATIONS[activation]
-        self.conv1 = self.conv(inputs, hidden)
-        self.norm1 = self.norm(hidden)
-        self.conv2 = self.conv(hidden, hidden, 3, stride=stride)
-        self.norm2 = self.norm(hidden)
-        self.conv3 = self.conv(hidden, outputs)
+        self.conv1 = self.conv(inputs, mid_channels)
+        self.norm1 = self.norm(mid_channels)
+        self.conv2 = self.conv(mid_channels, mid_channels, 3, stride=stride)
+        self.norm2 = self.norm(mid_channels)
+        self.conv3 = self.conv(mid_channels, outputs)
         self.norm3 = self.norm(outputs)
         self.shortcut = self.conv(inputs, outputs) if project else None
         self.shortcut_norm = self.norm(outputs) if project else None
@@ -365,7 +367,7 @@ BLOCKS: dict[str, type[BlockModule]] = {
         Preprocess,
         ConvBlock,
         InvertedResidual,
-        BasicResidual,
+        BasicBlock,
         Bottleneck,
         Cell,
         Reduction,

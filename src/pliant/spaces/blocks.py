@@ -258,13 +258,13 @@ class InvertedResidual(Block):
     """Expand by 1x1, depthwise, optional squeeze-and-excitation, project by 1x1 (MobileNetV3); a residual where shapes allow."""
 
     inputs: int
-    hidden: int
+    mid_channels: int
     outputs: int
     kernel: int
     stride: int = 1
     expand: bool = True
-    """Without it the block has no expanding convolution, and `hidden` equals `inputs`."""
-    squeeze: bool = False
+    """Without it the block has no expanding convolution, and `mid_channels` equals `inputs`."""
+    squeeze_excite: bool = False
     activation: Activation = "relu"
 
     @property
@@ -277,7 +277,7 @@ class InvertedResidual(Block):
         return self.stride == 1 and self.inputs == self.outputs
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        size, hidden = ceil_div(self.size, self.stride), self.hidden
+        size, mid_channels = ceil_div(self.size, self.stride), self.mid_channels
         layers = []
         if self.expand:
             layers.append(
@@ -285,7 +285,7 @@ class InvertedResidual(Block):
                     "expand",
                     reads,
                     into=self.inputs,
-                    out=hidden,
+                    out=mid_channels,
                     size=self.size,
                     operation=computes("conv", self.activation, "expand", "expand_norm"),
                 )
@@ -295,8 +295,8 @@ class InvertedResidual(Block):
             self._conv(
                 "depthwise",
                 inner,
-                into=hidden,
-                out=hidden,
+                into=mid_channels,
+                out=mid_channels,
                 size=size,
                 kernel=self.kernel,
                 stride=self.stride,
@@ -304,14 +304,14 @@ class InvertedResidual(Block):
                 operation=computes("conv", self.activation, "depthwise", "depthwise_norm"),
             )
         )
-        if self.squeeze:
-            narrow, wide = make_divisible(hidden / 4), layers[-1].name
+        if self.squeeze_excite:
+            narrow, wide = make_divisible(mid_channels / 4), layers[-1].name
             layers += [
                 self._layer(
                     "squeeze.pool",
                     "pool",
                     wide,
-                    G=hidden,
+                    G=mid_channels,
                     R=size,
                     S=size,
                     strides=(size, size),
@@ -320,7 +320,7 @@ class InvertedResidual(Block):
                 self._conv(
                     "squeeze.reduce",
                     f"{self.slot}.squeeze.pool",
-                    into=hidden,
+                    into=mid_channels,
                     out=narrow,
                     size=1,
                     operation=computes("conv", "relu", "squeeze_reduce"),
@@ -329,7 +329,7 @@ class InvertedResidual(Block):
                     "squeeze.expand",
                     f"{self.slot}.squeeze.reduce",
                     into=narrow,
-                    out=hidden,
+                    out=mid_channels,
                     size=1,
                     operation=computes("conv", "hsigmoid", "squeeze_expand"),
                 ),
@@ -337,7 +337,7 @@ class InvertedResidual(Block):
                     "squeeze.scale",
                     wide,
                     f"{self.slot}.squeeze.expand",
-                    channels=hidden,
+                    channels=mid_channels,
                     size=size,
                     operation=computes("mul"),
                 ),
@@ -346,7 +346,7 @@ class InvertedResidual(Block):
             self._conv(
                 "project",
                 layers[-1].name,
-                into=hidden,
+                into=mid_channels,
                 out=self.outputs,
                 size=size,
                 operation=computes("conv", module="project", batch_norm="project_norm"),
@@ -367,11 +367,11 @@ class InvertedResidual(Block):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BasicResidual(Block):
+class BasicBlock(Block):
     """act(x + BN(conv3x3(act(BN(conv3x3(x)))))): plain convolutions, which CPUs run fastest."""
 
     channels: int
-    hidden: int
+    mid_channels: int
     activation: Activation = "relu"
 
     @property
@@ -383,7 +383,7 @@ class BasicResidual(Block):
             "conv1",
             reads,
             into=self.channels,
-            out=self.hidden,
+            out=self.mid_channels,
             size=self.size,
             kernel=3,
             operation=computes("conv", self.activation, "conv1", "norm1"),
@@ -391,7 +391,7 @@ class BasicResidual(Block):
         second = self._conv(
             "conv2",
             first.name,
-            into=self.hidden,
+            into=self.mid_channels,
             out=self.channels,
             size=self.size,
             kernel=3,
@@ -416,7 +416,7 @@ class Bottleneck(Block):
     """1x1, 3x3 with the stride, 1x1, plus the input (ResNet); where shapes change, the input is average-pooled and projected (ResNet-D)."""
 
     inputs: int
-    hidden: int
+    mid_channels: int
     outputs: int
     stride: int = 1
     project: bool = False
@@ -433,15 +433,15 @@ class Bottleneck(Block):
                 "conv1",
                 reads,
                 into=self.inputs,
-                out=self.hidden,
+                out=self.mid_channels,
                 size=self.size,
                 operation=computes("conv", self.activation, "conv1", "norm1"),
             ),
             self._conv(
                 "conv2",
                 f"{self.slot}.conv1",
-                into=self.hidden,
-                out=self.hidden,
+                into=self.mid_channels,
+                out=self.mid_channels,
                 size=size,
                 kernel=3,
                 stride=self.stride,
@@ -450,7 +450,7 @@ class Bottleneck(Block):
             self._conv(
                 "conv3",
                 f"{self.slot}.conv2",
-                into=self.hidden,
+                into=self.mid_channels,
                 out=self.outputs,
                 size=size,
                 operation=computes("conv", module="conv3", batch_norm="norm3"),

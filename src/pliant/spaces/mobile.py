@@ -35,10 +35,10 @@ class MobileStage:
     """Numbers of blocks; the smallest is at least 1, since the first block changes size and channels."""
     kernels: tuple[int, ...] = (3, 5, 7)
     expansions: tuple[float, ...] = (3, 4, 6)
-    """Hidden channels over input channels, of each block on its own."""
+    """Mid channels over input channels, of each block on its own."""
     stride: int = 2
     activation: Activation = "relu"
-    squeeze: bool = False
+    squeeze_excite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class MobileSpace(Space):
                     slot="first",
                     size=size,
                     inputs=frame.stem,
-                    hidden=frame.stem,
+                    mid_channels=frame.stem,
                     outputs=frame.stem,
                     kernel=3,
                     expand=False,
@@ -150,11 +150,13 @@ class MobileSpace(Space):
                         slot=f"stage{number}_block{block}",
                         size=size,
                         inputs=width,
-                        hidden=make_divisible(round(width * float(chosen[f"{number}.{block}e"]))),
+                        mid_channels=make_divisible(
+                            round(width * float(chosen[f"{number}.{block}e"]))
+                        ),
                         outputs=stage.width,
                         kernel=int(chosen[f"{number}.{block}k"]),
                         stride=stride,
-                        squeeze=stage.squeeze,
+                        squeeze_excite=stage.squeeze_excite,
                         activation=stage.activation,
                     )
                 )

@@ -37,7 +37,9 @@ def digits(channels: int, image_size: int, classes: int) -> Space:
     """For images of about 8 pixels: two small stages, inverted residuals."""
     stages = (
         MobileStage(16, (1, 2), (3, 5), (2, 3, 4), stride=1),
-        MobileStage(32, (1, 2, 3), (3, 5), (2, 3, 4), stride=2, activation="hswish", squeeze=True),
+        MobileStage(
+            32, (1, 2, 3), (3, 5), (2, 3, 4), stride=2, activation="hswish", squeeze_excite=True
+        ),
     )
     frame = MobileFrame(stem=16, stem_stride=1, expand=64, hidden=0)
     resolutions = _resolutions(image_size, (0.75, 1.0), 2, 6)
@@ -57,10 +59,10 @@ def mobile_32(channels: int, image_size: int, classes: int) -> Space:
     stages = (
         MobileStage(24, (1, 2), (3, 5, 7), (2, 3, 4), stride=2),
         MobileStage(
-            48, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze=True
+            48, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze_excite=True
         ),
         MobileStage(
-            96, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze=True
+            96, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2, activation="hswish", squeeze_excite=True
         ),
     )
     frame = MobileFrame(stem=16, stem_stride=1, expand=288, hidden=0)
@@ -120,8 +122,8 @@ def ofa_mobilenetv3(channels: int, image_size: int, classes: int) -> Space:
         (160, 2, "hswish", True),
     )
     stages = [
-        MobileStage(width, (2, 3, 4), stride=stride, activation=act, squeeze=squeeze)
-        for width, stride, act, squeeze in rows
+        MobileStage(width, (2, 3, 4), stride=stride, activation=act, squeeze_excite=squeeze_excite)
+        for width, stride, act, squeeze_excite in rows
     ]
     frame = MobileFrame(stem=16, first_block=True, expand=960, hidden=1280, dropout=0.1)
     resolutions = tuple(range(128, 225, 4))

@@ -16,7 +16,7 @@ from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture, Option
 from pliant.spaces.blocks import (
     Activation,
-    BasicResidual,
+    BasicBlock,
     Block,
     Bottleneck,
     ConvBlock,
@@ -39,7 +39,7 @@ class ResidualStage:
     widths: tuple[float, ...]
     """Factors of `width`."""
     ratios: tuple[float, ...]
-    """Hidden channels of a residual block over the channels of its stage, of each block on its own."""
+    """Mid channels of a residual block over the channels of its stage, of each block on its own."""
     stride: int = 2
 
 
@@ -155,13 +155,13 @@ class PlainSpace(Space):
             )
             size, width = size // stage.stride, outputs
             for block in range(1, int(chosen[f"{number}d"]) + 1):
-                hidden = make_divisible(width * float(chosen[f"{number}.{block}e"]))
+                mid_channels = make_divisible(width * float(chosen[f"{number}.{block}e"]))
                 blocks.append(
-                    BasicResidual(
+                    BasicBlock(
                         slot=f"stage{number}_block{block}",
                         size=size,
                         channels=width,
-                        hidden=hidden,
+                        mid_channels=mid_channels,
                         activation=act,
                     )
                 )
@@ -237,7 +237,7 @@ class BottleneckSpace(Space):
                         slot=f"stage{number}_block{block}",
                         size=size,
                         inputs=width,
-                        hidden=make_divisible(outputs * float(chosen[f"{number}.{block}e"])),
+                        mid_channels=make_divisible(outputs * float(chosen[f"{number}.{block}e"])),
                         outputs=outputs,
                         stride=stage.stride if first else 1,
                         project=first,
