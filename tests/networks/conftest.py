@@ -14,7 +14,10 @@ from pliant.spaces.space import Space
 
 
 def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights of moderate size; BatchNorm scales of both signs, biases and kernel matrices away from their start."""
+    """Weights of moderate size.
+
+    BatchNorm scales of both signs, biases and kernel matrices away from their start.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

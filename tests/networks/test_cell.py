@@ -1,4 +1,7 @@
-"""A network of cells is the benchmark's network, whatever runs it: alone, in the supernet, exported."""
+"""A network of cells is the benchmark's network, whatever runs it.
+
+Alone, in the supernet, exported.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,10 @@ def fresh(space, text, seed=0):
 
 
 class Benchmark:
-    """The network as NAS-Bench-201 writes it, every operation of every cell run; operations that Pliant drops get new weights."""
+    """The network as NAS-Bench-201 writes it, every operation of every cell run.
+
+    Operations that Pliant drops get new weights.
+    """
 
     def __init__(self, space, text, state):
         self.space, self.state, self.seed = space, state, torch.Generator().manual_seed(7)
@@ -212,7 +218,10 @@ def test_a_block_to_be_timed_is_the_block_that_is_delivered(block):
 @pytest.mark.parametrize("text", CELLS.values(), ids=CELLS)
 @torch.no_grad()
 def test_the_workload_counts_what_the_network_computes(space, text, pixels):
-    """MACs of every convolution and linear layer as hooks see them; parameters as PyTorch counts them."""
+    """MACs of every convolution and linear layer as hooks see them.
+
+    Parameters as PyTorch counts them.
+    """
     architecture, macs = space.parse(text), []
     network = fresh(space, text)
 

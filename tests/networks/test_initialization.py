@@ -1,4 +1,7 @@
-"""Where training starts: the first filters are the images' principal components, wide convolutions pass their input on."""
+"""Where training starts.
+
+The first filters are the images' principal components, wide convolutions pass their input on.
+"""
 
 from __future__ import annotations
 

@@ -95,7 +95,10 @@ def test_the_delivered_model_is_the_calibrated_network(name, shipped, perturbed,
 @pytest.mark.parametrize("name", PRESETS)
 @torch.no_grad()
 def test_the_workload_counts_what_the_network_computes(name, shipped, pixels):
-    """Shapes and MACs of every convolution and linear layer as hooks see them; parameters with each BatchNorm as one addend a channel."""
+    """Shapes and MACs of every convolution and linear layer as hooks see them.
+
+    Parameters with each BatchNorm as one addend a channel.
+    """
     size, count = PRESETS[name]
     space = shipped(name, size)
     for architecture in architectures(space, count, seed=1):
@@ -200,7 +203,10 @@ def test_only_what_is_active_gets_a_gradient(name, shipped, perturbed, pixels):
 
 
 def test_gradients_of_two_networks_add_up(shipped, perturbed, pixels):
-    """Two sub-networks side by side in one graph: neither disturbs the other's outputs or gradients."""
+    """Two sub-networks side by side in one graph.
+
+    Neither disturbs the other's outputs or gradients.
+    """
     space = shipped("mobile-32", 24)
     supernet = perturbed(space).train()
     one, other = architectures(space, 2, seed=6)

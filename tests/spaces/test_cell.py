@@ -1,4 +1,8 @@
-"""The cells of NAS-Bench-201: how many, how they are written and numbered, which are the same, and what the benchmark says they cost."""
+"""The cells of NAS-Bench-201.
+
+How many, how they are written and numbered, which are the same, and what the benchmark says they
+cost.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +113,10 @@ def test_numbers_and_names_that_are_none(space):
 
 
 def flow(operations):
-    """What reaches node 3 if each edge multiplies by a prime of its own: it tells which paths are open."""
+    """What reaches node 3 if each edge multiplies by a prime of its own.
+
+    It tells which paths are open.
+    """
     nodes = [1, 0, 0, 0]
     for (source, target), name, prime in zip(EDGES, operations, (2, 3, 5, 7, 11, 13), strict=True):
         nodes[target] += prime * nodes[source] if name != "none" else 0

@@ -58,7 +58,7 @@ def two_types(blocks, width):
 
 
 SPOILED = {
-    "'stem' stands twice in w8": with_block("stem"),
+    "'stem' occurs twice in w8": with_block("stem"),
     "it lacks 'extra', which is in w4": with_block("extra", narrow_only=True),
     "'more' is BasicBlock in w4 .* and ConvBlock in the largest": two_types,
     "'stem' has 8 channels of 8x8 and 'head' reads 6 channels of 8x8 in w8": replaced(2, inputs=6),

@@ -67,7 +67,10 @@ def test_a_residual_keeps_its_input_alive():
 
 
 def stored_with_batchnorm(space, architecture):
-    """Parameters as PyTorch counts them: a BatchNorm has two numbers a channel, and the workload counts one."""
+    """Parameters as PyTorch counts them.
+
+    A BatchNorm has two numbers a channel, and the workload counts one.
+    """
     workload = space.lower(architecture)
     normalised = [
         layer for layer in workload.layers if layer.kind == "conv" and "squeeze" not in layer.name
@@ -76,7 +79,10 @@ def stored_with_batchnorm(space, architecture):
 
 
 def test_mobilenetv3_large_is_one_of_the_networks():
-    """Howard et al. 2019, table 1: 5.4 million parameters and 219 million MACs; 5,483,032 as torchvision counts them."""
+    """Howard et al. 2019, table 1.
+
+    5.4 million parameters and 219 million MACs; 5,483,032 as torchvision counts them.
+    """
     stages = [
         MobileStage(24, (2,), (3,), (3, 4)),
         MobileStage(40, (3,), (5,), (3,), squeeze_excite=True),

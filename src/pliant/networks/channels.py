@@ -1,8 +1,8 @@
-"""Which parameters of a block share channels, derived from its layers: what sorting permutes together.
+"""The parameters of a block that share channels, which sorting permutes together.
 
-A dense layer consumes the channels that it reads and produces new ones. A depthwise convolution, a
-normalisation and a scale pass channels through, and so do layers without parameters. An addition
-ties the channels of all that it adds, since the same channels are added to each other.
+They are derived from its layers. A dense layer consumes the channels that it reads and produces new
+ones. A depthwise convolution, a normalisation and a scale pass channels through, and so do layers
+without parameters. An addition ties the channels of all that it adds.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Depthwise convolutions whose backward pass on a CPU costs about what the forward pass does.
 
-The weight gradient of a depthwise convolution is fast in PyTorch's CPU library up to three columns, and some ten (fp32) to fifty
-(bf16) times slower from four on. But the columns of a kernel do not know of each other: the gradient of a wide kernel is that of
-kernels of three columns over shifted images, strip beside strip. What is computed is the same sum, in another order. The input
-gradient with a stride is thirty times slower in bf16 than in fp32, so there it is computed in fp32.
+The weight gradient of a depthwise convolution is fast in PyTorch's CPU library up to three columns,
+and some ten (fp32) to fifty (bf16) times slower from four on. But the columns of a kernel do not
+know of each other: the gradient of a wide kernel is that of kernels of three columns over shifted
+images, strip beside strip. What is computed is the same sum, in another order. The input gradient
+with a stride is thirty times slower in bf16 than in fp32, so there it is computed in fp32.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int) -> Tensor:
         weight: (channels, 1, k, k), k odd.
 
     Returns:
-        (N, channels, H / stride, W / stride), rounded up: that of `conv2d`. Only the way back differs, and only on a CPU.
+        (N, channels, H / stride, W / stride), rounded up: that of `conv2d`. Only the backward pass
+            differs, and only on a CPU.
     """
     if x.device.type != "cpu" or not (torch.is_grad_enabled() and weight.requires_grad):
         return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, len(weight))
@@ -86,7 +88,10 @@ def weight_gradient(g: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor
 
 
 def _from_columns(found: Tensor, g: Tensor, x: Tensor) -> None:
-    """Strips of all rows; each overlaps the next by a column, so that the middle one needs no shifted image."""
+    """Strips of all rows.
+
+    Each overlaps the next by a column, so that the middle one needs no shifted image.
+    """
     kernel, width = found.shape[-1], x.shape[-1]
     for left in range(0, kernel - _FAST + 1, 2):
         right = left + _FAST // 2 - kernel // 2  # of the kernel's centre
@@ -99,9 +104,13 @@ def _from_columns(found: Tensor, g: Tensor, x: Tensor) -> None:
 
 
 def _from_coarser_images(found: Tensor, g: Tensor, x: Tensor, stride: int) -> None:
-    """Weights that are a stride apart see neighbouring pixels of a coarser image, on which they are a kernel without a stride.
+    """The gradient with a stride, from coarser images.
 
-    The library is as slow for images lower than the kernel, unless their padding is written out, as it is here.
+    Weights that are a stride apart see neighbouring pixels of a coarser image, on which they are a
+    kernel without a stride.
+
+    The library is as slow for images lower than the kernel, unless their padding is written out, as
+    it is here.
     """
     kernel, (height, width) = found.shape[-1], g.shape[-2:]
     padded = F.pad(x, [kernel // 2] * 4)

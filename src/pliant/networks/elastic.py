@@ -1,8 +1,9 @@
 """Elastic layers: the plain PyTorch layers, run with the first channels and the inner kernel only.
 
-Each subclasses its plain layer and keeps the names and shapes of its parameters, so plain weights load as they are.
-The active sizes are arguments of `forward`, never state: weights are sliced as views, nothing is masked or copied,
-and two sub-networks can run side by side. Input channels are read from the tensor.
+Each subclasses its plain layer and keeps the names and shapes of its parameters, so plain weights
+load as they are. The active sizes are arguments of `forward`, never state: weights are sliced as
+views, nothing is masked or copied, and two sub-networks can run side by side. Input channels are
+read from the tensor.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pliant.networks.depthwise import depthwise_conv
 class ElasticConv2d(nn.Conv2d):
     """A convolution with fewer channels, and for depthwise ones a smaller kernel.
 
-    A smaller kernel is the centre of the next larger one times a learned matrix, a chain 7 to 5 to 3 (Cai et al. 2020,
-    Once-for-All, section 3.3). One matrix a layer and step, shared by all channels, the identity at the start.
+    A smaller kernel is the centre of the next larger one times a learned matrix, a chain 7 to 5 to
+    3 (Cai et al. 2020, Once-for-All, section 3.3). One matrix a layer and step, shared by all
+    channels, the identity at the start.
     """
 
     def __init__(
@@ -42,7 +44,10 @@ class ElasticConv2d(nn.Conv2d):
             self.kernel_matrices = nn.ParameterDict(matrices)
 
     def active_weight(self, outputs: int, inputs: int, kernel: int) -> Tensor:
-        """The weight of the active convolution, (outputs, inputs a group, kernel, kernel): a view where the kernel is the largest."""
+        """The weight of the active convolution, (outputs, inputs a group, kernel, kernel).
+
+        It is a view where the kernel is the largest.
+        """
         weight = self.weight[:outputs] if self.depthwise else self.weight[:outputs, :inputs]
         for smaller in range(self.kernel_size[0] - 2, kernel - 1, -2):
             centre = weight[..., 1:-1, 1:-1].flatten(-2)
@@ -65,8 +70,8 @@ class ElasticConv2d(nn.Conv2d):
 class ElasticBatchNorm2d(nn.BatchNorm2d):
     """A BatchNorm over the channels it receives, by batch statistics only.
 
-    Statistics of one sub-network are wrong for every other, so none are kept: a sub-network gets its own when it is
-    extracted and calibrated.
+    Statistics of one sub-network are wrong for every other, so none are kept: a sub-network gets
+    its own when it is extracted and calibrated.
     """
 
     def __init__(self, channels: int) -> None:

@@ -1,6 +1,9 @@
-"""The plain blocks with elastic layers: each takes the active block with its input and slices itself to it.
+"""The plain blocks with elastic layers.
 
-Which of their parameters share channels follows from the layers of the block (`pliant.networks.channels`).
+Each takes the active block with its input and slices itself to it.
+
+Which of their parameters share channels follows from the layers of the block
+(`pliant.networks.channels`).
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ class Preprocess(ElasticBlock, plain.Preprocess):
     """Elastic resolution and views."""
 
     def forward(self, images: Tensor, active: blocks.Preprocess) -> Tensor:
-        """Normalise, resize to the active resolution, and add the mirror images where they are seen too."""
+        """Normalise, resize to the active resolution, and add the mirror images for two views."""
         return plain.add_flipped(
             plain.resize(
                 (images - self.mean[:, None, None]) / self.std[:, None, None], active.resolution
@@ -92,7 +95,10 @@ class Bottleneck(ElasticBlock, plain.Bottleneck):
 
 
 class Cell(ElasticBlock, plain.Cell):
-    """Every convolution that an edge may have; those of the active cell run. All cells have the same channels."""
+    """Every convolution that an edge may have; those of the active cell run.
+
+    All cells have the same channels.
+    """
 
     def __init__(self, *, size: int, channels: int, operations: str) -> None:
         super().__init__(size=size, channels=channels, operations=operations)
@@ -111,7 +117,10 @@ class Cell(ElasticBlock, plain.Cell):
 
 
 class Reduction(ElasticBlock, plain.Reduction):
-    """Nothing is elastic: it stands between cells, which have the same channels in every network."""
+    """Nothing is elastic.
+
+    It is between cells, which have the same channels in every network.
+    """
 
     def forward(self, x: Tensor, active: cell_blocks.Reduction) -> Tensor:
         """Halve the size."""
@@ -180,7 +189,8 @@ def register_block(
 def copy_active(elastic: ElasticBlock, target: plain.BlockModule) -> None:
     """Fill a plain block with the weights that the elastic one uses at the plain one's sizes.
 
-    Every tensor is the leading part of the elastic one in each dimension, but for kernels that pass through the matrices.
+    Every tensor is the leading part of the elastic one in each dimension, but for kernels that pass
+    through the matrices.
     """
     with torch.no_grad():
         state = dict(elastic.state_dict())

@@ -1,7 +1,9 @@
-"""Networks and single blocks as ONNX models, written from their blocks; every BatchNorm is folded into its convolution.
+"""Networks and single blocks as ONNX models, written from their blocks.
 
-The same emitters write what is delivered and what a latency table measures, so the table times the very nodes that will run.
-No PyTorch: weights come as arrays, named as in `pliant.networks.plain`.
+Every BatchNorm is folded into its convolution.
+
+The same emitters write what is delivered and what a latency table measures, so the table times the
+very nodes that will run. No PyTorch: weights come as arrays, named as in `pliant.networks.plain`.
 """
 
 from __future__ import annotations
@@ -186,7 +188,10 @@ def _emit(graph: Graph, block: Block, weights: Weights, x: str) -> str:
 
 
 def _activated_input(writer: _Writer, part: str, x: str, activation: str) -> str:
-    """What a layer reads, after the activation before it; made once for all layers that share it."""
+    """What a layer reads, after the activation before it.
+
+    It is written once for all layers that share it.
+    """
     key = (x, activation)
     if key not in writer.activated:
         writer.activated[key] = writer.activation(x, f"{part}.input", activation)
@@ -238,7 +243,10 @@ def _window(layer: Layer) -> dict[str, list[int]]:
 
 
 def _average_pool(writer: _Writer, part: str, layer: Layer, x: str) -> str:
-    """Windows that overlap are padded, and padding does not count; others cover a part at the end."""
+    """Windows that overlap are padded, and padding does not count.
+
+    Other windows may cover only a part of the kernel at the end.
+    """
     pads = [(layer.R - layer.strides[0]) // 2, (layer.S - layer.strides[1]) // 2]
     if any(pads):
         overlap = {"pads": pads * 2, "count_include_pad": 0}
@@ -298,7 +306,9 @@ def network_model(
     batch: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """A calibrated network as a model from `image`, (N, channels, size, size) pixels from 0 to 1, to `logits`.
+    """A calibrated network as a model.
+
+    From `image`, (N, channels, size, size) pixels from 0 to 1, to `logits`, (N, classes).
 
     Args:
         blocks: in running order.
@@ -323,7 +333,7 @@ def network_model(
 
 
 def block_model(block: Block, rng: np.random.Generator, *, batch: int = 1) -> onnx.ModelProto:
-    """One block with random weights as a model for a batch of images: what a latency table measures."""
+    """One block with random weights as a model for a batch: what a latency table measures."""
     graph = Graph()
     _emit(graph, block, random_weights(block, rng), "image")
     return _model(graph, [block], batch, None)
@@ -370,7 +380,10 @@ def _all(batch: int | str, views: int) -> int | str:
 
 
 def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Weights of a block's shapes with outputs of moderate size; only their shapes matter to a latency."""
+    """Weights of a block's shapes with outputs of moderate size.
+
+    Only their shapes matter to a latency.
+    """
     found: dict[str, np.ndarray] = {}
 
     def norm_of(name: str, channels: int) -> None:

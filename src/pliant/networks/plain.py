@@ -1,8 +1,10 @@
-"""The blocks as plain PyTorch modules. This file needs nothing but PyTorch: a delivered network carries a copy of it.
+"""The blocks as plain PyTorch modules.
 
-Every class is the module of the block of the same name and takes that block's sizes. A network is a list of
-(slot, block name, sizes); `Network` runs them one after the other. Batch statistics of a new network are NaN on
-purpose: a network that was never calibrated cannot give a plausible answer.
+This file needs nothing but PyTorch: a delivered network carries a copy of it.
+
+Every class is the module of the block of the same name and takes that block's sizes. A network is a
+list of (slot, block name, sizes); `Network` runs them one after the other. Batch statistics of a
+new network are NaN on purpose: a network that was never calibrated cannot give a plausible answer.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ def make_divisible(channels: float, multiple: int = 8) -> int:
 
 
 class BlockModule(nn.Module):
-    """A block: images of (N, channels, size, size) in, features out. Elastic blocks replace the three layer types."""
+    """A block: images of (N, channels, size, size) in, features out.
+
+    Elastic blocks replace the three layer types.
+    """
 
     conv_type: type[nn.Conv2d] = nn.Conv2d
     norm_type: type[nn.BatchNorm2d] = nn.BatchNorm2d
@@ -52,7 +57,7 @@ class BlockModule(nn.Module):
 
     @property
     def residual_norm(self) -> nn.BatchNorm2d | nn.LayerNorm | None:
-        """The last normalisation of a residual branch, whose weight begins at 0; None without one."""
+        """The last normalisation of a residual branch, or None; its weight begins at 0."""
         return None
 
     def conv(
@@ -80,7 +85,10 @@ class BlockModule(nn.Module):
 
 
 class Preprocess(BlockModule):
-    """Pixels from 0 to 1 in: normalised by the training images, resized (antialiased bilinear); of two views the second is mirrored."""
+    """Normalises pixels from 0 to 1 by the training images and resizes them.
+
+    Resizing is bilinear and antialiased. Of two views the second is mirrored.
+    """
 
     mean: Tensor
     std: Tensor
@@ -148,7 +156,10 @@ class ConvBlock(BlockModule):
 
 
 class InvertedResidual(BlockModule):
-    """Expand, depthwise, squeeze-and-excitation, project; a residual where shapes allow (MobileNetV3)."""
+    """Expand, depthwise, squeeze-and-excitation, project.
+
+    A residual where shapes allow (MobileNetV3).
+    """
 
     def __init__(
         self,
@@ -216,7 +227,10 @@ class BasicBlock(BlockModule):
 
 
 class Bottleneck(BlockModule):
-    """act(BN(conv1x1) after BN(conv3x3) after BN(conv1x1) + shortcut); the shortcut pools and projects (ResNet-D)."""
+    """act(BN(conv1x1) after BN(conv3x3) after BN(conv1x1) + shortcut).
+
+    The shortcut pools and projects (ResNet-D).
+    """
 
     def __init__(
         self,
@@ -259,7 +273,10 @@ Edge = tuple[int, int, str]
 
 
 def cell_edges(operations: str) -> tuple[Edge, ...]:
-    """(source, target, operation) of a cell's text, `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`, without `none`."""
+    """(source, target, operation) of a cell's text, without `none`.
+
+    The text reads `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`.
+    """
     nodes = enumerate(operations.split("+"), 1)
     return tuple(
         (int(source), target, name)
@@ -270,7 +287,10 @@ def cell_edges(operations: str) -> tuple[Edge, ...]:
 
 
 class Cell(BlockModule):
-    """Four nodes, each the sum of operations on those before it (NAS-Bench-201); zero where no path leads to the last one."""
+    """Four nodes, each the sum of operations on those before it (NAS-Bench-201).
+
+    The output is zero where no path leads to the last one.
+    """
 
     def __init__(self, *, size: int, channels: int, operations: str) -> None:
         super().__init__()
@@ -326,7 +346,10 @@ class Reduction(BlockModule):
 
 
 class Head(BlockModule):
-    """Optional BatchNorm, 1x1 convolution, average over pixels and views, optional hidden layer, classifier: (N, classes) logits."""
+    """Average over pixels and views, then a classifier: (N, classes) logits.
+
+    Optional before them: BatchNorm, a 1x1 convolution; between them: a hidden layer.
+    """
 
     def __init__(
         self,
@@ -387,7 +410,10 @@ def build_block(block_type: type[BlockModule], sizes: Mapping[str, Any]) -> Bloc
 
 
 class Network(nn.Module):
-    """The blocks of a description, one after the other: (N, channels, size, size) pixels from 0 to 1 to (N, classes) logits."""
+    """The blocks of a description, one after the other.
+
+    (N, channels, size, size) pixels from 0 to 1 to (N, classes) logits.
+    """
 
     def __init__(self, description: Description) -> None:
         super().__init__()

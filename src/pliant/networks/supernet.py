@@ -1,8 +1,8 @@
 """A supernet: one set of weights that holds every network of a space.
 
-It has an elastic block for each slot of the space's largest network. Running an architecture runs the blocks of its
-slots, sliced to its sizes; extracting it copies the same slices into a plain network. Training the shared weights is
-`pliant.training.loop`.
+It has an elastic block for each slot of the space's largest network. Running an architecture runs
+the blocks of its slots, sliced to its sizes; extracting it copies the same slices into a plain
+network. Training the shared weights is `pliant.training.loop`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def require_described(block: Block) -> None:
     """Refuse a block whose layers and plain module do not have the same parameters.
 
     Raises:
-        EncodingError: naming the block, and a parameter that one of the two lacks or sizes differently.
+        EncodingError: naming the block, and a parameter that one of the two lacks or sizes
+            differently.
     """
     name = type(block).__name__
     if name not in plain.BLOCKS:
@@ -123,7 +124,10 @@ class Supernet(nn.Module):
     def forward(
         self, images: Tensor, architecture: Architecture, *, dropout: bool = False
     ) -> Tensor:
-        """Logits of a sub-network by batch statistics: (N, channels, size, size) pixels from 0 to 1 to (N, classes)."""
+        """Logits of a sub-network by batch statistics.
+
+        (N, channels, size, size) pixels from 0 to 1 to (N, classes).
+        """
         for block in self.space.blocks(architecture):
             module = self.blocks[block.slot]
             images = (
@@ -134,20 +138,28 @@ class Supernet(nn.Module):
         return images
 
     def extract(self, architecture: Architecture) -> plain.Network:
-        """The sub-network as a plain network of its own; its BatchNorm statistics are unknown until it is calibrated."""
+        """The sub-network as a plain network of its own.
+
+        Its BatchNorm statistics are unknown until it is calibrated.
+        """
         blocks = self.space.blocks(architecture)
         network = plain.Network(describe(blocks))
         for block in blocks:
-            copy_active(self.blocks[block.slot], network.blocks[block.slot])  # type: ignore[arg-type]
+            elastic: Any = self.blocks[block.slot]
+            target: Any = network.blocks[block.slot]
+            copy_active(elastic, target)
         return network.to(next(self.parameters()).device)
 
     @torch.no_grad()
     def sort_channels(self, trained: Sequence[Architecture] = ()) -> None:
-        """Put the important channels first in every group whose width can shrink; the largest network computes the same.
+        """Put the important channels first in every group whose width can shrink.
+
+        The largest network computes the same.
 
         Args:
-            trained: architectures whose widths were already trained as leading channels. Channels never cross the
-                border of such a width, so what those networks compute stays the same too.
+            trained: architectures whose widths were already trained as leading channels. Channels
+                never cross the border of such a width, so what those networks compute stays the
+                same too.
         """
         largest = self.space.blocks(self.space.largest())
         channels = {block.slot: block_channels(block, self.blocks[block.slot]) for block in largest}

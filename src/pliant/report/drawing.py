@@ -1,4 +1,6 @@
-"""What does the chosen network look like? One picture per stage, each layer a box as wide as it has channels.
+"""What does the chosen network look like?
+
+One picture per stage; each layer is a box as wide as it has channels.
 
 Here are the sizes and words, which follow from the layers; `templates/drawing.html` draws them.
 """
@@ -109,7 +111,10 @@ def _block(facts: Mapping[str, Any]) -> Block | None:
 
 
 def _groups(slots: Sequence[str]) -> list[str]:
-    """The stage of each slot; those before the first stage are the input, behind the last the output."""
+    """The stage of each slot.
+
+    Those before the first stage are the input, behind the last the output.
+    """
     stages = [stage_of(slot) for slot in slots]
     staged = [number for number, name in enumerate(stages) if name.startswith("Stage ")]
     if not staged:
@@ -179,7 +184,10 @@ def _extra(layer: Layer) -> str:
 
 
 def _longest_path(layers: Sequence[Layer]) -> list[Layer]:
-    """From the input to the last layer; a branch that computes factors of channels is no part of it."""
+    """The layers from the input to the last one.
+
+    A branch that computes factors of channels is no part of it.
+    """
     paths: dict[str, list[Layer]] = {NETWORK_INPUT: []}
     factors = gates(layers)
     for layer in layers:

@@ -1,4 +1,4 @@
-"""How is a block's place in the network called for people? `stage2_block1` reads "stage 2, block 1"."""
+"""What is a block's place in the network called? `stage2_block1` reads "stage 2, block 1"."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """One point of a search space: a frozen, hashable value with a short text form.
 
-An architecture holds the options of its active choices only, in the order of its space. What an inactive
-block would have been is not part of it, so two architectures are equal exactly when their networks are.
+An architecture holds the options of its active choices only, in the order of its space. What an
+inactive block would have been is not part of it, so two architectures are equal exactly when their
+networks are.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ Option = int | float | str
 class Architecture:
     """The active choices of one network, as (name, option) pairs.
 
-    The text form joins them: `r28_1d2_1.1k3e4_1.2k5e3` is resolution 28, stage 1 of depth 2, and two blocks with
-    a kernel and an expansion each. A name is a place (`1.2`: stage 1, block 2) and a letter; choices of the same
-    place share its mention. `Space.parse` reads the form back.
+    The text form joins them: `r28_1d2_1.1k3e4_1.2k5e3` is resolution 28, stage 1 of depth 2, and
+    two blocks with a kernel and an expansion each. A name is a place (`1.2`: stage 1, block 2) and
+    a letter; choices of the same place share its mention. `Space.parse` reads the form back.
     """
 
     options: tuple[tuple[str, Option], ...]

@@ -1,7 +1,8 @@
 """The blocks that networks are made of, as plain facts: sizes in, loop nests out, no PyTorch.
 
-A block is what a latency table measures, what a supernet slices and what the export writes. `pliant.networks.plain`
-holds the module of the same name for each of them. Sizes are those of the active network, in pixels and channels.
+A block is what a latency table measures, what a supernet slices and what the export writes.
+`pliant.networks.plain` holds the module of the same name for each of them. Sizes are those of the
+active network, in pixels and channels.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class Block(ABC):
     size: int
     """Height and width of the input."""
     views: int = 1
-    """Views of every image that run through: 2 are the image and its mirror image, made by the first block and averaged by the head."""
+    """Images that run for each image of the batch: 2 with flip test-time augmentation.
+
+    The first block adds the mirror image, and the head averages over both.
+    """
 
     norm_epsilon: float = NORM_EPSILON
     """Added to the variance by every BatchNorm of the block."""
@@ -74,7 +78,10 @@ class Block(ABC):
 
     @abstractmethod
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
-        """The loop nests in running order; the first ones read `reads`, the last one is the output."""
+        """The loop nests in running order.
+
+        The first ones read `reads`, the last one is the output.
+        """
 
     @property
     def cost(self) -> BlockCost:
@@ -172,14 +179,20 @@ def ceil_div(size: int, stride: int) -> int:
 
 
 def make_divisible(channels: float, multiple: int = 8) -> int:
-    """The nearest multiple of 8, at least 8 and never below 90 % of what was asked (Howard et al. 2019, MobileNetV3)."""
+    """The nearest multiple of 8, at least 8 and never below 90 % of what was asked.
+
+    As in MobileNetV3 (Howard et al., Searching for MobileNetV3, 2019, arXiv:1905.02244).
+    """
     rounded = max(multiple, int(channels + multiple / 2) // multiple * multiple)
     return rounded + multiple if rounded < 0.9 * channels else rounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess(Block):
-    """Pixels from 0 to 1 in: normalised by the training images' mean and deviation, resized; of two views the second is mirrored."""
+    """Normalises pixels from 0 to 1 by the training images' mean and deviation, and resizes them.
+
+    Of two views the second is mirrored.
+    """
 
     channels: int
     resolution: int
@@ -255,7 +268,10 @@ class ConvBlock(Block):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvertedResidual(Block):
-    """Expand by 1x1, depthwise, optional squeeze-and-excitation, project by 1x1 (MobileNetV3); a residual where shapes allow."""
+    """Expand by 1x1, depthwise, optional squeeze-and-excitation, project by 1x1 (MobileNetV3).
+
+    A residual where shapes allow.
+    """
 
     inputs: int
     mid_channels: int
@@ -413,7 +429,10 @@ class BasicBlock(Block):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bottleneck(Block):
-    """1x1, 3x3 with the stride, 1x1, plus the input (ResNet); where shapes change, the input is average-pooled and projected (ResNet-D)."""
+    """1x1, 3x3 with the stride, 1x1, plus the input (ResNet).
+
+    Where shapes change, the input is average-pooled and projected (ResNet-D).
+    """
 
     inputs: int
     mid_channels: int
@@ -501,7 +520,11 @@ class Bottleneck(Block):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head(Block):
-    """Optional BatchNorm, 1x1 convolution, global average pooling (over all views), optional hidden linear layer, linear classifier."""
+    """Global average pooling and a linear classifier.
+
+    Optional before them: BatchNorm with its activation, a 1x1 convolution; between them: the mean
+    over views, a hidden linear layer.
+    """
 
     inputs: int
     classes: int
@@ -513,7 +536,7 @@ class Head(Block):
     dropout: float = 0.0
     """Share of the classifier's inputs dropped while training; nothing at inference."""
     input_norm: bool = False
-    """BatchNorm and activation of the input, which is a sum in networks that activate before they convolve."""
+    """BatchNorm and activation of the input, in networks that activate before they convolve."""
 
     @property
     def in_channels(self) -> int:

@@ -1,11 +1,15 @@
-"""The cell space of NAS-Bench-201 (Dong and Yang 2020): one small cell, stacked 15 times, 15,625 of them.
+"""The cell space of NAS-Bench-201 (Dong and Yang 2020).
 
-Every network of it was trained by the benchmark's authors, so scores and searches can be compared on it. Architectures have
-Pliant's text form, `1.0o4_2.0o0_...`, and the benchmark's, `|nor_conv_3x3~0|+|none~0|...`; `CellSpace.parse` reads both.
+One small cell, stacked 15 times; there are 15,625 of them.
 
-A network holds only the operations through which the image reaches its output. In the benchmark the others run as well: what
-nothing reads changes no result, and neither does an operation on zero, but for a convolution, whose BatchNorm adds an offset
-to it. That offset is 0 before training. `CellSpace.benchmark_size` counts all operations, as the benchmark's figures do.
+Every network of it was trained by the benchmark's authors, so scores and searches can be compared
+on it. Architectures have Pliant's text form, `1.0o4_2.0o0_...`, and the benchmark's,
+`|nor_conv_3x3~0|+|none~0|...`; `CellSpace.parse` reads both.
+
+A network holds only the operations through which the image reaches its output. In the benchmark the
+others run as well: what nothing reads changes no result, and neither does an operation on zero, but
+for a convolution, whose BatchNorm adds an offset to it. That offset is 0 before training.
+`CellSpace.benchmark_size` counts all operations, as the benchmark's figures do.
 """
 
 from __future__ import annotations
@@ -46,7 +50,9 @@ class BenchmarkSize(NamedTuple):
 
 
 class CellSpace(Space):
-    """A 3x3 stem, three stages of one cell repeated, and a reduction that doubles the channels between them.
+    """A 3x3 stem and three stages of one repeated cell, with reductions between them.
+
+    A reduction doubles the channels.
 
     Args:
         width: channels of the first stage; C in the benchmark.
@@ -125,7 +131,8 @@ class CellSpace(Space):
             raise EncodingError(f"a cell has {len(EDGES)} operations, received {len(operations)}.")
         if unknown := [name for name in operations if name not in OPERATIONS]:
             raise EncodingError(
-                f"no operation of a cell is called {unknown[0]!r}. {nearest(unknown[0], OPERATIONS)}"
+                f"no operation of a cell is called {unknown[0]!r}. "
+                f"{nearest(unknown[0], OPERATIONS)}"
             )
         return self.decode(OPERATIONS.index(name) for name in operations)
 
@@ -147,7 +154,8 @@ class CellSpace(Space):
         if architecture is None or self.benchmark_text(architecture) != written:
             example = self.benchmark_text(self.largest())
             raise EncodingError(
-                f"a cell reads like {example} in the benchmark's form, received {text!r}. Name an operation for each edge."
+                f"a cell reads like {example} in the benchmark's form, received {text!r}."
+                " Name an operation for each edge."
             )
         return architecture
 
@@ -171,7 +179,7 @@ class CellSpace(Space):
     # What networks do.
 
     def prune_dead_edges(self, architecture: Architecture) -> Architecture:
-        """The architecture with `none` for every operation on no path from the input to the output."""
+        """The architecture with `none` for operations on no path from input to output."""
         operations = self.operations(architecture)
         reached, read = {0}, {3}
         edges = [edge for edge, name in zip(EDGES, operations, strict=True) if name != "none"]
@@ -189,9 +197,12 @@ class CellSpace(Space):
         return self.of_operations(tuple(kept))
 
     def isomorphism_class(self, architecture: Architecture) -> str:
-        """Equal for cells of the same structure by the benchmark's rule; there are 6,466 different ones.
+        """Equal for cells of the same structure by the benchmark's rule.
 
-        A node is the sorted sum of what flows in; skipping changes nothing, and `none`, or any operation on it, is zero.
+        There are 6,466 different ones.
+
+        A node is the sorted sum of what flows in; skipping changes nothing, and `none`, or any
+        operation on it, is zero.
         """
         nodes = {0: "0"}
         for target in range(1, 4):
@@ -210,7 +221,7 @@ class CellSpace(Space):
         return nodes[3]
 
     def benchmark_size(self, architecture: Architecture) -> BenchmarkSize:
-        """Parameters and FLOPs as the benchmark's tables have them for this width, depth, images and classes."""
+        """Parameters and FLOPs as the benchmark counts them for this width, depth and images."""
         frame = self.lower(self.smallest())  # cells without any path have no weights
         norms = sum(layer.K for layer in frame.layers if layer.kind == "conv" and layer.bias)
         parameters, flops = (
@@ -245,7 +256,7 @@ def _is_identity(operations: Operations) -> bool:
 
 @cache
 def _benchmark_order() -> tuple[Operations, ...]:
-    """The benchmark numbers all cells in a shuffled order, drawn by Python's own generator from a fixed seed."""
+    """The benchmark's order of all cells: shuffled by Python's generator from a fixed seed."""
     order = list(itertools.product(_BENCHMARK_OPERATIONS, repeat=len(EDGES)))
     random.Random(_BENCHMARK_SEED).shuffle(order)
     return tuple(order)

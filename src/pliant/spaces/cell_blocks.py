@@ -20,7 +20,11 @@ Edge = tuple[int, int, str]
 
 @cache
 def cell_edges(operations: str) -> tuple[Edge, ...]:
-    """What a cell's text, `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`, says: its edges that are not `none`, by target then source."""
+    """The edges of a cell's text that are not `none`, by target then source.
+
+    Args:
+        operations: as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`.
+    """
     nodes = enumerate(operations.split("+"), 1)
     return tuple(
         (int(source), target, name)
@@ -32,9 +36,12 @@ def cell_edges(operations: str) -> tuple[Edge, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell(Block):
-    """Four nodes, the first one the input and the last one the output; each is the sum of operations on those before it.
+    """Four nodes, the first one the input and the last one the output.
 
-    The cell of NAS-Bench-201 (Dong and Yang 2020). A convolution is ReLU, convolution, BatchNorm; all keep size and channels.
+    Each is the sum of operations on those before it.
+
+    The cell of NAS-Bench-201 (Dong and Yang 2020). A convolution is ReLU, convolution, BatchNorm;
+    all keep size and channels.
 
     Raises:
         EncodingError: an operation reads a node that nothing reaches.
@@ -42,13 +49,17 @@ class Cell(Block):
 
     channels: int
     operations: str
-    """In the benchmark's form, `none` where an operation changes nothing; without any path the output is zero."""
+    """In the benchmark's form, `none` where an operation changes nothing.
+
+    Without any path the output is zero.
+    """
 
     def __post_init__(self) -> None:
         reached = {0, *(target for _, target, _ in self.edges)}
         if lost := [edge for edge in self.edges if edge[0] not in reached]:
             raise EncodingError(
-                f"an operation reads a node that has a value, received {self.operations!r}. Write none for {lost[0][2]!r}."
+                f"an operation reads a node that has a value, received {self.operations!r}."
+                f" Write none for {lost[0][2]!r}."
             )
 
     @property
@@ -117,7 +128,10 @@ class Cell(Block):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduction(Block):
-    """Between the stages of cells: ReLU, 3x3, BatchNorm twice, the first at stride 2, plus the input pooled by 2 and projected."""
+    """Between the stages of cells.
+
+    ReLU, 3x3, BatchNorm twice, the first at stride 2, plus the input pooled by 2 and projected.
+    """
 
     inputs: int
     outputs: int

@@ -36,9 +36,9 @@ def check_space(space: Space) -> None:
     The largest and the smallest network are checked, and both with each choice at each option.
 
     Raises:
-        EncodingError: naming the slot and the architecture, where a slot stands twice, has blocks of
-            two types or is missing in the largest network; where a size is below 1; or where a block
-            reads another shape than the one before it computes.
+        EncodingError: naming the slot and the architecture, where a slot occurs twice, has blocks
+            of two types or is missing in the largest network; where a size is below 1; or where a
+            block reads another shape than the one before it computes.
     """
     largest = space.largest()
     types = {block.slot: type(block).__name__ for block in space.layout(largest)}
@@ -53,7 +53,7 @@ def _check_slots(blocks: Sequence[Block], types: dict[str, str], where: str) -> 
     """The slots of a network are different, and those of the largest one, with the same types."""
     slots = [block.slot for block in blocks]
     if twice := [slot for slot in slots if slots.count(slot) > 1]:
-        raise EncodingError(f"a slot is one place: {twice[0]!r} stands twice {where}. Rename one.")
+        raise EncodingError(f"a slot is one place: {twice[0]!r} occurs twice {where}. Rename one.")
     for block in blocks:
         slot, kind = block.slot, type(block).__name__
         if slot not in types:

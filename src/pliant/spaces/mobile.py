@@ -1,7 +1,9 @@
-"""MobileNetV3-style space: stages of inverted residuals with elastic kernel, depth, expansion and resolution.
+"""MobileNetV3-style space.
 
-The space is a table with a row a stage, as in the paper's own tables (Howard et al. 2019, MobileNetV3; Cai et al. 2020,
-Once-for-All, whose space is the preset `ofa-mobilenetv3`).
+Stages of inverted residuals with elastic kernel, depth, expansion and resolution.
+
+The space is a table with a row a stage, as in the paper's own tables (Howard et al. 2019,
+MobileNetV3; Cai et al. 2020, Once-for-All, whose space is the preset `ofa-mobilenetv3`).
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ class MobileStage:
     width: int
     """Channels of all blocks of the stage."""
     depths: tuple[int, ...]
-    """Numbers of blocks; the smallest is at least 1, since the first block changes size and channels."""
+    """Numbers of blocks.
+
+    The smallest is at least 1, since the first block changes size and channels.
+    """
     kernels: tuple[int, ...] = (3, 5, 7)
     expansions: tuple[float, ...] = (3, 4, 6)
     """Mid channels over input channels, of each block on its own."""
@@ -86,7 +91,8 @@ class MobileSpace(Space):
         self.frame = frame
         if any(min(stage.depths) < 1 for stage in self.stages):
             raise EncodingError(
-                "every stage keeps at least one block, since its first one changes the channels: use depths from 1 up."
+                "every stage keeps at least one block, since its first one changes the channels:"
+                " use depths from 1 up."
             )
         if wrong := [
             kernel

@@ -1,4 +1,7 @@
-"""The spaces that ship, by name: what each is for stands in `PRESETS`, its table in the function of its name."""
+"""The spaces that ship, by name.
+
+What each is for stands in `PRESETS`, its table in the function of its name.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class Preset:
 def _resolutions(
     image_size: int, factors: tuple[float, ...], multiple: int, least: int
 ) -> tuple[int, ...]:
-    """The image size times each factor, rounded to a multiple, no smaller than the least; ascending, without repeats."""
+    """The image size times each factor, rounded to a multiple, no smaller than the least.
+
+    Ascending, without repeats.
+    """
     return tuple(
         sorted({max(least, round(image_size * factor / multiple) * multiple) for factor in factors})
     )
@@ -55,7 +61,10 @@ def digits(channels: int, image_size: int, classes: int) -> Space:
 
 
 def mobile_32(channels: int, image_size: int, classes: int) -> Space:
-    """For images of 28 to 32 pixels on small processors: inverted residuals, the least MACs for an accuracy."""
+    """For images of 28 to 32 pixels on small processors.
+
+    Inverted residuals, the least MACs for an accuracy.
+    """
     stages = (
         MobileStage(24, (1, 2), (3, 5, 7), (2, 3, 4), stride=2),
         MobileStage(
@@ -79,12 +88,18 @@ def mobile_32(channels: int, image_size: int, classes: int) -> Space:
 
 
 def plain_32(channels: int, image_size: int, classes: int) -> Space:
-    """For images of 28 to 32 pixels on CPUs: plain convolutions that pool early, much accuracy for half an hour of training."""
+    """For images of 28 to 32 pixels on CPUs.
+
+    Plain convolutions that pool early, much accuracy for half an hour of training.
+    """
     return _plain("plain-32", (64, 192, 384), (), channels, image_size, classes)
 
 
 def wide_32(channels: int, image_size: int, classes: int) -> Space:
-    """For images of 28 to 32 pixels that are hard to tell apart: plain-32 with more channels where images are large, and two views."""
+    """For images of 28 to 32 pixels that are hard to tell apart.
+
+    Plain-32 with more channels where images are large, and two views.
+    """
     return _plain("wide-32", (96, 256, 384), (1, 2), channels, image_size, classes)
 
 
@@ -139,7 +154,10 @@ def ofa_mobilenetv3(channels: int, image_size: int, classes: int) -> Space:
 
 
 def ofa_resnet50(channels: int, image_size: int, classes: int) -> Space:
-    """The ResNet-50 space of Once-for-All: depth, width (0.65, 0.8, 1) and bottleneck ratio (0.2, 0.25, 0.35)."""
+    """The ResNet-50 space of Once-for-All.
+
+    Depth, width (0.65, 0.8, 1) and bottleneck ratio (0.2, 0.25, 0.35).
+    """
     rows = ((256, (2, 3, 4), 1), (512, (2, 3, 4), 2), (1024, (4, 5, 6), 2), (2048, (2, 3, 4), 2))
     stages = [
         ResidualStage(width, depths, (0.65, 0.8, 1.0), (0.2, 0.25, 0.35), stride)
@@ -212,7 +230,8 @@ def preset(name: str, *, channels: int, image_size: int, classes: int) -> Space:
     if image_size < PRESETS[name].smallest_image:
         fitting = [other for other, row in PRESETS.items() if row.smallest_image <= image_size]
         raise EncodingError(
-            f"space {name!r} needs images of at least {PRESETS[name].smallest_image} pixels, received {image_size}. "
+            f"space {name!r} needs images of at least {PRESETS[name].smallest_image} pixels, "
+            f"received {image_size}. "
             + (f"Use --space {fitting[0]}, or larger images." if fitting else "Use larger images.")
         )
     return PRESETS[name].build(channels, image_size, classes)

@@ -1,7 +1,8 @@
 """Residual spaces: elastic depth, stage width and bottleneck ratio, and elastic resolution.
 
-`BottleneckSpace` is the ResNet-50 space of Once-for-All (1x1, 3x3, 1x1). `PlainSpace` is for small images on CPUs: plain 3x3
-convolutions that pool early and are wide, which train many times faster there than depthwise ones.
+`BottleneckSpace` is the ResNet-50 space of Once-for-All (1x1, 3x3, 1x1). `PlainSpace` is for small
+images on CPUs: plain 3x3 convolutions that pool early and are wide, which train many times faster
+there than depthwise ones.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture, Option
@@ -66,17 +68,19 @@ def _width(stage: ResidualStage, factor: Option) -> int:
 
 
 class PlainSpace(Space):
-    """By stage one 3x3 convolution that pools by the stride, then residual blocks of two 3x3 convolutions.
+    """Each stage is a 3x3 convolution that pools by the stride, then residual basic blocks.
 
     Args:
         stages: the table; depths may be 0.
         resolutions: smallest first; pooling drops rows and columns beyond a multiple of its stride.
         stem: channels of the first convolution, which keeps the size.
-        views: numbers of views of an image, of 1 and 2; a network with 2 also sees the mirror image and averages what its head reads.
-            It has the weights of the network with 1, and twice its MACs. No such choice where empty.
+        views: options of flip test-time augmentation, of 1 and 2; a network with 2 also runs the
+            mirror image and averages the features before its classifier. It has the weights of the
+            network with 1, and twice its MACs. No such choice where empty.
 
     Raises:
-        EncodingError: a resolution is below the product of all strides, so nothing would be left of the image; views of another number.
+        EncodingError: a resolution is below the product of all strides, so nothing would be left of
+            the image; views of another number.
     """
 
     def __init__(
@@ -98,18 +102,22 @@ class PlainSpace(Space):
         self.stem, self.activation, self.dropout = stem, activation, dropout
         if not set(self.views) <= {1, 2}:
             raise EncodingError(
-                f"a network sees an image (1) or its mirror image as well (2), received views {self.views}. Use 1, 2 or both."
+                "a network sees an image (1) or its mirror image as well (2), received views"
+                f" {self.views}. Use 1, 2 or both."
             )
         least = math.prod(stage.stride for stage in self.stages)
         if min(self.resolutions) < least:
             raise EncodingError(
-                f"stages that pool by {least} in all need resolutions of at least {least} pixels, received {min(self.resolutions)}. "
-                "Use larger images or fewer stages."
+                f"stages that pool by {least} in all need resolutions of at least {least} pixels,"
+                f" received {min(self.resolutions)}. Use larger images or fewer stages."
             )
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
-        """Resolution and views; then by stage its width and depth, and by residual block a ratio."""
+        """Resolution and views.
+
+        Then by stage its width and depth, and by residual block a ratio.
+        """
         first, *others = _residual_choices(self.stages, self.resolutions)
         return (first, *([Choice("v", self.views, "views")] if self.views else []), *others)
 
@@ -119,7 +127,8 @@ class PlainSpace(Space):
             return self
         frame = {"stem": self.stem, "activation": self.activation, "dropout": self.dropout}
         images = {"channels": self.channels, "image_size": self.image_size, "classes": self.classes}
-        return PlainSpace(self.name, self.stages, self.resolutions, views=(1,), **frame, **images)  # type: ignore[arg-type]
+        more: dict[str, Any] = {"views": (1,), **frame, **images}
+        return PlainSpace(self.name, self.stages, self.resolutions, **more)
 
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
         """Preprocess, stem, stages, head."""
@@ -172,7 +181,9 @@ class PlainSpace(Space):
 
 
 class BottleneckSpace(Space):
-    """The ResNet-50 space of Once-for-All: bottleneck blocks with elastic depth, width and ratio (ResNet-D shortcuts).
+    """The ResNet-50 space of Once-for-All.
+
+    Bottleneck blocks with elastic depth, width and ratio (ResNet-D shortcuts).
 
     Args:
         stages: the table; depths from 1 up, since the first block changes size and channels.
@@ -200,7 +211,8 @@ class BottleneckSpace(Space):
         self.stem, self.stem_widths = stem, tuple(stem_widths)
         if any(min(stage.depths) < 1 for stage in self.stages):
             raise EncodingError(
-                "every stage keeps at least one block, since its first one changes the channels: use depths from 1 up."
+                "every stage keeps at least one block, since its first one changes the channels:"
+                " use depths from 1 up."
             )
 
     @cached_property

@@ -1,8 +1,9 @@
-"""A search space: choices, the rule when each is active, and the blocks that a choice of all of them gives.
+"""A search space: choices, the condition of each, and the blocks of every architecture.
 
-A concrete space states its `choices` and turns an architecture into `blocks`; everything else follows from
-these two here: counting, exact uniform sampling, mutation, crossover, integer encoding, predictor features and
-workload. The supernet, the latency table and the export are built from the same blocks.
+A concrete space states its `choices` and the `layout` of an architecture's blocks. Everything else
+follows from these two: counting, exact uniform sampling, mutation, crossover, integer encoding,
+predictor features and workload. The supernet, the latency table and the export are built from the
+same blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from pliant.spaces.check import check_space
 from pliant.workload import NETWORK_INPUT, Layer, Workload
 
 BLOCK_CACHE_ENTRIES = 100_000
-"""Architectures whose blocks are kept; a search of 20,000 candidates asks for the same ones many times."""
+"""Architectures whose blocks are kept.
+
+A search of 20,000 candidates asks for the same ones many times.
+"""
 
 
 Dimension = Literal["resolution", "views", "kernel", "depth", "width", "other"]
@@ -34,14 +38,17 @@ Dimension = Literal["resolution", "views", "kernel", "depth", "width", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One decision: a name (a place and a letter, as `1.2k`) and its options, smallest network first."""
+    """One decision: a name (a place and letters, as `1.2k`) and options, smallest network first."""
 
     name: str
     options: tuple[Option, ...]
     dimension: Dimension = "other"
     """What the choice sizes; progressive shrinking frees one dimension after the other."""
     condition: tuple[str, Option] | None = None
-    """Active only where an earlier choice, the parent, is at least this option: block 3 needs a depth of 3."""
+    """Active only where an earlier choice, the parent, is at least this option.
+
+    Block 3 needs a depth of 3.
+    """
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9.]*[a-z]+", self.name):
@@ -62,7 +69,8 @@ class Choice:
         numbers = [option for option in self.options if not isinstance(option, str)]
         if numbers != sorted(numbers):
             raise EncodingError(
-                f"the options of choice {self.name!r} stand in ascending order, received {self.options}. Sort them."
+                f"the options of choice {self.name!r} are in ascending order, received"
+                f" {self.options}. Sort them."
             )
 
 
@@ -74,7 +82,7 @@ def _parses_back(option: Option) -> bool:
 
 
 class Space(ABC):
-    """All networks that a set of choices describes, for images of one shape and a number of classes.
+    """All networks that a set of choices describes, for images of one shape.
 
     Args:
         name: under which presets, records and profiles know the space.
@@ -107,8 +115,8 @@ class Space(ABC):
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
         """The blocks of a network in the order in which they run, the classifier last.
 
-        A block keeps its `slot` in every architecture that has it: blocks of one slot share weights in the supernet,
-        and the largest architecture has every slot at its largest sizes.
+        A block keeps its `slot` in every architecture that has it: blocks of one slot share weights
+        in the supernet, and the largest architecture has every slot at its largest sizes.
         """
 
     @cached_property
@@ -162,7 +170,8 @@ class Space(ABC):
                 product *= self._networks_at(child.name)
         return product
 
-    @functools.cache  # noqa: B019 - a space lives as long as the program, and its tree never changes
+    # A space lives as long as the program, and its tree never changes.
+    @functools.cache  # noqa: B019
     def _networks_at(self, name: str) -> int:
         choice = self._choice[name]
         return sum(self._networks_below(choice, option) for option in choice.options)
@@ -176,14 +185,18 @@ class Space(ABC):
         return product
 
     def architecture(self, options: Mapping[str, Option]) -> Architecture:
-        """The canonical architecture of a full or an active-only set of options; inactive ones are left out.
+        """The canonical architecture of a full or an active-only set of options.
+
+        Inactive ones are left out.
 
         Raises:
-            EncodingError: an active choice is missing, a name is unknown, or an option is not one of the choice's.
+            EncodingError: an active choice is missing, a name is unknown, or an option is not one
+                of the choice's.
         """
         if unknown := [name for name in options if name not in self._choice]:
             raise EncodingError(
-                f"space {self.name!r} has no choice {unknown[0]!r}. {nearest(unknown[0], self.names)}"
+                f"space {self.name!r} has no choice {unknown[0]!r}. "
+                f"{nearest(unknown[0], self.names)}"
             )
         active: dict[str, Option] = {}
         for choice in self.choices:
@@ -195,7 +208,8 @@ class Space(ABC):
                 )
             if options[choice.name] not in choice.options:
                 raise EncodingError(
-                    f"choice {choice.name!r} takes one of {choice.options}, received {options[choice.name]!r}."
+                    f"choice {choice.name!r} takes one of {choice.options}, received"
+                    f" {options[choice.name]!r}."
                 )
             active[choice.name] = options[choice.name]
         return Architecture(tuple(active.items()))
@@ -233,7 +247,8 @@ class Space(ABC):
         return parent in so_far and _at_least(so_far[parent], choice)
 
     def trainable_space(self) -> Space:
-        """The space whose networks are trained and scored: this one, unless choices change no weight.
+        """The space whose networks are trained and scored: this one, unless told otherwise.
+
 
         A space with flip test-time augmentation returns its networks without it.
         """
@@ -250,7 +265,10 @@ class Space(ABC):
     # Sampling and variation. The generator is an argument: nothing here knows a global seed.
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """One architecture, each equally likely (a deep stage has more variants and so comes up more often)."""
+        """One architecture, each equally likely.
+
+        A deep stage has more variants and so comes up more often.
+        """
         options: dict[str, Option] = {}
         for choice in self.choices:
             if self._active(choice, options):
@@ -264,7 +282,8 @@ class Space(ABC):
     ) -> Architecture:
         """One architecture, every choice drawn on its own and each of its options equally likely.
 
-        This is how supernets are trained (Cai et al. 2020, Once-for-All, section 3.3): shallow and deep stages come up equally often.
+        This is how supernets are trained (Cai et al. 2020, Once-for-All, section 3.3): shallow and
+        deep stages come up equally often.
 
         Args:
             frozen: options to draw from instead of all, by the name of the choice.
@@ -279,7 +298,10 @@ class Space(ABC):
     def mutate(
         self, architecture: Architecture, rng: np.random.Generator, probability: float = 0.1
     ) -> Architecture:
-        """Redraw each choice with a probability; what becomes active is drawn as well. At least one choice is redrawn."""
+        """Redraw each choice with a probability; what becomes active is drawn as well.
+
+        At least one choice is redrawn.
+        """
         options = dict(self.sample_choices(rng).options) | dict(architecture.options)
         options = {
             choice.name: options.get(
@@ -298,7 +320,10 @@ class Space(ABC):
     def crossover(
         self, one: Architecture, other: Architecture, rng: np.random.Generator
     ) -> Architecture:
-        """A child that takes each choice from one of its parents; where only one of them has it, from that one."""
+        """Uniform crossover: a child that takes each choice from one of its parents.
+
+        Where only one of them has the choice, it is taken from that one.
+        """
         draw = {}
         for choice in self.choices:
             owners = [parent.mapping for parent in (one, other) if choice.name in parent.mapping]
@@ -329,13 +354,15 @@ class Space(ABC):
         values = [int(position) for position in positions]
         if len(values) != len(self.choices):
             raise EncodingError(
-                f"space {self.name!r} has {len(self.choices)} choices, received {len(values)} positions."
+                f"space {self.name!r} has {len(self.choices)} choices, received {len(values)}"
+                " positions."
             )
         active: dict[str, Option] = {}
         for choice, position in zip(self.choices, values, strict=True):
             if not 0 <= position < len(choice.options):
                 raise EncodingError(
-                    f"choice {choice.name!r} has positions 0 to {len(choice.options) - 1}, received {position}."
+                    f"choice {choice.name!r} has positions 0 to {len(choice.options) - 1},"
+                    f" received {position}."
                 )
             if self._active(choice, active):
                 active[choice.name] = choice.options[position]
@@ -347,7 +374,10 @@ class Space(ABC):
         return {pair: column for column, pair in enumerate(pairs)}
 
     def features(self, architectures: Sequence[Architecture]) -> np.ndarray:
-        """One-hot options, zeros where inactive, then log10 of MACs and parameters; shape (architectures, features)."""
+        """One-hot options, zeros where inactive, then log10 of MACs and parameters.
+
+        Shape (architectures, features).
+        """
         table = np.zeros((len(architectures), len(self._columns) + 2))
         for row, architecture in enumerate(architectures):
             table[row, [self._columns[pair] for pair in architecture.options]] = 1.0
@@ -367,7 +397,10 @@ class Space(ABC):
         return Workload(tuple(layers), input_elements=self.channels * self.image_size**2)
 
     def cost(self, architecture: Architecture) -> Cost:
-        """Parameters, MACs and peak memory of one image: sums and a maximum over blocks, each block counted once ever."""
+        """Parameters, MACs and peak memory of one image.
+
+        They are sums and a maximum over blocks, and equal blocks are counted once.
+        """
         costs = [block.cost for block in self.blocks(architecture)]
         parameters = sum(cost.parameters for cost in costs)
         return Cost(

@@ -1,10 +1,10 @@
 """What must be computed: a network as loop sizes, without PyTorch.
 
-A layer is the loop nest `for n, g, k, c, p, q, r, s`: images, groups, output and input channels of one group,
-output rows and columns, kernel rows and columns. The same eight loops describe convolutions, depthwise
-convolutions (K = C = 1), matrix products (P = Q = R = S = 1), pooling and element-wise layers, so costs are
-arithmetic. Batch normalisation and activations are folded into the layer that feeds them, as every inference
-runtime does.
+A layer is the loop nest `for n, g, k, c, p, q, r, s`: images, groups, output and input channels of
+one group, output rows and columns, kernel rows and columns. The same eight loops describe
+convolutions, depthwise convolutions (K = C = 1), matrix products (P = Q = R = S = 1), pooling and
+element-wise layers, so costs are arithmetic. Batch normalisation and activations are folded into
+the layer that feeds them, as every inference runtime does.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Operation:
 class Layer:
     """One loop nest of a network, and the layers whose outputs it reads.
 
-    Only `conv` and `matmul` multiply with weights and count as MACs; the others move and combine data.
+    Only `conv` and `matmul` multiply with weights and count as MACs; the others move and combine
+    data.
     """
 
     name: str
@@ -104,9 +105,15 @@ class Layer:
     bias: bool = True
     """Whether one addend a output channel is stored (a folded BatchNorm is one)."""
     stored_per_channel: int = 0
-    """Numbers that an element-wise layer stores per channel: 2 of a LayerNorm, 1 of a layer scale."""
+    """Numbers that an element-wise layer stores per channel.
+
+    2 of a LayerNorm, 1 of a layer scale.
+    """
     operation: Operation | None = field(default=None, compare=False)
-    """Exactly what is computed, None where only sizes are known; layers of equal sizes cost the same."""
+    """Exactly what is computed, None where only sizes are known.
+
+    Layers of equal sizes cost the same.
+    """
 
     def __post_init__(self) -> None:
         loops = (self.N, self.G, self.K, self.C, self.P, self.Q, self.R, self.S, self.bits)
@@ -217,7 +224,7 @@ class Workload:
 
     @property
     def peak_activation_bytes(self) -> int:
-        """Largest sum of tensors alive at once when the layers run in their order, none in place."""
+        """Largest sum of tensors alive at once; layers run in their order, none in place."""
         return peak_activation_bytes(self.layers, -(-self.input_elements * self.input_bits // 8))
 
     @property
@@ -227,7 +234,9 @@ class Workload:
 
 
 def peak_activation_bytes(layers: Sequence[Layer], input_bytes: int) -> int:
-    """Liveness by brute force: before each layer frees what nobody reads any more, everything alive is added up.
+    """Liveness by brute force.
+
+    Before each layer frees what nobody reads any more, everything alive is added up.
 
     Args:
         layers: in running order.
