@@ -24,12 +24,16 @@ from pliant.spaces.cell import EDGES, OPERATIONS, CellSpace
 from pliant.spaces.cell_blocks import Cell, Reduction
 
 CELLS = {
-    "full": "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|",
-    "shared": "|avg_pool_3x3~0|+|nor_conv_1x1~0|nor_conv_3x3~1|+|nor_conv_3x3~0|avg_pool_3x3~1|skip_connect~2|",
+    "full": "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|"
+    "+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|",
+    "shared": "|avg_pool_3x3~0|+|nor_conv_1x1~0|nor_conv_3x3~1|"
+    "+|nor_conv_3x3~0|avg_pool_3x3~1|skip_connect~2|",
     "skips": "|skip_connect~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|skip_connect~2|",
     "pools": "|avg_pool_3x3~0|+|none~0|avg_pool_3x3~1|+|none~0|none~1|avg_pool_3x3~2|",
-    "unread": "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|none~2|",
-    "on zero": "|none~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|avg_pool_3x3~0|nor_conv_3x3~1|skip_connect~2|",
+    "unread": "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|"
+    "+|nor_conv_1x1~0|avg_pool_3x3~1|none~2|",
+    "on zero": "|none~0|+|nor_conv_3x3~0|nor_conv_1x1~1|"
+    "+|avg_pool_3x3~0|nor_conv_3x3~1|skip_connect~2|",
     "handed on": "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|",
     "dead": "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|none~2|",
 }
@@ -192,7 +196,7 @@ BLOCKS = [
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 @torch.no_grad()
 def test_a_block_to_be_timed_is_the_block_that_is_delivered(block):
-    """Random weights have the module's names and shapes, and the nodes give what the module gives."""
+    """Random weights have the module's names and shapes, and the nodes compute the same."""
     weights = random_weights(block, np.random.default_rng(0))
     module = plain.BLOCKS[type(block).__name__](**block.sizes).eval()
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}

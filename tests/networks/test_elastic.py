@@ -1,4 +1,4 @@
-"""An elastic layer at some sizes is the plain layer of those sizes with the leading weights, exactly."""
+"""An elastic layer at some sizes is exactly the plain layer with the leading weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every elastic block at any sizes is the plain block of those sizes, whatever the shared weights are."""
+"""Every elastic block at any sizes is the plain block of those sizes, for any shared weights."""
 
 from __future__ import annotations
 

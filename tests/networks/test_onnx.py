@@ -1,4 +1,4 @@
-"""The ONNX model of every block gives what its PyTorch module gives, whatever its sizes and weights."""
+"""The ONNX model of every block computes what its PyTorch module computes, at any sizes."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_networks_of_the_presets_equal_their_modules(name, size):
 @settings(max_examples=30, deadline=None)
 @given(any_block(), st.integers(1, 3))
 def test_a_block_to_be_timed_is_the_block_that_is_delivered(block, batch):
-    """The table's model has the nodes of the delivered one, with weights of the same shapes, and gives finite features."""
+    """The table's model has the nodes and shapes of the delivered one, and finite features."""
     timed = block_model(block, np.random.default_rng(0), batch=batch)
     state = {name: tensor.numpy() for name, tensor in network_of([block], 0).state_dict().items()}
     delivered = network_model([block], state)
@@ -196,7 +196,7 @@ def test_a_block_to_be_timed_is_the_block_that_is_delivered(block, batch):
 
 @pytest.mark.parametrize("name", ["mobile-32", "wide-32"])
 def test_the_nodes_count_what_the_block_counts(name):
-    """MACs of the model's convolutions and products, from their weights and inferred shapes, are the block's own."""
+    """MACs of the model's convolutions and products, from inferred shapes, are the block's."""
     space = preset(name, channels=3, image_size=32, classes=10)
     for block in space.blocks(space.largest()):
         model = onnx.shape_inference.infer_shapes(block_model(block, np.random.default_rng(0)))

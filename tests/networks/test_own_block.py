@@ -1,4 +1,4 @@
-"""The block of docs/blocks.md goes through supernet, extraction, ONNX, cost, profile, drawing and model.py."""
+"""The block of docs/blocks.md from supernet to extraction, ONNX, cost, profile and drawing."""
 
 from __future__ import annotations
 

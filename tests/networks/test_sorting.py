@@ -74,7 +74,7 @@ def test_importance_falls(shipped, perturbed):
     block = supernet.blocks["stage2_block1"]
     assert falls(block.project.weight.abs().sum((0, 2, 3))), "mid channels"
     assert falls(block.squeeze_expand.weight.abs().sum((0, 2, 3))), "inside the squeeze"
-    # The channels that stage 1 hands on are read by its own second block and by the first of stage 2.
+    # The output channels of stage 1 are read by its second block and by the first one of stage 2.
     readers = [supernet.blocks[slot].expand.weight for slot in ("stage1_block2", "stage2_block1")]
     assert falls(sum(weight.abs().sum((0, 2, 3)) for weight in readers))
 

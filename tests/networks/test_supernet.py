@@ -1,4 +1,4 @@
-"""A supernet's sub-network is its extracted network, is what the space says it computes, and is alone in its weights."""
+"""A supernet's sub-network is its extracted network and computes what its space describes."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_gradients_of_two_networks_add_up(shipped, perturbed, pixels):
 
 @torch.no_grad()
 def test_residual_branches_start_at_nothing(shipped, pixels):
-    """All residual blocks pass their input on at the start, so that a deep network starts as a shallow one."""
+    """All residual blocks begin as the identity, so that a deep network starts as a shallow one."""
     space = shipped("mobile-32", 24)
     torch.manual_seed(0)
     supernet = Supernet(space, mean=[0.5] * 3, std=[0.2] * 3).train()

@@ -1,4 +1,4 @@
-"""A second view costs what it computes, has no weights of its own, and is the mean with the mirror image."""
+"""A second view costs what it computes, has no own weights, and averages with the mirror image."""
 
 from __future__ import annotations
 

@@ -18,17 +18,25 @@ from pliant.spaces.cell_blocks import Cell, Reduction
 from pliant.spaces.presets import preset
 from pliant.workload import Layer
 
-# Index, cell, millions of parameters and FLOPs on CIFAR-10, and a number for the isomorphism class: eight rows of NATS-Bench
-# (D-X-Y/NATS-Bench, MIT licence, Dong et al. 2021).
+# Index, cell, millions of parameters and FLOPs on CIFAR-10, and a number for the isomorphism class:
+# eight rows of NATS-Bench (D-X-Y/NATS-Bench, MIT licence, Dong et al. 2021).
 ROWS = """
-7 |none~0|+|skip_connect~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2| 0.559386 78.56192 7
-8 |nor_conv_1x1~0|+|avg_pool_3x3~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_3x3~2| 0.344346 47.10464 8
-31 |skip_connect~0|+|nor_conv_1x1~0|none~1|+|avg_pool_3x3~0|nor_conv_3x3~1|avg_pool_3x3~2| 0.344346 47.10464 28
-33 |nor_conv_1x1~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|nor_conv_3x3~1|avg_pool_3x3~2| 0.372346 51.0368 30
-59 |skip_connect~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|nor_conv_1x1~0|nor_conv_1x1~1|avg_pool_3x3~2| 0.157306 19.57952 56
-777 |avg_pool_3x3~0|+|avg_pool_3x3~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2| 0.316346 43.17248 52
-8476 |nor_conv_1x1~0|+|nor_conv_1x1~0|none~1|+|nor_conv_1x1~0|nor_conv_3x3~1|avg_pool_3x3~2| 0.400346 54.96896 30
-11787 |nor_conv_3x3~0|+|nor_conv_1x1~0|none~1|+|avg_pool_3x3~0|skip_connect~1|avg_pool_3x3~2| 0.344346 47.10464 28
+7 |none~0|+|skip_connect~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2| \
+    0.559386 78.56192 7
+8 |nor_conv_1x1~0|+|avg_pool_3x3~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_3x3~2| \
+    0.344346 47.10464 8
+31 |skip_connect~0|+|nor_conv_1x1~0|none~1|+|avg_pool_3x3~0|nor_conv_3x3~1|avg_pool_3x3~2| \
+    0.344346 47.10464 28
+33 |nor_conv_1x1~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|nor_conv_3x3~1|avg_pool_3x3~2| \
+    0.372346 51.0368 30
+59 |skip_connect~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|nor_conv_1x1~0|nor_conv_1x1~1|avg_pool_3x3~2| \
+    0.157306 19.57952 56
+777 |avg_pool_3x3~0|+|avg_pool_3x3~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2| \
+    0.316346 43.17248 52
+8476 |nor_conv_1x1~0|+|nor_conv_1x1~0|none~1|+|nor_conv_1x1~0|nor_conv_3x3~1|avg_pool_3x3~2| \
+    0.400346 54.96896 30
+11787 |nor_conv_3x3~0|+|nor_conv_1x1~0|none~1|+|avg_pool_3x3~0|skip_connect~1|avg_pool_3x3~2| \
+    0.344346 47.10464 28
 """
 DATA = Path(__file__).parents[3] / "shared" / "data" / "nas_bench_201_cifar10.csv"
 
@@ -68,12 +76,14 @@ def test_both_forms_and_the_number_lead_back(space, cells):
     [
         (
             0,
-            "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|",
+            "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|"
+            "+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|",
         ),
         (9, "|avg_pool_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"),
         (
             123,
-            "|avg_pool_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|",
+            "|avg_pool_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|"
+            "+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|",
         ),
     ],
 )
@@ -166,7 +176,8 @@ def test_macs_are_the_benchmarks_where_all_operations_live(space, cells):
     for cell in cells[:: len(cells) // 500]:
         cost, size = space.cost(cell), space.benchmark_size(space.prune_dead_edges(cell))
         assert cost.macs == size.flops
-        # A BatchNorm is one addend where it folds into a convolution, and nothing where it stands alone, behind the last sum.
+        # A BatchNorm is one addend where it folds into a convolution, and nothing where it is
+        # alone, behind the last sum.
         kernels = [
             name
             for name in space.operations(space.prune_dead_edges(cell))

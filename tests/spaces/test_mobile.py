@@ -1,4 +1,4 @@
-"""Inverted residuals by hand, a published network as one of the space's, and Once-for-All's counts."""
+"""Inverted residuals by hand, a published network of the space, and Once-for-All's counts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def test_a_block_by_hand():
     )
     assert block.cost.macs == 12 * 4 * 25 + 12 * 25 * 9 + 96 + 96 + 6 * 12 * 9
     assert block.cost.parameters == (48 + 12) + (12 * 25 + 12) + (96 + 8) + (96 + 12) + (72 + 6)
-    # Alive at once while the depthwise convolution runs: its input of 12x25 and its output of 12x9; nobody reads the image again.
+    # Alive at once while the depthwise convolution runs: its input of 12x25 and its output of 12x9;
+    # nothing reads the image again.
     assert block.cost.peak_activation_bytes == 4 * (300 + 108)
 
 

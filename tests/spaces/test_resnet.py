@@ -1,4 +1,4 @@
-"""Residual blocks by hand, ResNet-50 as one of the networks, and depths that Once-for-All allows."""
+"""Residual blocks by hand, ResNet-50 as one of the networks, and Once-for-All's depths."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def test_a_plain_stage_by_hand():
 
 
 def test_resnet_50_is_one_of_the_networks():
-    """He et al. 2016: layer1 to layer4 of ResNet-50 have 23,498,496 parameters (215,808 + 1,219,584 + 7,098,368 + 14,964,736)."""
+    """He et al. 2016: layer1 to layer4 of ResNet-50 have 23,498,496 parameters.
+
+    They are 215,808 + 1,219,584 + 7,098,368 + 14,964,736.
+    """
     rows = [(256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2)]
     stages = [
         ResidualStage(width, (depth,), (1.0,), (0.25,), stride) for width, depth, stride in rows
@@ -92,7 +95,8 @@ def test_widths_follow_from_stage_and_ratio():
     first, second, third = (
         blocks[slot] for slot in ("stage2_block1", "stage2_block2", "stage3_block1")
     )
-    # 0.65 x 256 = 166.4 gives 168; 0.8 x 512 = 409.6 gives 408; 0.35 x 408 = 142.8 gives 144; 0.25 x 408 = 102 gives 104.
+    # 0.65 x 256 = 166.4 becomes 168; 0.8 x 512 = 409.6 becomes 408;
+    # 0.35 x 408 = 142.8 becomes 144; 0.25 x 408 = 102 becomes 104.
     assert (
         first.inputs,
         first.mid_channels,

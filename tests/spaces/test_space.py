@@ -1,4 +1,4 @@
-"""What every space must satisfy, proved on a small one by enumeration and held to on the shipped ones."""
+"""What every space satisfies: a small one by enumeration, the shipped ones by samples."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def space(request: pytest.FixtureRequest, toy_space: Space) -> Space:
 
 def test_size_is_the_number_of_networks(toy_space: Space) -> None:
     found = everything(toy_space)
-    # 3 resolutions, 2 widths, 3 last widths; no block, one of 2, or 2 times (one without and two with 3 kernels).
+    # 3 resolutions, 2 widths, 3 last widths; no block, one of 2, or 2 times (one without and two
+    # with 3 kernels).
     assert toy_space.size == len(found) == 3 * 2 * 3 * (1 + 2 + 2 * (1 + 3 + 3))
     assert len({str(architecture) for architecture in found}) == len(found)
 

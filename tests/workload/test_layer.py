@@ -13,7 +13,8 @@ from pliant.workload import Layer, Workload, peak_activation_bytes
 
 
 def test_a_convolution_by_hand() -> None:
-    # 3x3 from 4 to 8 channels onto 5x5 pixels: 25 outputs x 8 x 4 x 9 products; 8 x 4 x 9 weights and 8 addends.
+    # 3x3 from 4 to 8 channels onto 5x5 pixels: 25 outputs x 8 x 4 x 9 products; 8 x 4 x 9 weights
+    # and 8 addends.
     layer = Layer("conv", "conv", ("image",), K=8, C=4, P=5, Q=5, R=3, S=3)
     assert (layer.macs, layer.parameters, layer.output_elements, layer.output_bytes) == (
         7200,
@@ -35,7 +36,8 @@ def test_bytes_round_up() -> None:
 
 
 def test_the_peak_of_a_residual_by_hand() -> None:
-    # a reads the image (40 bytes, then free); b reads a; add reads b and a, so a stays alive until then.
+    # a reads the image (40 bytes, then free); b reads a; add reads b and a, so a is alive until
+    # then.
     a = Layer("a", "conv", ("image",), K=5)
     b = Layer("b", "conv", ("a",), K=20, C=5)
     c = Layer("c", "conv", ("b",), K=5, C=20)
@@ -66,7 +68,7 @@ def test_the_peak_is_the_most_that_a_later_reader_needs(plan: list[tuple[int, se
     for step, layer in enumerate(layers):
         later = set(itertools.chain.from_iterable(other.inputs for other in layers[step:]))
         written = {"image", *(other.name for other in layers[:step])}
-        # Alive beside what is read from here on: the newest output, which the caller may still want.
+        # Also alive beside what is still read: the newest output, which the caller may want.
         newest = {layers[step - 1].name} if step else {"image"}
         needed.append(
             sum(sizes[name] for name in (written & (later | newest)) - {layer.name})
