@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import Block, Head
+from pliant.spaces.blocks import Block
 from pliant.workload import NETWORK_INPUT, Layer, Operation
 
 OPSET = 20
@@ -343,7 +343,8 @@ def _model(
     graph: Graph, blocks: Sequence[Block], batch: int | str, metadata: Mapping[str, str] | None
 ) -> onnx.ModelProto:
     first, last = blocks[0], blocks[-1].layers()[-1]
-    target = "logits" if isinstance(blocks[-1], Head) else "features"
+    classifies = last.kind == "matmul"
+    target = "logits" if classifies else "features"
     graph.nodes[-1].output[0] = target
     pixels: list[int | str] = [
         _all(batch, first.in_views),
@@ -354,7 +355,7 @@ def _model(
     out: list[int | str] = [
         _all(batch, last.N),
         last.G * last.K,
-        *([] if last.kind == "matmul" else [last.P, last.Q]),
+        *([] if classifies else [last.P, last.Q]),
     ]
     made = helper.make_graph(
         graph.nodes,

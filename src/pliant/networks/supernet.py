@@ -8,6 +8,7 @@ network. Training the shared weights is `pliant.training.loop`.
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,9 +41,16 @@ def describe(blocks: Iterable[Block]) -> plain.Description:
 
 
 def _module_sizes(block: Block) -> dict[str, Any]:
-    """Only the ends of a network know of views; between them they are a longer batch."""
-    knows_views = type(block).__name__ in ("Preprocess", "Head")
-    return {name: value for name, value in block.sizes.items() if knows_views or name != "views"}
+    """Views are sizes of modules that add or average them; for others they are a longer batch."""
+    sizes = block.sizes
+    if "views" in sizes and not _knows_views(type(block).__name__):
+        del sizes["views"]
+    return sizes
+
+
+@functools.cache
+def _knows_views(name: str) -> bool:
+    return "views" in inspect.signature(plain.BLOCKS[name]).parameters
 
 
 def build(
