@@ -235,3 +235,14 @@ def test_a_layer_that_does_not_say_what_it_computes_is_refused():
 
     with pytest.raises(EncodingError, match="received Attention"):
         block_model(Attention(slot="a", size=4, inputs=1, outputs=1), np.random.default_rng(0))
+
+
+def test_a_pooling_whose_padding_is_unknown_is_refused():
+    class Overlapping(ConvBlock):
+        def layers(self, reads=NETWORK_INPUT):
+            conv, pool = ConvBlock.layers(self, reads)
+            return conv, replace(pool, R=3, S=3)
+
+    block = Overlapping(slot="a", size=4, inputs=1, outputs=1, pool=2)
+    with pytest.raises(EncodingError, match=r"\(3, 3\) with strides \(2, 2\) in layer 'a.pool'"):
+        block_model(block, np.random.default_rng(0))

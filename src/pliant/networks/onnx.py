@@ -238,20 +238,32 @@ def _layer(
     return writer.activation(y, part, operation.activation)
 
 
-def _window(layer: Layer) -> dict[str, list[int]]:
-    return {"kernel_shape": [layer.R, layer.S], "strides": list(layer.strides)}
+def _window(layer: Layer, *, may_overlap: bool = False) -> dict[str, list[int]]:
+    """Kernel and strides of a pooling.
+
+    Raises:
+        EncodingError: windows overlap in a way whose padding the layer does not say.
+    """
+    kernel = (layer.R, layer.S)
+    same_size = may_overlap and layer.strides == (1, 1) and layer.R % 2 == layer.S % 2 == 1
+    if kernel != layer.strides and not same_size:
+        raise EncodingError(
+            "windows of a pooling are side by side; of an average they may also be odd with steps"
+            f" of 1. Received {kernel} with strides {layer.strides} in layer {layer.name!r}."
+        )
+    return {"kernel_shape": list(kernel), "strides": list(layer.strides)}
 
 
 def _average_pool(writer: _Writer, part: str, layer: Layer, x: str) -> str:
-    """Windows that overlap are padded, and padding does not count.
+    """Windows side by side may end beyond the image; with steps of 1 they keep its size.
 
-    Other windows may cover only a part of the kernel at the end.
+    In both cases what is outside of the image does not count.
     """
-    pads = [(layer.R - layer.strides[0]) // 2, (layer.S - layer.strides[1]) // 2]
-    if any(pads):
-        overlap = {"pads": pads * 2, "count_include_pad": 0}
-        return writer.node("AveragePool", part, x, **_window(layer), **overlap)
-    return writer.node("AveragePool", part, x, **_window(layer), ceil_mode=1)
+    window = _window(layer, may_overlap=True)
+    if layer.strides == (1, 1):
+        pads = [layer.R // 2, layer.S // 2] * 2
+        return writer.node("AveragePool", part, x, **window, pads=pads, count_include_pad=0)
+    return writer.node("AveragePool", part, x, **window, ceil_mode=1)
 
 
 def _add(writer: _Writer, part: str, terms: Sequence[str]) -> str:
