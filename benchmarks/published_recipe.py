@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from pliant.accuracy.evaluation import pixels
 from pliant.data import load
 from pliant.data.augment import Augmentation, alternating_flips
-from pliant.data.splits import epoch_order
+from pliant.data.splits import epoch_permutation
 from pliant.training.allocator import keep_freed_memory
 
 BATCH = 1024
@@ -109,7 +109,9 @@ def train(network, data, epochs, normalised):
     for step in range(epochs * steps):
         epoch, position = divmod(step, steps)
         network.whiten.bias.requires_grad = epoch < BIAS_EPOCHS
-        indices = epoch_order(len(data.train), epoch, 0)[position * BATCH : (position + 1) * BATCH]
+        indices = epoch_permutation(len(data.train), epoch, 0)[
+            position * BATCH : (position + 1) * BATCH
+        ]
         images, labels = data.train.batch(indices)
         mirrored = torch.from_numpy(alternating_flips(len(data.train), epoch, 0)[indices])
         images = normalised(augment(images, torch.Generator().manual_seed(step), mirrored=mirrored))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class PliantError(Exception):
-    """A mistake or a condition that the user can mend."""
+    """A mistake or a condition that the user can fix."""
 
 
 class RecipeError(PliantError, ValueError):

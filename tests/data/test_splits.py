@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pliant.data.splits import ImagesInMemory, Split, TestSplit, epoch_order, stratified_cut
+from pliant.data.splits import ImagesInMemory, Split, TestSplit, epoch_permutation, stratified_split
 from pliant.errors import DataError
 
 
@@ -79,20 +79,20 @@ def test_a_cut_is_disjoint_complete_stratified_and_reproducible(
 ) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     classes = tuple("abcde"[: len(counts)])
-    stays, cut = stratified_cut(labels, share, seed, part="validation", classes=classes)
+    stays, cut = stratified_split(labels, share, seed, part="validation", classes=classes)
     assert sorted([*stays, *cut]) == list(range(len(labels)))
     for label, count in enumerate(counts):
         taken = (labels[cut] == label).sum()
         assert 1 <= taken < count
         assert abs(taken - share * count) <= 1
-    again = stratified_cut(labels, share, seed, part="validation", classes=classes)
+    again = stratified_split(labels, share, seed, part="validation", classes=classes)
     assert np.array_equal(again[0], stays)
     assert np.array_equal(again[1], cut)
 
 
 def test_too_few_images_to_cut() -> None:
     with pytest.raises(DataError, match="class 'rare' has only 1 left"):
-        stratified_cut(np.array([0, 0, 1]), 0.1, 0, part="test", classes=("often", "rare"))
+        stratified_split(np.array([0, 0, 1]), 0.1, 0, part="test", classes=("often", "rare"))
 
 
 @given(
@@ -104,10 +104,10 @@ def test_too_few_images_to_cut() -> None:
 def test_processes_share_an_epoch_without_overlap(
     count: int, epoch: int, seed: int, world_size: int
 ) -> None:
-    whole = epoch_order(count, epoch, seed)
+    whole = epoch_permutation(count, epoch, seed)
     assert sorted(whole) == list(range(count))
     shares = [
-        epoch_order(count, epoch, seed, rank=rank, world_size=world_size)
+        epoch_permutation(count, epoch, seed, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     assert {len(share) for share in shares} == {count // world_size}
@@ -116,6 +116,6 @@ def test_processes_share_an_epoch_without_overlap(
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    orders = {tuple(epoch_order(50, epoch, seed)) for epoch in range(3) for seed in range(3)}
+    orders = {tuple(epoch_permutation(50, epoch, seed)) for epoch in range(3) for seed in range(3)}
     assert len(orders) == 9
-    assert tuple(epoch_order(50, 2, 1)) in orders
+    assert tuple(epoch_permutation(50, 2, 1)) in orders

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pliant.data import Augmentation, Split
-from pliant.data.splits import ImagesInMemory, epoch_order
+from pliant.data.splits import ImagesInMemory, epoch_permutation
 from pliant.spaces.presets import preset
 from pliant.training.checkpoint import load_tensors
 from pliant.training.loop import train
@@ -154,7 +154,7 @@ def test_each_process_takes_its_half_of_a_batch(done):
     one, other = (json.loads((done / f"labels{rank}.json").read_text()) for rank in range(2))
     assert len(one) == len(other) == 6
     for step, halves in enumerate(zip(one, other, strict=True)):
-        batch = epoch_order(64, step // 2, RECIPE.seed)[32 * (step % 2) :][:32]
+        batch = epoch_permutation(64, step // 2, RECIPE.seed)[32 * (step % 2) :][:32]
         labels = images().labels[batch].tolist()
         assert halves == (labels[0::2], labels[1::2])
 

@@ -3,6 +3,6 @@
 from pliant.data.augment import Augmentation
 from pliant.data.dataset import DataSet
 from pliant.data.loading import load
-from pliant.data.splits import Split, TestSplit, epoch_order
+from pliant.data.splits import Split, TestSplit, epoch_permutation
 
-__all__ = ["Augmentation", "DataSet", "Split", "TestSplit", "epoch_order", "load"]
+__all__ = ["Augmentation", "DataSet", "Split", "TestSplit", "epoch_permutation", "load"]

@@ -1,4 +1,4 @@
-"""What do the other rooms see of a data set?"""
+"""A data set: three splits, channel statistics and a fingerprint."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pliant.data.splits import Split, TestSplit
 
-SURVEY_IMAGES = 1 << 16
-"""Images of a split that statistics and fingerprint are computed from at most, evenly spaced over the split."""
+STATISTICS_IMAGES = 1 << 16
+"""Maximum number of images for the statistics and the fingerprint, evenly spaced over the split."""
 
 _CHUNK = 2048
 
@@ -37,22 +37,25 @@ class DataSet:
     std: tuple[float, ...]
     """Standard deviation of each channel over all pixels of all training images, likewise."""
     fingerprint: str
-    """Equal exactly where the same images, labels and classes are in the same splits: SHA-256, in hex."""
+    """SHA-256 of the images, labels and classes of all splits, in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What one pass over a split found."""
+class Statistics:
+    """Digest and channel statistics of a split, from one pass over it."""
 
     digest: bytes
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-def survey(split: Split) -> Survey:
-    """Digest, mean and standard deviation of a split, the same whether it streams or not: what is summed up is whole numbers."""
+def compute_statistics(split: Split) -> Statistics:
+    """Digest, mean and standard deviation of a split.
+
+    They are exact integer sums, so streamed and in-memory data give the same result.
+    """
     digest = hashlib.sha256(split.labels.tobytes())
-    rows = evenly(len(split), SURVEY_IMAGES)
+    rows = evenly_spaced_indices(len(split), STATISTICS_IMAGES)
     histograms: list[Tensor] = []
     for start in range(0, len(rows), _CHUNK):
         images = split.batch(rows[start : start + _CHUNK])[0]
@@ -62,7 +65,7 @@ def survey(split: Split) -> Survey:
             [old + new for old, new in zip(histograms, found, strict=True)] if histograms else found
         )
     moments = [_moments(histogram.numpy()) for histogram in histograms]
-    return Survey(
+    return Statistics(
         digest.digest(), tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
     )
 
@@ -74,15 +77,15 @@ def _moments(histogram: NDArray[np.int64]) -> tuple[float, float]:
     return mean, float(np.average((values - mean) ** 2, weights=histogram)) ** 0.5
 
 
-def evenly(count: int, most: int) -> NDArray[np.int64]:
-    """At most `most` of range(count), evenly spaced."""
+def evenly_spaced_indices(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` evenly spaced indices of range(count)."""
     return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)
 
 
 def fingerprint(
     classes: tuple[str, ...], shape: tuple[int, int], digests: tuple[bytes, ...]
 ) -> str:
-    """One text for what was surveyed.
+    """Digest of the classes, the image shape and the splits.
 
     Args:
         shape: channels and size.

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from pliant.data import arrays, tables
-from pliant.data.dataset import DataSet, evenly, fingerprint, survey
+from pliant.data.dataset import DataSet, compute_statistics, evenly_spaced_indices, fingerprint
 from pliant.data.pictures import Header, Pictures, StreamedImages
 from pliant.data.source import Source
-from pliant.data.splits import ImagesInMemory, ImageStore, Split, TestSplit, stratified_cut
+from pliant.data.splits import ImagesInMemory, ImageStore, Split, TestSplit, stratified_split
 from pliant.errors import DataError, nearest
 
 KNOWN = ("digits", "fashion-mnist")
@@ -124,7 +124,7 @@ def _assemble(
     test_share: float,
 ) -> DataSet:
     headers = source.parts["train"].pictures.headers(
-        evenly(len(source.parts["train"].labels), _HEADERS)
+        evenly_spaced_indices(len(source.parts["train"].labels), _HEADERS)
     )
     channels = 1 if all(header.gray for header in headers) else 3
     size = image_size or _default_size(headers)
@@ -137,7 +137,7 @@ def _assemble(
     train = splits["train"]
     staying = np.arange(len(train))
     if "test" not in splits:
-        staying, cut = stratified_cut(
+        staying, cut = stratified_split(
             train.labels, test_share, _TEST_SEED, part="test", classes=source.classes
         )
         splits["test"] = train.subset(cut)
@@ -145,13 +145,15 @@ def _assemble(
         share = (
             validation_share if len(staying) == len(train) else validation_share / (1 - test_share)
         )
-        kept, cut = stratified_cut(
+        kept, cut = stratified_split(
             train.labels[staying], share, seed, part="validation", classes=source.classes
         )
         splits["validation"] = train.subset(staying[cut])
         staying = staying[kept]
     splits["train"] = train.subset(staying)
-    surveys = {name: survey(splits[name]) for name in ("train", "validation", "test")}
+    statistics = {
+        name: compute_statistics(splits[name]) for name in ("train", "validation", "test")
+    }
     return DataSet(
         name=source.name,
         classes=source.classes,
@@ -160,10 +162,10 @@ def _assemble(
         train=splits["train"],
         validation=splits["validation"],
         test=TestSplit(splits["test"]),
-        mean=surveys["train"].mean,
-        std=surveys["train"].std,
+        mean=statistics["train"].mean,
+        std=statistics["train"].std,
         fingerprint=fingerprint(
-            source.classes, (channels, size), tuple(one.digest for one in surveys.values())
+            source.classes, (channels, size), tuple(one.digest for one in statistics.values())
         ),
     )
 

@@ -131,17 +131,20 @@ class TestSplit:
         return self._split
 
 
-def stratified_cut(
+def stratified_split(
     labels: NDArray[np.integer], share: float, seed: int, *, part: str, classes: tuple[str, ...]
 ) -> tuple[Rows, Rows]:
-    """Cut a share of every class off, at least one image of each.
+    """Split off a share of every class, at least one image of each.
 
     Args:
+        labels: class index of each image.
         share: of each class, between 0 and 1.
-        part: what is cut off, for the error.
+        seed: of the draw.
+        part: name of the new split, for the error.
+        classes: names of the classes, for the error.
 
     Returns:
-        The indices that stay and those that are cut off, both ascending.
+        The indices of the remaining images and of the new split, both ascending.
 
     Raises:
         DataError: a class has fewer than two images, so nothing would be left of it.
@@ -166,10 +169,17 @@ def _permutation(count: int, epoch: int, seed: int) -> Rows:
     return order
 
 
-def epoch_order(count: int, epoch: int, seed: int, *, rank: int = 0, world_size: int = 1) -> Rows:
-    """The order in which an epoch reads its images; it follows from the arguments alone, so a run can resume in the middle.
+def epoch_permutation(
+    count: int, epoch: int, seed: int, *, rank: int = 0, world_size: int = 1
+) -> Rows:
+    """The order in which an epoch reads its images.
+
+    It is a function of the arguments alone, so a run can resume in the middle of an epoch.
 
     Args:
+        count: number of images.
+        epoch: counted from 0.
+        seed: of the run.
         rank: of this process among those that share the epoch.
         world_size: number of these processes. Each reads equally many images; the `count % world_size` last of the order
             are read by none.

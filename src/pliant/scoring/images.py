@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pliant.data.dataset import DataSet
-from pliant.data.splits import epoch_order
+from pliant.data.splits import epoch_permutation
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def training_batch(data: DataSet, images: int = 64, seed: int = 0) -> Batch:
     Raises:
         DataError: an image cannot be decoded.
     """
-    pixels, labels = data.train.batch(epoch_order(len(data.train), 0, seed)[:images])
+    pixels, labels = data.train.batch(epoch_permutation(len(data.train), 0, seed)[:images])
     mean = np.array(data.mean, dtype=np.float32).reshape(-1, 1, 1)
     std = np.array(data.std, dtype=np.float32).reshape(-1, 1, 1)
     normalised = (pixels.numpy().astype(np.float32) / 255 - mean) / np.maximum(std, 1e-6)

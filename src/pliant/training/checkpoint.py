@@ -139,5 +139,6 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise DamagedFileError(
-            f"{path} cannot be read ({error}). The run's other files are whole: remove this one, and the run goes on from them."
+            f"{path} cannot be read ({error}). The run's other files are intact: remove this one, "
+            "and the run resumes from them."
         ) from error

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pliant.data.augment import Augmentation, alternating_flips
-from pliant.data.splits import Split, epoch_order
+from pliant.data.splits import Split, epoch_permutation
 from pliant.training.allocator import trim_freed_memory
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.schedule import Precision, Timetable, TrainingRecipe
@@ -191,7 +191,7 @@ class _Batches:
         """The share of this process: (N, channels, size, size) pixels from 0 to 1, and labels."""
         split, seed, accelerator = self.splits[name], self.recipe.seed, self.accelerator
         epoch, position = divmod(step, self.steps_per_epoch(name))
-        order = epoch_order(len(split), epoch, seed)
+        order = epoch_permutation(len(split), epoch, seed)
         size = self.recipe.batch_size
         indices = order[position * size : (position + 1) * size]
         mine = indices[accelerator.process_index :: accelerator.num_processes]
