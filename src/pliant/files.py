@@ -1,4 +1,4 @@
-"""Files are replaced whole or not at all: a killed process leaves the old one or the new one, never half of either."""
+"""Atomic replacement of files: a killed process leaves the old file or the new one, complete."""
 
 from __future__ import annotations
 

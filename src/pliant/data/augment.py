@@ -1,7 +1,7 @@
-"""How is a batch of training images varied, fast enough that it costs a CPU training step nothing?
+"""Data augmentation of whole batches, at negligible cost beside a training step on the CPU.
 
-All images of a batch are shifted, mirrored and blanked by one gather with per-image offsets: 512 images of 3x32x32 take
-about 2 ms on one core.
+All images of a batch are shifted and flipped by one gather with per-image offsets: 512 images of
+3x32x32 take about 2 ms on one core.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from pliant.errors import DataError, RecipeError
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Random shift, mirror image and blanked square, drawn anew for every image.
+    """Random shift, horizontal flip and cutout, drawn independently for every image.
 
-    A shift is a crop out of the image padded by reflection (He et al. 2016 pad with zeros). The square is cutout (DeVries
-    and Taylor 2017): its centre is any pixel, and what lies beyond the border is cut.
+    A shift is a crop of the image padded by reflection (He, K. et al., Deep residual learning for
+    image recognition, 2016, arXiv:1512.03385, pad with zeros). Cutout masks a square whose centre
+    is any pixel, clipped at the border (DeVries, T. and Taylor, G. W., Improved regularization of
+    convolutional neural networks with cutout, 2017, arXiv:1708.04552).
     """
 
     pad: int = 0
@@ -62,7 +64,8 @@ class Augmentation:
         count, _, height, width = images.shape
         if self.pad >= min(height, width):
             raise DataError(
-                f"images can be shifted by less than their size; received pad {self.pad} and {height}x{width} images."
+                "images can be shifted by less than their size; received "
+                f"pad {self.pad} and {height}x{width} images."
             )
         if self.pad or self.flip or mirrored is not None:
             images = self._moved(images, generator, mirrored)
@@ -81,7 +84,7 @@ class Augmentation:
         return pixels
 
     def _moved(self, images: Tensor, generator: torch.Generator, mirrored: Tensor | None) -> Tensor:
-        """Shift and mirror by gathering: the source pixel of each pixel is a row offset plus a column offset."""
+        """Shift and flip by one gather: a source index is a row offset plus a column offset."""
         count, channels, height, width = images.shape
         rows, columns = (
             torch.arange(height).expand(count, -1),
@@ -108,7 +111,7 @@ class Augmentation:
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:
-    """Positions from 1 - size to 2 * size - 2, mirrored at the borders into the image; the border is not repeated."""
+    """Reflection padding: positions from 1 - size to 2 * size - 2 to those inside the image."""
     return (size - 1) - ((size - 1) - positions.abs()).abs()
 
 
@@ -120,9 +123,15 @@ def _spans(count: int, size: int, side: int, generator: torch.Generator) -> Tens
 
 
 def alternating_flips(count: int, epoch: int, seed: int) -> NDArray[np.bool_]:
-    """Which of a split's images an epoch mirrors when every image alternates (Jordan 2024, airbench).
+    """Which images an epoch flips, alternating by epoch.
 
-    Half of the images, drawn once from the seed, are mirrored in even epochs and the other half in odd ones, so that two
-    successive epochs show each image both ways. Index the result with the batch's indices.
+    Jordan, K., 94% on CIFAR-10 in 3.29 seconds on a single GPU, 2024, arXiv:2404.00498. Half of
+    the images, drawn once from the seed, are flipped in even epochs and the other half in odd ones.
+    Index the result with the batch's indices.
+
+    Args:
+        count: number of images of the split.
+        epoch: counted from 0.
+        seed: of the run.
     """
     return np.random.default_rng(seed).integers(0, 2, count) == epoch % 2

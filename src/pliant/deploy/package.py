@@ -1,7 +1,7 @@
 """What a delivered network is on disk: model.onnx, model.safetensors, model.py, card.md.
 
-`model.py` is the source of the plain blocks with the network's description behind it. It needs PyTorch and safetensors,
-not Pliant, so the network can be read, changed and trained on anywhere.
+`model.py` is the source of the plain blocks, followed by the description of the network. It needs
+PyTorch and safetensors, not Pliant, so the network can be read, changed and fine-tuned anywhere.
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ def write_model(
     classes: Sequence[str],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write model.onnx, model.safetensors and model.py of a calibrated network; each file is replaced atomically.
+    """Write model.onnx, model.safetensors and model.py; each file is replaced atomically.
 
     Args:
+        folder: made where it does not exist.
+        network: calibrated.
         blocks: of the network, in running order.
         classes: names of the labels, in the order of the logits.
-        metadata: text that the ONNX file carries.
+        metadata: of the ONNX file.
 
     Raises:
         UncalibratedError: a BatchNorm has no statistics.
@@ -83,7 +85,10 @@ def onnx_bytes(
     """The network as an ONNX model, BatchNorm folded into the convolutions.
 
     Args:
-        batch: images a run; any number where None.
+        network: calibrated.
+        blocks: of the network, in running order.
+        metadata: of the ONNX file.
+        batch: number of images per run; dynamic where None.
     """
     state: dict[str, np.ndarray] = {
         name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()

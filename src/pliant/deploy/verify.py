@@ -1,7 +1,7 @@
-"""Proof that a delivered folder holds the network that was searched: equal outputs, equal accuracy, measured latency.
+"""Verifies that the exported files are the network that the search chose, by outputs and accuracy.
 
-Four programs must agree: the supernet running the architecture, the extracted network, `model.py` in a fresh process without
-Pliant, and `model.onnx` in ONNX Runtime.
+Four programs must agree: the supernet running the architecture, the extracted network, `model.py`
+in a subprocess without Pliant, and `model.onnx` in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
 
 SUPERNET_TOLERANCE = 1e-5
-"""Largest difference of logits, relative to the largest logit: the extracted network against the supernet."""
+"""Maximum difference of logits, relative to the largest, between extracted network and supernet."""
 ONNX_TOLERANCE = 1e-4
-"""The same for ONNX Runtime against PyTorch; it folds BatchNorm and orders sums in another way."""
+"""The same for ONNX Runtime against PyTorch, where BatchNorm is folded and sums are reordered."""
 
 _RUN_ALONE = """
 import importlib.util, sys
@@ -89,7 +89,8 @@ def verify_outputs(
     ):
         if not value <= tolerance:
             raise VerificationError(
-                f"a delivered network gives the supernet's outputs to {tolerance:g}; {name} differs by {value:.2e} in {folder}. "
+                f"a delivered network gives the supernet's outputs to {tolerance:g}; {name} "
+                f"differs by {value:.2e} in {folder}. "
                 "Deliver it again; if it stays so, please report it."
             )
     return found
@@ -98,7 +99,7 @@ def verify_outputs(
 def _difference_to_supernet(
     supernet: Supernet, network: Network, architecture: Architecture, images: Tensor
 ) -> float:
-    """In double precision on the CPU: the rounding of whichever kernels a device or a layout of memory chooses says nothing of equality."""
+    """In double precision on the CPU, so that rounding of different kernels does not matter."""
     by_batch = copy.deepcopy(network).double()
     for module in by_batch.modules():
         module.training = isinstance(
@@ -151,7 +152,8 @@ def run_model_py(folder: Path, images: Tensor) -> Tensor:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise VerificationError(
-                f"model.py in {folder} runs on its own; it ended with: {done.stderr.strip().splitlines()[-1:]}"
+                f"model.py in {folder} runs on its own; it ended with: "
+                f"{done.stderr.strip().splitlines()[-1:]}"
             )
         return load_file(target)["logits"]
 
@@ -170,11 +172,12 @@ def verify_accuracy(folder: Path, network: Network, split: Split) -> tuple[float
     """Top-1 of the network in PyTorch and of its ONNX file on the same images.
 
     Raises:
-        VerificationError: they differ by more than two images in a thousand, which no rounding explains.
+        VerificationError: they differ by more than 0.2 %, which rounding does not explain.
     """
     ours, theirs = top1(network.cpu(), split).top1, onnx_top1(folder / "model.onnx", split)
     if abs(ours - theirs) > 2e-3:
         raise VerificationError(
-            f"the exported network is as accurate as its source; ONNX Runtime gives {theirs:.4f}, PyTorch {ours:.4f} in {folder}."
+            "the exported network is as accurate as its source; ONNX Runtime gives "
+            f"{theirs:.4f}, PyTorch {ours:.4f} in {folder}."
         )
     return ours, theirs

@@ -1,8 +1,9 @@
-"""Keeping freed memory between training steps, which saves the page faults of getting it again.
+"""Keeps freed memory between training steps, which saves the page faults of allocating it again.
 
-The activations of a batch are large. The C library hands such memory back to the system when it is freed, and getting it again
-costs a page fault for every 4 KiB. Kept, it is fragmented by sub-networks of ever other sizes, so it is trimmed now and then.
-Only programs that Pliant starts ask for this: a library does not change its host's allocator.
+The activations of a batch are large. By default glibc returns such memory to the system when it is
+freed, and allocating it again costs a page fault per 4 KiB. Memory that is kept becomes fragmented,
+since the sizes of sub-networks differ, so it is trimmed from time to time. Only Pliant's commands
+use this: a library does not change its host's allocator.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-"""Names of glibc's mallopt(3)."""
+"""Parameters of glibc's mallopt(3)."""
 
 _kept = False
 
@@ -26,7 +27,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def keep_freed_memory() -> None:
-    """From now on, let the C library keep what this process frees; without effect where it is not glibc."""
+    """Make glibc keep the memory that this process frees; no effect with other C libraries."""
     global _kept
     library = _glibc()
     if library is not None:
@@ -37,7 +38,7 @@ def keep_freed_memory() -> None:
 
 
 def trim_freed_memory() -> None:
-    """Hand back what is free now, so that fragments do not add up; nothing where memory is not kept."""
+    """Return free memory to the system, which bounds fragmentation; no effect if none is kept."""
     library = _glibc()
     if _kept and library is not None:
         library.malloc_trim(0)

@@ -76,7 +76,7 @@ class ProgressiveShrinking(TrainingStrategy):
         )
 
     def options(self, phase: str) -> dict[str, Sequence[Option]]:
-        """What may be drawn in a phase: of each dimension, none, the larger half or all of its options."""
+        """The options to sample from in a phase: the largest, the larger half or all of each choice."""
         free = list(SHARES).index(phase)
         found: dict[str, Sequence[Option]] = {}
         for choice in self.space.choices:
@@ -95,8 +95,8 @@ class ProgressiveShrinking(TrainingStrategy):
     def trained_widths(self, phase: str) -> list[Architecture]:
         """Architectures that show every width trained before a phase, each with all blocks.
 
-        A width may follow from a stage's choice and a block's (`1w` and `1.2e`): choices of one letter shrink together, and the
-        letters in all combinations.
+        A width may depend on the choices of a stage and of a block (`1w` and `1.2e`): choices with
+        the same letter shrink together, and those of different letters in all combinations.
         """
         before = list(SHARES)[list(SHARES).index(phase) - 1]
         allowed = self.options(before)
@@ -141,7 +141,7 @@ class ProgressiveShrinking(TrainingStrategy):
     def losses(
         self, phase: str, model: nn.Module, images: Tensor, labels: Tensor, rng: np.random.Generator
     ) -> Iterator[Tensor]:
-        """Cross-entropy to the labels plus, after the first phase, to the teacher's answer on the same batch."""
+        """Cross-entropy to the labels and, after the first phase, to the teacher's predictions."""
         target = None
         if self._teacher is not None:
             with torch.no_grad():
