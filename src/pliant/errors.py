@@ -1,7 +1,8 @@
-"""What can go wrong, said once.
+"""The errors that Pliant raises for its users.
 
-Every error that a user can act on derives from `PliantError`; its message says the rule, what was received
-and what to do. The command line prints the message and exits with code 2; a traceback means a fault of ours.
+Every error that a user can act on derives from `PliantError`; its message states the rule, what was
+received and what to do. The command line prints the message and exits with code 2; a traceback is a
+bug in Pliant.
 """
 
 from __future__ import annotations

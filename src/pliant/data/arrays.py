@@ -76,7 +76,8 @@ def _read_idx(path: Path, dimensions: int) -> Pixels:
         raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as fault:
         raise DataError(
-            f"Fashion-MNIST is read from four gzip files; {path} cannot be read: {fault}. Install it anew."
+            f"Fashion-MNIST is read from four gzip files; {path} cannot be read: {fault}. Install "
+            "it anew."
         ) from fault
     start = 4 + 4 * dimensions
     shape = tuple(int(size) for size in np.frombuffer(raw[4:start], ">u4"))
@@ -127,15 +128,18 @@ def _named_arrays(path: Path) -> dict[str, NDArray]:
             )
     except (OSError, EOFError, zipfile.BadZipFile) as fault:
         raise DataError(
-            f"an .npz file is written by numpy.savez; {path} cannot be read: {fault}. Write it anew."
+            f"an .npz file is written by numpy.savez; {path} cannot be read: {fault}. Write it "
+            "anew."
         ) from fault
     except ValueError as fault:
         raise DataError(
-            f"arrays hold numbers or text, not Python objects, which could run code; {path}: {fault}."
+            f"arrays hold numbers or text, not Python objects, which could run code; {path}: "
+            f"{fault}."
         ) from fault
     if arrays is None:
         raise DataError(
-            f"an .npz file holds named arrays; {path} holds one without. Use numpy.savez(path, x=..., y=...)."
+            f"an .npz file holds named arrays; {path} holds one without. Use numpy.savez(path, "
+            "x=..., y=...)."
         )
     return arrays
 
@@ -147,7 +151,8 @@ def _find_pair(
         x, y = f"x{end}", f"y{end}"
         if (x in arrays) != (y in arrays):
             raise DataError(
-                f"images x and labels y come in pairs; {path} has only one of {x} and {y}. Add the other."
+                f"images x and labels y come in pairs; {path} has only one of {x} and {y}. Add the "
+                "other."
             )
         if x in arrays:
             return arrays[x], arrays[y]
@@ -162,13 +167,15 @@ def _pixels(x: NDArray, where: str) -> Pixels:
         x = x.transpose(0, 2, 3, 1)
     if x.ndim != 4 or x.shape[3] not in (1, 3) or min(x.shape) == 0:
         raise DataError(
-            f"images are (N, height, width) with 1 or 3 channels before or after the size; {where}, has shape {x.shape}."
+            "images are (N, height, width) with 1 or 3 channels before or after the size; "
+            f"{where}, has shape {x.shape}."
         )
     if x.dtype == np.uint8:
         return x
     top = {"f": 1, "i": 255, "u": 255}.get(x.dtype.kind)
     if top is None or not bool(((x >= 0) & (x <= top)).all()):
         raise DataError(
-            f"pixels are whole numbers from 0 to 255 or fractions from 0 to 1; {where}, has {x.dtype} beyond. Rescale or convert them."
+            f"pixels are whole numbers from 0 to 255 or fractions from 0 to 1; {where}, has "
+            f"{x.dtype} beyond. Rescale or convert them."
         )
     return np.rint(x * (255 / top)).astype(np.uint8)

@@ -33,12 +33,13 @@ class Augmentation:
     cutout: int = 0
     """Side of the square, in pixels; 0 for none."""
     fill: tuple[float, ...] = (0.0,)
-    """Colour of the square, 0 to 1: one value, or one a channel such as the data's mean."""
+    """Colour of the square, 0 to 1: one value, or one per channel such as the data's mean."""
 
     def __post_init__(self) -> None:
         if self.pad < 0 or self.cutout < 0:
             raise RecipeError(
-                f"pad and cutout are counts of pixels from 0; received {self.pad} and {self.cutout}."
+                f"pad and cutout are counts of pixels from 0; received {self.pad} and "
+                f"{self.cutout}."
             )
         if not self.fill or not all(0 <= value <= 1 for value in self.fill):
             raise RecipeError(

@@ -67,7 +67,8 @@ def load(
     """
     if validation_share <= 0 or test_share <= 0 or validation_share + test_share >= 1:
         raise DataError(
-            f"the shares of validation and test are above 0 and below 1 together; received {validation_share} and {test_share}."
+            "the shares of validation and test are above 0 and below 1 together; received "
+            f"{validation_share} and {test_share}."
         )
     if image_size is not None and image_size < 1:
         raise DataError(f"images have a size from 1 pixel; received {image_size}.")
@@ -101,17 +102,20 @@ def _read(source: str | Path, memory_budget_bytes: int) -> Source:
     if path.suffix == ".npz":
         return arrays.read_npz(path)
     raise DataError(
-        f"a file of images is .parquet or .npz; received {path}. Convert it, or give a folder with a folder for each class."
+        f"a file of images is .parquet or .npz; received {path}. Convert it, or give a folder with "
+        "a folder for each class."
     )
 
 
 def _unknown(source: str | Path) -> DataError:
     if isinstance(source, Path) or os.sep in source or Path(source).suffix:
         return DataError(
-            f"a path to images exists; {str(source)!r} does not. Check the spelling and the folder you are in."
+            f"a path to images exists; {str(source)!r} does not. Check the spelling and the folder "
+            "you are in."
         )
     return DataError(
-        f"a data set is a known name, an existing path, or hf:NAME for the Hugging Face hub; received {source!r}. {nearest(source, KNOWN)}"
+        "a data set is a known name, an existing path, or hf:NAME for the Hugging Face hub; "
+        f"received {source!r}. {nearest(source, KNOWN)}"
     )
 
 

@@ -60,11 +60,13 @@ def make_source(
     for split, raw in labels.items():
         if raw.ndim != 1 or raw.dtype.kind not in "iuU":
             raise DataError(
-                f"labels are one whole number or one text an image; {name}, {split}, has {raw.dtype} of shape {raw.shape}. Convert them."
+                f"labels are one whole number or one text an image; {name}, {split}, has "
+                f"{raw.dtype} of shape {raw.shape}. Convert them."
             )
         if len(raw) != len(pictures[split]):
             raise DataError(
-                f"every image has one label; {name}, {split}, has {len(pictures[split])} images and {len(raw)} labels."
+                f"every image has one label; {name}, {split}, has {len(pictures[split])} images "
+                f"and {len(raw)} labels."
             )
     # Public benchmarks often keep the labels of their test images secret: such images can test nothing here.
     kept = [
@@ -88,8 +90,10 @@ def _numbered(
     strange = np.unique(raw[~np.isin(raw, known)])
     if len(strange):
         raise DataError(
-            f"labels name a class of the training images; {where}, has {', '.join(map(str, strange[:5]))}, which "
-            f"{'is' if len(strange) == 1 else 'are'} none of {', '.join(map(str, known[:10]))}{', ...' if len(known) > 10 else ''}. "
+            f"labels name a class of the training images; {where}, has "
+            f"{', '.join(map(str, strange[:5]))}, which "
+            f"{'is' if len(strange) == 1 else 'are'} none of "
+            f"{', '.join(map(str, known[:10]))}{', ...' if len(known) > 10 else ''}. "
             f"Correct or remove those images."
         )
     order = np.argsort(known)
@@ -99,11 +103,13 @@ def _numbered(
 def _require_classes(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]) -> None:
     if len(classes) < 2:
         raise DataError(
-            f"images are told apart by at least two classes; {name} has {len(classes)}: {', '.join(classes) or 'none'}."
+            f"images are told apart by at least two classes; {name} has {len(classes)}: "
+            f"{', '.join(classes) or 'none'}."
         )
     counts = np.bincount(labels, minlength=len(classes))
     empty = [classes[index] for index in np.flatnonzero(counts == 0)]
     if empty:
         raise DataError(
-            f"every class has training images; {name} has none of {', '.join(map(repr, empty[:5]))}. Add images or remove the class."
+            f"every class has training images; {name} has none of "
+            f"{', '.join(map(repr, empty[:5]))}. Add images or remove the class."
         )

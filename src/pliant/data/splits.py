@@ -1,7 +1,8 @@
-"""Which images belong to training, to validation and to the test, and in which order are they read?
+"""Training, validation and test splits, and the order in which an epoch reads their images.
 
-A split is a list of rows of an image store and their labels; splits of one source share the store, so cutting one copies no
-image. The test split is locked: its images can only be had by opening it with a purpose, and every opening is counted.
+A split is a list of rows of an image store and their labels. Splits of one source share the store,
+so splitting copies no image. The test split is locked: its images are available only by opening it
+for a stated purpose, and every opening is counted.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class ImageStore(Protocol):
         ...
 
     def take(self, rows: Rows) -> Tensor:
-        """The images of these rows, uint8 (N, channels, size, size), as a tensor of the caller's own."""
+        """The images of these rows, uint8 (N, channels, size, size), as a new tensor."""
         ...
 
 
@@ -66,7 +67,8 @@ class Split:
         self.labels.flags.writeable = False
         if len(self._rows) != len(self.labels):
             raise DataError(
-                f"every image has one label; received {len(self._rows)} images and {len(self.labels)} labels."
+                f"every image has one label; received {len(self._rows)} images and "
+                f"{len(self.labels)} labels."
             )
 
     def __len__(self) -> int:
@@ -86,10 +88,10 @@ class Split:
 
 
 class TestSplit:
-    """The test images under lock: chosen by nobody, seen at the end.
+    """The locked test images, for a final evaluation rather than for selection.
 
-    Set `on_open` to a function that writes the purpose down; it runs before any image is handed out, so an opening that
-    could not be written down is not an opening.
+    Set `on_open` to a function that records the purpose. It runs before the images are returned, so
+    an opening that cannot be recorded fails.
     """
 
     __test__ = False  # not a class of tests, whatever pytest thinks of its name
@@ -123,7 +125,8 @@ class TestSplit:
         """
         if not purpose.strip():
             raise DataError(
-                "the test split is opened for a purpose that is written down; received none. Say what it is for."
+                "the test split is opened for a purpose that is written down; received none. Say "
+                "what it is for."
             )
         if self.on_open is not None:
             self.on_open(purpose)
@@ -155,8 +158,10 @@ def stratified_split(
         members = rng.permutation(np.flatnonzero(labels == label))
         if len(members) < 2:
             raise DataError(
-                f"a {part} split is cut off the training images, so every class needs an image for each; "
-                f"class {name!r} has only {len(members)} left. Add images of it or remove the class."
+                f"a {part} split is cut off the training images, so every class needs an image for "
+                "each; "
+                f"class {name!r} has only {len(members)} left. Add images of it or remove the "
+                "class."
             )
         cut[members[: min(len(members) - 1, max(1, round(share * len(members))))]] = True
     return np.flatnonzero(~cut), np.flatnonzero(cut)
@@ -181,8 +186,8 @@ def epoch_permutation(
         epoch: counted from 0.
         seed: of the run.
         rank: of this process among those that share the epoch.
-        world_size: number of these processes. Each reads equally many images; the `count % world_size` last of the order
-            are read by none.
+        world_size: number of these processes. Each reads equally many images; the last
+            `count % world_size` of the order are read by none.
 
     Returns:
         A read-only permutation of range(count), or this process's share of it.

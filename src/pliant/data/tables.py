@@ -74,7 +74,8 @@ def read_folder(folder: Path) -> Source:
     elif len(split_folders) < len(inside):
         strange = next(found for found in inside if found not in split_folders.values())
         raise DataError(
-            f"beside {folder}/train stand only validation and test folders; {strange.name!r} is none. Move it into them."
+            f"beside {folder}/train stand only validation and test folders; {strange.name!r} is "
+            "none. Move it into them."
         )
     pictures: dict[SplitName, Pictures] = {}
     labels: dict[SplitName, NDArray] = {}
@@ -118,12 +119,14 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     }
     if not files:
         raise DataError(
-            f"a folder of images holds a folder for each class, named as the class; {folder} holds none. Sort the images into folders."
+            f"a folder of images holds a folder for each class, named as the class; {folder} holds "
+            "none. Sort the images into folders."
         )
     empty = [name for name, found in files.items() if not found]
     if empty:
         raise DataError(
-            f"every class folder holds images; {folder / empty[0]} holds none. Add images or remove the folder."
+            f"every class folder holds images; {folder / empty[0]} holds none. Add images or "
+            "remove the folder."
         )
     return files
 
@@ -166,7 +169,8 @@ def read_parquet(path: Path, memory_budget_bytes: int) -> Source:
                     )
         except (pa.ArrowException, OSError, datasets.exceptions.DatasetsError) as fault:
             raise DataError(
-                f"a data set's parquet files are whole and have the same columns; those of {path}: {fault}."
+                f"a data set's parquet files are whole and have the same columns; those of {path}: "
+                f"{fault}."
             ) from fault
     return _from_tables(path.resolve().stem, str(path), tables, folder)
 
@@ -184,7 +188,8 @@ def _split_files(folder: Path) -> dict[SplitName, list[Path]]:
         return {"train": files}
     if "train" not in split_files:
         raise DataError(
-            f"training images are in files called train*.parquet; {folder} has {', '.join(file.name for file in files[:5])}. Rename them."
+            f"training images are in files called train*.parquet; {folder} has "
+            f"{', '.join(file.name for file in files[:5])}. Rename them."
         )
     return split_files
 
@@ -209,7 +214,8 @@ def read_hub(name: str) -> Source:
             loaded = datasets.load_dataset(repository, configuration or None)
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as fault:
             raise DataError(
-                f"hf:{name} names a data set of the Hugging Face hub; it cannot be had. Check the name and the connection. {fault}"
+                f"hf:{name} names a data set of the Hugging Face hub; it cannot be had. Check the "
+                f"name and the connection. {fault}"
             ) from fault
     found = {
         split: loaded[word]
@@ -219,7 +225,8 @@ def read_hub(name: str) -> Source:
     }
     if "train" not in found:
         raise DataError(
-            f"a data set has a split called train; hf:{name} has {', '.join(loaded)}. Download it and rename the split."
+            f"a data set has a split called train; hf:{name} has {', '.join(loaded)}. Download it "
+            "and rename the split."
         )
     return _from_tables(repository, f"hf:{name}", found)
 
@@ -243,8 +250,10 @@ def _from_tables(
     label = next((column for column in (*_LABEL_NAMES, *named) if column in features), None)
     if image is None or label is None:
         raise DataError(
-            f"a table has a column of images (bytes and path) and one of labels ({', '.join(_LABEL_NAMES[:4])}); "
-            f"{where} has {', '.join(f'{column}: {type(feature).__name__}' for column, feature in features.items())}. Rename the columns."
+            "a table has a column of images (bytes and path) and one of labels "
+            f"({', '.join(_LABEL_NAMES[:4])}); "
+            f"{where} has "
+            f"{', '.join(f'{column}: {type(feature).__name__}' for column, feature in features.items())}. Rename the columns."
         )
     other = next(
         (split for split, table in tables.items() if not {image, label} <= set(table.features)),

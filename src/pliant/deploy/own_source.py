@@ -1,4 +1,4 @@
-"""How does a block of one's own get into `model.py`? As the source of its plain module and of what that needs.
+"""Adds custom blocks to `model.py`: the source of their plain modules and of its dependencies.
 
 `model.py` runs without Pliant, so a module may need PyTorch and other libraries, names of the
 file of the plain blocks, and functions, classes and constants of its own file.

@@ -122,7 +122,7 @@ class Checkpoints:
 def save_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file beside its place and move it there, so that the place never holds half a file."""
+    """Write a safetensors file atomically."""
     whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     replace_atomically(path, lambda partial: save_file(whole, partial, metadata))
 
