@@ -1,4 +1,4 @@
-"""Which labelled images come as arrays: scikit-learn's digits, Fashion-MNIST's files, and the user's own .npz."""
+"""Readers of image arrays: scikit-learn's digits, Fashion-MNIST's files, and .npz files."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def read_fashion_mnist(folder: Path) -> Source:
 
 
 def _read_idx(path: Path, dimensions: int) -> Pixels:
-    """An array in the IDX format of MNIST: 0, 0, type 8 for bytes, dimensions, big-endian sizes, data."""
+    """Read the IDX format of MNIST: 0, 0, type 8 (bytes), dimensions, big-endian sizes, data."""
     try:
         raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as fault:
@@ -91,8 +91,9 @@ def _read_idx(path: Path, dimensions: int) -> Pixels:
 def read_npz(path: Path) -> Source:
     """Arrays `x_train`, `y_train` and, where there are any, `x_val`, `y_val`, `x_test`, `y_test`; or just `x` and `y`.
 
-    Images are (N, height, width), (N, height, width, 1 or 3) or (N, 1 or 3, height, width): whole numbers from 0 to 255, or
-    fractions from 0 to 1, which are rounded to 256 levels. The memory budget does not apply, as arrays are in memory anyway.
+    Images are (N, height, width), (N, height, width, 1 or 3) or (N, 1 or 3, height, width):
+    integers from 0 to 255, or floats from 0 to 1, which are rounded to 256 levels. The memory
+    budget does not apply, as arrays are in memory anyway.
 
     Raises:
         DataError: other names, shapes, types or values; a file that is no .npz, or holds Python objects.

@@ -1,7 +1,7 @@
-"""How do pictures of any size and kind become pixels of one size?
+"""Decodes pictures of any size and kind into pixels of one size.
 
-One rule for all sources: stand upright (EXIF), convert to gray or RGB, resize until the shorter side fits (antialiased), cut
-the middle out. A picture that has the right size already is taken as it is.
+All sources are processed alike: rotate as EXIF says, convert to gray or RGB, resize the shorter
+side (antialiased), center crop. A picture of the right size is not resized.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class StreamedImages:
-    """Pictures that are decoded whenever they are asked for: an `ImageStore` for data that does not fit in memory."""
+    """An `ImageStore` that decodes on demand, for data that does not fit in memory."""
 
     pictures: Pictures
     channels: int

@@ -1,4 +1,4 @@
-"""What has every source of labelled images in common, and do its labels make sense?"""
+"""Sources of labelled images: the common form, and validation of the labels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def make_source(
         classes: names, where the labels are indices into them; None to name each class by its label.
 
     Raises:
-        DataError: fewer than two classes, a class without training images, or labels that do not match images or classes.
+        DataError: fewer than two classes, a class without training images, or labels that do not
+            match images or classes.
     """
     if not len(pictures["train"]):
         raise DataError(f"a data set has training images; {name} has none.")

@@ -1,8 +1,8 @@
-"""Which labelled images come as files or tables: folders of class folders, parquet files, and the Hugging Face hub.
+"""Readers of image files and tables: class folders, parquet files, and the Hugging Face hub.
 
-All of them become tables of `datasets`. Folders and parquet files never reach for the network, and leave nothing on the disk:
-parquet files beyond the memory budget are unpacked into a temporary folder that goes with the data set. Only `hf:NAME` downloads,
-into the hub's usual cache.
+All of them become tables of `datasets`. Folders and parquet files need no network and leave nothing
+on the disk: parquet files beyond the memory budget are unpacked into a temporary folder, which is
+removed with the data set. Only `hf:NAME` downloads, into the hub's usual cache.
 """
 
 from __future__ import annotations
