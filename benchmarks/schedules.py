@@ -69,9 +69,9 @@ def main():
     arguments = parser.parse_args()
     keep_freed_memory()
     rows = []
-    result = "-".join(part for part in ("schedules", arguments.space, arguments.schedule) if part)
+    result = "-".join(part for part in ("schedules", arguments.space, arguments.strategy) if part)
     for space in [arguments.space] if arguments.space else SPACES:
-        for name in [arguments.schedule] if arguments.schedule else SCHEDULES:
+        for name in [arguments.strategy] if arguments.strategy else SCHEDULES:
             folder = arguments.work / f"schedules-{space}-{name}-{arguments.minutes:g}"
             epochs = epochs_for(folder, space, name, arguments.minutes)
             with Run.create(

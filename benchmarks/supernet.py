@@ -180,12 +180,12 @@ def main():
     changes = {
         "data__source": arguments.data,
         "space": arguments.space,
-        "train__strategy": arguments.schedule,
+        "train__strategy": arguments.strategy,
         "train__epochs": arguments.epochs,
     }
     name = "-".join(
         str(part)
-        for part in (arguments.recipe, arguments.space, arguments.schedule, arguments.epochs)
+        for part in (arguments.recipe, arguments.space, arguments.strategy, arguments.epochs)
         if part
     )
     result = f"{name}-searched" if arguments.search else name

@@ -133,11 +133,11 @@ def test_equal_layers_are_mapped_once_and_totals_add_up(tmp_path: Path) -> None:
     assert cost.latency_ms == pytest.approx(mapped.cycles / 1e6)
     assert cost.energy_uj == pytest.approx(mapped.energy * 1e-6)
     assert cost.macs == workload.macs
-    assert load_cost_without_energy(workload) is None
-
-
-def load_cost_without_energy(workload: Workload) -> float | None:
-    return map_workload(workload, load_chip("eyeriss")).cost().energy_uj
+    chip = load_chip("eyeriss")
+    ratios = map_workload(workload, chip)
+    assert ratios.cost().energy_uj == pytest.approx(ratios.energy * 2e-6), "a MAC is 2 pJ"
+    unknown = replace(chip, energy=replace(chip.energy, mac_picojoules=None))
+    assert map_workload(workload, unknown).cost().energy_uj is None
 
 
 def test_the_cache_answers_and_damage_is_repaired(

@@ -66,11 +66,11 @@ class NetworkMapping:
         return all(layer.certificate.proven for layer in self.layers)
 
     def cost(self) -> Cost:
-        """The network's cost in Pliant's words; energy only where the table is in picojoule."""
-        absolute = self.chip.energy.unit == "picojoule"
+        """The network's cost in Pliant's words; no energy where only ratios are known."""
+        picojoules = self.chip.energy.picojoules
         return Cost(
             latency_ms=self.latency_ms,
-            energy_uj=self.energy * 1e-6 if absolute else None,
+            energy_uj=None if picojoules is None else self.energy * picojoules * 1e-6,
             peak_memory_bytes=self.workload.peak_memory_bytes,
             parameters=self.workload.parameters,
             macs=self.workload.macs,

@@ -62,7 +62,7 @@ class ChipTarget:
         self.name = chip.name
         self.identity = digest(deciding_fields(chip), powers)[:16]
         """Digest of all that decides predictions: chip, objective of the mapper, model version."""
-        energy = ("energy_uj",) if chip.energy.unit == "picojoule" else ()
+        energy = ("energy_uj",) if chip.energy.picojoules is not None else ()
         self.metrics: tuple[str, ...] = (
             "latency_ms",
             *energy,
@@ -141,9 +141,10 @@ class ChipTarget:
         return replace(self._with_use(arithmetic, total), area_mm2=self.chip.area_mm2)
 
     def _with_use(self, cost: Cost, use: _Use) -> Cost:
-        # Cycles / MHz are microseconds; a physical energy table is in picojoule.
+        # Cycles / MHz are microseconds.
         latency_ms = use.cycles / self.chip.clock_mhz * 1e-3
-        energy_uj = use.energy * 1e-6 if "energy_uj" in self.metrics else None
+        picojoules = self.chip.energy.picojoules
+        energy_uj = None if picojoules is None else use.energy * picojoules * 1e-6
         return replace(cost, latency_ms=latency_ms, energy_uj=energy_uj)
 
     def _block(self, block: Block) -> _Use | Failed:

@@ -253,10 +253,13 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
 
 def _from_anywhere(key: str, value: Any) -> Any:
     """A path of the command line made absolute: the run must find it from any folder."""
-    from pliant.data.loading import KNOWN  # heavy, and most commands name no images
-
-    if key not in FILE_ENDINGS or value in KNOWN:
+    if key not in FILE_ENDINGS:
         return value
+    if key == "data.source":
+        from pliant.data.loading import KNOWN  # heavy, and most commands name no images
+
+        if value in KNOWN:
+            return value
     text, endings = str(value), FILE_ENDINGS[key]
     if is_plugin(text):
         file, colon, name = text.rpartition(":")
