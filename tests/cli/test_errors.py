@@ -228,7 +228,7 @@ def test_limit_on_what_the_device_cannot_tell(command, tmp_path, digits_profile)
             ["3x32x32", "1x8x8"],
         ),
         ({"speed": 1}, ["not a device profile", "speed"]),
-        ({"version": 1}, ["device profile of version 1", "reads version 2"]),
+        ({"version": 1}, ["device profile of version 1", "reads version 3"]),
     ],
 )
 def test_profile_of_another_device(command, tmp_path, digits_profile, change, said):
@@ -277,7 +277,7 @@ def test_damaged_files_are_named_and_left_alone(command, copied):
     _without_outside_profile(copied)
     for name, said in (
         ("device.json", "remove it to measure this machine again"),
-        ("supernet/weights.safetensors", "remove this one, and the run goes on"),
+        ("supernet/weights.safetensors", "remove this one, and the run resumes"),
         ("record.sqlite", "restore it from a copy"),
         ("recipe.toml", "TOML"),
     ):
@@ -310,7 +310,7 @@ def test_damaged_checkpoint_is_named_and_the_run_goes_on_without_it(command, cop
     (copied / "supernet" / "weights.safetensors").unlink()
     [checkpoint] = copied.glob("supernet/checkpoint-*")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    _refused(command("train", copied), str(checkpoint), "remove this one, and the run goes on")
+    _refused(command("train", copied), str(checkpoint), "remove this one, and the run resumes")
     checkpoint.unlink()
     assert command("train", copied)[0] == 0
 
