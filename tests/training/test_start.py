@@ -75,3 +75,23 @@ def test_a_start_of_ones_own(tmp_path, digits_space, fresh):
     assert not network.blocks["stem"].conv1.weight.any()
     with pytest.raises(RecipeError, match="Did you mean 'Zero'"):
         make_start(f"{path}:Zerro")
+
+
+def test_a_run_does_not_resume_from_another_start(tmp_path, tiny):
+    from pliant import Run
+    from pliant.errors import RunConflictError
+    from pliant.runs.train import new_supernet, train_supernet
+
+    path = tmp_path / "weights.safetensors"
+    with Run.create(str(tiny), folder=tmp_path / "run", train__start=str(path)) as run:
+        save_tensors(path, dict(new_supernet(run).state_dict()))
+
+        def killed(step, done, total, note):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train_supernet(run, progress=killed)
+        weights = {name: tensor + 1 for name, tensor in new_supernet(run).state_dict().items()}
+        save_tensors(path, weights)
+        with pytest.raises(RunConflictError, match="resumes from the weights with which it began"):
+            train_supernet(run)

@@ -147,15 +147,6 @@ class Session:
         """Top-1 of a network of the shortlist on the whole validation split."""
         return top1(self.network(architecture), self.run.data.validation)
 
-    def cost(self, architecture: Architecture, measured: Cost | None = None) -> Cost:
-        """The predicted cost, with what was measured in place of its prediction.
-
-        Raises:
-            InfeasibleError: the target cannot run the network, and why.
-        """
-        [predicted] = self.target.predict([architecture])
-        return overlaid(predicted, measured)
-
 
 def overlaid(predicted: Cost | Failed, measured: Cost | None) -> Cost:
     """A predicted cost with the measured metrics in place of the predicted ones."""

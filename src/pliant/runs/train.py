@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pliant.accuracy.evaluation import pixels
 from pliant.data.augment import Augmentation
-from pliant.errors import DamagedFileError, RecipeError, nearest
+from pliant.errors import DamagedFileError, RecipeError, RunConflictError, nearest
 from pliant.networks.initialization import PATCH_IMAGES, PATCH_PIXELS
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, silent
@@ -46,8 +46,8 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
     if run.weights.is_file():
         return _load(supernet, run.weights)
     start = make_start(run.recipe.train.start)
+    _require_same_start(run, start.identity)
     start.apply(supernet, lambda: first_images(run))
-    run.record.set_metadata("start", start.identity)
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes, device)
     accelerator = make_accelerator(precision, device)
@@ -79,6 +79,21 @@ def _load(supernet: Supernet, path: Path) -> Supernet:
             "whole: remove this one, and the run goes on from its last checkpoint."
         ) from error
     return supernet.eval()
+
+
+def _require_same_start(run: Run, identity: str) -> None:
+    """The record keeps where the weights began; a resumed run must not begin elsewhere.
+
+    Raises:
+        RunConflictError: the start has changed since the run began.
+    """
+    known = run.record.metadata("start")
+    if known is not None and known != identity:
+        raise RunConflictError(
+            f"a run resumes from the weights with which it began: start {run.recipe.train.start!r} "
+            f"was {known} and is {identity} now. Restore it, or choose another run directory."
+        )
+    run.record.set_metadata("start", identity)
 
 
 def _device(name: str | None) -> str:
