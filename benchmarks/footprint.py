@@ -46,7 +46,7 @@ def main():
     )
     parser.add_argument("--run")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--into", help="keep the run in this directory")
+    parser.add_argument("--run-dir", help="keep the run in this directory")
     arguments = parser.parse_args()
     bare = statistics.median(seconds_of([sys.executable, "-c", "pass"]) for _ in range(9))
     imported = statistics.median(
@@ -55,7 +55,7 @@ def main():
     rows = [{"what": "import pliant", "seconds": imported, "of_which_python_s": bare}]
     if arguments.run:
         with tempfile.TemporaryDirectory() as folder:
-            into = str(arguments.into or f"{folder}/run")
+            run_dir = str(arguments.run_dir or f"{folder}/run")
             command = [
                 sys.executable,
                 "-m",
@@ -64,8 +64,8 @@ def main():
                 arguments.run,
                 "--epochs",
                 str(arguments.epochs),
-                "--into",
-                into,
+                "--run-dir",
+                run_dir,
             ]
             started = time.perf_counter()
             peak = peak_memory_bytes(command)

@@ -44,7 +44,7 @@ def test_steps_one_by_one(command, tmp_path, tiny, digits_profile, finished):
         tiny.read_text() + f'\n[target]\nname = "{digits_profile}"\n'
     )
     run = tmp_path / "run"
-    code, said, _ = command("profile", tmp_path / "tiny.toml", "--into", run)
+    code, said, _ = command("profile", tmp_path / "tiny.toml", "--run-dir", run)
     assert code == 0
     assert "on 16 random networks" in said
     code, said, _ = command("train", run)
@@ -92,7 +92,7 @@ def test_interrupted_command_says_that_it_goes_on(tmp_path):
         "digits",
         "--epochs",
         "500",
-        "--into",
+        "--run-dir",
         str(tmp_path / "run"),
     ]
     # A shell starts what runs in its background deaf to interrupts, and the test may run there.
@@ -108,7 +108,7 @@ def test_interrupted_command_says_that_it_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert error == "error: stopped; the same command goes on from here.\n"
+    assert error == "error: stopped; the same command resumes from here.\n"
 
 
 @pytest.mark.timeout(900)
@@ -123,7 +123,7 @@ def test_torchrun_trains_once_and_writes_once(tmp_path):
         "digits",
         "--epochs",
         "2",
-        "--into",
+        "--run-dir",
         str(tmp_path / "run"),
     ]
     command = [sys.executable, "-m", "torch.distributed.run", *words]

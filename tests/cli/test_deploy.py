@@ -45,7 +45,7 @@ def test_named_network(command, copied):
 def test_another_limit(command, copied, finished):
     fastest = min(one.known_cost.latency_ms for one in finished.result.found.history)
     limit = Limit.parse(f"latency_ms={fastest * 1.5:.6f}")
-    code, said, error = command("deploy", copied, "--limit", limit, "--into", copied / "fast")
+    code, said, error = command("deploy", copied, "--limit", limit, "--output-dir", copied / "fast")
     assert (code, error) == (0, "")
     card = (copied / "fast" / "card.md").read_text()
     assert f"| limits | {limit} | |" in card
@@ -64,7 +64,7 @@ def test_another_target(command, tmp_path, copied, digits_profile):
         network["latency_ms"] *= 2
     (tmp_path / "phone.json").write_text(json.dumps(profile))
     code, said, error = command(
-        "deploy", copied, "--target", tmp_path / "phone.json", "--into", tmp_path / "phone"
+        "deploy", copied, "--target", tmp_path / "phone.json", "--output-dir", tmp_path / "phone"
     )
     assert (code, error) == (0, "")
     card = (tmp_path / "phone" / "card.md").read_text()
@@ -90,7 +90,7 @@ def test_runtime_of_another_version_is_another_device(command, tmp_path, copied,
         json.dumps(json.loads(digits_profile.read_text()) | {"runtime_version": "1.2.3"})
     )
     code, said, _ = command(
-        "deploy", copied, "--target", tmp_path / "old.json", "--into", tmp_path / "old"
+        "deploy", copied, "--target", tmp_path / "old.json", "--output-dir", tmp_path / "old"
     )
     assert code == 0
     assert "predicted only" in said

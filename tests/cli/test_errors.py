@@ -108,7 +108,7 @@ def test_torchrun_is_for_training_only(command, monkeypatch):
 
 def test_training_device_that_is_not_here(command, tmp_path):
     _refused(
-        command("train", "digits", "--train-on", "tpu", "--into", tmp_path / "run"),
+        command("train", "digits", "--train-on", "tpu", "--run-dir", tmp_path / "run"),
         "received 'tpu'",
         "cpu",
     )
@@ -146,7 +146,7 @@ except SystemExit as end:
 def test_folders_that_cannot_be_learned_from(command, tmp_path, classes, said):
     (tmp_path / "photos").mkdir()
     data = _pictures(tmp_path / "photos", **classes)
-    _refused(command("run", "digits", "--data", data, "--into", tmp_path / "run"), *said)
+    _refused(command("run", "digits", "--data", data, "--run-dir", tmp_path / "run"), *said)
     assert not (tmp_path / "run").exists(), (
         "a corrected command must not meet a directory of the mistake"
     )
@@ -156,22 +156,22 @@ def test_corrupt_image_is_named(command, tmp_path):
     data = _pictures(tmp_path / "photos", cat=6, dog=6)
     (data / "dog" / "3.png").write_bytes((data / "dog" / "3.png").read_bytes()[:40])
     _refused(
-        command("run", "digits", "--data", data, "--into", tmp_path / "run"),
+        command("run", "digits", "--data", data, "--run-dir", tmp_path / "run"),
         str(data / "dog" / "3.png"),
     )
 
 
 def test_data_that_is_not_there(command, tmp_path):
     _refused(
-        command("run", "digits", "--data", tmp_path / "photoz", "--into", tmp_path / "run"),
+        command("run", "digits", "--data", tmp_path / "photoz", "--run-dir", tmp_path / "run"),
         "photoz",
     )
 
 
 def test_images_smaller_than_the_space_can_handle(command, tmp_path):
-    answer = command("run", "digits", "--space", "mobile-32", "--into", tmp_path / "run")
+    answer = command("run", "digits", "--space", "mobile-32", "--run-dir", tmp_path / "run")
     _refused(answer, "needs images of at least 24 pixels", "received 8", "--space digits")
-    assert command("train", "digits", "--epochs", "1", "--into", tmp_path / "run")[0] == 0
+    assert command("train", "digits", "--epochs", "1", "--run-dir", tmp_path / "run")[0] == 0
 
 
 # Limits and devices.
@@ -184,13 +184,13 @@ def test_limit_that_nothing_meets_is_said_before_training(
     (tmp_path / "mine.toml").write_text(
         tiny.read_text() + f'\n[target]\nname = "{digits_profile}"\n'
     )
-    into = ["--into", tmp_path / "run"] if words == ["run"] else []
+    run_dir = ["--run-dir", tmp_path / "run"] if words == ["run"] else []
     started = time.monotonic()
-    if not into:
-        assert command("profile", tmp_path / "mine.toml", "--into", tmp_path / "run")[0] == 0
-    target = tmp_path / "run" if not into else tmp_path / "mine.toml"
-    kept = None if into else (tmp_path / "run" / "recipe.toml").read_text()
-    answer = command(*words, target, *into, "--limit", "latency_ms=0.0001")
+    if not run_dir:
+        assert command("profile", tmp_path / "mine.toml", "--run-dir", tmp_path / "run")[0] == 0
+    target = tmp_path / "run" if not run_dir else tmp_path / "mine.toml"
+    kept = None if run_dir else (tmp_path / "run" / "recipe.toml").read_text()
+    answer = command(*words, target, *run_dir, "--limit", "latency_ms=0.0001")
     _refused(
         answer,
         "no network of space 'digits' was found within latency_ms=0.0001",
@@ -210,7 +210,7 @@ def test_limit_on_what_the_device_cannot_tell(command, tmp_path, digits_profile)
         "digits",
         "--target",
         digits_profile,
-        "--into",
+        "--run-dir",
         tmp_path / "run",
         "--limit",
         "energy=1mJ",
@@ -236,20 +236,22 @@ def test_profile_of_another_device(command, tmp_path, digits_profile, change, sa
         json.dumps(json.loads(digits_profile.read_text()) | change)
     )
     _refused(
-        command("run", "digits", "--target", tmp_path / "other.json", "--into", tmp_path / "run"),
+        command(
+            "run", "digits", "--target", tmp_path / "other.json", "--run-dir", tmp_path / "run"
+        ),
         *said,
     )
 
 
 def test_profile_that_is_not_there_or_half(command, tmp_path, digits_profile):
-    into = ["--into", tmp_path / "run"]
+    run_dir = ["--run-dir", tmp_path / "run"]
     _refused(
-        command("run", "digits", "--target", tmp_path / "none.json", *into),
+        command("run", "digits", "--target", tmp_path / "none.json", *run_dir),
         "found none at",
     )
     (tmp_path / "half.json").write_bytes(digits_profile.read_bytes()[:500])
     _refused(
-        command("run", "digits", "--target", tmp_path / "half.json", *into),
+        command("run", "digits", "--target", tmp_path / "half.json", *run_dir),
         "half.json is not a device profile",
     )
 
@@ -316,32 +318,35 @@ def test_damaged_checkpoint_is_named_and_the_run_goes_on_without_it(command, cop
 
 
 def test_directory_of_another_recipe_says_what_differs(command, copied, tiny):
-    answer = command("run", tiny, "--epochs", "5", "--seed", "1", "--into", copied)
+    answer = command("run", tiny, "--epochs", "5", "--seed", "1", "--run-dir", copied)
     _refused(
         answer,
         "belongs to another recipe",
         "seed (0 there, 1 here)",
         "train.epochs (3 there, 5 here)",
-        "--into NEW_DIRECTORY",
+        "--run-dir NEW_DIRECTORY",
     )
 
 
 def test_directory_with_foreign_files(command, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     _refused(
-        command("run", "digits", "--into", tmp_path), "an empty directory", "thesis.tex", "--into"
+        command("run", "digits", "--run-dir", tmp_path),
+        "an empty directory",
+        "thesis.tex",
+        "--run-dir",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_images_that_changed_since_the_run_began(command, tmp_path):
     data = _pictures(tmp_path / "photos", cat=30, dog=30)
-    words = ["train", "digits", "--data", data, "--epochs", "1", "--into", tmp_path / "run"]
+    words = ["train", "digits", "--data", data, "--epochs", "1", "--run-dir", tmp_path / "run"]
     assert command(*words)[0] == 0
     _pictures(data / "more", bird=1)
     shutil.move(str(data / "more" / "bird" / "0.png"), str(data / "cat" / "new.png"))
     shutil.rmtree(data / "more")
-    _refused(command(*words), "changed since", "--into NEW_DIRECTORY")
+    _refused(command(*words), "changed since", "--run-dir NEW_DIRECTORY")
 
 
 def test_second_process_on_a_run(command, copied):
@@ -373,9 +378,11 @@ with Record.open({str(copied / "record.sqlite")!r}, recipe_digest=sys.argv[1]):
     assert command("report", copied)[0] == 0
 
 
-def test_run_directory_and_into(command, copied, tmp_path):
+def test_run_directory_and_run_dir(command, copied, tmp_path):
     _refused(
-        command("run", copied, "--into", tmp_path / "new"), "goes on there", "recipe.toml --into"
+        command("run", copied, "--run-dir", tmp_path / "new"),
+        "is resumed in place",
+        "recipe.toml --run-dir",
     )
 
 
@@ -420,7 +427,7 @@ def test_full_disk_keeps_what_was_there(command, copied, monkeypatch):
 def test_directory_that_may_not_be_written(command, tmp_path):
     tmp_path.chmod(0o500)
     _refused(
-        command("train", "digits", "--into", tmp_path / "run"),
+        command("train", "digits", "--run-dir", tmp_path / "run"),
         "Permission denied",
         "Allow writing there",
     )
@@ -448,7 +455,7 @@ def test_full_small_disk(tmp_path):
             "digits",
             "--epochs",
             "1",
-            "--into",
+            "--run-dir",
             disk / "run",
         ]
         done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -196,7 +196,7 @@ def test_search_without_training(command, tmp_path, monkeypatch):
         )
     )
     assert (
-        "pliant train cifar10 --space digits --data YOUR_IMAGES --into runs/digits-quick/trained"
+        "pliant train cifar10 --space digits --data YOUR_IMAGES --run-dir runs/digits-quick/trained"
         in said
     )
     found = json.loads((tmp_path / "runs" / "digits-quick" / "search.json").read_text())

@@ -32,7 +32,7 @@ def test_energy_under_a_limit_killed_and_resumed(tmp_path, tiny):
     recipe.write_text(text + '\n[target]\nname = "eyeriss"\n')
 
     def start(folder, *program):
-        command = [sys.executable, *program, "run", str(recipe), "--into", str(folder)]
+        command = [sys.executable, *program, "run", str(recipe), "--run-dir", str(folder)]
         return subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
 
     assert start(tmp_path / "one", "-c", KILLED).returncode == -signal.SIGKILL

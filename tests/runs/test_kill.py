@@ -58,7 +58,7 @@ def _result(folder: Path) -> tuple[str, dict[str, float]]:
 
 def test_killed_run_ends_where_the_uninterrupted_one_does(tmp_path, tiny, digits_profile, finished):
     folder = tmp_path / "run"
-    words = ("run", tiny, "--target", digits_profile, "--into", folder)
+    words = ("run", tiny, "--target", digits_profile, "--run-dir", folder)
 
     assert _start(*words, killed_at="train:20").returncode == -signal.SIGKILL
     assert [path.name for path in folder.glob("supernet/*.safetensors")][
@@ -107,7 +107,7 @@ def test_killed_at_random_moments(tmp_path, tiny, seed):
     from pliant import Run, run_all
 
     rng, folder = random.Random(seed), tmp_path / "run"
-    command = [sys.executable, "-m", "pliant", "run", str(tiny), "--into", str(folder)]
+    command = [sys.executable, "-m", "pliant", "run", str(tiny), "--run-dir", str(folder)]
     kills = 0
     for _ in range(8):
         process = subprocess.Popen(
@@ -117,7 +117,7 @@ def test_killed_at_random_moments(tmp_path, tiny, seed):
         process.kill()
         kills += process.wait() == -signal.SIGKILL
     assert kills
-    done = _start("run", tiny, "--into", folder)
+    done = _start("run", tiny, "--run-dir", folder)
     assert (done.returncode, done.stderr) == (0, "")
     with Run.create(
         str(tiny), folder=tmp_path / "whole", target__name=str(folder / "target.json")

@@ -1,42 +1,42 @@
-"""The command line: the only place that reads options, keeps freed memory, prints and ends with an exit code."""
+"""The command line: the only package that reads options, prints, and sets exit codes."""
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """Entry point of `pliant`: a user's mistake ends with a message and exit code 2, never with a traceback."""
+    """Entry point of `pliant`. A user's mistake ends in a message and exit code 2, no traceback."""
     import errno
     import logging
     import sys
     import warnings
 
-    warnings.simplefilter(
-        "ignore"
-    )  # warnings of libraries say nothing that the user of a command can act on
+    # The user of a command cannot act on the warnings of libraries.
+    warnings.simplefilter("ignore")
     logging.getLogger().setLevel(logging.ERROR)
 
     from safetensors import SafetensorError
 
-    from pliant.cli.app import app, complain
+    from pliant.cli.app import app, print_error
     from pliant.errors import PliantError
 
     try:
         app()
     except PliantError as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(2)
     except (OSError, SafetensorError) as fault:
         cause = _system_error(fault)
         if cause.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        mend = (
+        fix = (
             "Allow writing there"
             if cause.errno in (errno.EACCES, errno.EROFS)
             else "Free some space"
         )
         place = cause.filename or "the disk"
-        complain(
-            f"a run must be able to write; {place}: {cause.strerror}. {mend}, then start the same command again."
+        print_error(
+            f"a run must be able to write; {place}: {cause.strerror}. {fix}, then start the same "
+            "command again."
         )
         sys.exit(2)
 

@@ -1,4 +1,4 @@
-"""The commands and what they share: options that change a recipe, the progress bars, the way errors are printed."""
+"""What the commands share: options that change a recipe, progress bars, and error messages."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From labelled images, a device and a limit to a measured, exported network.",
 )
-screen = Console(
-    quiet=os.environ.get("RANK", "0") != "0"
-)  # of the processes that torchrun starts, one speaks
+# Of the processes that torchrun starts, only the first prints.
+screen = Console(quiet=os.environ.get("RANK", "0") != "0")
 _errors = Console(stderr=True, soft_wrap=True)
 
 RecipeArgument = Annotated[
@@ -57,13 +56,14 @@ SpaceName = Annotated[
     str | None,
     typer.Option(
         "--space",
-        help="Search space: digits, mobile-32, plain-32, ofa-mobilenetv3, ofa-resnet50, nas-bench-201.",
+        help="Search space: digits, mobile-32, plain-32, ofa-mobilenetv3, ofa-resnet50, "
+        "nas-bench-201.",
     ),
 ]
 StrategyName = Annotated[str | None, typer.Option(help="sandwich or progressive-shrinking.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
-Into = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]
+RunDir = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]
 TrainOn = Annotated[
     str | None, typer.Option("--train-on", help="Where to train, as PyTorch names it: cpu, cuda.")
 ]
@@ -85,7 +85,7 @@ SearcherName = Annotated[
 ]
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print an error."""
     _errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
 
@@ -101,20 +101,21 @@ def say(message: str, *, about: Path | None = None) -> None:
 
 
 @contextmanager
-def opened(
+def open_run(
     recipe: str,
-    into: Path | None = None,
+    run_dir: Path | None = None,
     changes: Mapping[str, Any] | None = None,
     *,
     parallel: bool = False,
 ) -> Iterator[Run]:
     """The run that the options of a command describe.
 
-    A command imports what needs PyTorch inside of this, so that a mistake in an option is answered at once.
+    A command imports what needs PyTorch inside this context, so that a mistake in an option is
+    reported at once.
 
     Args:
         recipe: name or path of a recipe, or a run directory.
-        into: the run directory instead of `runs/NAME`.
+        run_dir: the run directory instead of `runs/NAME`.
         changes: dotted keys of the recipe to values; None and empty ones are passed over.
         parallel: whether torchrun may start the command several times.
     """
@@ -122,14 +123,16 @@ def opened(
 
     if not parallel and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(
-            "of all commands only pliant train runs under torchrun. Train with it, then start this one alone."
+            "of all commands only pliant train runs under torchrun. Train with it, then start this "
+            "one without torchrun."
         )
     given = {key: value for key, value in (changes or {}).items() if value not in (None, [], ())}
     folder = Path(recipe)
     begun = (folder / "recipe.toml").is_file()
-    if begun and into is not None:
+    if begun and run_dir is not None:
         raise RecipeError(
-            f"{recipe} is the directory of a run and goes on there. To begin another: {folder / 'recipe.toml'} --into {into}"
+            f"{recipe} is the directory of a run, which is resumed in place. To begin another: "
+            f"{folder / 'recipe.toml'} --run-dir {run_dir}"
         )
     resolved = load_recipe(str(folder / "recipe.toml") if begun else recipe, given)
 
@@ -139,23 +142,23 @@ def opened(
     keep_freed_memory()
     with (
         interruptible(),
-        Run(folder if begun else into or Path("runs") / resolved.name, resolved) as held,
+        Run(folder if begun else run_dir or Path("runs") / resolved.name, resolved) as held,
     ):
         yield held
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C ends a step that goes on where it stopped with a line that says so."""
+    """Ctrl-C ends a resumable step with a line that says how to resume it."""
     try:
         yield
     except KeyboardInterrupt:
-        complain("stopped; the same command goes on from here.")
+        print_error("stopped; the same command resumes from here.")
         raise typer.Exit(130) from None
 
 
 @contextmanager
-def bars() -> Iterator[Any]:
+def progress_bars() -> Iterator[Any]:
     """A progress bar for each step, as a function of step, done, total and note."""
     columns = (
         TextColumn("{task.description:<8}"),
@@ -184,6 +187,17 @@ def _version(
         raise typer.Exit
 
 
-from pliant.cli import accelerator, deploy, fidelity, profile, report, run, score, search, train  # noqa: E402, F401 - each registers its command
+# Each import registers its command.
+from pliant.cli import (  # noqa: E402
+    accelerator,
+    deploy,  # noqa: F401
+    fidelity,  # noqa: F401
+    profile,  # noqa: F401
+    report,  # noqa: F401
+    run,  # noqa: F401
+    score,  # noqa: F401
+    search,  # noqa: F401
+    train,  # noqa: F401
+)
 
 app.add_typer(accelerator.app, name="accelerator")

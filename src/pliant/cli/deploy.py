@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pliant.cli.app import Limits, RecipeArgument, TargetName, app, bars, opened
+from pliant.cli.app import Limits, RecipeArgument, TargetName, app, open_run, progress_bars
 from pliant.cli.run import say_delivered
 
 
@@ -19,7 +19,7 @@ def deploy(
     architecture: Annotated[
         str | None, typer.Option(help="A network by its text form, as the report shows it.")
     ] = None,
-    into: Annotated[
+    output_dir: Annotated[
         Path | None,
         typer.Option(help="Folder for the network; best/ or front/NAME of the run if not given."),
     ] = None,
@@ -35,7 +35,7 @@ def deploy(
             "an architecture is delivered as it is; give --architecture or --limit, not both."
         )
     limits = as_limits(limit or ())
-    with opened(recipe) as run:
+    with open_run(recipe) as run:
         named = run.space.parse(architecture) if architecture is not None else None
 
         from pliant.runs.deliver import deliver
@@ -43,18 +43,18 @@ def deploy(
         from pliant.runs.specialize import named_network, specialize
         from pliant.runs.workflow import run_steps
 
-        with bars() as progress:
+        with progress_bars() as progress:
             session = Session(
                 run,
                 target=target,
                 limits=() if named is not None else limits or None,
                 progress=progress,
             )
-            if named is None and not (limit or target or into):
+            if named is None and not (limit or target or output_dir):
                 delivered = run_steps(session).delivered
                 assert delivered is not None
             else:
                 network = named_network(session, named) if named else specialize(session)
-                folder = into or run.folder / "front" / str(network.architecture)
+                folder = output_dir or run.folder / "front" / str(network.architecture)
                 delivered = deliver(session, network, folder=folder)
         say_delivered(session, delivered)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from pliant.cli.app import Data, Into, RecipeArgument, SpaceName, app, bars, opened, say
+from pliant.cli.app import (
+    Data,
+    RecipeArgument,
+    RunDir,
+    SpaceName,
+    app,
+    open_run,
+    progress_bars,
+    say,
+)
 from pliant.errors import RecipeError
 
 
 @app.command()
 def profile(
-    recipe: RecipeArgument, data: Data = None, space: SpaceName = None, into: Into = None
+    recipe: RecipeArgument, data: Data = None, space: SpaceName = None, run_dir: RunDir = None
 ) -> None:
     """Measure this machine: the latency of all blocks of the space, and of whole networks."""
     changes = {"data.source": data, "space": space}
-    with opened(recipe, into, changes) as run:
+    with open_run(recipe, run_dir, changes) as run:
         from pliant.devices.target import MeasuredTarget
         from pliant.runs.session import Session
 
-        with bars() as progress:
+        with progress_bars() as progress:
             target = Session(run, limits=(), progress=progress).target
         if not isinstance(target, MeasuredTarget):
             raise RecipeError(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from pliant.cli.app import (
     Data,
     Epochs,
-    Into,
     Limits,
     Maximise,
     Minimise,
     RecipeArgument,
+    RunDir,
     SearcherName,
     Seed,
     SpaceName,
@@ -19,8 +19,8 @@ from pliant.cli.app import (
     TargetName,
     TrainOn,
     app,
-    bars,
-    opened,
+    open_run,
+    progress_bars,
     say,
 )
 
@@ -43,7 +43,7 @@ def run(
     searcher: SearcherName = None,
     seed: Seed = None,
     train_on: TrainOn = None,
-    into: Into = None,
+    run_dir: RunDir = None,
 ) -> None:
     """Measure the target, train a supernet, search it, deliver the best network, and report."""
     changes = {
@@ -58,16 +58,16 @@ def run(
         "search.searcher": searcher,
         "seed": seed,
     }
-    with opened(recipe, into, changes) as opened_run:
+    with open_run(recipe, run_dir, changes) as held:
         from pliant.runs.session import Session
         from pliant.runs.workflow import run_steps
 
-        with bars() as progress:
-            session = Session(opened_run, device=train_on, progress=progress)
+        with progress_bars() as progress:
+            session = Session(held, device=train_on, progress=progress)
             delivered = run_steps(session).delivered
         assert delivered is not None
         say_delivered(session, delivered)
-        say("the report", about=opened_run.folder / "report.html")
+        say("the report", about=held.folder / "report.html")
 
 
 def say_delivered(session: Session, delivered: Delivered) -> None:

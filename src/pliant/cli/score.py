@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pliant.cli.app import Data, Seed, app, bars, interruptible, say, screen
+from pliant.cli.app import Data, Seed, app, interruptible, progress_bars, say, screen
 from pliant.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def score(
     from pliant.scoring.score import score_networks
 
     networks = _networks(model, space, batch)
-    with interruptible(), bars() as progress:
+    with interruptible(), progress_bars() as progress:
         rows = score_networks(
             networks,
             method,

@@ -20,8 +20,8 @@ from pliant.cli.app import (
     Seed,
     TargetName,
     app,
-    bars,
-    opened,
+    open_run,
+    progress_bars,
     say,
     screen,
 )
@@ -140,12 +140,12 @@ def _received(context: typer.Context) -> str:
 
 def _search_run(recipe: str, limit: list[str] | None, searcher: str | None) -> None:
     changes = {"limits": limit, "search.searcher": searcher}
-    with opened(recipe, changes=changes) as run:
+    with open_run(recipe, changes=changes) as run:
         from pliant.runs.session import Session
         from pliant.runs.workflow import run_steps
         from pliant.units import format_cost
 
-        with bars() as progress:
+        with progress_bars() as progress:
             session = Session(run, progress=progress)
             found = run_steps(session, deliver=False).found
         metric = session.objective.costs[0]

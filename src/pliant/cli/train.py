@@ -7,15 +7,15 @@ from typing import Any
 from pliant.cli.app import (
     Data,
     Epochs,
-    Into,
     RecipeArgument,
+    RunDir,
     Seed,
     SpaceName,
     StrategyName,
     TrainOn,
     app,
-    bars,
-    opened,
+    open_run,
+    progress_bars,
     say,
 )
 
@@ -29,9 +29,9 @@ def train(
     epochs: Epochs = None,
     seed: Seed = None,
     train_on: TrainOn = None,
-    into: Into = None,
+    run_dir: RunDir = None,
 ) -> None:
-    """Train the supernet, from its last checkpoint where there is one; under torchrun, in parallel."""
+    """Train the supernet; resume from the last checkpoint. In parallel under torchrun."""
     changes: dict[str, Any] = {
         "data.source": data,
         "space": space,
@@ -39,9 +39,9 @@ def train(
         "train.epochs": epochs,
         "seed": seed,
     }
-    with opened(recipe, into, changes, parallel=True) as run:
+    with open_run(recipe, run_dir, changes, parallel=True) as run:
         from pliant.runs.train import train_supernet
 
-        with bars() as progress:
+        with progress_bars() as progress:
             train_supernet(run, device=train_on, progress=progress)
         say(f"{run.space.size:,} networks of space {run.space.name}", about=run.weights)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from pliant.cli.app import bars, interruptible, say, screen
+from pliant.cli.app import interruptible, progress_bars, say, screen
 from pliant.cli.score import format_score, shown_batch
 from pliant.errors import RecipeError
 from pliant.metrics import ARITHMETIC_METRICS
@@ -75,7 +75,7 @@ def run_zero_shot_search(
     folder = run_dir or Path("runs") / f"{name}-{method.name}"
     batch = shown_batch(data, shape, classes, name, images, seed)
     networks = preset_networks(name, batch.shape)
-    with interruptible(), bars() as progress:
+    with interruptible(), progress_bars() as progress:
         opened = _target(target, networks.space, folder, seed, progress)
         result = search_by_score(
             networks,
@@ -162,5 +162,5 @@ def _say_how_to_train(
         return
     recipe = data if data in ("digits", "fashion-mnist") else "cifar10"
     source = "" if data == recipe else f" --data {data or 'YOUR_IMAGES'}"
-    say(f"to train it: pliant train {recipe} --space {space}{source} --into {folder}")
+    say(f"to train it: pliant train {recipe} --space {space}{source} --run-dir {folder}")
     say(f"then: pliant deploy {folder} --architecture {result.chosen.architecture}")

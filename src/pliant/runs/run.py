@@ -124,7 +124,7 @@ class Run:
             if foreign:
                 raise RunConflictError(
                     f"a run begins in an empty directory, {self.folder} holds other files, such as {foreign[0].name}. "
-                    "Choose another with --into."
+                    "Choose another with --run-dir."
                 )
             return False
         require_readable(self.folder)
@@ -133,7 +133,7 @@ class Run:
             differing = _differences(known, self.recipe)
             raise RunConflictError(
                 f"{self.folder} belongs to another recipe; it differs in {', '.join(differing)}. "
-                "Use --into NEW_DIRECTORY, or the same recipe to go on with that run."
+                "Use --run-dir NEW_DIRECTORY, or the same recipe to go on with that run."
             )
         return True
 
@@ -164,7 +164,7 @@ class Run:
             self.record.set_metadata("data_fingerprint", data.fingerprint)
         elif known != data.fingerprint:
             raise RunConflictError(
-                f"the images of {self.recipe.data.source} changed since {self.folder} was begun. Use --into NEW_DIRECTORY."
+                f"the images of {self.recipe.data.source} changed since {self.folder} was begun. Use --run-dir NEW_DIRECTORY."
             )
         data.test.on_open = lambda purpose: self.record.event("test split opened", purpose=purpose)
         return data

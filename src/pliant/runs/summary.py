@@ -81,7 +81,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         pliant=pliant.__version__,
         name=run.recipe.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=f"pliant run {run.folder / 'recipe.toml'} --into NEW_DIRECTORY",
+        command=f"pliant run {run.folder / 'recipe.toml'} --run-dir NEW_DIRECTORY",
         recipe_toml=run.recipe.to_toml(),
         seed=seed,
         machine=machine(),
