@@ -1,6 +1,6 @@
 """Pliant: hardware-aware neural architecture search, from labelled images to a measured network.
 
-    from pliant import Run, run_all
+    from pliant.runs import Run, run_all
 
     with Run.create("digits", limits=["latency_ms=0.1"]) as run:
         result = run_all(run)
@@ -10,24 +10,79 @@ The names load on first use, so that importing the package costs nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from pliant.lazy import lazy_names
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Run": "pliant.runs.run",
-    "run_all": "pliant.runs.workflow",
-    "load": "pliant.data",
-    "preset": "pliant.spaces.presets",
-    "Limit": "pliant.objective",
-    "Record": "pliant.record",
-}
-
-__all__ = ["Limit", "Record", "Run", "load", "preset", "run_all"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pliant' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+if TYPE_CHECKING:
+    from pliant import accelerator as accelerator
+    from pliant import accuracy as accuracy
+    from pliant import data as data
+    from pliant import deploy as deploy
+    from pliant import devices as devices
+    from pliant import errors as errors
+    from pliant import metrics as metrics
+    from pliant import networks as networks
+    from pliant import objective as objective
+    from pliant import progress as progress
+    from pliant import report as report
+    from pliant import runs as runs
+    from pliant import scoring as scoring
+    from pliant import search as search
+    from pliant import spaces as spaces
+    from pliant import targets as targets
+    from pliant import training as training
+    from pliant import workload as workload
+    from pliant.accuracy.zero_shot import score as score
+    from pliant.data.loading import load as load
+    from pliant.errors import PliantError as PliantError
+    from pliant.networks.supernet import Supernet as Supernet
+    from pliant.objective import Limit as Limit
+    from pliant.objective import Objective as Objective
+    from pliant.record import Record as Record
+    from pliant.runs.run import Run as Run
+    from pliant.runs.workflow import run_all as run_all
+    from pliant.scoring.score import score_networks as score_networks
+    from pliant.scoring.zero_shot_search import search_by_score as search_by_score
+    from pliant.spaces.presets import preset as preset
+    from pliant.targets import open_target as open_target
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "accuracy.zero_shot": ["score"],
+            "data.loading": ["load"],
+            "errors": ["PliantError"],
+            "networks.supernet": ["Supernet"],
+            "objective": ["Limit", "Objective"],
+            "record": ["Record"],
+            "runs.run": ["Run"],
+            "runs.workflow": ["run_all"],
+            "scoring.score": ["score_networks"],
+            "scoring.zero_shot_search": ["search_by_score"],
+            "spaces.presets": ["preset"],
+            "targets": ["open_target"],
+        },
+        modules=[
+            "accelerator",
+            "accuracy",
+            "data",
+            "deploy",
+            "devices",
+            "errors",
+            "metrics",
+            "networks",
+            "objective",
+            "progress",
+            "report",
+            "runs",
+            "scoring",
+            "search",
+            "spaces",
+            "targets",
+            "training",
+            "workload",
+        ],
+    )

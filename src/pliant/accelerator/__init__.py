@@ -7,75 +7,48 @@ space. Names are loaded on first use, so importing the package compiles nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pliant.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pliant.accelerator.chip import (
-        Axis,
-        Chip,
-        Memory,
-        WordWidths,
-        load_chip,
-        parse_chip,
-        shipped_chips,
+    from pliant.accelerator.chip import Axis as Axis
+    from pliant.accelerator.chip import Chip as Chip
+    from pliant.accelerator.chip import Memory as Memory
+    from pliant.accelerator.chip import WordWidths as WordWidths
+    from pliant.accelerator.chip import load_chip as load_chip
+    from pliant.accelerator.chip import parse_chip as parse_chip
+    from pliant.accelerator.chip import shipped_chips as shipped_chips
+    from pliant.accelerator.energy import EnergyTable as EnergyTable
+    from pliant.accelerator.mapper.search import BestMapping as BestMapping
+    from pliant.accelerator.mapper.search import Certificate as Certificate
+    from pliant.accelerator.mapper.search import optimal_mapping as optimal_mapping
+    from pliant.accelerator.mapping import Mapping as Mapping
+    from pliant.accelerator.model.cost import MappingCost as MappingCost
+    from pliant.accelerator.model.cost import MappingCosts as MappingCosts
+    from pliant.accelerator.model.cost import evaluate as evaluate
+    from pliant.accelerator.model.cost import evaluate_many as evaluate_many
+    from pliant.accelerator.network import NetworkMapping as NetworkMapping
+    from pliant.accelerator.network import map_workload as map_workload
+    from pliant.accelerator.target import ChipTarget as ChipTarget
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "chip": [
+                "Axis",
+                "Chip",
+                "Memory",
+                "WordWidths",
+                "load_chip",
+                "parse_chip",
+                "shipped_chips",
+            ],
+            "energy": ["EnergyTable"],
+            "mapper.search": ["BestMapping", "Certificate", "optimal_mapping"],
+            "mapping": ["Mapping"],
+            "model.cost": ["MappingCost", "MappingCosts", "evaluate", "evaluate_many"],
+            "network": ["NetworkMapping", "map_workload"],
+            "target": ["ChipTarget"],
+        },
     )
-    from pliant.accelerator.energy import EnergyTable
-    from pliant.accelerator.mapper.search import BestMapping, Certificate, optimal_mapping
-    from pliant.accelerator.mapping import Mapping
-    from pliant.accelerator.model.cost import MappingCost, MappingCosts, evaluate, evaluate_many
-    from pliant.accelerator.network import NetworkMapping, map_workload
-    from pliant.accelerator.target import ChipTarget
-
-_MODULES = {
-    "Axis": "chip",
-    "BestMapping": "mapper.search",
-    "Certificate": "mapper.search",
-    "Chip": "chip",
-    "ChipTarget": "target",
-    "EnergyTable": "energy",
-    "Mapping": "mapping",
-    "MappingCost": "model.cost",
-    "MappingCosts": "model.cost",
-    "Memory": "chip",
-    "NetworkMapping": "network",
-    "WordWidths": "chip",
-    "evaluate": "model.cost",
-    "evaluate_many": "model.cost",
-    "load_chip": "chip",
-    "map_workload": "network",
-    "optimal_mapping": "mapper.search",
-    "parse_chip": "chip",
-    "shipped_chips": "chip",
-}
-__all__ = [
-    "Axis",
-    "BestMapping",
-    "Certificate",
-    "Chip",
-    "ChipTarget",
-    "EnergyTable",
-    "Mapping",
-    "MappingCost",
-    "MappingCosts",
-    "Memory",
-    "NetworkMapping",
-    "WordWidths",
-    "evaluate",
-    "evaluate_many",
-    "load_chip",
-    "map_workload",
-    "optimal_mapping",
-    "parse_chip",
-    "shipped_chips",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

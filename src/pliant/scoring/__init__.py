@@ -5,56 +5,34 @@ The names load on first use, so that importing the package does not import PyTor
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pliant.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pliant.scoring.ground_truth import TableCorrelations, table_correlations
-    from pliant.scoring.images import Batch, Shape, noise_batch, training_batch
-    from pliant.scoring.process_pool import ScoreRow
-    from pliant.scoring.score import score_networks
-    from pliant.scoring.tables import read_rows, write_rows
-    from pliant.scoring.zero_shot_result import RankedNetwork, ZeroShotSearchResult
-    from pliant.scoring.zero_shot_search import search_by_score
-
-_MODULES = {
-    "Batch": "images",
-    "RankedNetwork": "zero_shot_result",
-    "ScoreRow": "process_pool",
-    "Shape": "images",
-    "TableCorrelations": "ground_truth",
-    "ZeroShotSearchResult": "zero_shot_result",
-    "noise_batch": "images",
-    "read_rows": "tables",
-    "score_networks": "score",
-    "search_by_score": "zero_shot_search",
-    "table_correlations": "ground_truth",
-    "training_batch": "images",
-    "write_rows": "tables",
-}
-
-__all__ = [
-    "Batch",
-    "RankedNetwork",
-    "ScoreRow",
-    "Shape",
-    "TableCorrelations",
-    "ZeroShotSearchResult",
-    "noise_batch",
-    "read_rows",
-    "score_networks",
-    "search_by_score",
-    "table_correlations",
-    "training_batch",
-    "write_rows",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'pliant.scoring' has no attribute {name!r}")
-    return getattr(import_module(f"pliant.scoring.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    from pliant.scoring.ground_truth import TableCorrelations as TableCorrelations
+    from pliant.scoring.ground_truth import table_correlations as table_correlations
+    from pliant.scoring.images import Batch as Batch
+    from pliant.scoring.images import Shape as Shape
+    from pliant.scoring.images import noise_batch as noise_batch
+    from pliant.scoring.images import training_batch as training_batch
+    from pliant.scoring.process_pool import ScoreRow as ScoreRow
+    from pliant.scoring.score import score_networks as score_networks
+    from pliant.scoring.tables import read_rows as read_rows
+    from pliant.scoring.tables import write_rows as write_rows
+    from pliant.scoring.zero_shot_result import RankedNetwork as RankedNetwork
+    from pliant.scoring.zero_shot_result import ZeroShotSearchResult as ZeroShotSearchResult
+    from pliant.scoring.zero_shot_search import search_by_score as search_by_score
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "ground_truth": ["TableCorrelations", "table_correlations"],
+            "images": ["Batch", "Shape", "noise_batch", "training_batch"],
+            "process_pool": ["ScoreRow"],
+            "score": ["score_networks"],
+            "tables": ["read_rows", "write_rows"],
+            "zero_shot_result": ["RankedNetwork", "ZeroShotSearchResult"],
+            "zero_shot_search": ["search_by_score"],
+        },
+    )

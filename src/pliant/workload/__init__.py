@@ -1,23 +1,40 @@
 """Networks as loop nests, without PyTorch: layers, and what they cost by arithmetic."""
 
-from pliant.workload.layer import (
-    NETWORK_INPUT,
-    Activation,
-    Kind,
-    Layer,
-    Operation,
-    Workload,
-    gates,
-    peak_activation_bytes,
-)
+from __future__ import annotations
 
-__all__ = [
-    "NETWORK_INPUT",
-    "Activation",
-    "Kind",
-    "Layer",
-    "Operation",
-    "Workload",
-    "gates",
-    "peak_activation_bytes",
-]
+from typing import TYPE_CHECKING
+
+from pliant.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pliant.workload.layer import NETWORK_INPUT as NETWORK_INPUT
+    from pliant.workload.layer import Activation as Activation
+    from pliant.workload.layer import Kind as Kind
+    from pliant.workload.layer import Layer as Layer
+    from pliant.workload.layer import Operation as Operation
+    from pliant.workload.layer import Workload as Workload
+    from pliant.workload.layer import gates as gates
+    from pliant.workload.layer import peak_activation_bytes as peak_activation_bytes
+    from pliant.workload.onnx import onnx_workload as onnx_workload
+    from pliant.workload.roofline import LayerBound as LayerBound
+    from pliant.workload.roofline import Roofline as Roofline
+    from pliant.workload.roofline import layer_bounds as layer_bounds
+    from pliant.workload.roofline import least_seconds as least_seconds
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "layer": [
+                "NETWORK_INPUT",
+                "Activation",
+                "Kind",
+                "Layer",
+                "Operation",
+                "Workload",
+                "gates",
+                "peak_activation_bytes",
+            ],
+            "onnx": ["onnx_workload"],
+            "roofline": ["LayerBound", "Roofline", "layer_bounds", "least_seconds"],
+        },
+    )
