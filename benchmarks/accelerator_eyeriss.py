@@ -17,7 +17,7 @@ from result import publish
 from pliant.accelerator.chip import Axis, Chip, Memory, WordWidths, load_chip
 from pliant.accelerator.energy import TABLES
 from pliant.accelerator.mapper.baselines import fixed_dataflow
-from pliant.accelerator.mapper.search import BestMapping, optimal_mapping
+from pliant.accelerator.mapper.optimal import BestMapping, optimal_mapping
 from pliant.workload import Layer
 
 

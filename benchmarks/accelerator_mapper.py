@@ -26,10 +26,10 @@ from pliant.accelerator.mapper.baselines import (
     naas_evolution,
     random_search,
 )
+from pliant.accelerator.mapper.optimal import optimal_mapping
 from pliant.accelerator.mapper.orders import evaluate_orders
-from pliant.accelerator.mapper.search import optimal_mapping
 from pliant.accelerator.model.cost import evaluate_many
-from pliant.accelerator.network import map_workload
+from pliant.accelerator.network_mapping import map_workload
 from pliant.errors import InfeasibleError
 from pliant.workload import Layer
 

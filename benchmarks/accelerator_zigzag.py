@@ -35,7 +35,7 @@ def prepare(folder: Path) -> None:
     """Our optimum of each layer, and the files that ZigZag reads."""
     from pliant.accelerator.chip import DIMS, Axis, Chip, Memory, WordWidths
     from pliant.accelerator.energy import EnergyTable
-    from pliant.accelerator.mapper.search import optimal_mapping
+    from pliant.accelerator.mapper.optimal import optimal_mapping
     from pliant.workload import Layer
 
     table = EnergyTable(

@@ -15,7 +15,7 @@ from pliant.devices.measure import Settings
 from pliant.devices.profile import profile_device
 from pliant.objective import Limit, Objective
 from pliant.search.ask_tell import combined, run_search
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.spaces.presets import preset
 
 CANDIDATES = 20_000

@@ -12,7 +12,7 @@ from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed, Score
 from pliant.objective import Candidate, Objective
 from pliant.record import Record
 from pliant.search.ask_tell import memoized, run_search
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.search.random import RandomSearch
 from pliant.spaces.space import Space
 

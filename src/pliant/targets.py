@@ -19,7 +19,7 @@ from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
 if TYPE_CHECKING:
-    from pliant.devices.target import MeasuredTarget
+    from pliant.devices.measured_target import MeasuredTarget
     from pliant.devices.timings import Settings
 
 THIS_CPU = "this-cpu"
@@ -93,7 +93,7 @@ def require_known(name: str) -> None:
 
 def reported_metrics(name: str) -> ReportedMetrics | None:
     """What this machine reports, before it is measured; None for targets that are opened at once."""
-    from pliant.devices.target import METRICS
+    from pliant.devices.measured_target import METRICS
 
     return ReportedMetrics(name, METRICS) if name == THIS_CPU else None
 
@@ -130,7 +130,7 @@ def open_target(
     if name.endswith(".json"):
         return _profiled(Path(name), space, options)
     from pliant.accelerator.chip import load_chip
-    from pliant.accelerator.target import ChipTarget
+    from pliant.accelerator.chip_target import ChipTarget
 
     cache = None if options.folder is None else options.folder / "mappings"
     return ChipTarget(load_chip(name), space, objective=options.mapping, cache=cache)
@@ -164,8 +164,8 @@ def _this_cpu(space: Space, options: TargetOptions, progress: Progress) -> Measu
 
 
 def _profiled(path: Path, space: Space, options: TargetOptions) -> MeasuredTarget:
+    from pliant.devices.measured_target import MeasuredTarget
     from pliant.devices.profile import load_profile
-    from pliant.devices.target import MeasuredTarget
 
     profile = load_profile(path)
     profile.require_settings(options.settings)

@@ -15,7 +15,7 @@ from pliant.accelerator.mapper.baselines import (
     naas_evolution,
     random_search,
 )
-from pliant.accelerator.mapper.search import optimal_mapping
+from pliant.accelerator.mapper.optimal import optimal_mapping
 from pliant.accelerator.mapping import Mapping
 from pliant.accelerator.model.cost import evaluate
 from pliant.errors import InfeasibleError, RecipeError

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from pliant.accelerator.chip import load_chip
 from pliant.accelerator.explain import explanation, tiles
-from pliant.accelerator.mapper.search import optimal_mapping
+from pliant.accelerator.mapper.optimal import optimal_mapping
 from pliant.cli.accelerator import app
 from pliant.errors import RecipeError
 from pliant.workload import Layer
@@ -116,7 +116,7 @@ def test_tiles_are_those_of_the_mapping() -> None:
 
 def test_the_package_needs_no_torch() -> None:
     code = (
-        "import sys, pliant.accelerator.target, pliant.workload.onnx, pliant.report.mapping_page\n"
+        "import sys, pliant.accelerator.chip_target, pliant.workload.onnx_reader, pliant.report.mapping_page\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=240).returncode == 0

@@ -13,7 +13,7 @@ from oracles.random_nests import random_nest
 from pliant.accelerator.chip import DIMS, Axis, Chip, Memory, load_chip
 from pliant.accelerator.energy import TABLES
 from pliant.accelerator.mapper.mapspace import divisors, factorisations, spatial_splits
-from pliant.accelerator.mapper.search import DataflowConstraint, MappingObjective, optimal_mapping
+from pliant.accelerator.mapper.optimal import DataflowConstraint, MappingObjective, optimal_mapping
 from pliant.accelerator.mapping import Mapping, stationary_order
 from pliant.accelerator.model.cost import evaluate, evaluate_many
 from pliant.errors import InfeasibleError, RecipeError

@@ -16,8 +16,8 @@ from oracles.random_nests import random_nest
 from pliant.accelerator.chip import DIMS, Axis, Chip, Memory, load_chip, parse_chip
 from pliant.accelerator.energy import TABLES
 from pliant.accelerator.explain import reasons, tiles
+from pliant.accelerator.mapper.optimal import BestMapping, DataflowConstraint, optimal_mapping
 from pliant.accelerator.mapper.orders import evaluate_orders
-from pliant.accelerator.mapper.search import BestMapping, DataflowConstraint, optimal_mapping
 from pliant.accelerator.mapping import Mapping, trivial_mapping
 from pliant.accelerator.model.cost import evaluate
 from pliant.errors import InfeasibleError, RecipeError

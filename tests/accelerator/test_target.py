@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pliant.accelerator import ChipTarget, load_chip, map_workload
-from pliant.accelerator.network import map_layer
+from pliant.accelerator.network_mapping import map_layer
 from pliant.errors import InfeasibleError, MeasurementError, RecipeError
 from pliant.metrics import Cost, Failed
 from pliant.spaces.architecture import Architecture
@@ -38,7 +38,7 @@ def mapped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(layer.name)
         return map_layer(layer, *arguments, **options)
 
-    monkeypatch.setattr("pliant.accelerator.target.map_layer", count)
+    monkeypatch.setattr("pliant.accelerator.chip_target.map_layer", count)
     return asked
 
 
@@ -78,7 +78,7 @@ def test_each_layer_shape_is_mapped_once_and_read_from_the_folder_afterwards(
     assert len(mapped) == len(list(tmp_path.iterdir()))
     again = ChipTarget(load_chip("nvdla-256"), space, cache=tmp_path)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pliant.accelerator.network.optimal_mapping", None)
+        patched.setattr("pliant.accelerator.network_mapping.optimal_mapping", None)
         assert again.predict(architectures) == costs
 
 

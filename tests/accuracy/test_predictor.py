@@ -24,7 +24,7 @@ from pliant.errors import DataError
 from pliant.metrics import Accuracy
 from pliant.objective import AccuracyEstimator, Objective
 from pliant.search.ask_tell import combined, run_search
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.presets import preset
 from pliant.spaces.space import Space

@@ -12,7 +12,7 @@ from pliant.metrics import Accuracy, Cost, Failed
 from pliant.objective import Candidate, CostModel, Limit, Objective
 from pliant.record import Record
 from pliant.search.ask_tell import Searcher, memoized, run_search
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.search.random import RandomSearch
 from pliant.search.registry import SEARCHERS, SearchOptions, make_searcher
 from pliant.spaces.architecture import Architecture

@@ -10,8 +10,8 @@ import pytest
 
 from pliant.accelerator import ChipTarget, load_chip
 from pliant.deploy.package import onnx_bytes
+from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import load_profile
-from pliant.devices.target import MeasuredTarget
 from pliant.errors import RecipeError
 from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Claim, Cost
 from pliant.networks.supernet import build

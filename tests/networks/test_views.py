@@ -16,7 +16,7 @@ from pliant.scoring.networks import preset_networks
 from pliant.spaces.presets import preset
 from pliant.spaces.resnet import PlainSpace
 from pliant.training.sandwich import Sandwich
-from pliant.workload.onnx import onnx_workload
+from pliant.workload.onnx_reader import onnx_workload
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pliant.accelerator.chip import load_chip
-from pliant.accelerator.network import map_workload
+from pliant.accelerator.network_mapping import map_workload
 from pliant.report.mapping_page import write_mapping_report
 from pliant.report.ranking_page import write_ranking_page
 from pliant.report.run_page import write_report

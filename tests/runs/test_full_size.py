@@ -17,7 +17,7 @@ from pliant.networks.supernet import Supernet
 from pliant.objective import Limit, Objective
 from pliant.runs.train import first_images
 from pliant.search.ask_tell import combined, run_search
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.spaces.presets import preset
 from pliant.training.sandwich import Sandwich
 

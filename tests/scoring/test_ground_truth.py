@@ -8,7 +8,7 @@ from pliant.errors import DataError
 from pliant.report.ranking_page import ranking_page, write_ranking_page
 from pliant.scoring.ground_truth import read_truth, table_correlations
 from pliant.scoring.process_pool import ScoreRow
-from pliant.scoring.tables import write_rows
+from pliant.scoring.score_tables import write_rows
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ from pliant.scoring.images import Shape, noise_batch, training_batch
 from pliant.scoring.networks import FileNetworks, preset_networks, require_accepts
 from pliant.scoring.process_pool import ScoreEstimator, ScorePool, ScoreRow, Worker
 from pliant.scoring.score import open_score_record, score_in_pool, score_networks
+from pliant.scoring.score_tables import read_architectures, read_rows, write_rows
 from pliant.scoring.selection import Selection, select_methods
-from pliant.scoring.tables import read_architectures, read_rows, write_rows
 from pliant.scoring.zero_shot_search import (
     ZeroShotSearchConfiguration,
     cost_model,

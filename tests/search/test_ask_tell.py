@@ -11,7 +11,7 @@ from pliant.metrics import Failed, Score
 from pliant.objective import Candidate, Objective
 from pliant.record import Record
 from pliant.search.ask_tell import memoized, run_search
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 

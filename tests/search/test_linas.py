@@ -14,7 +14,7 @@ from pliant.objective import AccuracyEstimator, Candidate, Limit, Objective
 from pliant.pareto import hypervolume
 from pliant.search.ask_tell import Searcher, run_search
 from pliant.search.linas import LinasSearch, select_diverse
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.presets import preset

@@ -18,7 +18,7 @@ from pliant.accuracy.zero_shot.scoring_input import ScoringInput
 from pliant.errors import EncodingError
 from pliant.networks.trace import module_workload
 from pliant.workload import Layer, Workload
-from pliant.workload.onnx import onnx_workload
+from pliant.workload.onnx_reader import onnx_workload
 
 
 class Calls(nn.Module):

@@ -16,7 +16,7 @@ from pliant.errors import EncodingError
 from pliant.networks.onnx import Graph
 from pliant.networks.trace import module_workload
 from pliant.workload import Layer, Workload
-from pliant.workload.onnx import onnx_workload
+from pliant.workload.onnx_reader import onnx_workload
 
 
 class Writer(Graph):

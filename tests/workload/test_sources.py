@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from pliant.accelerator.chip import load_chip
 from pliant.accelerator.model.counts import layer_key
-from pliant.accelerator.network import map_workload
+from pliant.accelerator.network_mapping import map_workload
 from pliant.cli.accelerator import app
 from pliant.errors import EncodingError, RecipeError
 from pliant.networks.onnx import network_model
@@ -25,7 +25,7 @@ from pliant.networks.supernet import describe
 from pliant.networks.trace import module_workload
 from pliant.spaces.presets import PRESETS, preset
 from pliant.workload import NETWORK_INPUT, Layer, Workload
-from pliant.workload.onnx import onnx_workload
+from pliant.workload.onnx_reader import onnx_workload
 
 
 class Branching(nn.Module):

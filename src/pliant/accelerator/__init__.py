@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from pliant.accelerator.chip import load_chip as load_chip
     from pliant.accelerator.chip import parse_chip as parse_chip
     from pliant.accelerator.chip import shipped_chips as shipped_chips
+    from pliant.accelerator.chip_target import ChipTarget as ChipTarget
     from pliant.accelerator.energy import EnergyTable as EnergyTable
-    from pliant.accelerator.mapper.search import BestMapping as BestMapping
-    from pliant.accelerator.mapper.search import Certificate as Certificate
-    from pliant.accelerator.mapper.search import optimal_mapping as optimal_mapping
+    from pliant.accelerator.mapper.optimal import BestMapping as BestMapping
+    from pliant.accelerator.mapper.optimal import Certificate as Certificate
+    from pliant.accelerator.mapper.optimal import optimal_mapping as optimal_mapping
     from pliant.accelerator.mapping import Mapping as Mapping
     from pliant.accelerator.model.cost import MappingCost as MappingCost
     from pliant.accelerator.model.cost import MappingCosts as MappingCosts
     from pliant.accelerator.model.cost import evaluate as evaluate
     from pliant.accelerator.model.cost import evaluate_many as evaluate_many
-    from pliant.accelerator.network import NetworkMapping as NetworkMapping
-    from pliant.accelerator.network import map_workload as map_workload
-    from pliant.accelerator.target import ChipTarget as ChipTarget
+    from pliant.accelerator.network_mapping import NetworkMapping as NetworkMapping
+    from pliant.accelerator.network_mapping import map_workload as map_workload
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
@@ -45,10 +45,10 @@ else:
                 "shipped_chips",
             ],
             "energy": ["EnergyTable"],
-            "mapper.search": ["BestMapping", "Certificate", "optimal_mapping"],
+            "mapper.optimal": ["BestMapping", "Certificate", "optimal_mapping"],
             "mapping": ["Mapping"],
             "model.cost": ["MappingCost", "MappingCosts", "evaluate", "evaluate_many"],
-            "network": ["NetworkMapping", "map_workload"],
-            "target": ["ChipTarget"],
+            "network_mapping": ["NetworkMapping", "map_workload"],
+            "chip_target": ["ChipTarget"],
         },
     )

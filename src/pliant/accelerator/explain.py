@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from pliant.accelerator.chip import DIMS, Chip
-from pliant.accelerator.mapper.search import BestMapping
+from pliant.accelerator.mapper.optimal import BestMapping
 from pliant.accelerator.mapping import format_mapping, layer_sizes
 from pliant.accelerator.model.tiles import tile_words
 

@@ -9,8 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from pliant.accelerator.chip import Chip
-    from pliant.accelerator.mapper.search import BestMapping
-    from pliant.accelerator.network import NetworkMapping
+    from pliant.accelerator.mapper.optimal import BestMapping
+    from pliant.accelerator.network_mapping import NetworkMapping
     from pliant.workload import Workload
 
 app = typer.Typer(
@@ -99,7 +99,7 @@ def map_network(
     time_limit_s: Limit = 0.0,
 ) -> None:
     """The best mapping of every layer: loop nest, cost, proof."""
-    from pliant.accelerator.network import map_workload
+    from pliant.accelerator.network_mapping import map_workload
 
     hardware = _chip(chip)
     workload = _workload(model, size or [], skip or [], space, architecture, images, classes)
@@ -138,7 +138,7 @@ def explain(
 ) -> None:
     """Where cycles and energy of one layer go, as picture and words."""
     from pliant.accelerator.explain import explanation
-    from pliant.accelerator.mapper.search import optimal_mapping
+    from pliant.accelerator.mapper.optimal import optimal_mapping
 
     hardware = _chip(chip)
     workload = _workload(model, size or [], skip or [], space, architecture, images, classes)
@@ -178,7 +178,7 @@ def _workload(
 ) -> Workload:
     """The network of an ONNX file, or of a space where one is named."""
     from pliant.errors import RecipeError
-    from pliant.workload.onnx import onnx_workload
+    from pliant.workload.onnx_reader import onnx_workload
 
     if space is not None:
         return _of_space(model, space, architecture, images, classes)

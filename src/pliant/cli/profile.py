@@ -22,7 +22,7 @@ def profile(
     """Measure this machine: the latency of all blocks of the space, and of whole networks."""
     changes = {"data.source": data, "space": space}
     with open_run(recipe, run_dir, changes) as run:
-        from pliant.devices.target import MeasuredTarget
+        from pliant.devices.measured_target import MeasuredTarget
         from pliant.runs.session import Session
 
         with progress_bars() as progress:

@@ -21,7 +21,7 @@ def report(
             f"a report is written from the summary.json of a run directory, found none in {folder}. "
             "Name a directory that pliant run, search or deploy finished."
         )
-    from pliant.runs.summary import write_page
+    from pliant.runs.summarize import write_page
 
     write_page(folder)
     say("", about=folder / "report.html")

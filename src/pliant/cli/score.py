@@ -93,7 +93,7 @@ def score(
             "one scores either a network of one's own, as pliant score model.py:build, or networks "
             "of a space, with --space and --architectures."
         )
-    from pliant.scoring.tables import read_architectures, require_table_name
+    from pliant.scoring.score_tables import read_architectures, require_table_name
 
     if out is not None:
         require_table_name(out)

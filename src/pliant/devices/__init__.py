@@ -8,12 +8,12 @@ from pliant.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pliant.devices.measure import measure_in_subprocess as measure_in_subprocess
+    from pliant.devices.measured_target import MeasuredTarget as MeasuredTarget
     from pliant.devices.profile import DeviceProfile as DeviceProfile
     from pliant.devices.profile import load_profile as load_profile
     from pliant.devices.profile import profile_device as profile_device
     from pliant.devices.table import HeldOutError as HeldOutError
     from pliant.devices.table import LookupTable as LookupTable
-    from pliant.devices.target import MeasuredTarget as MeasuredTarget
     from pliant.devices.timings import Measurement as Measurement
     from pliant.devices.timings import Settings as Settings
     from pliant.devices.timings import Timings as Timings
@@ -24,7 +24,7 @@ else:
             "measure": ["measure_in_subprocess"],
             "profile": ["DeviceProfile", "load_profile", "profile_device"],
             "table": ["HeldOutError", "LookupTable"],
-            "target": ["MeasuredTarget"],
+            "measured_target": ["MeasuredTarget"],
             "timings": ["Measurement", "Settings", "Timings"],
         },
     )

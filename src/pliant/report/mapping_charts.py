@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.explain import PART_NAMES
-from pliant.accelerator.mapper.search import BestMapping
-from pliant.accelerator.network import NetworkMapping
+from pliant.accelerator.mapper.optimal import BestMapping
+from pliant.accelerator.network_mapping import NetworkMapping
 from pliant.report.figure import FAINT, RANDOM, SEARCH, SERIES, apply_theme, hover
 from pliant.report.quantities import significant
 

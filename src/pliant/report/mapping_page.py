@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pliant.accelerator.chip import DIMS, Chip
 from pliant.accelerator.explain import PART_NAMES, TENSOR_NAMES, proof, reasons, tiles
-from pliant.accelerator.mapper.search import BestMapping
+from pliant.accelerator.mapper.optimal import BestMapping
 from pliant.accelerator.mapping import format_mapping, layer_sizes
-from pliant.accelerator.network import NetworkMapping
+from pliant.accelerator.network_mapping import NetworkMapping
 from pliant.report import pages
 from pliant.report.figure import Chart, chart
 from pliant.report.headline import Tile

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pliant.runs.shortlist import Shortlist as Shortlist
     from pliant.runs.shortlist import ShortlistedNetwork as ShortlistedNetwork
     from pliant.runs.specialize import named_network as named_network
-    from pliant.runs.summary import write_summary as write_summary
+    from pliant.runs.summarize import write_summary as write_summary
     from pliant.runs.train import new_supernet as new_supernet
     from pliant.runs.train import train_supernet as train_supernet
     from pliant.runs.workflow import Result as Result
@@ -37,7 +37,7 @@ else:
             "session": ["Session"],
             "shortlist": ["Shortlist", "ShortlistedNetwork"],
             "specialize": ["named_network"],
-            "summary": ["write_summary"],
+            "summarize": ["write_summary"],
             "train": ["new_supernet", "train_supernet"],
             "workflow": ["Result", "run_all", "run_steps"],
         },

@@ -18,7 +18,7 @@ from pliant.runs.search import estimate_context
 from pliant.runs.session import Session
 from pliant.runs.shortlist import Shortlist, ShortlistedNetwork
 from pliant.search.ask_tell import combined, run_search
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.spaces.architecture import Architecture
 
 SHORTLISTED = 6

@@ -10,7 +10,7 @@ from pliant.runs.deliver import Delivered, deliver_result
 from pliant.runs.run import Run
 from pliant.runs.search import SearchResult, search_front
 from pliant.runs.session import Session
-from pliant.runs.summary import write_page, write_summary
+from pliant.runs.summarize import write_page, write_summary
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pliant.scoring.images import training_batch as training_batch
     from pliant.scoring.process_pool import ScoreRow as ScoreRow
     from pliant.scoring.score import score_networks as score_networks
-    from pliant.scoring.tables import read_rows as read_rows
-    from pliant.scoring.tables import write_rows as write_rows
+    from pliant.scoring.score_tables import read_rows as read_rows
+    from pliant.scoring.score_tables import write_rows as write_rows
     from pliant.scoring.zero_shot_result import RankedNetwork as RankedNetwork
     from pliant.scoring.zero_shot_result import ZeroShotSearchResult as ZeroShotSearchResult
     from pliant.scoring.zero_shot_search import search_by_score as search_by_score
@@ -31,7 +31,7 @@ else:
             "images": ["Batch", "Shape", "noise_batch", "training_batch"],
             "process_pool": ["ScoreRow"],
             "score": ["score_networks"],
-            "tables": ["read_rows", "write_rows"],
+            "score_tables": ["read_rows", "write_rows"],
             "zero_shot_result": ["RankedNetwork", "ZeroShotSearchResult"],
             "zero_shot_search": ["search_by_score"],
         },

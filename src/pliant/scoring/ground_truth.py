@@ -11,8 +11,8 @@ from statistics import median
 from pliant.accuracy.ranking import RankCorrelations, rank_correlations
 from pliant.errors import DataError, nearest
 from pliant.scoring.process_pool import ScoreRow
+from pliant.scoring.score_tables import architecture_column, read_csv, read_rows
 from pliant.scoring.selection import BASELINES
-from pliant.scoring.tables import architecture_column, read_csv, read_rows
 
 _ACCURACY_WORDS = ("test", "top1", "accuracy", "valid")
 """Parts of the name of a column of accuracies, the most trusted first."""

@@ -25,8 +25,8 @@ from pliant.record import Evaluation, Record
 from pliant.scoring.images import Batch, Shape, noise_batch
 from pliant.scoring.networks import ModuleNetworks, NetworkSource, SpaceNetworks
 from pliant.scoring.process_pool import ScorePool, ScoreRow, Worker
+from pliant.scoring.score_tables import require_table_name, write_rows
 from pliant.scoring.selection import MethodScorer, Selection, select_methods
-from pliant.scoring.tables import require_table_name, write_rows
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 

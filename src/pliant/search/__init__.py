@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pliant.search.feasible import check_feasible as check_feasible
     from pliant.search.linas import LinasSearch as LinasSearch
     from pliant.search.linas import select_diverse as select_diverse
-    from pliant.search.pareto import ParetoSearch as ParetoSearch
+    from pliant.search.nsga2 import ParetoSearch as ParetoSearch
     from pliant.search.random import RandomSearch as RandomSearch
     from pliant.search.random import within_limits as within_limits
     from pliant.search.registry import SEARCHERS as SEARCHERS
@@ -31,7 +31,7 @@ else:
             "evolution": ["EvolutionSearch"],
             "feasible": ["FeasibleRange", "check_feasible"],
             "linas": ["LinasSearch", "select_diverse"],
-            "pareto": ["ParetoSearch"],
+            "nsga2": ["ParetoSearch"],
             "random": ["RandomSearch", "within_limits"],
             "registry": ["SEARCHERS", "SearchOptions", "make_searcher"],
         },

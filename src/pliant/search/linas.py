@@ -17,7 +17,7 @@ import numpy as np
 from pliant.objective import AccuracyEstimator, Candidate, CostModel, Objective
 from pliant.pareto import non_dominated
 from pliant.search.ask_tell import combined, run_search
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space

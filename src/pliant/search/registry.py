@@ -59,7 +59,7 @@ def _linas(
 def _nsga2(
     space: Space, objective: Objective, costs: CostModel, options: SearchOptions
 ) -> Searcher:
-    from pliant.search.pareto import ParetoSearch
+    from pliant.search.nsga2 import ParetoSearch
 
     population = max(4, options.batch // 2)
     return ParetoSearch(space, objective, costs, population=population, seed=options.seed)

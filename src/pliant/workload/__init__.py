@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pliant.workload.layer import Workload as Workload
     from pliant.workload.layer import gates as gates
     from pliant.workload.layer import peak_activation_bytes as peak_activation_bytes
-    from pliant.workload.onnx import onnx_workload as onnx_workload
+    from pliant.workload.onnx_reader import onnx_workload as onnx_workload
     from pliant.workload.roofline import LayerBound as LayerBound
     from pliant.workload.roofline import Roofline as Roofline
     from pliant.workload.roofline import layer_bounds as layer_bounds
@@ -34,7 +34,7 @@ else:
                 "gates",
                 "peak_activation_bytes",
             ],
-            "onnx": ["onnx_workload"],
+            "onnx_reader": ["onnx_workload"],
             "roofline": ["LayerBound", "Roofline", "layer_bounds", "least_seconds"],
         },
     )

@@ -1,6 +1,6 @@
 """One set of operator rules: which layers does an operator of a file or a module become?
 
-A front end (`pliant.workload.onnx`, `pliant.networks.trace`) translates its own operators into the
+A front end (`pliant.workload.onnx_reader`, `pliant.networks.trace`) translates its own operators into the
 small vocabulary of this file, with shapes, and the rules turn them into layers:
 
 * convolutions, products, attention, recurrent cells, pooling and reductions become loop nests;

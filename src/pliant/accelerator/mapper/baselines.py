@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pliant.accelerator.chip import DIMS, Chip
 from pliant.accelerator.mapper.mapspace import SpatialSplits, divisors, spatial_splits
-from pliant.accelerator.mapper.search import (
+from pliant.accelerator.mapper.optimal import (
     POWERS,
     BestMapping,
     DataflowConstraint,

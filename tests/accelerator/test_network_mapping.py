@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from pliant.accelerator.chip import Chip, load_chip
-from pliant.accelerator.network import map_workload, shape_key
+from pliant.accelerator.network_mapping import map_workload, shape_key
 from pliant.errors import DamagedFileError, EncodingError
 from pliant.workload import NETWORK_INPUT, Layer, Workload
-from pliant.workload.onnx import onnx_workload
+from pliant.workload.onnx_reader import onnx_workload
 
 
 def weight(name: str, *shape: int) -> Any:
@@ -152,7 +152,7 @@ def test_the_cache_answers_and_damage_is_repaired(
         raise AssertionError("mapped again")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pliant.accelerator.network.optimal_mapping", refuse)
+        patched.setattr("pliant.accelerator.network_mapping.optimal_mapping", refuse)
         assert map_workload(workload, chip, cache=tmp_path).layers == made.layers
     file.write_text("{", encoding="utf-8")
     assert map_workload(workload, chip, cache=tmp_path).layers[0].mapping == made.layers[0].mapping

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from pliant.accelerator.chip import Chip
-from pliant.accelerator.mapper.search import objective_powers
+from pliant.accelerator.mapper.optimal import objective_powers
 from pliant.accelerator.model.counts import layer_key
-from pliant.accelerator.network import deciding_fields, digest, map_layer
+from pliant.accelerator.network_mapping import deciding_fields, digest, map_layer
 from pliant.errors import InfeasibleError, MeasurementError, PliantError
 from pliant.metrics import Claim, Cost, Failed, Measured
 from pliant.spaces.architecture import Architecture

@@ -12,7 +12,7 @@ from pliant.metrics import Accuracy, Cost, Failed, Quality
 from pliant.objective import Candidate, CostModel, Limit, Objective
 from pliant.pareto import hypervolume
 from pliant.search.ask_tell import combined, run_search
-from pliant.search.pareto import ParetoSearch
+from pliant.search.nsga2 import ParetoSearch
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.presets import preset

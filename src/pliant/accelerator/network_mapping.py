@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pliant.accelerator.chip import Chip
-from pliant.accelerator.mapper.search import BestMapping, Certificate, optimal_mapping
+from pliant.accelerator.mapper.optimal import BestMapping, Certificate, optimal_mapping
 from pliant.accelerator.mapping import Mapping
 from pliant.accelerator.model.cost import evaluate
 from pliant.accelerator.model.counts import layer_key
