@@ -76,9 +76,49 @@ def test_truth_that_does_not_fit(table, truth, column, said):
         table_correlations(table / "scores.parquet", table / "truth.csv", column=column)
 
 
-def test_the_first_accuracy_of_a_network_that_stands_twice(tmp_path):
-    (tmp_path / "truth.csv").write_text("architecture,valid_12,top1\na,1,0.5\nb,2,0.6\na,3,0.7\n")
-    assert read_truth(tmp_path / "truth.csv") == ({"a": 0.5, "b": 0.6}, "top1")
+def test_rows_of_one_network_are_averaged(tmp_path, table):
+    path = tmp_path / "repeats.csv"
+    path.write_text("architecture,valid_12,top1\na,1,0.5\nb,2,0.6\na,3,0.7\n")
+    truth = read_truth(path)
+    assert truth.accuracies == {"a": pytest.approx(0.6), "b": 0.6}
+    assert (truth.column, truth.averaged) == ("top1", {"a"})
+    lines = [f"net{number},{number + swing}" for number in range(30) for swing in (-9, 9)]
+    path.write_text("\n".join(["arch,test", *lines]))
+    found = table_correlations(table / "scores.parquet", path)
+    assert found.averaged == 30
+    assert next(row for row in found.rows if row.name == "good").kendall.value == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [
+        ("test_loss,test_time,test_acc", "test_acc"),
+        ("testLoss,valid_error,validAccuracy", "validAccuracy"),
+        ("test_seconds,top-1", "top-1"),
+        ("cifar10_test_pct,cifar10_valid_12_epochs_pct,flops_millions", "cifar10_test_pct"),
+        ("test-epochs,val", "val"),
+    ],
+)
+def test_what_is_no_accuracy_is_not_taken_for_one(header, column, tmp_path):
+    values = ",".join(str(place) for place in range(header.count(",") + 1))
+    (tmp_path / "truth.csv").write_text(f"arch,{header}\na,{values}\n")
+    truth = read_truth(tmp_path / "truth.csv")
+    assert (truth.column, truth.accuracies["a"]) == (column, header.split(",").index(column))
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("test_loss,latency_ms", "is named as accuracies are; it has test_loss, latency_ms"),
+        ("test_acc_12,test_acc_200", "may be test_acc_12 or test_acc_200. Name one with --column"),
+        ("acc,accuracy", "may be acc or accuracy"),
+        ("test,test", "may be test or test"),
+    ],
+)
+def test_a_column_that_cannot_be_told_is_asked_for(header, said, tmp_path):
+    (tmp_path / "truth.csv").write_text(f"arch,{header}\na,1,2\n")
+    with pytest.raises(DataError, match=said):
+        read_truth(tmp_path / "truth.csv")
 
 
 def test_a_table_without_parameters(tmp_path, table):

@@ -19,7 +19,7 @@ def fidelity(
     ],
     column: Annotated[
         str | None,
-        typer.Option(help="Column of the accuracies; the first that is named so if not given."),
+        typer.Option(help="Column of the accuracies; found by its name if not given."),
     ] = None,
     top: Annotated[
         int | None,
@@ -63,7 +63,12 @@ def fidelity(
             style="bold" if row.name == "parameters" else None,
         )
     screen.print(table)
-    say(f"{found.networks} networks, truth {found.column}. {explanation(found.networks)}")
+    say(
+        f"{found.networks} networks, accuracies of column {found.column}. "
+        f"{explanation(found.networks)}"
+    )
+    if found.averaged:
+        say(f"{found.averaged} networks have several rows of accuracies, whose mean counts.")
     say(
         f"At equal size: over the {found.rows[0].equal_pairs:,} pairs with parameter counts within "
         "5 %. "

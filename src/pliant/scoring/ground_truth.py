@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 from pliant.accuracy.ranking import RankCorrelations, rank_correlations
 from pliant.errors import DataError, nearest
@@ -14,8 +15,20 @@ from pliant.scoring.process_pool import ScoreRow
 from pliant.scoring.score_tables import architecture_column, read_csv, read_rows
 from pliant.scoring.selection import BASELINES
 
-_ACCURACY_WORDS = ("test", "top1", "accuracy", "valid")
-"""Parts of the name of a column of accuracies, the most trusted first."""
+_ACCURACY_WORDS = (
+    ("test",),
+    ("top1", "acc", "accuracy"),
+    ("valid", "validation", "val"),
+)
+"""Words in the name of a column of accuracies, the most trusted first."""
+
+_OTHER_WORDS = frozenset(
+    "loss losses nll entropy perplexity error errors err time times s ms us sec secs second "
+    "seconds minutes hours latency energy power memory size bytes kb mb params parameters macs "
+    "flops mflops gflops epoch epochs step steps seed seeds std deviation variance var rank index "
+    "id count images samples".split()
+)
+"""Words that say that a column is something else, as in `test_loss`. `12_epochs_pct` is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,8 @@ class TableCorrelations:
     networks: int
     without_truth: int
     """Scored networks whose accuracy is not known."""
+    averaged: int
+    """Networks with several rows of accuracies, whose mean counts."""
     failures: Mapping[str, str]
     """The first reason of each score that failed somewhere."""
 
@@ -42,8 +57,8 @@ def table_correlations(
         scores: as `pliant score` wrote it.
         truth: a CSV file with a column of architectures, written as in the table, and one of
             accuracies.
-        column: of the accuracies; where None, the first whose name says test, top1, accuracy or
-            valid.
+        column: of the accuracies; where None, the one whose name says test, else top1 or accuracy,
+            else valid.
         top: networks that count as the top; a tenth of them where None.
         seed: of the bootstrap.
 
@@ -52,7 +67,8 @@ def table_correlations(
             networks in both files.
     """
     rows = read_rows(scores)
-    known, column = read_truth(truth, column)
+    found_truth = read_truth(truth, column)
+    known = found_truth.accuracies
     scored = list(dict.fromkeys(row.architecture for row in rows))
     names = [name for name in scored if name in known]
     if not names:
@@ -83,7 +99,14 @@ def table_correlations(
     )
     correlations.sort(key=lambda one: -one.kendall.value if one.kendall else math.inf)
     left_out = len(scored) - len(names)
-    return TableCorrelations(tuple(correlations), column, len(names), left_out, _failures(rows))
+    return TableCorrelations(
+        rows=tuple(correlations),
+        column=found_truth.column,
+        networks=len(names),
+        without_truth=left_out,
+        averaged=sum(name in found_truth.averaged for name in names),
+        failures=_failures(rows),
+    )
 
 
 def _failures(rows: Sequence[ScoreRow]) -> dict[str, str]:
@@ -94,14 +117,30 @@ def _failures(rows: Sequence[ScoreRow]) -> dict[str, str]:
     return reasons
 
 
-def read_truth(path: Path, column: str | None = None) -> tuple[dict[str, float], str]:
-    """Accuracy by the text of the architecture, and the name of its column.
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """Known accuracies of networks."""
 
-    Of a network that is there twice, the first accuracy counts.
+    accuracies: Mapping[str, float]
+    """By the text of the architecture; the mean where the file has several."""
+    column: str
+    """Of the accuracies."""
+    averaged: frozenset[str]
+    """Architectures with several rows, such as those of several training seeds."""
+
+
+def read_truth(path: Path, column: str | None = None) -> GroundTruth:
+    """Read known accuracies.
+
+    Several rows of a network are averaged, as benchmarks list one per training seed.
+
+    Args:
+        path: a CSV file.
+        column: of the accuracies; found by its name where None.
 
     Raises:
-        DataError: the file cannot be read, has no such column or no row, or an accuracy is not a
-            finite number.
+        DataError: the file cannot be read, has no such column or no row, several columns could be
+            meant, or an accuracy is not a finite number.
     """
     table = read_csv(path)
     names = architecture_column(path, table)
@@ -109,9 +148,14 @@ def read_truth(path: Path, column: str | None = None) -> tuple[dict[str, float],
     column = _accuracy_column(path, columns) if column is None else column
     if column not in columns:
         raise DataError(f"{path} has no column {column!r}. {nearest(column, columns)}")
+    if columns.count(column) > 1:
+        raise DataError(
+            f"columns have different names; {path} has {columns.count(column)} called {column!r}. "
+            "Rename all but one."
+        )
     if not table.num_rows:
         raise DataError(f"a file of accuracies has rows, {path} has none.")
-    known: dict[str, float] = {}
+    known: dict[str, list[float]] = {}
     pairs = zip(table[names].to_pylist(), table[column].to_pylist(), strict=True)
     for number, (name, text) in enumerate(pairs, 2):
         try:
@@ -123,16 +167,38 @@ def read_truth(path: Path, column: str | None = None) -> tuple[dict[str, float],
                 f"an accuracy is a finite number; {path}, row {number}, column {column} has "
                 f"{text!r}. Fix or remove it."
             )
-        known.setdefault(name.strip(), value)
-    return known, column
+        known.setdefault(name.strip(), []).append(value)
+    return GroundTruth(
+        accuracies={name: fmean(values) for name, values in known.items()},
+        column=column,
+        averaged=frozenset(name for name, values in known.items() if len(values) > 1),
+    )
 
 
 def _accuracy_column(path: Path, columns: Sequence[str]) -> str:
-    for word in _ACCURACY_WORDS:
-        for name in columns:
-            if word in name.lower():
-                return name
+    """The column whose name says accuracy, by the most trusted word that any name has."""
+    candidates = [name for name in columns if not _is_other(_words(name))]
+    for words in _ACCURACY_WORDS:
+        matching = [name for name in candidates if not _words(name).isdisjoint(words)]
+        if len(matching) > 1:
+            raise DataError(
+                f"one column holds the accuracies; in {path} it may be "
+                f"{' or '.join(matching)}. Name one with --column."
+            )
+        if matching:
+            return matching[0]
     raise DataError(
         f"no column of {path} is named as accuracies are; it has {', '.join(columns)}. "
         "Name one with --column."
     )
+
+
+def _words(name: str) -> set[str]:
+    """The words of a column's name, in lower case: `testLoss`, `test-loss` and `test_loss` alike."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower().replace("top-1", "top1")
+    spaced = re.sub(r"\d+[ _-]*(epochs?|steps?)", " ", spaced)  # how long it was trained
+    return set(re.findall(r"[a-z]+\d*", spaced))
+
+
+def _is_other(words: set[str]) -> bool:
+    return not words.isdisjoint(_OTHER_WORDS)
