@@ -22,12 +22,15 @@ _ACCURACY_WORDS = (
 )
 """Words in the name of a column of accuracies, the most trusted first."""
 
-_OTHER_WORDS = frozenset(
-    "loss losses nll entropy perplexity error errors err time times s ms us sec secs second "
-    "seconds minutes hours latency energy power memory size bytes kb mb params parameters macs "
-    "flops mflops gflops epoch epochs step steps seed seeds std deviation variance var rank index "
-    "id count images samples".split()
-)
+_OTHER_WORDS = """
+    loss losses nll entropy perplexity
+    error errors err
+    time times s ms us sec secs second seconds minutes hours latency
+    energy power memory size bytes kb mb
+    params parameters macs flops mflops gflops
+    epoch epochs step steps seed seeds
+    std deviation variance var rank index id count images samples
+""".split()
 """Words that say that a column is something else, as in `test_loss`. `12_epochs_pct` is none."""
 
 
