@@ -22,15 +22,12 @@ _ACCURACY_WORDS = (
 )
 """Words in the name of a column of accuracies, the most trusted first."""
 
-_OTHER_WORDS = """
-    loss losses nll entropy perplexity
-    error errors err
-    time times s ms us sec secs second seconds minutes hours latency
-    energy power memory size bytes kb mb
-    params parameters macs flops mflops gflops
-    epoch epochs step steps seed seeds
-    std deviation variance var rank index id count images samples
-""".split()
+_OTHER_WORD = re.compile(
+    r"loss(es)?|nll|entropy|perplexity|err(ors?)?"
+    r"|times?|s|ms|us|sec(ond)?s?|minutes|hours|latency"
+    r"|energy|power|memory|size|bytes|kb|mb|param(eter)?s|macs|[mg]?flops"
+    r"|(epoch|step|seed)s?|std|deviation|var(iance)?|rank|index|id|count|images|samples"
+)
 """Words that say that a column is something else, as in `test_loss`. `12_epochs_pct` is none."""
 
 
@@ -204,4 +201,4 @@ def _words(name: str) -> set[str]:
 
 
 def _is_other(words: set[str]) -> bool:
-    return not words.isdisjoint(_OTHER_WORDS)
+    return any(_OTHER_WORD.fullmatch(word) for word in words)
