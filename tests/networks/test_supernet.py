@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -255,3 +257,33 @@ def test_pixels_are_normalised_by_the_training_images(shipped, pixels):
     found = supernet.blocks["preprocess"](images, block)
     for channel, (mean, std) in enumerate(((0.1, 0.5), (0.2, 0.25), (0.3, 2.0))):
         torch.testing.assert_close(found[:, channel], (images[:, channel] - mean) / std)
+
+
+def saved(supernet, path):
+    torch.save(supernet, path)
+    return torch.load(path, weights_only=False)
+
+
+def loaded(supernet, path):
+    torch.save(supernet.state_dict(), path)
+    other = Supernet(supernet.space, mean=[0.1] * 3, std=[1.0] * 3)
+    other.load_state_dict(torch.load(path))
+    return other
+
+
+@pytest.mark.parametrize("again", [lambda one, path: copy.deepcopy(one), saved, loaded])
+@pytest.mark.parametrize("name", ["mobile-32", "plain-32", "nas-bench-201"])
+@torch.no_grad()
+def test_a_copy_computes_the_same_and_shares_no_weight(
+    name, again, shipped, perturbed, pixels, tmp_path
+):
+    space = shipped(name, 32)
+    supernet, images = perturbed(space), pixels(space, 2)
+    architecture = space.sample(np.random.default_rng(1))  # the blocks of one are cached
+    expected = supernet(images, architecture)
+    other = again(supernet, tmp_path / "supernet.pt")
+    assert other.space.identity == space.identity
+    assert torch.equal(other(images, architecture), expected)
+    for parameter in other.parameters():
+        parameter.zero_()
+    assert torch.equal(supernet(images, architecture), expected)

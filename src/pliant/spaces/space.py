@@ -12,10 +12,10 @@ import functools
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -96,9 +96,16 @@ class Space(ABC):
         self.channels = channels
         self.image_size = image_size
         self.classes = classes
-        self.blocks = functools.lru_cache(BLOCK_CACHE_ENTRIES)(self._checked_layout)
-        """`layout`, memoized; the space is checked at the first use."""
         self._checked = False
+
+    @cached_property
+    def blocks(self) -> Callable[[Architecture], tuple[Block, ...]]:
+        """`layout`, memoized; the space is checked at the first use."""
+        return functools.lru_cache(BLOCK_CACHE_ENTRIES)(self._checked_layout)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The cache of blocks cannot be copied; a copy begins one of its own.
+        return {name: value for name, value in vars(self).items() if name != "blocks"}
 
     def _checked_layout(self, architecture: Architecture) -> tuple[Block, ...]:
         if not self._checked:
