@@ -14,7 +14,9 @@ import torch
 from pliant.data import DataSet, load
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import BasicBlock, Block, ConvBlock, Head, Preprocess
+from pliant.spaces.block import Block
+from pliant.spaces.convolutional_blocks import BasicBlock, ConvBlock
+from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
 from pliant.spaces.presets import preset
 from pliant.spaces.resnet import PlainSpace, ResidualStage

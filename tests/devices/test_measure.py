@@ -24,7 +24,7 @@ from pliant.devices.measure import (
 from pliant.devices.timings import Settings, Timings
 from pliant.errors import MeasurementError
 from pliant.networks.onnx import block_model, network_model, random_weights
-from pliant.spaces.blocks import ConvBlock
+from pliant.spaces.convolutional_blocks import ConvBlock
 
 QUICK = Settings(min_rounds=3, rounds=4, samples=3, sample_us=300)
 

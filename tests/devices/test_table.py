@@ -17,7 +17,8 @@ from pliant.devices.table import (
     sample_evenly_by_macs,
 )
 from pliant.errors import MeasurementError
-from pliant.spaces.blocks import BasicBlock, ConvBlock, Preprocess
+from pliant.spaces.convolutional_blocks import BasicBlock, ConvBlock
+from pliant.spaces.input_output_blocks import Preprocess
 from pliant.spaces.presets import preset
 
 

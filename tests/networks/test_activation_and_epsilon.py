@@ -11,7 +11,9 @@ from pliant.deploy.package import onnx_bytes
 from pliant.networks.initialization import initialise
 from pliant.networks.plain import BlockModule
 from pliant.networks.supernet import Supernet
-from pliant.spaces.blocks import Block, ConvBlock, Head, InvertedResidual, Preprocess
+from pliant.spaces.block import Block
+from pliant.spaces.convolutional_blocks import ConvBlock, InvertedResidual
+from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.space import Choice, Space
 
 EPSILON = 1e-3

@@ -19,9 +19,9 @@ from pliant.networks import plain
 from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.networks.supernet import build, describe
 from pliant.spaces import cell_blocks as block_types
-from pliant.spaces.blocks import Head
 from pliant.spaces.cell import EDGES, OPERATIONS, CellSpace
 from pliant.spaces.cell_blocks import Cell, Reduction
+from pliant.spaces.input_output_blocks import Head
 
 CELLS = {
     "full": "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|"

@@ -9,17 +9,18 @@ from torch import nn
 from pliant.networks.channels import block_channels
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS
 from pliant.networks.supernet import Supernet
-from pliant.spaces import blocks
+from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock, InvertedResidual
+from pliant.spaces.input_output_blocks import Head
 from pliant.spaces.presets import preset
 
 RESIDUAL = {"slot": "a", "size": 6, "inputs": 8, "mid_channels": 16, "outputs": 8}
 
 BY_HAND = {
-    blocks.ConvBlock(slot="a", size=6, inputs=3, outputs=8, pool=2): {
+    ConvBlock(slot="a", size=6, inputs=3, outputs=8, pool=2): {
         "in": ("conv1.weight/1", ""),
         "out": ("", "conv1.weight norm1.weight norm1.bias"),
     },
-    blocks.InvertedResidual(**RESIDUAL, kernel=5, squeeze_excite=True): {
+    InvertedResidual(**RESIDUAL, kernel=5, squeeze_excite=True): {
         "in": ("expand.weight/1", "project.weight project_norm.weight project_norm.bias"),
         "expand": (
             "project.weight/1",
@@ -29,18 +30,18 @@ BY_HAND = {
         ),
         "squeeze.reduce": ("squeeze_expand.weight/1", "squeeze_reduce.weight squeeze_reduce.bias"),
     },
-    blocks.InvertedResidual(**RESIDUAL | {"mid_channels": 8}, kernel=3, expand=False): {
+    InvertedResidual(**RESIDUAL | {"mid_channels": 8}, kernel=3, expand=False): {
         "in": (
             "project.weight/1",
             "depthwise.weight depthwise_norm.weight depthwise_norm.bias"
             " project.weight project_norm.weight project_norm.bias",
         ),
     },
-    blocks.BasicBlock(slot="a", size=6, channels=8, mid_channels=4): {
+    BasicBlock(slot="a", size=6, channels=8, mid_channels=4): {
         "in": ("conv1.weight/1", "conv2.weight norm2.weight norm2.bias"),
         "conv1": ("conv2.weight/1", "conv1.weight norm1.weight norm1.bias"),
     },
-    blocks.Bottleneck(**RESIDUAL | {"outputs": 12}, stride=2, project=True): {
+    Bottleneck(**RESIDUAL | {"outputs": 12}, stride=2, project=True): {
         "in": ("conv1.weight/1 shortcut.weight/1", ""),
         "conv2": ("conv3.weight/1", "conv2.weight norm2.weight norm2.bias"),
         "conv1": ("conv2.weight/1", "conv1.weight norm1.weight norm1.bias"),
@@ -50,7 +51,7 @@ BY_HAND = {
             " shortcut.weight shortcut_norm.weight shortcut_norm.bias",
         ),
     },
-    blocks.Head(slot="a", size=6, inputs=8, classes=5, input_norm=True): {
+    Head(slot="a", size=6, inputs=8, classes=5, input_norm=True): {
         "in": ("classifier.weight/1", "input_norm.weight input_norm.bias"),
         "out": ("", "classifier.weight classifier.bias"),
     },

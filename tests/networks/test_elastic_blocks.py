@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from pliant.networks import plain
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, copy_active
-from pliant.spaces.blocks import (
-    BasicBlock,
-    Bottleneck,
-    ConvBlock,
-    Head,
-    InvertedResidual,
-    Preprocess,
-)
+from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock, InvertedResidual
+from pliant.spaces.input_output_blocks import Head, Preprocess
 
 WIDTHS = st.tuples(st.integers(1, 24), st.integers(1, 24)).map(sorted)
 """Active and largest number of channels."""

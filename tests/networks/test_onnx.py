@@ -16,15 +16,9 @@ from pliant.errors import EncodingError
 from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.networks.plain import BLOCKS, Network
 from pliant.networks.supernet import describe
-from pliant.spaces.blocks import (
-    BasicBlock,
-    Block,
-    Bottleneck,
-    ConvBlock,
-    Head,
-    InvertedResidual,
-    Preprocess,
-)
+from pliant.spaces.block import Block
+from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock, InvertedResidual
+from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.presets import preset
 from pliant.workload import NETWORK_INPUT
 

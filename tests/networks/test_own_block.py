@@ -25,7 +25,9 @@ from pliant.networks.plain import BLOCKS, BlockModule
 from pliant.networks.supernet import Supernet, require_described
 from pliant.report.drawing import drawing
 from pliant.report.quantities import square
-from pliant.spaces.blocks import Block, ConvBlock, Head, Preprocess
+from pliant.spaces.block import Block
+from pliant.spaces.convolutional_blocks import ConvBlock
+from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.space import Choice, Space
 from pliant.training.checkpoint import save_tensors
 

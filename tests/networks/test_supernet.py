@@ -14,7 +14,7 @@ from pliant.accuracy.calibration import calibrate
 from pliant.networks import plain
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import Supernet, build, describe
-from pliant.spaces import blocks as block_types
+from pliant.spaces import rounding
 
 PRESETS = {
     "digits": (8, 4),
@@ -150,7 +150,7 @@ def test_a_description_alone_builds_the_network(toy_space, perturbed, pixels):
 
 def test_rounding_of_channels_is_the_same_with_and_without_pytorch():
     for tenth in range(10, 20_000):
-        assert plain.make_divisible(tenth / 10) == block_types.make_divisible(tenth / 10)
+        assert plain.make_divisible(tenth / 10) == rounding.make_divisible(tenth / 10)
 
 
 def test_extraction_copies(toy_space, perturbed):

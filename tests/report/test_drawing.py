@@ -9,7 +9,7 @@ from pliant.report.drawing import drawing
 from pliant.report.pages import render
 from pliant.report.quantities import square
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import Block
+from pliant.spaces.block import Block
 from pliant.spaces.presets import PRESETS, preset
 from pliant.spaces.space import Space
 

@@ -8,7 +8,9 @@ import pytest
 
 from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import BasicBlock, Block, ConvBlock, Head, Preprocess
+from pliant.spaces.block import Block
+from pliant.spaces.convolutional_blocks import BasicBlock, ConvBlock
+from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.presets import PRESETS, preset
 from pliant.spaces.space import Choice, Space
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import Head, InvertedResidual, ceil_div, make_divisible
+from pliant.spaces.convolutional_blocks import InvertedResidual
+from pliant.spaces.input_output_blocks import Head
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
 from pliant.spaces.presets import preset
+from pliant.spaces.rounding import ceil_div, make_divisible
 from pliant.workload import Layer
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import BasicBlock, Bottleneck, ConvBlock, Head
+from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock
+from pliant.spaces.input_output_blocks import Head
 from pliant.spaces.presets import preset
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
 from pliant.workload import Layer

@@ -23,7 +23,7 @@ from pliant.accelerator.network_mapping import deciding_fields, digest, map_laye
 from pliant.errors import InfeasibleError, MeasurementError, PliantError
 from pliant.metrics import Claim, Cost, Failed, Measured
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import Block
+from pliant.spaces.block import Block
 from pliant.spaces.space import Space
 from pliant.workload import Layer
 

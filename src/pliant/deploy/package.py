@@ -20,7 +20,7 @@ from pliant.files import write_atomically
 from pliant.networks import plain
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import describe
-from pliant.spaces.blocks import Block
+from pliant.spaces.block import Block
 from pliant.training.checkpoint import save_tensors
 
 _LOADER = '''

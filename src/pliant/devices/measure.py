@@ -41,7 +41,7 @@ from pliant.devices.timings import (
 )
 from pliant.errors import MeasurementError
 from pliant.networks.onnx import IR_VERSION, OPSET, block_model
-from pliant.spaces.blocks import ConvBlock
+from pliant.spaces.convolutional_blocks import ConvBlock
 
 resource = importlib.import_module("resource") if importlib.util.find_spec("resource") else None
 """Missing on Windows, which does not report context switches of a thread."""

@@ -43,7 +43,7 @@ from pliant.errors import DamagedFileError, ProfileMismatchError, nearest
 from pliant.files import replace_atomically, write_atomically
 from pliant.host import machine_name
 from pliant.networks.onnx import block_model, network_model, random_weights
-from pliant.spaces.blocks import BLOCK_TYPES, Block
+from pliant.spaces.block import BLOCK_TYPES, Block
 from pliant.spaces.space import Space
 
 PROFILE_VERSION: Final = 3

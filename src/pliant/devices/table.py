@@ -30,7 +30,8 @@ from scipy.stats import spearmanr
 from pliant.errors import MeasurementError
 from pliant.metrics import Cost
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import Block, Preprocess
+from pliant.spaces.block import Block
+from pliant.spaces.input_output_blocks import Preprocess
 from pliant.spaces.space import Space
 
 Correction = Literal["scaled", "per_block_overhead", "boundary_traffic", "additive"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from pliant.spaces.blocks import Block
+from pliant.spaces.block import Block
 from pliant.workload import NETWORK_INPUT, Layer, Operation, gates
 
 Axis = tuple[Tensor, int]

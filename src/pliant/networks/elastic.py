@@ -2,8 +2,13 @@
 
 Each subclasses its plain layer and keeps the names and shapes of its parameters, so plain weights
 load as they are. The active sizes are arguments of `forward`, never state: weights are sliced as
-views, nothing is masked or copied, and two sub-networks can run side by side. Input channels are
-read from the tensor.
+views, nothing is masked or copied, and two sub-networks can run side by side. The number of input
+channels is that of the input tensor.
+
+Elastic width and kernel size with learned kernel transformations as in H. Cai, C. Gan, T. Wang,
+Z. Zhang, S. Han, "Once-for-All: Train One Network and Specialize it for Efficient Deployment",
+2020, arXiv:1908.09791, section 3.3. Channel slicing as in J. Yu, L. Yang, N. Xu, J. Yang, T. Huang,
+"Slimmable Neural Networks", 2018, arXiv:1812.08928.
 """
 
 from __future__ import annotations
@@ -18,9 +23,9 @@ from pliant.networks.depthwise import depthwise_conv
 class ElasticConv2d(nn.Conv2d):
     """A convolution with fewer channels, and for depthwise ones a smaller kernel.
 
-    A smaller kernel is the centre of the next larger one times a learned matrix, a chain 7 to 5 to
-    3 (Cai et al. 2020, Once-for-All, section 3.3). One matrix a layer and step, shared by all
-    channels, the identity at the start.
+    A smaller kernel is the centre of the next larger one times a learned matrix, in a chain from 7
+    to 5 to 3. Each layer has one matrix per link of the chain, which all channels share and which
+    starts as the identity (Cai et al. 2020, section 3.3).
     """
 
     def __init__(
@@ -44,12 +49,14 @@ class ElasticConv2d(nn.Conv2d):
             self.kernel_matrices = nn.ParameterDict(matrices)
 
     def active_weight(self, outputs: int, inputs: int, kernel: int) -> Tensor:
-        """The weight of the active convolution, (outputs, inputs a group, kernel, kernel).
+        """The weight of the active convolution, (outputs, inputs per group, kernel, kernel).
 
-        It is a view where the kernel is the largest.
+        It is a view of the shared weight if the kernel is the largest.
         """
         weight = self.weight[:outputs] if self.depthwise else self.weight[:outputs, :inputs]
         for smaller in range(self.kernel_size[0] - 2, kernel - 1, -2):
+            # (outputs, 1, k, k) to (outputs, 1, (k - 2)^2): the centre as a vector, which the
+            # matrix of this link maps to the smaller kernel.
             centre = weight[..., 1:-1, 1:-1].flatten(-2)
             weight = F.linear(centre, self.kernel_matrices[f"to{smaller}"]).unflatten(
                 -1, (smaller, smaller)

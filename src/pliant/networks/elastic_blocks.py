@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from pliant.errors import EncodingError
 from pliant.networks import plain
 from pliant.networks.elastic import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
-from pliant.spaces import blocks, cell_blocks
+from pliant.spaces import cell_blocks, convolutional_blocks, input_output_blocks
+from pliant.spaces.block import Block
+from pliant.spaces.rounding import make_divisible
 
 
 class ElasticBlock(plain.BlockModule):
@@ -29,7 +31,7 @@ class ElasticBlock(plain.BlockModule):
 class Preprocess(ElasticBlock, plain.Preprocess):
     """Elastic resolution and views."""
 
-    def forward(self, images: Tensor, active: blocks.Preprocess) -> Tensor:
+    def forward(self, images: Tensor, active: input_output_blocks.Preprocess) -> Tensor:
         """Normalise, resize to the active resolution, and add the mirror images for two views."""
         return plain.add_flipped(
             plain.resize(
@@ -42,7 +44,7 @@ class Preprocess(ElasticBlock, plain.Preprocess):
 class ConvBlock(ElasticBlock, plain.ConvBlock):
     """Elastic output channels."""
 
-    def forward(self, x: Tensor, active: blocks.ConvBlock) -> Tensor:
+    def forward(self, x: Tensor, active: convolutional_blocks.ConvBlock) -> Tensor:
         """Convolve into the active output channels."""
         x = self.conv1(x, active.outputs, active.kernel)
         if self.pool > 1:
@@ -53,7 +55,7 @@ class ConvBlock(ElasticBlock, plain.ConvBlock):
 class InvertedResidual(ElasticBlock, plain.InvertedResidual):
     """Elastic mid channels and kernel."""
 
-    def forward(self, x: Tensor, active: blocks.InvertedResidual) -> Tensor:
+    def forward(self, x: Tensor, active: convolutional_blocks.InvertedResidual) -> Tensor:
         """Run with the active mid channels and kernel."""
         y = x
         if self.expand is not None and self.expand_norm is not None:
@@ -63,7 +65,7 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
         )
         if self.squeeze_reduce is not None and self.squeeze_expand is not None:
             narrow = self.squeeze_reduce(
-                y.mean((2, 3), keepdim=True), blocks.make_divisible(active.mid_channels / 4)
+                y.mean((2, 3), keepdim=True), make_divisible(active.mid_channels / 4)
             )
             y = y * F.hardsigmoid(self.squeeze_expand(F.relu(narrow), active.mid_channels))
         y = self.project_norm(self.project(y, active.outputs))
@@ -73,7 +75,7 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
 class BasicBlock(ElasticBlock, plain.BasicBlock):
     """Elastic mid channels."""
 
-    def forward(self, x: Tensor, active: blocks.BasicBlock) -> Tensor:
+    def forward(self, x: Tensor, active: convolutional_blocks.BasicBlock) -> Tensor:
         """Run with the active mid channels; the outer width is the input's."""
         y = self.activation(self.norm1(self.conv1(x, active.mid_channels, 3)))
         return self.activation(x + self.norm2(self.conv2(y, active.channels, 3)))
@@ -82,7 +84,7 @@ class BasicBlock(ElasticBlock, plain.BasicBlock):
 class Bottleneck(ElasticBlock, plain.Bottleneck):
     """Elastic mid and output channels."""
 
-    def forward(self, x: Tensor, active: blocks.Bottleneck) -> Tensor:
+    def forward(self, x: Tensor, active: convolutional_blocks.Bottleneck) -> Tensor:
         """Run with the active mid and output channels."""
         y = self.activation(self.norm1(self.conv1(x, active.mid_channels)))
         y = self.activation(self.norm2(self.conv2(y, active.mid_channels, 3)))
@@ -132,7 +134,7 @@ class Reduction(ElasticBlock, plain.Reduction):
 class Head(ElasticBlock, plain.Head):
     """Reads as many channels and views as there are."""
 
-    def forward(self, x: Tensor, active: blocks.Head, dropout: bool = True) -> Tensor:
+    def forward(self, x: Tensor, active: input_output_blocks.Head, dropout: bool = True) -> Tensor:
         """Logits; dropout only while training and where asked for."""
         if self.input_norm is not None:
             x = self.activation(self.input_norm(x))
@@ -160,7 +162,7 @@ ELASTIC_BLOCKS: dict[str, type[ElasticBlock]] = {
 
 
 def register_block(
-    description: type[blocks.Block],
+    description: type[Block],
     plain_module: type[plain.BlockModule],
     elastic_module: type[ElasticBlock],
 ) -> None:

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import Block
+from pliant.spaces.block import Block
 from pliant.workload import NETWORK_INPUT, Layer, Operation
 
 OPSET = 20

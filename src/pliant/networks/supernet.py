@@ -31,7 +31,7 @@ from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Head, copy_active
 from pliant.networks.initialization import initialise
 from pliant.networks.onnx import random_weights
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import Block
+from pliant.spaces.block import Block
 from pliant.spaces.space import Space
 
 

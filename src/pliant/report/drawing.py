@@ -16,7 +16,7 @@ from typing import Any
 from pliant.errors import EncodingError
 from pliant.report.quantities import METRICS, quantity, square
 from pliant.report.slots import stage_of, within_stage
-from pliant.spaces.blocks import BLOCK_TYPES, Block
+from pliant.spaces.block import BLOCK_TYPES, Block
 from pliant.workload import NETWORK_INPUT, Layer, gates
 
 WIDTH_PX = 300

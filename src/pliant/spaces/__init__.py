@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pliant.lazy import lazy_names
-from pliant.spaces import cell_blocks as cell_blocks  # known by name wherever blocks are read
+
+# Profiles and summaries know blocks by name, so all descriptions are defined with the package.
+from pliant.spaces import cell_blocks as cell_blocks
+from pliant.spaces import convolutional_blocks as convolutional_blocks
+from pliant.spaces import input_output_blocks as input_output_blocks
 
 if TYPE_CHECKING:
     from pliant.spaces.architecture import Architecture as Architecture
-    from pliant.spaces.blocks import Block as Block
+    from pliant.spaces.block import Block as Block
     from pliant.spaces.cell import CellSpace as CellSpace
     from pliant.spaces.check import check_space as check_space
     from pliant.spaces.mobile import MobileFrame as MobileFrame
@@ -26,7 +30,7 @@ else:
         __name__,
         {
             "architecture": ["Architecture"],
-            "blocks": ["Block"],
+            "block": ["Block"],
             "cell": ["CellSpace"],
             "check": ["check_space"],
             "mobile": ["MobileFrame", "MobileSpace", "MobileStage"],

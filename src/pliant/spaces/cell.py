@@ -1,12 +1,13 @@
-"""The cell space of NAS-Bench-201 (Dong and Yang 2020).
+"""The cell space of NAS-Bench-201.
 
-One small cell, stacked 15 times; there are 15,625 of them.
+X. Dong, Y. Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search",
+2020, arXiv:2001.00326. One small cell, stacked 15 times; there are 15,625 of them.
 
-Every network of it was trained by the benchmark's authors, so scores and searches can be compared
+The benchmark's authors trained every network of the space, so scores and searches can be compared
 on it. Architectures have Pliant's text form, `1.0o4_2.0o0_...`, and the benchmark's,
 `|nor_conv_3x3~0|+|none~0|...`; `CellSpace.parse` reads both.
 
-A network holds only the operations through which the image reaches its output. In the benchmark the
+A network has only the operations through which the image reaches its output. In the benchmark the
 others run as well: what nothing reads changes no result, and neither does an operation on zero, but
 for a convolution, whose BatchNorm adds an offset to it. That offset is 0 before training.
 `CellSpace.benchmark_size` counts all operations, as the benchmark's figures do.
@@ -23,8 +24,11 @@ from typing import NamedTuple
 
 from pliant.errors import EncodingError, nearest
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import Block, ConvBlock, Head, Preprocess, ceil_div
+from pliant.spaces.block import Block
 from pliant.spaces.cell_blocks import CONV_KERNELS, Cell, Reduction
+from pliant.spaces.convolutional_blocks import ConvBlock
+from pliant.spaces.input_output_blocks import Head, Preprocess
+from pliant.spaces.rounding import ceil_div
 from pliant.spaces.space import Choice, Space
 
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")

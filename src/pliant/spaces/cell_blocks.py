@@ -1,4 +1,8 @@
-"""The blocks of NAS-Bench-201: the cell, and the reduction between the stages of cells."""
+"""The blocks of NAS-Bench-201: the cell, and the reduction between the stages of cells.
+
+X. Dong, Y. Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search",
+2020, arXiv:2001.00326, Figure 1.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from functools import cache
 from itertools import groupby
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import Block, ceil_div, computes
+from pliant.spaces.block import Block, computes
+from pliant.spaces.rounding import ceil_div
 from pliant.workload import NETWORK_INPUT, Layer
 
 CONV_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}

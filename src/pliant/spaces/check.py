@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from pliant.errors import EncodingError
-from pliant.spaces.blocks import Block
+from pliant.spaces.block import Block
 
 if TYPE_CHECKING:
     from pliant.spaces.space import Space

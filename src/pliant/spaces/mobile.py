@@ -2,8 +2,10 @@
 
 Stages of inverted residuals with elastic kernel, depth, expansion and resolution.
 
-The space is a table with a row a stage, as in the paper's own tables (Howard et al. 2019,
-MobileNetV3; Cai et al. 2020, Once-for-All, whose space is the preset `ofa-mobilenetv3`).
+The space is a table with one row per stage, like the tables of the papers: A. Howard et al.,
+"Searching for MobileNetV3", 2019, arXiv:1905.02244 (Tables 1 and 2); H. Cai, C. Gan, T. Wang,
+Z. Zhang, S. Han, "Once-for-All: Train One Network and Specialize it for Efficient Deployment",
+2020, arXiv:1908.09791, whose space is the preset `ofa-mobilenetv3`.
 """
 
 from __future__ import annotations
@@ -14,17 +16,12 @@ from functools import cached_property
 
 from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.blocks import (
-    Activation,
-    Block,
-    ConvBlock,
-    Head,
-    InvertedResidual,
-    Preprocess,
-    ceil_div,
-    make_divisible,
-)
+from pliant.spaces.block import Block
+from pliant.spaces.convolutional_blocks import ConvBlock, InvertedResidual
+from pliant.spaces.input_output_blocks import Head, Preprocess
+from pliant.spaces.rounding import ceil_div, make_divisible
 from pliant.spaces.space import Choice, Space
+from pliant.workload import Activation
 
 
 @dataclass(frozen=True, slots=True)

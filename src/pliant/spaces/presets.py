@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pliant.errors import EncodingError, RecipeError, nearest
-from pliant.spaces.blocks import Activation
 from pliant.spaces.cell import CellSpace
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
 from pliant.spaces.space import Space
+from pliant.workload import Activation
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,12 @@
 """Residual spaces: elastic depth, stage width and bottleneck ratio, and elastic resolution.
 
-`BottleneckSpace` is the ResNet-50 space of Once-for-All (1x1, 3x3, 1x1). `PlainSpace` is for small
-images on CPUs: plain 3x3 convolutions that pool early and are wide, which train many times faster
-there than depthwise ones.
+`BottleneckSpace` is the ResNet-50 space of Once-for-All (1x1, 3x3, 1x1): K. He, X. Zhang, S. Ren,
+J. Sun, "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385; T. He, Z. Zhang,
+H. Zhang, Z. Zhang, J. Xie, M. Li, "Bag of Tricks for Image Classification with Convolutional Neural
+Networks", 2018, arXiv:1812.01187 (stem and shortcuts of ResNet-D); H. Cai, C. Gan, T. Wang,
+Z. Zhang, S. Han, "Once-for-All: Train One Network and Specialize it for Efficient Deployment",
+2020, arXiv:1908.09791. `PlainSpace` is for small images on CPUs: wide 3x3 convolutions that pool
+early, which train many times faster there than depthwise ones.
 """
 
 from __future__ import annotations
@@ -16,18 +20,12 @@ from typing import Any
 
 from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture, Option
-from pliant.spaces.blocks import (
-    Activation,
-    BasicBlock,
-    Block,
-    Bottleneck,
-    ConvBlock,
-    Head,
-    Preprocess,
-    ceil_div,
-    make_divisible,
-)
+from pliant.spaces.block import Block
+from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock
+from pliant.spaces.input_output_blocks import Head, Preprocess
+from pliant.spaces.rounding import ceil_div, make_divisible
 from pliant.spaces.space import Choice, Space
+from pliant.workload import Activation
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import numpy as np
 from pliant.errors import EncodingError, nearest
 from pliant.metrics import Cost
 from pliant.spaces.architecture import Architecture, Option, option_text
-from pliant.spaces.blocks import Block
+from pliant.spaces.block import Block
 from pliant.spaces.check import check_space
 from pliant.workload import NETWORK_INPUT, Layer, Workload
 
