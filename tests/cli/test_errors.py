@@ -52,7 +52,11 @@ def _pictures(folder: Path, **classes: int) -> Path:
         (["deploy", "runs/none"], ["the directory of a run that was started", "'runs/none'"]),
         (
             ["run", "digits", "--strategy", "nonsense"],
-            ["'train.strategy'", "'sandwich' or 'progressive-shrinking'", "'nonsense'"],
+            [
+                "'train.strategy'",
+                "'sandwich', 'progressive-shrinking' or 'fine-tune'",
+                "'nonsense'",
+            ],
         ),
         (
             ["run", "digits", "--space", "digit"],

@@ -9,6 +9,7 @@ import torch
 from pliant.data import Augmentation
 from pliant.networks.supernet import build
 from pliant.training.checkpoint import Checkpoints
+from pliant.training.finetune import FineTune
 from pliant.training.loop import train
 from pliant.training.progressive import ProgressiveShrinking
 from pliant.training.sandwich import Sandwich
@@ -18,6 +19,7 @@ from pliant.training.scratch import FromScratch
 STRATEGIES = {
     "sandwich": (Sandwich, True),
     "progressive": (ProgressiveShrinking, True),
+    "finetune": (FineTune, True),
     "scratch": (lambda space: FromScratch(), False),
 }
 """From a space to the strategy, and whether it trains a supernet."""

@@ -60,7 +60,9 @@ SpaceName = Annotated[
         "nas-bench-201.",
     ),
 ]
-StrategyName = Annotated[str | None, typer.Option(help="sandwich or progressive-shrinking.")]
+StrategyName = Annotated[
+    str | None, typer.Option(help="sandwich, progressive-shrinking or fine-tune.")
+]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
 RunDir = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]

@@ -66,7 +66,7 @@ class DataTable(_Table):
 class TrainTable(_Table):
     """How the supernet is trained."""
 
-    strategy: Literal["sandwich", "progressive-shrinking"] = "sandwich"
+    strategy: Literal["sandwich", "progressive-shrinking", "fine-tune"] = "sandwich"
     """Which sub-networks a step trains, and with which losses."""
     start: str = "patch-pca"
     """`patch-pca`, `none`, a .safetensors file of the same space, or `file.py:NAME`."""

@@ -21,6 +21,7 @@ from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, silent
 from pliant.runs.run import Run
 from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
+from pliant.training.finetune import FineTune
 from pliant.training.loop import StepLog, make_accelerator, train
 from pliant.training.progressive import ProgressiveShrinking
 from pliant.training.sandwich import Sandwich
@@ -165,6 +166,8 @@ def strategy(run: Run) -> TrainingStrategy:
     space, smoothing = run.space.trainable_space(), run.recipe.train.label_smoothing
     if run.recipe.train.strategy == "sandwich":
         return Sandwich(space, label_smoothing=smoothing)
+    if run.recipe.train.strategy == "fine-tune":
+        return FineTune(space, validation=run.data.validation, label_smoothing=smoothing)
     return ProgressiveShrinking(space, label_smoothing=smoothing)
 
 

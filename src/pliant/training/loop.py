@@ -93,12 +93,16 @@ def train(
         if start:
             strategy.load_state(model, state)
     autocast, clock = _Autocast(model, accelerator), _Clock()
-    for step in range(start, last):
-        phase = timetable.phases[timetable.phase_index(step)].name
-        if step in timetable.phase_boundaries:
+    step = start
+    while step < last:
+        index = timetable.phase_index(step)
+        phase = timetable.phases[index].name
+        first, end = timetable.phase_boundaries[index : index + 2]
+        if step == first:
             strategy.on_phase_start(phase, model)
             for optimizer in optimizers.values():
                 optimizer.state.clear()  # of another phase, or of channels in another order
+        strategy.on_step_start(phase, model, step - first, end - first)
         rate = timetable.learning_rate(step, recipe)
         losses: list[Tensor] = []
         for number, turn in enumerate(strategy.turns(phase, step)):
@@ -111,7 +115,9 @@ def train(
                 losses += _optimizer_step(model, optimizer, found, recipe, accelerator)
         strategy.on_step_end(phase, model, step)
         clock.steps += 1
-        done = step + 1
+        step = done = end if strategy.phase_complete(phase) else step + 1
+        if done == end:
+            strategy.on_phase_end(phase, model)
         if done % report_every == 0 or done == last:
             trim_freed_memory()
             seconds, steps, overhead = clock.lap()
@@ -156,7 +162,7 @@ def _optimizer_step(
         accelerator.backward(loss)
         seen.append(loss.detach())
     own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    parameters = [parameter for parameter in model.parameters() if id(parameter) in own]
+    parameters = [one for one in model.parameters() if id(one) in own and one.requires_grad]
     _average_gradients(parameters, accelerator)
     if recipe.clip_norm:
         nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)

@@ -11,7 +11,6 @@ width phase, inside what was trained before. Phases keep the paper's shares of t
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture, Option
 from pliant.spaces.space import Space
+from pliant.training.averaging import frozen_copy
 from pliant.training.schedule import Phase
 from pliant.training.strategy import TrainingStrategy
 
@@ -123,7 +123,7 @@ class ProgressiveShrinking(TrainingStrategy):
         """Freeze the teacher after the first phase; sort channels before the width phases."""
         assert isinstance(model, Supernet)
         if phase != "full" and self._teacher is None:
-            self._teacher = _frozen(model)
+            self._teacher = frozen_copy(model)
         if phase.startswith("width"):
             model.sort_channels(self.trained_widths(phase))
 
@@ -131,7 +131,7 @@ class ProgressiveShrinking(TrainingStrategy):
         """Take the teacher from the checkpoint."""
         assert isinstance(model, Supernet)
         if state:
-            self._teacher = _frozen(model)
+            self._teacher = frozen_copy(model)
             self._teacher.load_state_dict(state)
 
     def state(self) -> dict[str, Tensor]:
@@ -156,8 +156,3 @@ class ProgressiveShrinking(TrainingStrategy):
                 if target is None
                 else loss + self.distillation * F.cross_entropy(logits, target)
             )
-
-
-def _frozen(model: Supernet) -> Supernet:
-    # The space is shared: it holds caches, and it never changes.
-    return copy.deepcopy(model, {id(model.space): model.space}).requires_grad_(False)

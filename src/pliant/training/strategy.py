@@ -60,6 +60,16 @@ class TrainingStrategy:
     def on_phase_start(self, phase: str, model: nn.Module) -> None:
         """Change the model at the first step of a phase, such as sorting its channels."""
 
+    def on_step_start(self, phase: str, model: nn.Module, step: int, steps: int) -> None:
+        """Before the turns of a step, also of the first one after a restart.
+
+        Args:
+            phase: name of the phase.
+            model: the bare one.
+            step: of the phase, counted from 0.
+            steps: of the whole phase.
+        """
+
     def losses(
         self,
         phase: str,
@@ -94,6 +104,13 @@ class TrainingStrategy:
     def on_step_end(self, phase: str, model: nn.Module, step: int) -> None:
         """After all turns of a step, such as pruning a path."""
 
+    def phase_complete(self, phase: str) -> bool:
+        """Whether the phase ends here, before its last step, such as by early stopping."""
+        return False
+
+    def on_phase_end(self, phase: str, model: nn.Module) -> None:
+        """After the last step of a phase, such as taking averaged weights."""
+
     def state(self) -> dict[str, Tensor]:
         """Tensors beside the model's that a checkpoint must hold, such as a teacher's weights."""
         return {}
@@ -109,9 +126,8 @@ def sgd(groups: list[ParameterGroup], recipe: TrainingRecipe) -> Optimizer:
 
 def decay_groups(model: nn.Module, recipe: TrainingRecipe) -> list[ParameterGroup]:
     """Decay for weights of convolutions and linear layers; a larger rate for BatchNorm's biases."""
-    weighted = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    decayed = decayed_weights(model)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    decayed = {id(module.weight) for module in weighted}
     biases = {id(module.bias) for module in norms}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {
         (recipe.weight_decay, 1.0): [],
@@ -127,3 +143,9 @@ def decay_groups(model: nn.Module, recipe: TrainingRecipe) -> list[ParameterGrou
         for (decay, rate), found in groups.items()
         if found
     ]
+
+
+def decayed_weights(model: nn.Module) -> set[int]:
+    """The `id` of each parameter with weight decay: weights of convolutions and linear layers."""
+    weighted = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    return {id(module.weight) for module in weighted}
