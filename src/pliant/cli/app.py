@@ -11,14 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 import pliant
@@ -157,27 +149,6 @@ def interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         print_error("stopped; the same command resumes from here.")
         raise typer.Exit(130) from None
-
-
-@contextmanager
-def progress_bars() -> Iterator[Any]:
-    """A progress bar for each step, as a function of step, done, total and note."""
-    columns = (
-        TextColumn("{task.description:<8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=screen) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(step: str, done: int, total: int, note: str) -> None:
-            if step not in tasks:
-                tasks[step] = progress.add_task(step, total=total, note=note)
-            progress.update(tasks[step], completed=done, total=total, note=note)
-
-        yield show
 
 
 @app.callback(invoke_without_command=True)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pliant.cli.app import Limits, RecipeArgument, TargetName, app, open_run, progress_bars
+from pliant.cli.app import Limits, RecipeArgument, TargetName, app, open_run, screen
 from pliant.cli.run import say_delivered
+from pliant.progress import shown
 
 
 @app.command()
@@ -43,7 +44,7 @@ def deploy(
         from pliant.runs.specialize import named_network, specialize
         from pliant.runs.workflow import run_steps
 
-        with progress_bars() as progress:
+        with shown(screen) as progress:
             session = Session(
                 run,
                 target=target,

@@ -9,10 +9,11 @@ from pliant.cli.app import (
     SpaceName,
     app,
     open_run,
-    progress_bars,
     say,
+    screen,
 )
 from pliant.errors import RecipeError
+from pliant.progress import shown
 
 
 @app.command()
@@ -25,7 +26,7 @@ def profile(
         from pliant.devices.measured_target import MeasuredTarget
         from pliant.runs.session import Session
 
-        with progress_bars() as progress:
+        with shown(screen) as progress:
             target = Session(run, limits=(), progress=progress).target
         if not isinstance(target, MeasuredTarget):
             raise RecipeError(

@@ -20,9 +20,10 @@ from pliant.cli.app import (
     TrainOn,
     app,
     open_run,
-    progress_bars,
     say,
+    screen,
 )
+from pliant.progress import shown
 
 if TYPE_CHECKING:
     from pliant.runs.deliver import Delivered
@@ -62,7 +63,7 @@ def run(
         from pliant.runs.session import Session
         from pliant.runs.workflow import run_steps
 
-        with progress_bars() as progress:
+        with shown(screen) as progress:
             session = Session(held, device=train_on, progress=progress)
             delivered = run_steps(session).delivered
         assert delivered is not None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pliant.cli.app import Data, Seed, app, interruptible, progress_bars, say, screen
+from pliant.cli.app import Data, Seed, app, interruptible, say, screen
 from pliant.errors import RecipeError
+from pliant.progress import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +103,7 @@ def score(
     from pliant.scoring.score import score_networks
 
     networks = _networks(model, space, batch)
-    with interruptible(), progress_bars() as progress:
+    with interruptible(), shown(screen) as progress:
         rows = score_networks(
             networks,
             method,

@@ -21,13 +21,13 @@ from pliant.cli.app import (
     TargetName,
     app,
     open_run,
-    progress_bars,
     say,
     screen,
 )
 from pliant.cli.score import AnySpace, Classes, Images, Processes, ShapeText
 from pliant.cli.zero_shot_search import run_zero_shot_search
 from pliant.errors import RecipeError
+from pliant.progress import shown
 
 RUN_OPTIONS = frozenset({"recipe", "limit", "searcher"})
 """What the search of a run uses. The search without training uses all but recipe and searcher."""
@@ -145,7 +145,7 @@ def _search_run(recipe: str, limit: list[str] | None, searcher: str | None) -> N
         from pliant.runs.workflow import run_steps
         from pliant.units import format_cost
 
-        with progress_bars() as progress:
+        with shown(screen) as progress:
             session = Session(run, progress=progress)
             found = run_steps(session, deliver=False).found
         metric = session.objective.costs[0]

@@ -15,9 +15,10 @@ from pliant.cli.app import (
     TrainOn,
     app,
     open_run,
-    progress_bars,
     say,
+    screen,
 )
+from pliant.progress import shown
 
 
 @app.command()
@@ -42,6 +43,6 @@ def train(
     with open_run(recipe, run_dir, changes, parallel=True) as run:
         from pliant.runs.train import train_supernet
 
-        with progress_bars() as progress:
+        with shown(screen) as progress:
             train_supernet(run, device=train_on, progress=progress)
         say(f"{run.space.size:,} networks of space {run.space.name}", about=run.weights)

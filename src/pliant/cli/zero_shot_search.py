@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from pliant.cli.app import interruptible, progress_bars, say, screen
+from pliant.cli.app import interruptible, say, screen
 from pliant.cli.score import format_score, shown_batch
 from pliant.errors import RecipeError
 from pliant.metrics import ARITHMETIC_METRICS
+from pliant.progress import shown
 from pliant.units import format_cost
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def run_zero_shot_search(
     folder = run_dir or Path("runs") / f"{name}-{method.name}"
     batch = shown_batch(data, shape, classes, name, images, seed)
     networks = preset_networks(name, batch.shape)
-    with interruptible(), progress_bars() as progress:
+    with interruptible(), shown(screen) as progress:
         opened = _target(target, networks.space, folder, seed, progress)
         result = search_by_score(
             networks,

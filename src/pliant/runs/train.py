@@ -46,6 +46,7 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
     supernet = new_supernet(run)
     if run.weights.is_file():
         return _load(supernet, run.weights)
+    progress("train", 0, 1, "preparing images, weights and precision")
     start = make_start(run.recipe.train.start)
     _require_same_start(run, start.identity)
     start.apply(supernet, lambda: first_images(run))
