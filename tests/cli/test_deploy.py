@@ -32,7 +32,13 @@ def test_named_network(command, copied):
     code, said, error = command("deploy", copied, "--architecture", architecture)
     assert (code, error) == (0, "")
     folder = copied / "front" / architecture
-    assert _files(folder) == {"model.onnx", "model.safetensors", "model.py", "card.md"}
+    assert _files(folder) == {
+        "model.onnx",
+        "model.safetensors",
+        "model.py",
+        "predict.py",
+        "card.md",
+    }
     card = (folder / "card.md").read_text()
     assert f"`{architecture}`" in card
     assert "opened 2 times in this run" in card

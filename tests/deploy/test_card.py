@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy
+import onnxruntime
+import PIL.Image
 import pytest
 
 from pliant.deploy.card import Card, write_card
+from pliant.deploy.classifier import Classifier
 from pliant.deploy.verify import Agreement
 from pliant.metrics import Accuracy, Cost, Measured
 from pliant.objective import Limit
@@ -49,8 +56,8 @@ def _text(tmp_path, **changes):
         "| macs | 678,901 | computed from the layers |",
         "| peak memory | 2,048 B | computed from the layers |",
         "| outputs of model.onnx against PyTorch | 2.0e-06 | ONNX Runtime |",
-        "Classes, in the order of the logits: hawk, {dove}.",
-        'logits = session.run(None, {"image": np.zeros((1, 3, 8, 8), dtype=np.float32)})[0]',
+        "Classes, in the order of the probabilities: hawk, {dove}.",
+        'pictures = preprocess(Image.open("photo.jpg"), 8, "RGB")[None]',
     ],
 )
 def test_lines_of_a_card(tmp_path, line):
@@ -70,13 +77,57 @@ def test_what_is_not_known_is_told(tmp_path):
     assert "opened 3 times in this run" in text
 
 
-def test_code_of_a_card_runs(finished, monkeypatch):
-    """As it stands there, beside the model."""
-    monkeypatch.chdir(finished.folder / "best")
-    [code] = [
-        part.partition("```")[0]
-        for part in (finished.folder / "best" / "card.md").read_text().split("```python\n")[1:]
-    ]
-    scope: dict = {}
-    exec(code, scope)
-    assert scope["logits"].shape == (1, 10)
+def test_names_are_never_markup(tmp_path):
+    """What a user's folders, device or data are called stays text, on its line."""
+    classes = ("<script>alert(1)</script>", "a\nb", "[x](http://e.x)", "a|b", "`c`", "*é*")
+    text = _text(tmp_path, classes=classes, target="board\n# <b>", data="**")
+    assert (
+        "probabilities: &lt;script>alert(1)&lt;/script>, a\\\\nb, \\[x\\](http:\\//e.x), a\\|b,"
+        " \\`c\\`, \\*é\\*." in text
+    )
+    assert "in a process of its own, on board\\\\n\\# &lt;b> |" in text
+    assert "\ntrained on \\*\\* as part" in text
+
+
+def _card_code(folder):
+    [_, after] = (folder / "card.md").read_text("utf-8").split("```python\n")
+    return after.partition("```")[0]
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory):
+    """Runs code where there is nothing but Python, onnxruntime, NumPy and Pillow."""
+    site = tmp_path_factory.mktemp("site")
+    for module in (numpy, PIL, onnxruntime):
+        home = Path(module.__file__).parent
+        for part in (home, *home.parent.glob(f"{home.name.lower().replace('pil', 'pillow')}.libs")):
+            (site / part.name).symlink_to(part)
+
+    def call(folder, code, *words):
+        start = f"import sys; sys.path.insert(0, {str(site)!r}); sys.argv[1:] = {list(words)!r}\n"
+        command = [sys.executable, "-I", "-S", "-c", start + code]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    return call
+
+
+def test_the_card_alone_classifies_a_photograph(finished, tmp_path, bare_python):
+    best = finished.folder / "best"
+    (tmp_path / "model.onnx").write_bytes((best / "model.onnx").read_bytes())
+    PIL.Image.effect_noise((400, 300), 90).convert("CMYK").save(tmp_path / "photo.jpg")
+    [expected] = Classifier(best).predict([tmp_path / "photo.jpg"])
+    done = bare_python(tmp_path, _card_code(best))
+    index = int(expected.probabilities.argmax())
+    assert done.stdout == f"{index}: {expected.probabilities[index]:.1%}\n", done.stderr
+    missing = bare_python(tmp_path, "import pliant")
+    assert "No module named 'pliant'" in missing.stderr
+
+
+def test_predict_py_classifies_without_pliant(finished, tmp_path, bare_python):
+    PIL.Image.effect_noise((40, 30), 90).save(tmp_path / "a.png")
+    [expected] = Classifier(finished.folder).predict([tmp_path / "a.png"])
+    code = "import runpy; runpy.run_path('predict.py', run_name='__main__')"
+    done = bare_python(finished.folder / "best", code, str(tmp_path / "a.png"))
+    index = int(expected.probabilities.argmax())
+    said = f"{tmp_path / 'a.png'}: {index}, {expected.probabilities[index]:.1%}\n"
+    assert done.stdout == said, done.stderr

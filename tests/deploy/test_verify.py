@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pliant import Run
 from pliant.accuracy.evaluation import pixels
+from pliant.deploy.classifier import Classifier
 from pliant.deploy.package import write_model
 from pliant.deploy.verify import (
     onnx_top1,
@@ -34,7 +37,7 @@ def delivered(copied, finished):
         supernet = train_supernet(run)
         estimator = Session(run).estimator
         architecture = finished.result.found.chosen.architecture
-        images = pixels(run.data.validation.batch(np.arange(16))[0]).contiguous()
+        images = run.data.validation.batch(np.arange(16))[0]
         yield run, supernet, estimator.network(architecture), architecture, images
 
 
@@ -117,7 +120,7 @@ def test_delivering_twice_writes_the_same_files(delivered, tmp_path):
         classes=run.data.classes,
         metadata=metadata,
     )
-    for name in ("model.onnx", "model.safetensors", "model.py"):
+    for name in ("model.onnx", "model.safetensors", "model.py", "predict.py"):
         assert (tmp_path / name).read_bytes() == (run.best / name).read_bytes()
 
 
@@ -127,10 +130,17 @@ def test_onnx_carries_classes_and_takes_any_batch(delivered):
         entry.key: entry.value for entry in onnx.load(run.best / "model.onnx").metadata_props
     }
     assert metadata["architecture"] == str(architecture)
-    assert metadata["classes"].split("\n") == list(run.data.classes)
+    assert json.loads(metadata["classes"]) == list(run.data.classes)
     whole = run_onnx(run.best / "model.onnx", images.numpy())
     parts = run_onnx(run.best / "model.onnx", images.numpy(), batch_size=5)
     np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-4)
+
+
+def test_any_class_names_come_back(delivered, tmp_path):
+    run, _, network, architecture, _ = delivered
+    classes = ["a\nb", '"', "", "é", "<b>", *map(str, range(5))]
+    write_model(tmp_path, network, run.space.blocks(architecture), classes=classes)
+    assert Classifier(tmp_path).classes == tuple(classes)
 
 
 def test_model_py_states_what_it_is(delivered):
@@ -138,7 +148,7 @@ def test_model_py_states_what_it_is(delivered):
     text = (run.best / "model.py").read_text()
     assert "import pliant" not in text
     assert "from pliant" not in text
-    assert run_model_py(run.best, images).shape == (16, 10)
+    assert run_model_py(run.best, pixels(images)).shape == (16, 10)
 
 
 def test_relative_difference_by_hand():

@@ -104,8 +104,9 @@ def test_delivered_onnx_is_as_accurate_as_the_card_says(finished):
     session = onnxruntime.InferenceSession(
         finished.folder / "best" / "model.onnx", providers=["CPUExecutionProvider"]
     )
-    logits = session.run(None, {"image": images.numpy().astype(np.float32) / 255})[0]
-    share = (logits.argmax(1) == labels.numpy()).mean()
+    pictures = images.permute(0, 2, 3, 1).numpy()
+    [probabilities] = session.run(["probabilities"], {"pictures": pictures})
+    share = (probabilities.argmax(1) == labels.numpy()).mean()
     assert f"| test accuracy | {share:.2%} |" in (finished.folder / "best" / "card.md").read_text(
         "utf-8"
     )

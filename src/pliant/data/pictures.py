@@ -18,11 +18,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from pliant.data.splits import Rows
 from pliant.errors import DataError
+from pliant.picture import preprocess
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
@@ -194,25 +195,5 @@ def _header(picture: Image.Image) -> Header:
 
 
 def _fit(picture: Image.Image, channels: int, size: int) -> Pixels:
-    """Pixels of one picture, (size, size, channels)."""
-    if min(picture.size) > size:
-        picture.draft(
-            None, (size, size)
-        )  # JPEG decodes to 1/2, 1/4 or 1/8 at a fraction of the cost; others ignore it
-    upright = _of_eight_bits(ImageOps.exif_transpose(picture)).convert(
-        "L" if channels == 1 else "RGB"
-    )
-    if upright.size != (size, size):
-        upright = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(upright).reshape(size, size, channels)
-
-
-def _of_eight_bits(picture: Image.Image) -> Image.Image:
-    """Pillow clips 16-bit gray to white where it converts; keep the upper eight bits instead."""
-    if picture.mode.startswith("I"):
-        return Image.fromarray(
-            (np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        )
-    if picture.mode == "P" and "transparency" in picture.info:
-        return picture.convert("RGBA")
-    return picture
+    """Pixels of one picture, (size, size, channels), as a delivered network reads it."""
+    return preprocess(picture, size, "L" if channels == 1 else "RGB")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from pliant.deploy.package import picture_mode, preprocess_source, templates
 from pliant.deploy.verify import Agreement
 from pliant.files import write_atomically
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Measured
@@ -55,16 +54,26 @@ class Row:
 
 def write_card(path: Path, card: Card) -> None:
     """Write the card as Markdown, replacing an old one at once."""
-    environment = Environment(
-        # Markdown for people, not HTML: nothing is escaped.
-        autoescape=False,
-        loader=PackageLoader("pliant.deploy", ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
+    channels, size, _ = card.image
+    environment = templates()
+    environment.filters["text"] = as_text
+    text = environment.get_template("card.md.jinja").render(
+        card=card,
+        costs=cost_rows(card),
+        mode=picture_mode(channels),
+        preprocess=preprocess_source(),
+        size=size,
     )
-    template = environment.get_template("card.md.jinja")
-    write_atomically(path, template.render(card=card, costs=cost_rows(card)))
+    write_atomically(path, text)
+
+
+_MARKUP = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]|~#"} | {"<": "&lt;", "&": "&amp;"})
+
+
+def as_text(value: object) -> str:
+    """A name of a user's as it is written in Markdown: on one line, and never markup or a link."""
+    line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(value))
+    return line.translate(_MARKUP).replace("://", ":\\//")
 
 
 def cost_rows(card: Card) -> list[Row]:

@@ -1,5 +1,6 @@
-"""What a delivered network is on disk: model.onnx, model.safetensors, model.py, card.md.
+"""What a delivered network is on disk: model.onnx, predict.py, model.safetensors, model.py, card.md.
 
+`model.onnx` goes from pictures to probabilities, and `predict.py` from picture files to them.
 `model.py` is the source of the plain blocks, followed by the description of the network. It needs
 PyTorch and safetensors, not Pliant, so the network can be read, changed and fine-tuned anywhere.
 """
@@ -7,12 +8,14 @@ PyTorch and safetensors, not Pliant, so the network can be read, changed and fin
 from __future__ import annotations
 
 import inspect
+import json
 import pprint
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pliant.accuracy.calibration import require_calibrated
 from pliant.deploy.own_source import own_source
@@ -21,6 +24,7 @@ from pliant.networks import plain
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import describe
 from pliant.spaces.block import Block
+from pliant.picture import preprocess
 from pliant.training.checkpoint import save_tensors
 
 _LOADER = '''
@@ -50,7 +54,7 @@ def write_model(
     classes: Sequence[str],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write model.onnx, model.safetensors and model.py; each file is replaced atomically.
+    """Write the files of a network but its card; each file is replaced atomically.
 
     Args:
         folder: made where it does not exist.
@@ -68,11 +72,10 @@ def write_model(
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
     save_tensors(folder / "model.safetensors", state)
-    model = onnx_bytes(
-        network, blocks, metadata=dict(metadata or {}) | {"classes": "\n".join(classes)}
-    )
-    write_atomically(folder / "model.onnx", model)
+    carried = dict(metadata or {}) | {"classes": json.dumps(list(classes))}
+    write_atomically(folder / "model.onnx", onnx_bytes(network, blocks, metadata=carried))
     write_atomically(folder / "model.py", model_source(blocks, classes))
+    write_atomically(folder / "predict.py", predict_source(blocks[0].in_channels, blocks[0].size))
 
 
 def onnx_bytes(
@@ -82,7 +85,7 @@ def onnx_bytes(
     metadata: Mapping[str, str] | None = None,
     batch: int | None = None,
 ) -> bytes:
-    """The network as an ONNX model, BatchNorm folded into the convolutions.
+    """The network as it is delivered: from pictures to probabilities, BatchNorm folded.
 
     Args:
         network: calibrated.
@@ -93,7 +96,7 @@ def onnx_bytes(
     state: dict[str, np.ndarray] = {
         name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()
     }
-    model = network_model(blocks, state, batch=batch, metadata=dict(metadata or {}))
+    model = network_model(blocks, state, batch=batch, metadata=metadata, pictures=True)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -110,3 +113,33 @@ def model_source(blocks: Sequence[Block], classes: Sequence[str]) -> str:
     )
     own = own_source(type(block).__name__ for block in blocks)
     return inspect.getsource(plain).rstrip() + "\n" + own + loader
+
+
+def predict_source(channels: int, size: int) -> str:
+    """The text of predict.py, for pictures in gray or RGB of this size."""
+    return (
+        templates()
+        .get_template("predict.py.jinja")
+        .render(preprocess=preprocess_source(), mode=picture_mode(channels), size=size)
+    )
+
+
+def picture_mode(channels: int) -> str:
+    """Pillow's name of pictures with so many channels."""
+    return "L" if channels == 1 else "RGB"
+
+
+def preprocess_source() -> str:
+    """The function that data loading calls for every picture."""
+    return inspect.getsource(preprocess)
+
+
+def templates() -> Environment:
+    """What a delivered network is described with: Markdown and Python, not HTML."""
+    return Environment(
+        autoescape=False,
+        loader=PackageLoader("pliant.deploy", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )

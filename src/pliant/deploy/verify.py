@@ -67,19 +67,19 @@ def verify_outputs(
     Args:
         folder: with model.onnx, model.safetensors and model.py.
         network: extracted and calibrated.
-        images: (N, channels, size, size) pixels from 0 to 1, at least 2.
+        images: uint8 (N, channels, size, size), at least 2.
 
     Raises:
         VerificationError: two programs differ by more than the tolerance.
     """
-    images = images.cpu()
+    pictures, images = images.cpu().numpy(), pixels(images.cpu()).contiguous()
     network = copy.deepcopy(network).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     expected = network(images)
     found = Agreement(
         supernet=_difference_to_supernet(supernet, network, architecture, images),
         model_py=relative_difference(expected, run_model_py(folder, images)),
         onnx=relative_difference(
-            expected, torch.from_numpy(run_onnx(folder / "model.onnx", images.numpy()))
+            expected, torch.from_numpy(run_onnx(folder / "model.onnx", pictures))
         ),
     )
     for name, value, tolerance in (
@@ -112,7 +112,13 @@ def _difference_to_supernet(
 def run_onnx(
     path: Path, images: np.ndarray, *, threads: int = 1, batch_size: int = 500
 ) -> np.ndarray:
-    """Logits of an ONNX model for images of any number.
+    """Logits of a delivered ONNX model.
+
+    Args:
+        path: of the file.
+        images: uint8 (N, channels, size, size).
+        threads: of ONNX Runtime.
+        batch_size: of one run.
 
     Raises:
         VerificationError: the file is not an ONNX model.
@@ -127,10 +133,10 @@ def run_onnx(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    pictures = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     parts = [
-        session.run(None, {name: images[start : start + batch_size]})[0]
-        for start in range(0, len(images), batch_size)
+        session.run(["logits"], {"pictures": pictures[start : start + batch_size]})[0]
+        for start in range(0, len(pictures), batch_size)
     ]
     return np.concatenate(parts)
 
@@ -163,7 +169,7 @@ def onnx_top1(path: Path, split: Split, *, batch_size: int = 1000) -> float:
     right = 0
     for start in range(0, len(split), batch_size):
         images, labels = split.batch(np.arange(start, min(start + batch_size, len(split))))
-        logits = run_onnx(path, np.ascontiguousarray(pixels(images).numpy()))
+        logits = run_onnx(path, images.numpy())
         right += int((logits.argmax(1) == labels.numpy()).sum())
     return right / len(split)
 

@@ -80,6 +80,8 @@ class Session:
         source = self._session.get_inputs()[0]
         shape = [size if isinstance(size, int) else settings.batch for size in source.shape]
         image = np.random.default_rng(0).random(shape, dtype=np.float32)
+        if source.type == "tensor(uint8)":
+            image = (255 * image).astype(np.uint8)
         self._binding = self._session.io_binding()
         self._binding.bind_cpu_input(source.name, image)
         self._binding.bind_output(self._session.get_outputs()[0].name)

@@ -338,7 +338,7 @@ def random_network_model(blocks: tuple[Block, ...], rng: np.random.Generator) ->
         for block in blocks
         for name, array in random_weights(block, rng).items()
     }
-    return network_model(blocks, state).SerializeToString()
+    return network_model(blocks, state, pictures=True).SerializeToString()
 
 
 def measure_networks(

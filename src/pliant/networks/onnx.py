@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pliant.errors import EncodingError
 from pliant.spaces.block import Block
+from pliant.spaces.blocks import Preprocess
 from pliant.workload import NETWORK_INPUT, Layer, Operation
 
 OPSET = 20
@@ -27,9 +28,15 @@ Weights = Mapping[str, np.ndarray]
 
 
 class Graph:
-    """The nodes and constants of a model while it grows; values are referred to by name."""
+    """The nodes and constants of a model while it grows; values are referred to by name.
 
-    def __init__(self) -> None:
+    Args:
+        pictures: whether it reads pictures, uint8 (N, size, size, channels), instead of pixels.
+    """
+
+    def __init__(self, *, pictures: bool = False) -> None:
+        self.pictures = pictures
+        self.input = "pictures" if pictures else "image"
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -132,7 +139,12 @@ def _preprocess(writer: _Writer, part: str, layer: Layer, x: str) -> str:
     """Normalise by the training images, resize where sizes differ, and add the mirror images."""
     shape = (1, layer.G, 1, 1)
     std = writer.weights["std"].astype(np.float64)
-    scale = writer.constant("scale", (1 / std).astype(np.float32).reshape(shape))
+    white = 1
+    if writer.graph.pictures:
+        white = 255  # the scale takes in the division of bytes
+        x = writer.node("Cast", "float", x, to=TensorProto.FLOAT)
+        x = writer.node("Transpose", "channels_first", x, perm=[0, 3, 1, 2])
+    scale = writer.constant("scale", (1 / (std * white)).astype(np.float32).reshape(shape))
     shift = writer.constant(
         "shift", (-writer.weights["mean"] / std).astype(np.float32).reshape(shape)
     )
@@ -317,22 +329,26 @@ def network_model(
     *,
     batch: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    pictures: bool = False,
 ) -> onnx.ModelProto:
     """A calibrated network as a model.
 
-    From `image`, (N, channels, size, size) pixels from 0 to 1, to `logits`, (N, classes).
+    From `image`, (N, channels, size, size) pixels from 0 to 1, to `logits`, (N, classes). As it is
+    delivered: from `pictures`, uint8 (N, size, size, channels), to `probabilities`, (N, classes),
+    with the `logits` as a second output.
 
     Args:
         blocks: in running order.
         state: arrays named as in the plain network's state: `blocks.<slot>.<layer>.<parameter>`.
         batch: images a run; any number where None.
         metadata: text that the file carries.
+        pictures: whether it reads pictures.
 
     Raises:
         EncodingError: a layer does not say what it computes.
     """
-    graph = Graph()
-    value = "image"
+    graph = Graph(pictures=pictures)
+    value = graph.input
     for block in blocks:
         prefix = f"blocks.{block.slot}."
         weights = {
@@ -345,9 +361,12 @@ def network_model(
 
 
 def block_model(block: Block, rng: np.random.Generator, *, batch: int = 1) -> onnx.ModelProto:
-    """One block with random weights as a model for a batch: what a latency table measures."""
-    graph = Graph()
-    _emit(graph, block, random_weights(block, rng), "image")
+    """One block with random weights as a model for a batch: what a latency table measures.
+
+    A block that preprocesses reads pictures, as that of a delivered network does.
+    """
+    graph = Graph(pictures=isinstance(block, Preprocess))
+    _emit(graph, block, random_weights(block, rng), graph.input)
     return _model(graph, [block], batch, None)
 
 
@@ -358,22 +377,24 @@ def _model(
     classifies = last.kind == "matmul"
     target = "logits" if classifies else "features"
     graph.nodes[-1].output[0] = target
-    pixels: list[int | str] = [
-        _all(batch, first.in_views),
-        first.in_channels,
-        first.size,
-        first.size,
-    ]
+    images, views = _all(batch, first.in_views), _all(batch, last.N)
+    shape: list[int | str] = [images, first.in_channels, first.size, first.size]
+    kind = TensorProto.FLOAT
+    if graph.pictures:
+        shape, kind = [images, first.size, first.size, first.in_channels], TensorProto.UINT8
     out: list[int | str] = [
-        _all(batch, last.N),
+        views,
         last.G * last.K,
         *([] if classifies else [last.P, last.Q]),
     ]
+    outputs = [target]
+    if graph.pictures and classifies:
+        outputs = [graph.node("Softmax", [target], "probabilities", axis=-1), target]
     made = helper.make_graph(
         graph.nodes,
         "pliant",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, pixels)],
-        [helper.make_tensor_value_info(target, TensorProto.FLOAT, out)],
+        [helper.make_tensor_value_info(graph.input, kind, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, out) for name in outputs],
         graph.constants,
     )
     model = helper.make_model(

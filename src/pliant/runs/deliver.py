@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pliant.accuracy.evaluation import pixels, top1
+from pliant.accuracy.evaluation import top1
 from pliant.deploy.card import Card, write_card
 from pliant.deploy.package import write_model
 from pliant.deploy.verify import Agreement, verify_accuracy, verify_outputs
@@ -67,7 +67,7 @@ def deliver(
     progress("deliver", 1, 4, "written")
     validation = run.data.validation
     indices = np.arange(min(COMPARED_IMAGES, len(validation)))
-    images = pixels(validation.batch(indices)[0]).contiguous()
+    images = validation.batch(indices)[0]
     agreement = verify_outputs(folder, session.supernet, module, architecture, images)
     progress("deliver", 2, 4, "outputs agree")
     tested = _tested(session, folder, architecture, others)
