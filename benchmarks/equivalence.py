@@ -35,7 +35,8 @@ def differences(supernet, architecture, images):
     active = relative_difference(plain(images), supernet(images, architecture))
     calibrate(plain, images)
     session = onnxruntime.InferenceSession(
-        onnx_bytes(plain, supernet.space.blocks(architecture)), providers=["CPUExecutionProvider"]
+        onnx_bytes(plain, supernet.space.blocks(architecture), pictures=False),
+        providers=["CPUExecutionProvider"],
     )
     exported = torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
     return active, relative_difference(plain(images), exported)

@@ -108,14 +108,14 @@ def randomised(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     return module.eval()
 
 
-def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+def run(model: onnx.ModelProto, images: np.ndarray, name: str = "image") -> np.ndarray:
     onnx.checker.check_model(model, full_check=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run(None, {"image": images})[0]
+    return session.run(None, {name: images})[0]
 
 
 def network_of(blocks: list[Block], seed: int) -> Network:
@@ -166,7 +166,8 @@ def test_a_block_to_be_timed_is_the_block_that_is_delivered(block, batch):
     """The table's model has the nodes and shapes of the delivered one, and finite features."""
     timed = block_model(block, np.random.default_rng(0), batch=batch)
     state = {name: tensor.numpy() for name, tensor in network_of([block], 0).state_dict().items()}
-    delivered = network_model([block], state)
+    reads_pictures = isinstance(block, Preprocess)
+    delivered = network_model([block], state, pictures=reads_pictures)
     assert [node.op_type for node in timed.graph.node] == [
         node.op_type for node in delivered.graph.node
     ]
@@ -185,7 +186,16 @@ def test_a_block_to_be_timed_is_the_block_that_is_delivered(block, batch):
     pixels = np.random.default_rng(1).random(
         (batch * block.in_views, block.in_channels, block.size, block.size), dtype=np.float32
     )
-    assert np.isfinite(run(timed, pixels)).all()
+    if reads_pictures:
+        pictures = (255 * pixels).astype(np.uint8).transpose(0, 2, 3, 1)
+        features = run(timed, pictures, "pictures")
+        # As pictures or as pixels, the features are the same.
+        alike = (pictures / np.float32(255)).transpose(0, 3, 1, 2)
+        as_pixels = run(network_model([block], state), alike)
+        np.testing.assert_allclose(run(delivered, pictures, "pictures"), as_pixels, atol=1e-5)
+    else:
+        features = run(timed, pixels)
+    assert np.isfinite(features).all()
 
 
 @pytest.mark.parametrize("name", ["mobile-32", "wide-32"])

@@ -1,4 +1,4 @@
-"""What a delivered network is on disk: model.onnx, predict.py, model.safetensors, model.py, card.md.
+"""The files of a delivered network: model.onnx, predict.py, model.safetensors and model.py.
 
 `model.onnx` goes from pictures to probabilities, and `predict.py` from picture files to them.
 `model.py` is the source of the plain blocks, followed by the description of the network. It needs
@@ -35,7 +35,10 @@ CLASSES = {classes}
 
 
 def load(weights: str | None = None) -> Network:
-    """The network with its weights, in eval mode: (N, {channels}, {size}, {size}) pixels from 0 to 1 in, (N, {count}) logits out."""
+    """The network with its weights, in eval mode.
+
+    From pixels from 0 to 1, (N, {channels}, {size}, {size}), to logits, (N, {count}).
+    """
     from pathlib import Path
 
     from safetensors.torch import load_file
@@ -84,19 +87,21 @@ def onnx_bytes(
     *,
     metadata: Mapping[str, str] | None = None,
     batch: int | None = None,
+    pictures: bool = True,
 ) -> bytes:
-    """The network as it is delivered: from pictures to probabilities, BatchNorm folded.
+    """The network as an ONNX model, BatchNorm folded into the convolutions.
 
     Args:
         network: calibrated.
         blocks: of the network, in running order.
         metadata: of the ONNX file.
         batch: number of images per run; dynamic where None.
+        pictures: from pictures to probabilities, as it is delivered, or from pixels to logits.
     """
     state: dict[str, np.ndarray] = {
         name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()
     }
-    model = network_model(blocks, state, batch=batch, metadata=metadata, pictures=True)
+    model = network_model(blocks, state, batch=batch, metadata=metadata, pictures=pictures)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 

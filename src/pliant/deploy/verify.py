@@ -73,7 +73,8 @@ def verify_outputs(
         VerificationError: two programs differ by more than the tolerance.
     """
     pictures, images = images.cpu().numpy(), pixels(images.cpu()).contiguous()
-    network = copy.deepcopy(network).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network = copy.deepcopy(network).cpu().eval()
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     expected = network(images)
     found = Agreement(
         supernet=_difference_to_supernet(supernet, network, architecture, images),
