@@ -27,6 +27,7 @@ def test_run_directory_holds_everything(finished):
         "model.onnx",
         "model.safetensors",
         "model.py",
+        "predict.py",
         "card.md",
     }
     assert (finished.folder / "supernet" / "weights.safetensors").is_file()
