@@ -9,6 +9,8 @@ from pliant.lazy import lazy_names
 if TYPE_CHECKING:
     from pliant.deploy.card import Card as Card
     from pliant.deploy.card import write_card as write_card
+    from pliant.deploy.classifier import Classifier as Classifier
+    from pliant.deploy.classifier import Prediction as Prediction
     from pliant.deploy.package import write_model as write_model
     from pliant.deploy.verify import Agreement as Agreement
     from pliant.deploy.verify import onnx_top1 as onnx_top1
@@ -19,6 +21,7 @@ else:
         __name__,
         {
             "card": ["Card", "write_card"],
+            "classifier": ["Classifier", "Prediction"],
             "package": ["write_model"],
             "verify": ["Agreement", "onnx_top1", "verify_accuracy", "verify_outputs"],
         },
