@@ -23,8 +23,8 @@ from pliant.files import write_atomically
 from pliant.networks import plain
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import describe
-from pliant.spaces.block import Block
 from pliant.picture import preprocess
+from pliant.spaces.block import Block
 from pliant.training.checkpoint import save_tensors
 
 _LOADER = '''
