@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pliant.errors import EncodingError
 from pliant.spaces.block import Block
-from pliant.spaces.blocks import Preprocess
+from pliant.spaces.input_output_blocks import Preprocess
 from pliant.workload import NETWORK_INPUT, Layer, Operation
 
 OPSET = 20
