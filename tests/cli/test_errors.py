@@ -52,11 +52,11 @@ def _pictures(folder: Path, **classes: int) -> Path:
         (["deploy", "runs/none"], ["the directory of a run that was started", "'runs/none'"]),
         (
             ["run", "digits", "--strategy", "nonsense"],
-            [
-                "'train.strategy'",
-                "'sandwich', 'progressive-shrinking' or 'fine-tune'",
-                "'nonsense'",
-            ],
+            ["one of sandwich, progressive-shrinking", "or file.py:NAME", "'nonsense'"],
+        ),
+        (
+            ["run", "digits", "--searcher", "evolutoin"],
+            ["a searcher is one of linas", "'evolutoin'", "Did you mean 'evolution'?"],
         ),
         (
             ["run", "digits", "--space", "digit"],

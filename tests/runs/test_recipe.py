@@ -71,6 +71,10 @@ def test_paths_of_the_command_line_hold_in_every_directory(tmp_path, monkeypatch
         load_recipe("digits", {"data.source": "hf:someone/photos"}).data.source
         == "hf:someone/photos"
     )
+    for start in ("away.safetensors", "away.py:Start"):
+        recipe = load_recipe("digits", {"train.start": start})
+        assert recipe.train.start == str(tmp_path / start), "a run's start may be gone since"
+    assert load_recipe("digits", {"train.start": "none"}).train.start == "none"
     assert load_recipe("digits", {"target.name": "away.json"}).target.name == "away.json", (
         "what is not there is complained of later"
     )

@@ -93,5 +93,31 @@ def test_a_run_does_not_resume_from_another_start(tmp_path, tiny):
             train_supernet(run, progress=killed)
         weights = {name: tensor + 1 for name, tensor in new_supernet(run).state_dict().items()}
         save_tensors(path, weights)
-        with pytest.raises(RunConflictError, match="resumes from the weights with which it began"):
+        with pytest.raises(RunConflictError, match="the start with which it began"):
             train_supernet(run)
+
+
+def test_a_run_resumes_when_the_file_of_its_start_is_gone(tmp_path, tiny, monkeypatch):
+    from pliant import Run
+    from pliant.runs import new_supernet, train_supernet
+    from pliant.training import Checkpoints
+
+    def killed(step, done, total, note):
+        if done < total:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "weights.safetensors"
+    with Run.create(str(tiny), folder=tmp_path / "parent") as run:
+        save_tensors(path, dict(new_supernet(run).state_dict()))
+    make = {"folder": tmp_path / "run", "train__start": str(path), "train__epochs": 2}
+    monkeypatch.setattr(Checkpoints, "due", lambda self: True)
+    with Run.create(str(tiny), **make) as run, pytest.raises(KeyboardInterrupt):
+        train_supernet(run, progress=killed)
+    path.unlink()
+    with Run.create(str(tiny), **make) as run:
+        train_supernet(run)
+    with (
+        Run.create(str(tiny), **make | {"folder": tmp_path / "other"}) as run,
+        pytest.raises(RecipeError, match="found none at"),
+    ):
+        train_supernet(run)

@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from pliant.data import Augmentation
+from pliant.errors import RecipeError
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.loop import train
-from pliant.training.schedule import TrainingRecipe
+from pliant.training.schedule import Phase, TrainingRecipe
 from pliant.training.strategy import TrainingStrategy, Turn, sgd
 
 RECIPE = TrainingRecipe(epochs=2, batch_size=40, learning_rate=0.2, seed=5)
@@ -65,9 +66,9 @@ class StoppedError(Exception):
 
 @pytest.fixture
 def run(digits, cpu):
-    def make(folder=None, stop=None):
+    def make(folder=None, stop=None, strategy=None):
         torch.manual_seed(0)
-        model, strategy = Mixed(), Alternating()
+        model, strategy = Mixed(), strategy or Alternating()
         splits = {"train": digits.train.subset(np.arange(200)), "validation": digits.validation}
 
         def on_step(log):
@@ -120,3 +121,50 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(run, tmp_path):
     assert len(resumed.seen) == len(strategy.seen)
     for name, tensor in expected.state_dict().items():
         assert torch.equal(tensor, found.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        (Turn("alhpa"), r"step 7 of phase 'train' names 'alhpa', and there are weights, alpha\."),
+        (Turn(split="valid"), r"names 'valid', and there are train, validation\. Pass it to train"),
+    ],
+)
+def test_a_turn_that_names_nothing_is_refused_before_the_first_step(
+    run, monkeypatch, turn, message
+):
+    monkeypatch.setattr(
+        Alternating, "turns", lambda self, phase, step: (turn if step == 7 else Turn(),)
+    )
+    monkeypatch.setattr(Alternating, "turn_losses", lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(RecipeError, match=message):
+        run()
+
+
+class TwoPhases(Alternating):
+    """Two equal phases, of which the second begins with the momentum of the first if it is kept."""
+
+    kept = False
+
+    def phases(self, epochs):
+        return Phase("one", epochs / 2), Phase("two", epochs / 2)
+
+    def clears_optimizer_state(self, phase):
+        assert phase in ("one", "two")
+        return not self.kept
+
+    def optimizers(self, model, recipe):
+        self.made = super().optimizers(model, recipe)
+        return self.made
+
+    def turn_losses(self, turn, phase, model, images, labels, rng):
+        self.seen.append((phase, len(self.made["weights"].state)))
+        yield F.cross_entropy(model(images), labels)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_strategy_may_keep_the_state_of_its_optimizers(run, monkeypatch, kept):
+    monkeypatch.setattr(TwoPhases, "kept", kept)
+    _, strategy = run(strategy=TwoPhases())
+    first = next(known for phase, known in strategy.seen if phase == "two")
+    assert first == (4 if kept else 0), "parameters with momentum"

@@ -53,7 +53,7 @@ SpaceName = Annotated[
     ),
 ]
 StrategyName = Annotated[
-    str | None, typer.Option(help="sandwich, progressive-shrinking or fine-tune.")
+    str | None, typer.Option(help="sandwich, progressive-shrinking, fine-tune or file.py:NAME.")
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]

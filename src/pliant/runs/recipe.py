@@ -13,16 +13,18 @@ import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pliant.errors import RecipeError, nearest
 from pliant.objective import ACCURACY, Limit, Objective
 from pliant.plugins import is_plugin
+from pliant.search.registry import require_searcher
 from pliant.spaces.presets import space_name
 from pliant.targets import THIS_CPU
+from pliant.training.registry import require_strategy
 from pliant.validation import validated
 
 if sys.version_info >= (3, 11):
@@ -37,6 +39,7 @@ FILE_ENDINGS = {
     "train.start": (".safetensors",),
     "space": (),
     "search.searcher": (),
+    "train.strategy": (),
 }
 """Keys that may name a file, and the endings that tell a file from a name; any for the images.
 `file.py:NAME` is a file for all of them. In a recipe's file a path is read as it is there."""
@@ -66,8 +69,9 @@ class DataTable(_Table):
 class TrainTable(_Table):
     """How the supernet is trained."""
 
-    strategy: Literal["sandwich", "progressive-shrinking", "fine-tune"] = "sandwich"
-    """Which sub-networks a step trains, and with which losses."""
+    strategy: Annotated[str, AfterValidator(require_strategy)] = "sandwich"
+    """Which sub-networks a step trains, and with which losses: `sandwich`, `progressive-shrinking`,
+    `fine-tune`, or `file.py:NAME`."""
     start: str = "patch-pca"
     """`patch-pca`, `none`, a .safetensors file of the same space, or `file.py:NAME`."""
     epochs: int = Field(ge=1)
@@ -113,7 +117,7 @@ class ObjectiveTable(_Table):
 class SearchTable(_Table):
     """How the front is found."""
 
-    searcher: str = "linas"
+    searcher: Annotated[str, AfterValidator(require_searcher)] = "linas"
     """`linas`, `nsga2`, `evolution`, `random`, or `file.py:NAME`."""
     estimates: int = Field(200, ge=20)
     """Sub-networks evaluated with supernet weights, in rounds between which the predictor is refitted."""
@@ -268,7 +272,9 @@ def _from_anywhere(key: str, value: Any) -> Any:
     else:
         return value
     path = Path(file).expanduser()
-    return f"{path.resolve()}{colon}{name}" if path.exists() else value
+    # What trained a run may be gone since; the same words still name the same run.
+    is_file = path.exists() or key.startswith("train.")
+    return f"{path.resolve()}{colon}{name}" if is_file else value
 
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:

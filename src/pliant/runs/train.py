@@ -21,12 +21,10 @@ from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, silent
 from pliant.runs.run import Run
 from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
-from pliant.training.finetune import FineTune
 from pliant.training.loop import StepLog, make_accelerator, train
-from pliant.training.progressive import ProgressiveShrinking
-from pliant.training.sandwich import Sandwich
+from pliant.training.registry import StrategyOptions, make_strategy, strategy_identity
 from pliant.training.schedule import Precision, TrainingRecipe
-from pliant.training.start import make_start
+from pliant.training.start import make_start, start_file
 from pliant.training.strategy import TrainingStrategy
 
 
@@ -44,24 +42,24 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
     """
     device = _device(device)
     supernet = new_supernet(run)
+    _require_same(run, "strategy", strategy_identity(run.recipe.train.strategy))
     if run.weights.is_file():
         return _load(supernet, run.weights)
     progress("train", 0, 1, "preparing images, weights and precision")
-    start = make_start(run.recipe.train.start)
-    _require_same_start(run, start.identity)
-    start.apply(supernet, lambda: first_images(run))
+    chosen, checkpoints = strategy(run), Checkpoints(run.folder / "supernet")
+    _start(run, supernet, begun=bool(checkpoints.files()))
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes, device)
     accelerator = make_accelerator(precision, device)
     log = _Log(run, progress) if accelerator.is_main_process else None
     train(
         supernet,
-        run.data.train,
+        {"train": run.data.train, "validation": run.data.validation},
         augmentation(run),
         training_recipe(run, precision),
-        strategy(run),
+        chosen,
         accelerator=accelerator,
-        checkpoints=Checkpoints(run.folder / "supernet"),
+        checkpoints=checkpoints,
         on_step=log or (lambda step: None),
     )
     if log:
@@ -83,19 +81,44 @@ def _load(supernet: Supernet, path: Path) -> Supernet:
     return supernet.eval()
 
 
-def _require_same_start(run: Run, identity: str) -> None:
-    """The record keeps where the weights began; a resumed run must not begin elsewhere.
+def _start(run: Run, supernet: Supernet, *, begun: bool) -> None:
+    """Set the weights with which training begins.
+
+    Args:
+        run: whose recipe names the start.
+        supernet: with fresh weights.
+        begun: whether there is a checkpoint, whose weights replace these; then the file of the
+            start may be gone.
+    """
+    name = run.recipe.train.start
+    file = start_file(name)
+    if begun and file is not None and not file.is_file():
+        return
+    start = make_start(name)
+    _require_same(run, "start", start.identity)
+    start.apply(supernet, lambda: first_images(run))
+
+
+def _require_same(run: Run, key: str, identity: str | None) -> None:
+    """The record keeps with which start and strategy a run began; it must not end with others.
+
+    Args:
+        run: whose record it is.
+        key: of the recipe's table `train`.
+        identity: None where it is no longer known.
 
     Raises:
-        RunConflictError: the start has changed since the run began.
+        RunConflictError: it has changed since the run began.
     """
-    known = run.record.metadata("start")
+    known = run.record.metadata(key)
+    if identity is None:
+        return
     if known is not None and known != identity:
         raise RunConflictError(
-            f"a run resumes from the weights with which it began: start {run.recipe.train.start!r} "
+            f"a run is trained with the {key} with which it began: {getattr(run.recipe.train, key)} "
             f"was {known} and is {identity} now. Restore it, or choose another run directory."
         )
-    run.record.set_metadata("start", identity)
+    run.record.set_metadata(key, identity)
 
 
 def _device(name: str | None) -> str:
@@ -164,12 +187,9 @@ def augmentation(run: Run) -> Augmentation:
 def strategy(run: Run) -> TrainingStrategy:
     """The training strategy that the recipe names."""
     # A second view would teach the weights nothing and double a step.
-    space, smoothing = run.space.trainable_space(), run.recipe.train.label_smoothing
-    if run.recipe.train.strategy == "sandwich":
-        return Sandwich(space, label_smoothing=smoothing)
-    if run.recipe.train.strategy == "fine-tune":
-        return FineTune(space, validation=run.data.validation, label_smoothing=smoothing)
-    return ProgressiveShrinking(space, label_smoothing=smoothing)
+    space, table = run.space.trainable_space(), run.recipe.train
+    options = StrategyOptions(table.label_smoothing, run.data.validation)
+    return make_strategy(table.strategy, space, options)
 
 
 def faster_precision(supernet: Supernet, batch_size: int, device: str = "cpu") -> Precision:

@@ -10,10 +10,14 @@ if TYPE_CHECKING:
     from pliant.training.checkpoint import Checkpoints as Checkpoints
     from pliant.training.checkpoint import load_tensors as load_tensors
     from pliant.training.checkpoint import save_tensors as save_tensors
+    from pliant.training.finetune import FineTune as FineTune
     from pliant.training.loop import StepLog as StepLog
     from pliant.training.loop import make_accelerator as make_accelerator
     from pliant.training.loop import train as train
     from pliant.training.progressive import ProgressiveShrinking as ProgressiveShrinking
+    from pliant.training.registry import STRATEGIES as STRATEGIES
+    from pliant.training.registry import StrategyOptions as StrategyOptions
+    from pliant.training.registry import make_strategy as make_strategy
     from pliant.training.sandwich import Sandwich as Sandwich
     from pliant.training.schedule import Phase as Phase
     from pliant.training.schedule import Precision as Precision
@@ -28,8 +32,10 @@ else:
         __name__,
         {
             "checkpoint": ["Checkpoints", "load_tensors", "save_tensors"],
+            "finetune": ["FineTune"],
             "loop": ["StepLog", "make_accelerator", "train"],
             "progressive": ["ProgressiveShrinking"],
+            "registry": ["STRATEGIES", "StrategyOptions", "make_strategy"],
             "sandwich": ["Sandwich"],
             "schedule": ["Phase", "Precision", "TrainingRecipe"],
             "scratch": ["FromScratch"],

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from pliant.data.augment import Augmentation, alternating_flips
 from pliant.data.splits import Split, epoch_permutation
+from pliant.errors import RecipeError
 from pliant.training.allocator import trim_freed_memory
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.schedule import Precision, Timetable, TrainingRecipe
@@ -82,12 +83,15 @@ def train(
 
     Raises:
         DamagedFileError: the last checkpoint cannot be read.
+        RecipeError: a turn names an optimizer that the strategy has not, or a split that was not
+            given; before the first step.
     """
     model.to(accelerator.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     batches = _Batches(splits, augmentation, recipe, accelerator)
     timetable = Timetable(strategy.phases(recipe.epochs), batches.steps_per_epoch("train"))
     optimizers = strategy.optimizers(model, recipe)
     start, last = 0, timetable.phase_boundaries[-1]
+    _require_known_turns(strategy, timetable, optimizers, batches.splits)
     if checkpoints:
         start, state = checkpoints.load(model, optimizers)
         if start:
@@ -100,8 +104,9 @@ def train(
         first, end = timetable.phase_boundaries[index : index + 2]
         if step == first:
             strategy.on_phase_start(phase, model)
-            for optimizer in optimizers.values():
-                optimizer.state.clear()  # of another phase, or of channels in another order
+            if strategy.clears_optimizer_state(phase):
+                for optimizer in optimizers.values():
+                    optimizer.state.clear()  # of another phase, or of channels in another order
         strategy.on_step_start(phase, model, step - first, end - first)
         rate = timetable.learning_rate(step, recipe)
         losses: list[Tensor] = []
@@ -136,6 +141,30 @@ def train(
         if checkpoints and accelerator.is_main_process and (checkpoints.due() or done == last):
             checkpoints.save(done, model, optimizers, strategy.state())
     accelerator.wait_for_everyone()
+
+
+def _require_known_turns(
+    strategy: TrainingStrategy,
+    timetable: Timetable,
+    optimizers: Mapping[str, Optimizer],
+    splits: Mapping[str, Split],
+) -> None:
+    """Ask the strategy for the turns of every step, and refuse one that the loop cannot take."""
+    for step in range(timetable.phase_boundaries[-1]):
+        phase = timetable.phases[timetable.phase_index(step)].name
+        for turn in strategy.turns(phase, step):
+            if turn.optimizer not in optimizers:
+                raise RecipeError(
+                    f"a turn steps an optimizer of its strategy; step {step} of phase {phase!r} "
+                    f"names {turn.optimizer!r}, and there are {', '.join(optimizers)}. "
+                    "Return it from TrainingStrategy.optimizers."
+                )
+            if turn.split not in splits:
+                raise RecipeError(
+                    f"a turn's images are of a split that was given; step {step} of phase "
+                    f"{phase!r} names {turn.split!r}, and there are {', '.join(splits)}. "
+                    "Pass it to train."
+                )
 
 
 def _set_learning_rate(optimizer: Optimizer, rate: float) -> None:

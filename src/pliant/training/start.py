@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pliant.errors import RecipeError
 from pliant.networks.initialization import patch_pca_stem
-from pliant.plugins import call_plugin, is_plugin
+from pliant.plugins import call_plugin, is_plugin, plugin_path
 from pliant.training.checkpoint import load_tensors
 
 MOST_NAMED = 3
@@ -104,6 +104,13 @@ class Checkpoint:
 
 
 STARTS: Mapping[str, Callable[[], Start]] = {"patch-pca": PatchPca, "none": Fresh}
+
+
+def start_file(name: str) -> Path | None:
+    """The file that a start of this name reads; None for one of `STARTS`."""
+    if name in STARTS:
+        return None
+    return plugin_path(name) if is_plugin(name) else Path(name)
 
 
 def make_start(name: str) -> Start:

@@ -54,11 +54,23 @@ class TrainingStrategy:
         return {"weights": sgd(self.parameter_groups(model, recipe), recipe)}
 
     def turns(self, phase: str, step: int) -> Sequence[Turn]:
-        """Which optimizers step in a step, in order, and on which split."""
+        """Which optimizers step in a step, in order, and on which split.
+
+        A function of its arguments alone: the loop asks for all steps before the first one, so that
+        a mistake ends no training that has begun.
+        """
         return (Turn(),)
 
     def on_phase_start(self, phase: str, model: nn.Module) -> None:
         """Change the model at the first step of a phase, such as sorting its channels."""
+
+    def clears_optimizer_state(self, phase: str) -> bool:
+        """Whether the optimizers forget their state, such as momentum, at the start of a phase.
+
+        That state is of other channels where `on_phase_start` sorts them. A strategy whose phases
+        differ in nothing that the optimizers know may keep it.
+        """
+        return True
 
     def on_step_start(self, phase: str, model: nn.Module, step: int, steps: int) -> None:
         """Before the turns of a step, also of the first one after a restart.
