@@ -24,7 +24,7 @@ from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from pliant.training.loop import StepLog, make_accelerator, train
 from pliant.training.registry import StrategyOptions, make_strategy, strategy_identity
 from pliant.training.schedule import Precision, TrainingRecipe
-from pliant.training.start import make_start, start_file
+from pliant.training.start import Fresh, Start, make_start, start_file
 from pliant.training.strategy import TrainingStrategy
 
 
@@ -45,9 +45,11 @@ def train_supernet(run: Run, *, device: str | None = None, progress: Progress = 
     _require_same(run, "strategy", strategy_identity(run.recipe.train.strategy))
     if run.weights.is_file():
         return _load(supernet, run.weights)
+    checkpoints = Checkpoints(run.folder / "supernet")
+    start = _start(run, begun=bool(checkpoints.files()))
     progress("train", 0, 1, "preparing images, weights and precision")
-    chosen, checkpoints = strategy(run), Checkpoints(run.folder / "supernet")
-    _start(run, supernet, begun=bool(checkpoints.files()))
+    chosen = strategy(run)
+    start.apply(supernet, lambda: first_images(run))
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes, device)
     accelerator = make_accelerator(precision, device)
@@ -81,22 +83,21 @@ def _load(supernet: Supernet, path: Path) -> Supernet:
     return supernet.eval()
 
 
-def _start(run: Run, supernet: Supernet, *, begun: bool) -> None:
-    """Set the weights with which training begins.
+def _start(run: Run, *, begun: bool) -> Start:
+    """The weights with which training begins.
 
     Args:
         run: whose recipe names the start.
-        supernet: with fresh weights.
         begun: whether there is a checkpoint, whose weights replace these; then the file of the
             start may be gone.
     """
     name = run.recipe.train.start
     file = start_file(name)
     if begun and file is not None and not file.is_file():
-        return
+        return Fresh()
     start = make_start(name)
     _require_same(run, "start", start.identity)
-    start.apply(supernet, lambda: first_images(run))
+    return start
 
 
 def _require_same(run: Run, key: str, identity: str | None) -> None:
