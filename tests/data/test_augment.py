@@ -144,3 +144,41 @@ def test_fast_enough_for_training_on_a_cpu() -> None:
         augmentation(images, generator)
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 0.02
+
+
+def test_a_crop_of_known_size_by_hand():
+    """A ramp cropped stays a ramp: its slope is the crop's width, its ends are inside the image."""
+    images = torch.linspace(0, 1, 64).expand(200, 1, 64, 64).contiguous()
+    cropped = Augmentation(min_crop_area=0.25)(images, seeded(3))
+    # The borders of a crop at the image's border repeat the last half pixel: left out here.
+    slopes = (cropped[:, 0, :, 40] - cropped[:, 0, :, 24]) / 16 * 63
+    assert torch.allclose(slopes, slopes[:, :1].expand_as(slopes), atol=1e-4), "all rows alike"
+    width = slopes[:, 0]
+    assert 0.25**0.5 * 0.86 <= width.min() < 0.55
+    assert 0.95 < width.max() <= 1 + 1e-4
+    tall = Augmentation(min_crop_area=0.25)(images.transpose(2, 3), seeded(3))
+    height = (tall[:, 0, 40, 0] - tall[:, 0, 24, 0]) / 16 * 63
+    area = width * height
+    assert 0.2 < area.min() < 0.4, "an area beyond the image's width or height is cut"
+    assert 0.55 < area.mean() < 0.7
+    assert cropped.min() >= 0
+    assert cropped.max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_against_the_three_changes_one_after_the_other(channels):
+    images, most = torch.rand((5, channels, 6, 7), generator=seeded(1)) * 0.2 + 0.4, 0.4
+    found = Augmentation(colour_jitter=most)(images, seeded(8))
+    factors = torch.empty((3, 5, 1, 1)).uniform_(1 - most, 1 + most, generator=seeded(8))
+    weights = torch.tensor([0.299, 0.587, 0.114] if channels == 3 else [1.0])
+    for image, result, (b, c, s) in zip(images, found, factors.flatten(1).T, strict=True):
+        gray = (weights[:, None, None] * image).sum(0)
+        saturated = s * image + (1 - s) * gray
+        contrasted = c * (saturated - gray.mean()) + gray.mean()
+        torch.testing.assert_close(result, (b * contrasted).clamp(0, 1))
+
+
+@pytest.mark.parametrize("wrong", [{"min_crop_area": 0.0}, {"colour_jitter": 1.0}])
+def test_shares_outside_of_their_range_are_refused(wrong):
+    with pytest.raises(RecipeError, match="received"):
+        Augmentation(**wrong)

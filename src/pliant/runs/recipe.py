@@ -62,6 +62,10 @@ class DataTable(_Table):
     """Pixels by which training images are shifted at most, in each direction."""
     flip: bool = False
     """Whether a mirrored image shows the same thing."""
+    min_crop_area: float = Field(1.0, gt=0, le=1)
+    """Least area of a random crop of a training image over the image's; 1 for no crop."""
+    colour_jitter: float = Field(0.0, ge=0, lt=1)
+    """Largest change of a training image's brightness, contrast and saturation, as a share."""
     cutout: int = Field(0, ge=0)
     """Side of the square that is blanked in a training image, in pixels."""
 

@@ -182,7 +182,14 @@ def training_recipe(run: Run, precision: Precision) -> TrainingRecipe:
 def augmentation(run: Run) -> Augmentation:
     """How training images are varied; the blanked square has the mean colour."""
     table = run.recipe.data
-    return Augmentation(pad=table.pad, flip=table.flip, cutout=table.cutout, fill=run.data.mean)
+    return Augmentation(
+        pad=table.pad,
+        flip=table.flip,
+        min_crop_area=table.min_crop_area,
+        colour_jitter=table.colour_jitter,
+        cutout=table.cutout,
+        fill=run.data.mean,
+    )
 
 
 def strategy(run: Run) -> TrainingStrategy:
