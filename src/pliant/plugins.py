@@ -73,7 +73,8 @@ def _load(path: Path, what: str) -> ModuleType:
         source = path.read_bytes()
     except OSError as error:
         raise RecipeError(f"{what} comes from {path}, which cannot be read: {error}.") from error
-    name = f"pliant_plugin_{path.stem}_{hashlib.sha256(bytes(path.resolve()) + source).hexdigest()[:8]}"
+    digest = hashlib.sha256(bytes(path.resolve()) + source).hexdigest()[:8]
+    name = f"pliant_plugin_{path.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

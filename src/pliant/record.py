@@ -114,7 +114,7 @@ class Record:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, recipe_digest: str) -> Record:
-        """Create the record of a run or go on with it; held by this process until closed.
+        """Create the record of a run or reopen it; held by this process until closed.
 
         Args:
             path: of the SQLite file; its folder is created.

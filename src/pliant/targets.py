@@ -92,7 +92,7 @@ def require_known(name: str) -> None:
 
 
 def reported_metrics(name: str) -> ReportedMetrics | None:
-    """What this machine reports, before it is measured; None for targets that are opened at once."""
+    """What this machine reports before it is measured; None for all other targets."""
     from pliant.devices.measured_target import METRICS
 
     return ReportedMetrics(name, METRICS) if name == THIS_CPU else None

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from pliant.metrics import Cost
 from pliant.objective import Limit, Objective
-from pliant.report.front_chart import MOST_POINTS
+from pliant.report.front_chart import MAX_POINTS
 from pliant.report.headline import goal
 from pliant.report.run_page import run_page, write_report
 from pliant.report.summary import NetworkResult, Summary, TrainingStep
@@ -298,7 +298,7 @@ def test_many_estimates_are_thinned_and_this_is_told(summary: Summary) -> None:
     reader = Reader(run_page(many))
     traces = reader.charts()["chart-front"]["data"]
     drawn = next(one for one in traces if one.get("name") == "estimated by the search")
-    assert len(drawn["x"]) == 2334 <= MOST_POINTS  # every third
+    assert len(drawn["x"]) == 2334 <= MAX_POINTS  # every third
     assert "Of more than 3,000 estimates of a search, evenly spaced ones are drawn." in reader.text
 
 

@@ -18,8 +18,8 @@ def report(
     """Write report.html from summary.json; also while the run is at work."""
     if not (folder / "summary.json").is_file():
         raise RunConflictError(
-            f"a report is written from the summary.json of a run directory, found none in {folder}. "
-            "Name a directory that pliant run, search or deploy finished."
+            "a report is written from the summary.json of a run directory, found none in "
+            f"{folder}. Name a directory that pliant run, search or deploy finished."
         )
     from pliant.runs.summarize import write_page
 

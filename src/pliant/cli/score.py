@@ -48,8 +48,8 @@ Processes = Annotated[
         min=1, help="Networks that are scored at the same time; one per core if not given."
     ),
 ]
-MOST_SHOWN = 3
-"""Most networks of which every row is printed."""
+MAX_SHOWN = 3
+"""Up to so many networks, every row is printed; above it, one row per method."""
 
 
 @app.command()
@@ -114,7 +114,7 @@ def score(
             table=out,
             progress=progress,
         )
-    screen.print(_every_row(rows) if len(set(names)) <= MOST_SHOWN else _by_method(rows))
+    screen.print(_every_row(rows) if len(set(names)) <= MAX_SHOWN else _by_method(rows))
     failed = [row for row in rows if row.failure]
     if failed:
         first = failed[0]
@@ -161,8 +161,8 @@ def shown_batch(
     if data is not None:
         if shape or classes:
             raise RecipeError(
-                "the images of --data have their own shape and classes; leave --shape and --classes "
-                "out."
+                "the images of --data have their own shape and classes. Leave out --shape and "
+                "--classes."
             )
         from pliant.data import load
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pliant.metrics import ARITHMETIC_METRICS
-from pliant.report.front_chart import MOST_POINTS, is_thinned
+from pliant.report.front_chart import MAX_POINTS, is_thinned
 from pliant.report.headline import source_of_costs
 from pliant.report.quantities import percent, quantity, significant, words
 from pliant.report.shown import ShownNetwork, decided_metrics, reported_metrics
@@ -33,7 +33,7 @@ def explanation(summary: Summary) -> str:
     )
     if is_thinned(summary):
         text += (
-            f" Of more than {significant(MOST_POINTS)} estimates of a search, evenly spaced ones "
+            f" Of more than {significant(MAX_POINTS)} estimates of a search, evenly spaced ones "
             "are drawn."
         )
     return text

@@ -21,7 +21,7 @@ from pliant.report.quantities import percent, quantity, words
 from pliant.report.shown import ShownNetwork, axis, shown_networks
 from pliant.report.summary import FoundBy, SearchPoint, Summary
 
-MOST_POINTS = 3000
+MAX_POINTS = 3000
 """Estimates drawn of each search; a browser stays quick with so many."""
 _HEIGHT_PX = 480
 _BY: tuple[FoundBy, ...] = ("random", "search")
@@ -55,14 +55,14 @@ def front_chart(summary: Summary) -> go.Figure:
 
 
 def thinned(points: Sequence[SearchPoint]) -> Sequence[SearchPoint]:
-    """Every n-th point where there are more than `MOST_POINTS`."""
-    return points[:: -(-len(points) // MOST_POINTS)] if points else points
+    """Every n-th point where there are more than `MAX_POINTS`."""
+    return points[:: -(-len(points) // MAX_POINTS)] if points else points
 
 
 def is_thinned(summary: Summary) -> bool:
     """Whether the chart leaves estimates out."""
     by = [one.by for one in summary.search.points]
-    return max(by.count("search"), by.count("random")) > MOST_POINTS
+    return max(by.count("search"), by.count("random")) > MAX_POINTS
 
 
 def _draw_limit(figure: go.Figure, limit: Limit, metric: str) -> None:

@@ -1,9 +1,9 @@
 """How does a page get its HTML? From Jinja2 templates, one stylesheet and one script for all.
 
 `templates/base.html` is the frame of every page, `templates/parts.html` has the macros for
-sections, facts, tables, cards, charts and commands. Every text is escaped (autoescape), so that the name of a
-class or a network cannot become part of the page; the page's own security policy forbids every
-request, so that it stays self-contained.
+sections, facts, tables, cards, charts and commands. Every text is escaped (autoescape), so that the
+name of a class or a network cannot become part of the page; the page's own security policy forbids
+every request, so that it stays self-contained.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pliant.report import pages
 from pliant.report.figure import CARD, FAINT, RANDOM, SEARCH, apply_theme, chart, hover
 from pliant.report.quantities import duration, percent, significant
 
-LEAST_SECONDS = 1e-6
+MIN_SECONDS = 1e-6
 """Arithmetic is drawn here, since a logarithmic axis has no 0."""
 
 
@@ -95,7 +95,7 @@ def format_correlation(value: Correlation | None) -> str:
 def _marks(
     name: str, colour: str, symbol: str, known: Sequence[tuple[RankCorrelations, Correlation]]
 ) -> go.Scatter:
-    seconds = [max(LEAST_SECONDS, row.seconds or 0.0) for row, _ in known]
+    seconds = [max(MIN_SECONDS, row.seconds or 0.0) for row, _ in known]
     texts = []
     for row, tau in known:
         took, failed = f"{duration(row.seconds)} per network", f"{row.failed} failed"

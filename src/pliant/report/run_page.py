@@ -12,7 +12,7 @@ from pliant.report.front_chart import front_chart
 from pliant.report.quantities import words
 from pliant.report.shown import axis, shown_networks
 from pliant.report.summary import Summary
-from pliant.report.training_chart import MOST_POINTS, training_chart
+from pliant.report.training_chart import MAX_POINTS, training_chart
 
 
 def write_report(summary: Summary, path: Path) -> None:
@@ -86,4 +86,4 @@ def _training_chart(summary: Summary) -> Chart | None:
 
 
 def _steps_are_averaged(summary: Summary) -> bool:
-    return summary.training is not None and len(summary.training.curve) > MOST_POINTS
+    return summary.training is not None and len(summary.training.curve) > MAX_POINTS

@@ -13,7 +13,7 @@ from pliant.report.figure import FAINT, LINE, SERIES, apply_theme, hover
 from pliant.report.quantities import significant
 from pliant.report.summary import TrainingStep
 
-MOST_POINTS = 150
+MAX_POINTS = 150
 """Drawn of each loss; single steps are noisy, and what counts is the trend of the curve."""
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
@@ -70,8 +70,8 @@ def training_chart(curve: Sequence[TrainingStep]) -> go.Figure:
 
 
 def averaged(curve: Sequence[TrainingStep]) -> Sequence[TrainingStep]:
-    """At most about `MOST_POINTS` rows: means of equally many steps, each of one phase."""
-    each = -(-len(curve) // MOST_POINTS)
+    """At most about `MAX_POINTS` rows: means of equally many steps, each of one phase."""
+    each = -(-len(curve) // MAX_POINTS)
     if each == 1:
         return curve
     rows = []

@@ -1,4 +1,4 @@
-"""One run, from its recipe to its report: the directory, the session, and the steps that work on it."""
+"""One run, from its recipe to its report: the directory, the session, and the steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deliver a network of a run: write it, prove that it is what was searched, and fill in its card."""
+"""Deliver a network of a run: write it, verify it, and fill in its card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of a run: everything that decides its result, as a TOML file with one key per decision.
+"""The recipe of a run: all decisions behind its result, as a TOML file with one key per decision.
 
 A recipe is named (`digits`, `fashion-mnist`, `cifar10` ship with Pliant) or a path. Options of the
 command line replace single keys. The resolved recipe is written into the run directory; its digest
@@ -124,9 +124,9 @@ class SearchTable(_Table):
     searcher: Annotated[str, AfterValidator(require_searcher)] = "linas"
     """`linas`, `nsga2`, `evolution`, `random`, or `file.py:NAME`."""
     estimates: int = Field(200, ge=20)
-    """Sub-networks evaluated with supernet weights, in rounds between which the predictor is refitted."""
+    """Sub-networks evaluated with supernet weights; the predictor is refitted after each round."""
     rounds: int = Field(4, ge=1)
-    """Rounds in which the estimates are asked for."""
+    """Rounds of evaluations."""
     candidates: int = Field(20_000, ge=100)
     """Architectures searched by predictor and table in each round."""
     front: int = Field(8, ge=2)
@@ -174,7 +174,7 @@ class Recipe(_Table):
 
     @property
     def digest(self) -> str:
-        """Equal for two recipes that give the same trained weights: limits and search may differ."""
+        """Equal for two recipes with the same trained weights: limits and search may differ."""
         deciding = self.model_dump(include={"seed", "space", "data", "train"})
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -197,10 +197,11 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe by name or path, with single keys replaced.
 
     Args:
-        changes: dotted keys to values, as `{"data.source": "photos/"}`; None values are passed over.
+        changes: dotted keys to values, as `{"data.source": "photos/"}`; None changes nothing.
 
     Raises:
-        RecipeError: no such recipe, a file that is not TOML, an unknown key, or a value that its key does not take.
+        RecipeError: no such recipe, a file that is not TOML, an unknown key, or a value that its
+            key does not take.
     """
     known = builtin_recipes()
     if name in known:
@@ -215,8 +216,8 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
             ) from error
     else:
         raise RecipeError(
-            f"a recipe is one of {', '.join(sorted(known))}, a path that ends in .toml, or the directory of a run that was started; "
-            f"received {name!r}. {nearest(name, known)}"
+            f"a recipe is one of {', '.join(sorted(known))}, a path that ends in .toml, or the "
+            f"directory of a run that was started; received {name!r}. {nearest(name, known)}"
         )
     try:
         tree = tomllib.loads(text)
@@ -287,5 +288,5 @@ def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
     for table in tables:
         inner = inner.setdefault(table, {})
         if not isinstance(inner, dict):
-            return  # the file has a value where its table belongs, which checking the recipe will say
+            return  # a value in place of a table: the check of the recipe names it
     inner[last] = value

@@ -1,4 +1,4 @@
-"""A run: its directory, recipe, record, data and space, opened together and checked against each other.
+"""A run: directory, recipe, record, data and space, opened together and checked for consistency.
 
 runs/<name>/
   recipe.toml       the recipe as resolved
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 class Run:
     """One run directory, held by this process until closed. A context manager.
 
-    Of the processes that torchrun starts, the first holds the directory; the others read it and note what they do in a record
-    of their own that nobody keeps.
+    Of the processes that torchrun starts, the first holds the directory. The others read it, and
+    write to a temporary record that is discarded.
 
     Args:
-        folder: of the run; made where it does not exist, once the images and the space are known to make sense.
+        folder: of the run; created once the images and the space have been checked.
         recipe: what the run is.
 
     Raises:
@@ -66,9 +66,7 @@ class Run:
             return
         begun = self._is_begun()
         if not begun:
-            _ = (
-                self.space
-            )  # a mistake in a new run leaves no directory behind that belongs to the mistake
+            _ = self.space  # checked first, so that a mistake leaves no directory behind
         folder.mkdir(parents=True, exist_ok=True)
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
         try:
@@ -80,12 +78,13 @@ class Run:
 
     @classmethod
     def create(cls, recipe: str, *, folder: str | Path | None = None, **changes: object) -> Run:
-        """Begin a run or go on with it.
+        """Begin a run or resume it.
 
         Args:
             recipe: a name or a path.
             folder: `runs/<name of the recipe>` where not given.
-            changes: keys of the recipe to replace; a double underscore stands for the dot, as `train__epochs=5`.
+            changes: keys of the recipe to replace; a double underscore is the dot, as in
+                `train__epochs=5`.
         """
         resolved = load_recipe(
             recipe, {key.replace("__", "."): value for key, value in changes.items()}
@@ -94,7 +93,7 @@ class Run:
 
     @classmethod
     def reopen(cls, folder: str | Path, **changes: object) -> Run:
-        """Go on with the run of a directory, under the recipe that it holds.
+        """Resume the run of a directory, with the recipe in it.
 
         Raises:
             RunConflictError: the directory holds no run.
@@ -103,7 +102,8 @@ class Run:
         require_readable(Path(folder))
         if not path.is_file():
             raise RunConflictError(
-                f"a run directory holds recipe.toml, found none in {folder}. Name a directory that `pliant run` made."
+                f"a run directory holds recipe.toml, found none in {folder}. "
+                "Name a directory that `pliant run` made."
             )
         recipe = load_recipe(
             str(path),
@@ -123,8 +123,8 @@ class Run:
             ]
             if foreign:
                 raise RunConflictError(
-                    f"a run begins in an empty directory, {self.folder} holds other files, such as {foreign[0].name}. "
-                    "Choose another with --run-dir."
+                    f"a run begins in an empty directory, {self.folder} holds other files, such as "
+                    f"{foreign[0].name}. Choose another with --run-dir."
                 )
             return False
         require_readable(self.folder)
@@ -133,7 +133,7 @@ class Run:
             differing = _differences(known, self.recipe)
             raise RunConflictError(
                 f"{self.folder} belongs to another recipe; it differs in {', '.join(differing)}. "
-                "Use --run-dir NEW_DIRECTORY, or the same recipe to go on with that run."
+                "Use --run-dir NEW_DIRECTORY, or the same recipe to resume that run."
             )
         return True
 
@@ -164,7 +164,8 @@ class Run:
             self.record.set_metadata("data_fingerprint", data.fingerprint)
         elif known != data.fingerprint:
             raise RunConflictError(
-                f"the images of {self.recipe.data.source} changed since {self.folder} was begun. Use --run-dir NEW_DIRECTORY."
+                f"the images of {self.recipe.data.source} changed since {self.folder} was begun. "
+                "Use --run-dir NEW_DIRECTORY."
             )
         data.test.on_open = lambda purpose: self.record.event("test split opened", purpose=purpose)
         return data
@@ -181,7 +182,7 @@ class Run:
 
     @cached_property
     def space(self) -> Space:
-        """The search space for these images; networks see mirror images only where these show the same thing.
+        """The search space for these images; flips are used only if the recipe allows them.
 
         Raises:
             EncodingError: the images are smaller than the space can handle.

@@ -81,7 +81,7 @@ class Shortlist:
     def choose(
         self, history: Sequence[Candidate], wanted: int
     ) -> tuple[list[ShortlistedNetwork], ShortlistedNetwork]:
-        """The front of a search, cheapest first, and its best network within the limits as measured.
+        """The front of a search, cheapest first, and its best network within the measured limits.
 
         Args:
             history: of the search.
@@ -105,7 +105,7 @@ class Shortlist:
         raise InfeasibleError(_why_none(objective, [self._known_apart(one) for one in tried]))
 
     def evaluate(self, candidates: Sequence[Candidate]) -> list[ShortlistedNetwork]:
-        """Each candidate validated on all images and measured, from the record where it is there."""
+        """Each candidate validated on all images and measured; known ones come from the record."""
         fresh = [one.architecture for one in candidates if self._row("front", one) is None]
         measured = self._measure(fresh)
         for number, architecture in enumerate(fresh, 1):
@@ -143,7 +143,7 @@ class Shortlist:
         return ShortlistedNetwork(candidate, row.quality, _measured(row))
 
     def _apart(self, one: ShortlistedNetwork) -> ShortlistedNetwork:
-        """Measured again in a process of its own: near a limit another measurement may exceed it."""
+        """Measured again in a subprocess: near a limit another measurement may exceed it."""
         limited = {limit.metric for limit in self.session.objective.limits}
         if one.measured is None or not limited & set(one.measured.spread.metrics):
             return one
@@ -193,7 +193,7 @@ def _measured(row: Evaluation) -> Measured | None:
 def _tighter(
     objective: Objective, tightened: Objective, tried: Sequence[ShortlistedNetwork]
 ) -> Objective:
-    """Stricter limits on what is measured, by the largest excess of a measurement over its prediction."""
+    """Stricter limits on measured metrics, by the largest ratio of measurement to prediction."""
     limits = []
     for limit in tightened.limits:
         ratios = [

@@ -78,7 +78,7 @@ def _load(supernet: Supernet, path: Path) -> Supernet:
             raise
         raise DamagedFileError(
             f"{path} does not hold the weights of this run's supernet. The run's other files are "
-            "whole: remove this one, and the run goes on from its last checkpoint."
+            "whole: remove this one, and the run resumes from its last checkpoint."
         ) from error
     return supernet.eval()
 
@@ -139,7 +139,7 @@ def _device(name: str | None) -> str:
 def _agreed_precision(
     run: Run, supernet: Supernet, processes: PartialState, device: str
 ) -> Precision:
-    """Of the record or the recipe, else the faster one; under torchrun the first process decides."""
+    """From the record or the recipe, else the faster one; the first torchrun process decides."""
     table, resolved = run.recipe.train, run.recipe.resolved
     precision = run.record.metadata("precision") or table.precision
     if precision == "auto" and resolved is not None:
@@ -153,7 +153,7 @@ def _agreed_precision(
 
 
 def new_supernet(run: Run) -> Supernet:
-    """Fresh weights that follow from the run's seed, without touching the program's own random numbers."""
+    """Fresh weights from the run's seed; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
         return Supernet(run.space, mean=run.data.mean, std=run.data.std)
@@ -166,7 +166,7 @@ def first_images(run: Run) -> Tensor:
 
 
 def training_recipe(run: Run, precision: Precision) -> TrainingRecipe:
-    """The recipe's training table as the loop takes it; a batch is at most the whole training split."""
+    """The training table of the recipe; a batch is at most the whole training split."""
     table = run.recipe.train
     return TrainingRecipe(
         epochs=table.epochs,
@@ -201,7 +201,11 @@ def strategy(run: Run) -> TrainingStrategy:
 
 
 def faster_precision(supernet: Supernet, batch_size: int, device: str = "cpu") -> Precision:
-    """A GPU that has bf16 uses it. On a CPU a step of the largest network is timed in both: its kind and the layers decide which wins."""
+    """The faster of fp32 and bf16.
+
+    A GPU with bf16 uses it. On a CPU, a step of the largest network is timed in both, since the
+    processor and the layers decide which is faster.
+    """
     if device != "cpu":
         return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     images, labels = _example(supernet, min(batch_size, 256))
@@ -229,7 +233,7 @@ def _example(supernet: Supernet, batch_size: int) -> tuple[Tensor, Tensor]:
 
 
 class _Log:
-    """Training logs: the record for the report, TensorBoard for those who watch, the progress bar."""
+    """Training logs: the record (for the report), TensorBoard, and the progress bar."""
 
     def __init__(self, run: Run, progress: Progress) -> None:
         self.run, self.progress = run, progress

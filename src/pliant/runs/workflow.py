@@ -32,7 +32,7 @@ def run_all(
         run: open.
         device: that trains, as PyTorch names it.
         progress: told by every step.
-        deliver: whether to go on after the search.
+        deliver: whether to deliver a network after the search.
 
     Raises:
         InfeasibleError: nothing is within the limits; known before anything is trained, and what

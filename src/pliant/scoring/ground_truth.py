@@ -194,7 +194,7 @@ def _accuracy_column(path: Path, columns: Sequence[str]) -> str:
 
 
 def _words(name: str) -> set[str]:
-    """The words of a column's name, in lower case: `testLoss`, `test-loss` and `test_loss` alike."""
+    """The words of a column's name, in lower case: `testLoss` is equal to `test_loss`."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower().replace("top-1", "top1")
     spaced = re.sub(r"\d+[ _-]*(epochs?|steps?)", " ", spaced)  # how long it was trained
     return set(re.findall(r"[a-z]+\d*", spaced))

@@ -86,7 +86,8 @@ def train(
         RecipeError: a turn names an optimizer that the strategy has not, or a split that was not
             given; before the first step.
     """
-    model.to(accelerator.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.to(accelerator.device)
+    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     batches = _Batches(splits, augmentation, recipe, accelerator)
     timetable = Timetable(strategy.phases(recipe.epochs), batches.steps_per_epoch("train"))
     optimizers = strategy.optimizers(model, recipe)

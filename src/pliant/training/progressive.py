@@ -76,7 +76,7 @@ class ProgressiveShrinking(TrainingStrategy):
         )
 
     def options(self, phase: str) -> dict[str, Sequence[Option]]:
-        """The options to sample from in a phase: the largest, the larger half or all of each choice."""
+        """The options to sample in a phase: the largest, the larger half or all of each choice."""
         free = list(SHARES).index(phase)
         found: dict[str, Sequence[Option]] = {}
         for choice in self.space.choices:

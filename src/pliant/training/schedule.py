@@ -1,4 +1,4 @@
-"""The learning rate over a training run, and everything else that is the same for all strategies."""
+"""The learning rate over a training run, and what else is common to all strategies."""
 
 from __future__ import annotations
 

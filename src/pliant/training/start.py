@@ -15,7 +15,7 @@ from pliant.networks.initialization import patch_pca_stem
 from pliant.plugins import call_plugin, is_plugin, plugin_path
 from pliant.training.checkpoint import load_tensors
 
-MOST_NAMED = 3
+MAX_NAMED = 3
 """Tensors that an error names."""
 
 
@@ -94,10 +94,10 @@ class Checkpoint:
                 here, there = tuple(expected[name].shape), tuple(tensor.shape)
                 wrong.append(f"{name} is {there} there and {here} here")
         if wrong:
-            more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
+            more = f" and {len(wrong) - MAX_NAMED} more" if len(wrong) > MAX_NAMED else ""
             raise RecipeError(
                 f"a start holds the weights of this supernet; {self.path} differs in {len(wrong)} "
-                f"tensors: {'; '.join(wrong[:MOST_NAMED])}{more}. Use the file of a run with the "
+                f"tensors: {'; '.join(wrong[:MAX_NAMED])}{more}. Use the file of a run with the "
                 "same space, image size and classes."
             )
         network.load_state_dict(found)

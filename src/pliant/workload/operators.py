@@ -1,7 +1,7 @@
 """One set of operator rules: which layers does an operator of a file or a module become?
 
-A front end (`pliant.workload.onnx_reader`, `pliant.networks.trace`) translates its own operators into the
-small vocabulary of this file, with shapes, and the rules turn them into layers:
+A front end (`pliant.workload.onnx_reader`, `pliant.networks.trace`) translates its own operators
+into the small vocabulary of this file, with shapes, and the rules turn them into layers:
 
 * convolutions, products, attention, recurrent cells, pooling and reductions become loop nests;
 * softmax, layer normalisation, resizing, gathering, and combinations of several tensors read and

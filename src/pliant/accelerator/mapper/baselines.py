@@ -32,7 +32,7 @@ from pliant.errors import InfeasibleError, RecipeError, nearest
 from pliant.workload import Layer
 
 _BATCH: Final = 256
-_MOST_MISSES: Final = 2000
+_MAX_MISSES: Final = 2000
 """Draws per evaluation that may fail to fit before a search gives up."""
 
 
@@ -255,7 +255,7 @@ class _Evaluations:
         chosen = np.flatnonzero(costs.fits)[: len(kept)]
         values = costs.energy[chosen] ** self.powers[0] * costs.cycles[chosen] ** self.powers[1]
         self.evaluations, self.drawn = self.evaluations + len(kept), self.drawn + len(codes)
-        if self.drawn > _MOST_MISSES * max(self.evaluations, 1):
+        if self.drawn > _MAX_MISSES * max(self.evaluations, 1):
             raise InfeasibleError(
                 f"layer {self.layer.name!r}: of {self.drawn} mappings drawn, {self.evaluations} "
                 f"fit chip {self.chip.name!r}."
