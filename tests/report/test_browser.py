@@ -85,7 +85,8 @@ def _open(driver: Any, page: Path, width: int = 1280, *, scheme: str = "light") 
         {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
     )
     driver.get(page.as_uri())
-    # Charts are drawn before the script goes on; one frame later their marks are laid out.
+    _eventually(driver, "return document.documentElement.dataset.drawn === ''")
+    # One frame later the marks of the charts are laid out.
     driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import zlib
 from dataclasses import fields, is_dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +18,7 @@ from pliant.metrics import Cost
 from pliant.objective import Limit, Objective
 from pliant.report.front_chart import MAX_POINTS
 from pliant.report.headline import goal
+from pliant.report.packed import packed_plotly
 from pliant.report.run_page import run_page, write_report
 from pliant.report.summary import NetworkResult, Summary, TrainingStep
 
@@ -35,7 +38,7 @@ class Reader(HTMLParser):
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.words: list[str] = []
         self._open: list[str] = []
-        self.feed(html.replace(get_plotlyjs(), ""))
+        self.feed(html.replace(packed_plotly().text, ""))
         self.close()
         assert self._open == []
 
@@ -176,11 +179,11 @@ def test_points_of_the_front_name_their_panels(summary: Summary) -> None:
 def test_nothing_is_loaded_from_elsewhere(summary: Summary) -> None:
     html = run_page(summary)
     reader = Reader(html)
-    assert get_plotlyjs() in html
+    assert packed_plotly().text in html
     loading = {"src", "href", "srcset", "action", "data", "poster", "xlink:href"}
     for tag, attributes in reader.elements:
         assert not loading & set(attributes), tag
-    own = html.replace(get_plotlyjs(), "")
+    own = html.replace(packed_plotly().text, "")
     assert not [found for found in ("http://", "https://", "url(") if found in own]
     policies = [
         attributes["content"]
@@ -188,6 +191,16 @@ def test_nothing_is_loaded_from_elsewhere(summary: Summary) -> None:
         if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
     assert str(policies[0]).startswith("default-src 'none'")
+
+
+def test_a_page_is_small_enough_to_send(summary: Summary) -> None:
+    """The library inside is Plotly's, whole; packing keeps a page below 2 MB."""
+    assert len(run_page(summary).encode()) <= 2e6
+    packed = packed_plotly()
+    digits = packed.text.translate(str.maketrans(",./:", "&<>`"))
+    stream = base64.b85decode(digits)[: packed.length]
+    assert zlib.decompress(stream).decode() == get_plotlyjs()
+    assert not set('<&`"\\') & set(packed.text)
 
 
 DECIDING = ("version", "objective", "metrics", "by")

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from pliant.files import write_atomically
-from pliant.report import quantities
+from pliant.report import packed, quantities
 
 _FILTERS = (
     quantities.count,
@@ -58,7 +57,9 @@ def _environment() -> Environment:
         # Not templates: braces in them are their own.
         source, _, _ = loader.get_source(environment, name)
         environment.globals[name.replace(".", "_")] = Markup(source)
-    environment.globals["plotly_js"] = Markup(get_plotlyjs())
+    library = packed.packed_plotly()
+    environment.globals["plotly"] = {"text": Markup(library.text), "length": library.length}
+    environment.globals["alphabet"] = Markup(packed.ALPHABET)
     environment.globals |= {
         "not_measured": quantities.NOT_MEASURED,
         "quantity": quantities.quantity,
