@@ -48,8 +48,8 @@ def depthwise_row(channels, size, stride, kernel, dtype):
         "forward": forward,
         "input_gradient": lambda: backward(True, False),
         "weight_gradient": lambda: backward(False, True),
-        "our_input_gradient": lambda: input_gradient(g, x, weight, stride),
-        "our_weight_gradient": lambda: weight_gradient(g, x, weight, stride),
+        "our_input_gradient": lambda: input_gradient(g, x, weight, stride, pad),
+        "our_weight_gradient": lambda: weight_gradient(g, x, weight, stride, pad),
     }
     row = {f"{name}_ms": 1000 * median_seconds(function) for name, function in timed.items()}
     shape = f"{channels}x{size}x{size}, {kernel}x{kernel}, stride {stride}"

@@ -81,7 +81,9 @@ def elastic_over_plain(supernet, architecture, images, labels, precision):
     plain = supernet.extract(architecture).to(memory_format=torch.channels_last).train()
     for layer in plain.modules():
         if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-            layer.forward = lambda x, layer=layer: depthwise_conv(x, layer.weight, layer.stride[0])
+            layer.forward = lambda x, layer=layer: depthwise_conv(
+                x, layer.weight, layer.stride[0], layer.padding[0]
+            )
 
     def seconds(model):
         started = time.perf_counter()

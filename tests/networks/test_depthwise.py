@@ -23,12 +23,16 @@ def gradients(convolve, x, weight, toward):
     channels=st.integers(1, 5),
     kernel=st.sampled_from([1, 3, 5, 7, 9]),
     stride=st.integers(1, 3),
+    padded=st.booleans(),
     channels_last=st.booleans(),
 )
 def test_output_and_gradients_are_those_of_conv2d(
-    height, width, channels, kernel, stride, channels_last
+    height, width, channels, kernel, stride, padded, channels_last
 ):
     drawn = torch.Generator().manual_seed(0)
+    padding = 0 if padded else kernel // 2
+    if padded:
+        height, width = height + kernel - 1, width + kernel - 1
     x = torch.randn(3, channels, height, width, generator=drawn, dtype=torch.float64)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -37,9 +41,11 @@ def test_output_and_gradients_are_those_of_conv2d(
     def toward(y):
         return torch.arange(y.numel(), dtype=y.dtype).view_as(y).cos()
 
-    ours = gradients(lambda x, weight: depthwise_conv(x, weight, stride), x, weight, toward)
+    ours = gradients(
+        lambda x, weight: depthwise_conv(x, weight, stride, padding), x, weight, toward
+    )
     plain = gradients(
-        lambda x, weight: F.conv2d(x, weight, None, stride, kernel // 2, 1, channels),
+        lambda x, weight: F.conv2d(x, weight, None, stride, padding, 1, channels),
         x,
         weight,
         toward,
@@ -51,7 +57,7 @@ def test_output_and_gradients_are_those_of_conv2d(
 def test_a_gradient_by_hand():
     # One channel, a row of three pixels, kernel 5: the weight at offset d collects g[w] * x[w + d].
     x, g = torch.tensor([[[[1.0, 2.0, 4.0]]]]), torch.tensor([[[[1.0, 10.0, 100.0]]]])
-    found = weight_gradient(g, x, torch.zeros(1, 1, 5, 5), 1)
+    found = weight_gradient(g, x, torch.zeros(1, 1, 5, 5), 1, 2)
     expected = torch.zeros(5, 5)
     expected[2] = torch.tensor([100.0, 10 + 200, 1 + 20 + 400, 2 + 40, 4])
     assert torch.equal(found[0, 0], expected)
@@ -67,7 +73,7 @@ def test_under_autocast_gradients_have_the_type_of_what_they_are_of_and_its_valu
     )
     found = []
     for convolve in (
-        depthwise_conv,
+        lambda x, weight, stride: depthwise_conv(x, weight, stride, kernel // 2),
         lambda x, weight, stride: F.conv2d(x, weight, None, stride, kernel // 2, 1, 8),
     ):
         with torch.autocast("cpu", torch.bfloat16):
@@ -81,4 +87,4 @@ def test_under_autocast_gradients_have_the_type_of_what_they_are_of_and_its_valu
 
 def test_without_gradients_it_is_conv2d():
     x, weight = torch.randn(2, 3, 9, 9), torch.randn(3, 1, 7, 7)
-    assert torch.equal(depthwise_conv(x, weight, 2), F.conv2d(x, weight, None, 2, 3, 1, 3))
+    assert torch.equal(depthwise_conv(x, weight, 2, 3), F.conv2d(x, weight, None, 2, 3, 1, 3))

@@ -13,7 +13,8 @@ from pliant.spaces.input_output_blocks import Head, Preprocess
 
 WIDTHS = st.tuples(st.integers(1, 24), st.integers(1, 24)).map(sorted)
 """Active and largest number of channels."""
-ACTIVATIONS = st.sampled_from(["relu", "hswish", "gelu"])
+ACTIVATIONS = st.sampled_from(["relu", "relu6", "hswish", "gelu"])
+PADDINGS = st.sampled_from(["symmetric", "same"])
 
 
 @st.composite
@@ -46,6 +47,7 @@ def pairs(draw):
             "kernel": draw(st.sampled_from([1, 3])),
             "stride": stride,
             "pool": 2 if flag and stride == 1 else 1,
+            "padding": draw(PADDINGS),
         }
         active = {"size": size, "inputs": inputs, "outputs": outputs}
         return both(
@@ -66,6 +68,7 @@ def pairs(draw):
             "expand": flag,
             "squeeze_excite": second,
             "inputs": inputs,
+            "padding": draw(PADDINGS),
         }
         shared["outputs"] = inputs if draw(st.booleans()) else outputs
         active = {"size": size, "kernel": kernel, "mid_channels": hidden}

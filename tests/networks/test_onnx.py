@@ -24,7 +24,8 @@ from pliant.workload import NETWORK_INPUT
 
 CHANNELS = st.integers(1, 20)
 SIZES = st.integers(3, 17)
-ACTIVATIONS = st.sampled_from(["relu", "hswish", "gelu"])
+ACTIVATIONS = st.sampled_from(["relu", "relu6", "hswish", "gelu"])
+PADDINGS = st.sampled_from(["symmetric", "same"])
 
 
 @st.composite
@@ -54,6 +55,7 @@ def any_block(draw) -> Block:
             stride=stride,
             pool=pool,
             activation=activation,
+            padding=draw(PADDINGS),
         )
     if kind == "InvertedResidual":
         outputs = inputs if draw(st.booleans()) else outputs
@@ -63,6 +65,7 @@ def any_block(draw) -> Block:
             "expand": flag,
             "squeeze_excite": draw(st.booleans()),
             "activation": activation,
+            "padding": draw(PADDINGS),
         }
         return InvertedResidual(
             **common,
@@ -152,7 +155,14 @@ def test_resizing_is_antialiased_as_in_pytorch(size, resolution):
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("digits", 8), ("mobile-32", 32), ("plain-32", 32), ("wide-32", 32), ("ofa-resnet50", 128)],
+    [
+        ("digits", 8),
+        ("mobile-32", 32),
+        ("plain-32", 32),
+        ("wide-32", 32),
+        ("photos", 80),
+        ("ofa-resnet50", 128),
+    ],
 )
 def test_networks_of_the_presets_equal_their_modules(name, size):
     space = preset(name, channels=3, image_size=size, classes=10)

@@ -11,7 +11,7 @@ import torch
 from pliant.networks.supernet import Supernet
 from pliant.training.progressive import SHARES, ProgressiveShrinking
 
-SIZES = {"digits": 8, "mobile-32": 24, "plain-32": 24}
+SIZES = {"digits": 8, "mobile-32": 24, "plain-32": 24, "photos": 64}
 
 
 @pytest.fixture(params=["toy", *SIZES])

@@ -21,6 +21,7 @@ PRESETS = {
     "mobile-32": (24, 4),
     "plain-32": (24, 4),
     "wide-32": (24, 4),
+    "photos": (80, 2),
     "ofa-mobilenetv3": (128, 1),
     "ofa-resnet50": (128, 1),
 }

@@ -93,7 +93,7 @@ def test_mobilenetv3_large_is_one_of_the_networks():
         MobileStage(112, (2,), (3,), (6,), stride=1, activation="hswish", squeeze_excite=True),
         MobileStage(160, (3,), (5,), (6,), activation="hswish", squeeze_excite=True),
     ]
-    frame = MobileFrame(stem=16, first_block=True, expand=960, hidden=1280)
+    frame = MobileFrame(stem=16, first_block=16, expand=960, hidden=1280)
     space = MobileSpace("v3", stages, (224,), frame, channels=3, image_size=224, classes=1000)
     free = {"1.1e": 4, "1.2e": 3, "3.1e": 6, "3.2e": 2.5, "3.3e": 2.3, "3.4e": 2.3}
     architecture = space.architecture(dict(space.largest().options) | free)

@@ -44,6 +44,7 @@ def test_every_space_works_at_its_smallest_images(name, channels):
         ("mobile-32", 32, (24, 28, 32)),
         ("mobile-32", 28, (20, 24, 28)),
         ("plain-32", 28, (20, 28)),
+        ("photos", 130, (64, 80, 96, 112, 128)),
     ],
 )
 def test_resolutions_follow_the_images(name, size, resolutions):

@@ -143,6 +143,7 @@ def nests(workload: Workload) -> list[tuple[Any, ...]]:
         ("plain-32", 1, 28),
         ("wide-32", 3, 32),
         ("nas-bench-201", 3, 32),
+        ("photos", 3, 80),
         ("ofa-mobilenetv3", 3, 128),
         ("ofa-resnet50", 3, 128),
     ],

@@ -19,71 +19,77 @@ _FAST = 3
 """Columns up to which the library's weight gradient is fast."""
 
 
-def depthwise_conv(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Convolve each channel with a square filter of its own, padded to keep the size at stride 1.
+def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Convolve each channel with a square filter of its own.
 
     Args:
         x: (N, channels, H, W).
         weight: (channels, 1, k, k), k odd.
+        stride: of rows and columns.
+        padding: zeros on each side: k // 2, or 0 where the input is padded already.
 
     Returns:
-        (N, channels, H / stride, W / stride), rounded up: that of `conv2d`. Only the backward pass
-            differs, and only on a CPU.
+        That of `conv2d`. Only the backward pass differs, and only on a CPU.
     """
     if x.device.type != "cpu" or not (torch.is_grad_enabled() and weight.requires_grad):
-        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, len(weight))
+        return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         x, weight = x.to(dtype), weight.to(dtype)
-    return _DepthwiseConv.apply(x, weight, stride)
+    return _DepthwiseConv.apply(x, weight, stride, padding)
 
 
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, len(weight))
+        ctx.how = (stride, padding)
+        return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
-        to_input = input_gradient(g, x, weight, ctx.stride) if ctx.needs_input_grad[0] else None
-        to_weight = weight_gradient(g, x, weight, ctx.stride) if ctx.needs_input_grad[1] else None
-        return to_input, to_weight, None
+        to_input = input_gradient(g, x, weight, *ctx.how) if ctx.needs_input_grad[0] else None
+        to_weight = weight_gradient(g, x, weight, *ctx.how) if ctx.needs_input_grad[1] else None
+        return to_input, to_weight, None, None
 
 
-def input_gradient(g: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def input_gradient(g: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """The gradient of `depthwise_conv` by its input, in its type; with a stride computed in fp32.
 
     Args:
         g: gradient of the output.
         x: input, of which the shape and type count.
+        weight: of the forward pass, as are the next two.
+        stride: of rows and columns.
+        padding: zeros on each side.
     """
     dtype = torch.float32 if stride > 1 and x.dtype == torch.bfloat16 else x.dtype
-    shape, same = torch.empty_like(x, dtype=dtype), (weight.shape[-1] // 2, weight.shape[-1] // 2)
-    return _gradients(g.to(dtype), shape, weight.to(dtype), stride, same, (True, False))[0].to(
+    shape, around = torch.empty_like(x, dtype=dtype), (padding, padding)
+    return _gradients(g.to(dtype), shape, weight.to(dtype), stride, around, (True, False))[0].to(
         x.dtype
     )
 
 
-def weight_gradient(g: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def weight_gradient(g: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """The gradient of `depthwise_conv` by its weight, strip by strip.
 
     Args:
         g: gradient of the output.
         x: input.
         weight: of which the shape and type count.
+        stride: of rows and columns.
+        padding: zeros on each side.
     """
     kernel = weight.shape[-1]
     if kernel <= _FAST:
-        return _gradients(g, x, weight, stride, (kernel // 2, kernel // 2), (False, True))[1]
+        return _gradients(g, x, weight, stride, (padding, padding), (False, True))[1]
     found = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-    if stride == 1 and kernel <= x.shape[-2]:
+    if stride == 1 and padding == kernel // 2 and kernel <= x.shape[-2]:
         _from_columns(found, g, x)
     else:
-        _from_coarser_images(found, g, x, stride)
+        _from_coarser_images(found, g, F.pad(x, [padding] * 4) if padding else x, stride)
     return found
 
 
@@ -103,7 +109,7 @@ def _from_columns(found: Tensor, g: Tensor, x: Tensor) -> None:
         found[..., left : left + _FAST] = _gradients(g, seen, strip, 1, padding, (False, True))[1]
 
 
-def _from_coarser_images(found: Tensor, g: Tensor, x: Tensor, stride: int) -> None:
+def _from_coarser_images(found: Tensor, g: Tensor, padded: Tensor, stride: int) -> None:
     """The gradient with a stride, from coarser images.
 
     Weights that are a stride apart see neighbouring pixels of a coarser image, on which they are a
@@ -113,7 +119,6 @@ def _from_coarser_images(found: Tensor, g: Tensor, x: Tensor, stride: int) -> No
     it is here.
     """
     kernel, (height, width) = found.shape[-1], g.shape[-2:]
-    padded = F.pad(x, [kernel // 2] * 4)
     for top in range(min(stride, kernel)):
         rows = slice(top, kernel, stride)
         below = slice(top, top + stride * (height + len(range(kernel)[rows]) - 1), stride)

@@ -66,12 +66,11 @@ class ElasticConv2d(nn.Conv2d):
     def forward(self, x: Tensor, outputs: int, kernel: int = 1) -> Tensor:
         """Convolve (N, inputs, H, W) with the first `outputs` filters at kernel size `kernel`."""
         weight = self.active_weight(outputs, x.shape[1], kernel)
+        padding = kernel // 2 if self.padding[0] else 0  # 0 where the input is padded already
         if self.depthwise and self.bias is None:
-            return depthwise_conv(x, weight, self.stride[0])
+            return depthwise_conv(x, weight, self.stride[0], padding)
         bias = None if self.bias is None else self.bias[:outputs]
-        return F.conv2d(
-            x, weight, bias, self.stride, kernel // 2, 1, outputs if self.depthwise else 1
-        )
+        return F.conv2d(x, weight, bias, self.stride, padding, 1, outputs if self.depthwise else 1)
 
 
 class ElasticBatchNorm2d(nn.BatchNorm2d):

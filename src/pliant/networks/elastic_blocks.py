@@ -46,6 +46,8 @@ class ConvBlock(ElasticBlock, plain.ConvBlock):
 
     def forward(self, x: Tensor, active: convolutional_blocks.ConvBlock) -> Tensor:
         """Convolve into the active output channels."""
+        if self.pads:
+            x = plain.pad_same(x, active.kernel, self.stride)
         x = self.conv1(x, active.outputs, active.kernel)
         if self.pool > 1:
             x = F.max_pool2d(x, self.pool)
@@ -60,6 +62,8 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
         y = x
         if self.expand is not None and self.expand_norm is not None:
             y = self.activation(self.expand_norm(self.expand(y, active.mid_channels)))
+        if self.pads:
+            y = plain.pad_same(y, active.kernel, self.stride)
         y = self.activation(
             self.depthwise_norm(self.depthwise(y, active.mid_channels, active.kernel))
         )

@@ -85,7 +85,10 @@ class _Writer:
             bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
             weight = weight * scale[:, None, None, None]
         rows, columns = weight.shape[2:]
-        pads = [layer.dilations[0] * (rows // 2), layer.dilations[1] * (columns // 2)]
+        pads = [layer.dilations[0] * (rows // 2), layer.dilations[1] * (columns // 2)] * 2
+        if operation.padding is not None:
+            before, after = operation.padding
+            pads = [before, before, after, after]
         more = {"dilations": list(layer.dilations)} if layer.dilations != (1, 1) else {}
         inputs = [x, self.constant(f"{part}.weight", weight.astype(np.float32))]
         if bias is not None:
@@ -96,7 +99,7 @@ class _Writer:
             *inputs,
             kernel_shape=[rows, columns],
             strides=list(layer.strides),
-            pads=pads * 2,
+            pads=pads,
             group=layer.G,
             **more,
         )

@@ -69,11 +69,14 @@ class BlockModule(nn.Module):
         stride: int = 1,
         groups: int = 1,
         bias: bool = False,
+        padding: str = "symmetric",
     ) -> nn.Conv2d:
-        """A convolution that keeps the size at stride 1."""
-        return self.conv_type(
-            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias
-        )
+        """A convolution that keeps the size at stride 1.
+
+        With the padding `same` and a stride it reads what `pad_same` returns.
+        """
+        around = 0 if padding == "same" and stride > 1 else kernel // 2
+        return self.conv_type(inputs, outputs, kernel, stride, around, groups=groups, bias=bias)
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
         """A BatchNorm whose running statistics are unknown until they are computed."""
@@ -129,6 +132,16 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     )
 
 
+def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """TensorFlow's padding `same` for a convolution with a stride.
+
+    (N, channels, H, W) with zeros around it. Where their number is odd, one more is at the bottom
+    and on the right than at the top and on the left.
+    """
+    rows, columns = (max((-size) % stride + kernel - stride, 0) for size in x.shape[-2:])
+    return F.pad(x, (columns // 2, -(-columns // 2), rows // 2, -(-rows // 2)))
+
+
 class ConvBlock(BlockModule):
     """Convolution, maximum pooling, BatchNorm, activation."""
 
@@ -142,13 +155,17 @@ class ConvBlock(BlockModule):
         stride: int,
         pool: int,
         activation: str,
+        padding: str = "symmetric",
     ) -> None:
         super().__init__()
-        self.pool, self.activation = pool, ACTIVATIONS[activation]
-        self.conv1 = self.conv(inputs, outputs, kernel, stride=stride)
+        self.kernel, self.stride, self.pool = kernel, stride, pool
+        self.activation, self.pads = ACTIVATIONS[activation], padding == "same" and stride > 1
+        self.conv1 = self.conv(inputs, outputs, kernel, stride=stride, padding=padding)
         self.norm1 = self.norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.pads:
+            x = pad_same(x, self.kernel, self.stride)
         x = self.conv1(x)
         if self.pool > 1:
             x = F.max_pool2d(x, self.pool)
@@ -173,14 +190,16 @@ class InvertedResidual(BlockModule):
         expand: bool,
         squeeze_excite: bool,
         activation: str,
+        padding: str = "symmetric",
     ) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        self.kernel, self.stride = kernel, stride
+        self.activation, self.pads = ACTIVATIONS[activation], padding == "same" and stride > 1
         self.residual = stride == 1 and inputs == outputs
         self.expand = self.conv(inputs, mid_channels) if expand else None
         self.expand_norm = self.norm(mid_channels) if expand else None
         self.depthwise = self.conv(
-            mid_channels, mid_channels, kernel, stride=stride, groups=mid_channels
+            mid_channels, mid_channels, kernel, stride=stride, groups=mid_channels, padding=padding
         )
         self.depthwise_norm = self.norm(mid_channels)
         narrow = make_divisible(mid_channels / 4)
@@ -197,6 +216,8 @@ class InvertedResidual(BlockModule):
         y = x
         if self.expand is not None and self.expand_norm is not None:
             y = self.activation(self.expand_norm(self.expand(y)))
+        if self.pads:
+            y = pad_same(y, self.kernel, self.stride)
         y = self.activation(self.depthwise_norm(self.depthwise(y)))
         if self.squeeze_reduce is not None and self.squeeze_expand is not None:
             y = y * F.hardsigmoid(

@@ -221,9 +221,13 @@ def _sort(group: ChannelGroup, kept: Iterable[int]) -> None:
     """
     if group.fixed or not group.consumers or not group.producers:
         return
+    # In double precision, so that the order does not depend on the order of the sum.
     importance = functools.reduce(
         torch.add,
-        (weight.abs().transpose(0, dim).flatten(1).sum(1) for weight, dim in group.consumers),
+        (
+            weight.double().abs().transpose(0, dim).flatten(1).sum(1)
+            for weight, dim in group.consumers
+        ),
     )
     channels = len(importance)
     borders = sorted({0, channels, *(width for width in kept if width < channels)})

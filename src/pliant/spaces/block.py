@@ -90,9 +90,10 @@ class Block(ABC):
     def sizes(self) -> dict[str, int | float | bool | str]:
         """What the block is built from: its fields but the slot.
 
-        Views and the epsilon of its BatchNorms are left out where they are the usual ones.
+        Views, the epsilon of its BatchNorms and the padding are left out where they are the usual
+        ones.
         """
-        usual = {"views": 1, "norm_epsilon": NORM_EPSILON}
+        usual = {"views": 1, "norm_epsilon": NORM_EPSILON, "padding": "symmetric"}
         return {
             name: getattr(self, name)
             for name in (field.name for field in fields(self))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pliant.spaces.block import Block, computes
+from pliant.spaces.padding import Padding, explicit_padding
 from pliant.spaces.rounding import ceil_div, make_divisible
 from pliant.workload import NETWORK_INPUT, Activation, Layer
 
@@ -26,6 +27,7 @@ class ConvBlock(Block):
     stride: int = 1
     pool: int = 1
     activation: Activation = "relu"
+    padding: Padding = "symmetric"
 
     @property
     def in_channels(self) -> int:
@@ -33,6 +35,7 @@ class ConvBlock(Block):
 
     def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
         size = ceil_div(self.size, self.stride)
+        padding = explicit_padding(self.padding, self.size, self.kernel, self.stride)
         conv = self._conv(
             "conv",
             reads,
@@ -41,9 +44,9 @@ class ConvBlock(Block):
             size=size,
             kernel=self.kernel,
             stride=self.stride,
-            operation=computes("conv", self.activation, "conv1", "norm1")
+            operation=computes("conv", self.activation, "conv1", "norm1", padding=padding)
             if self.pool == 1
-            else computes("conv", module="conv1", bias=False),
+            else computes("conv", module="conv1", bias=False, padding=padding),
         )
         if self.pool == 1:
             return (conv,)
@@ -80,6 +83,7 @@ class InvertedResidual(Block):
     """Without it the block has no expanding convolution, and `mid_channels` equals `inputs`."""
     squeeze_excite: bool = False
     activation: Activation = "relu"
+    padding: Padding = "symmetric"
 
     @property
     def in_channels(self) -> int:
@@ -105,6 +109,7 @@ class InvertedResidual(Block):
                 )
             )
         inner = layers[-1].name if layers else reads
+        padding = explicit_padding(self.padding, self.size, self.kernel, self.stride)
         layers.append(
             self._conv(
                 "depthwise",
@@ -115,7 +120,9 @@ class InvertedResidual(Block):
                 kernel=self.kernel,
                 stride=self.stride,
                 depthwise=True,
-                operation=computes("conv", self.activation, "depthwise", "depthwise_norm"),
+                operation=computes(
+                    "conv", self.activation, "depthwise", "depthwise_norm", padding=padding
+                ),
             )
         )
         if self.squeeze_excite:

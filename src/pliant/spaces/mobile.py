@@ -16,9 +16,10 @@ from functools import cached_property
 
 from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.block import Block
+from pliant.spaces.block import NORM_EPSILON, Block
 from pliant.spaces.convolutional_blocks import ConvBlock, InvertedResidual
 from pliant.spaces.input_output_blocks import Head, Preprocess
+from pliant.spaces.padding import Padding
 from pliant.spaces.rounding import ceil_div, make_divisible
 from pliant.spaces.space import Choice, Space
 from pliant.workload import Activation
@@ -36,6 +37,7 @@ class MobileStage:
     The smallest is at least 1, since the first block changes size and channels.
     """
     kernels: tuple[int, ...] = (3, 5, 7)
+    """Of each block on its own; no choice where there is one."""
     expansions: tuple[float, ...] = (3, 4, 6)
     """Mid channels over input channels, of each block on its own."""
     stride: int = 2
@@ -50,13 +52,21 @@ class MobileFrame:
     stem: int = 16
     """Channels of the first convolution."""
     stem_stride: int = 2
-    first_block: bool = False
-    """A fixed 3x3 block without expansion after the stem, as in MobileNetV3."""
+    first_block: int = 0
+    """Channels of a fixed 3x3 block without expansion after the stem (MobileNetV3); 0 for none."""
+    first_activation: Activation = "relu"
+    """Of the fixed block."""
+    activation: Activation = "hswish"
+    """Of stem and head."""
     expand: int = 960
     """Channels of the last 1x1 convolution."""
     hidden: int = 1280
     """Width of the linear layer before the classifier; 0 for none."""
     dropout: float = 0.0
+    padding: Padding = "symmetric"
+    """Of all convolutions of the network."""
+    norm_epsilon: float = NORM_EPSILON
+    """Added to the variance by all BatchNorms of the network."""
 
 
 class MobileSpace(Space):
@@ -109,14 +119,16 @@ class MobileSpace(Space):
             found.append(Choice(f"{number}d", stage.depths, "depth"))
             for block in range(1, max(stage.depths) + 1):
                 condition = (f"{number}d", block)
-                found.append(Choice(f"{number}.{block}k", stage.kernels, "kernel", condition))
+                if len(stage.kernels) > 1:
+                    kernel = Choice(f"{number}.{block}k", stage.kernels, "kernel", condition)
+                    found.append(kernel)
                 found.append(Choice(f"{number}.{block}e", stage.expansions, "width", condition))
         return tuple(found)
 
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
         """Preprocess, stem, stages, head."""
         chosen, frame = architecture.mapping, self.frame
-        size = int(chosen["r"])
+        size, padding, epsilon = int(chosen["r"]), frame.padding, frame.norm_epsilon
         blocks: list[Block] = [
             Preprocess(
                 slot="preprocess", size=self.image_size, channels=self.channels, resolution=size
@@ -128,7 +140,9 @@ class MobileSpace(Space):
                 outputs=frame.stem,
                 kernel=3,
                 stride=frame.stem_stride,
-                activation="hswish",
+                activation=frame.activation,
+                padding=padding,
+                norm_epsilon=epsilon,
             ),
         ]
         size = ceil_div(size, frame.stem_stride)
@@ -139,12 +153,15 @@ class MobileSpace(Space):
                     size=size,
                     inputs=frame.stem,
                     mid_channels=frame.stem,
-                    outputs=frame.stem,
+                    outputs=frame.first_block,
                     kernel=3,
                     expand=False,
+                    activation=frame.first_activation,
+                    padding=padding,
+                    norm_epsilon=epsilon,
                 )
             )
-        width = frame.stem
+        width = frame.first_block or frame.stem
         for number, stage in enumerate(self.stages, 1):
             for block in range(1, int(chosen[f"{number}d"]) + 1):
                 stride = stage.stride if block == 1 else 1
@@ -157,10 +174,12 @@ class MobileSpace(Space):
                             round(width * float(chosen[f"{number}.{block}e"]))
                         ),
                         outputs=stage.width,
-                        kernel=int(chosen[f"{number}.{block}k"]),
+                        kernel=int(chosen.get(f"{number}.{block}k", stage.kernels[0])),
                         stride=stride,
                         squeeze_excite=stage.squeeze_excite,
                         activation=stage.activation,
+                        padding=padding,
+                        norm_epsilon=epsilon,
                     )
                 )
                 size, width = ceil_div(size, stride), stage.width
@@ -173,7 +192,8 @@ class MobileSpace(Space):
                 classes=self.classes,
                 expand=frame.expand,
                 hidden=frame.hidden,
-                activation="hswish",
+                activation=frame.activation,
                 dropout=frame.dropout,
+                norm_epsilon=epsilon,
             ),
         )

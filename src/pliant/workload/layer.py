@@ -61,6 +61,8 @@ class Operation:
     """Whether a convolution without a BatchNorm has a bias; False where one follows its pooling."""
     input_activation: Activation = "none"
     """Applied to what is read, in blocks that activate before they convolve."""
+    padding: tuple[int, int] | None = None
+    """Zeros before the first and after the last row and column; half a kernel where None."""
 
     @property
     def normalises(self) -> bool:
