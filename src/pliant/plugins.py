@@ -23,6 +23,11 @@ def plugin_path(text: str) -> Path:
     return Path(text.rpartition(":")[0])
 
 
+def plugin_name(text: str) -> str:
+    """A name of the form `file.py:NAME` without the folders of the file, for people."""
+    return f"{plugin_path(text).name}:{text.rpartition(':')[2]}"
+
+
 def load_plugin(text: str, *, what: str) -> Any:
     """The object that a Python file calls NAME. The file is run, once per process and content.
 
@@ -65,7 +70,9 @@ def call_plugin(text: str, *arguments: Any, what: str, **options: Any) -> Any:
     except PliantError:
         raise
     except Exception as error:
-        raise RecipeError(f"{text} ended in an error at {_place(error)}: {error!r}.") from error
+        raise RecipeError(
+            f"{text} ended in an error at {error_place(error)}: {error!r}."
+        ) from error
 
 
 def _load(path: Path, what: str) -> ModuleType:
@@ -86,15 +93,26 @@ def _load(path: Path, what: str) -> ModuleType:
     sys.modules[name] = module  # where dataclasses and `inspect` look a class's module up
     try:
         spec.loader.exec_module(module)
+    except PliantError:
+        del sys.modules[name]
+        raise
     except Exception as error:
         del sys.modules[name]
-        raise RecipeError(f"{path} ended in an error at {_place(error)}: {error!r}.") from error
+        raise RecipeError(
+            f"{path} ended in an error at {error_place(error)}: {error!r}."
+        ) from error
     return module
 
 
-def _place(error: Exception) -> str:
-    """The last line of a traceback, as `line 12 in build`."""
+def error_place(error: Exception) -> str:
+    """Where an error is raised outside of Pliant, as `line 12 of my_space.py in build`."""
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    others = [
+        frame for frame in frames if Path(__file__).parent not in Path(frame.filename).parents
+    ]
+    if not others:
+        return "its call"
+    frame = others[-1]
     return f"line {frame.lineno} of {Path(frame.filename).name} in {frame.name}"

@@ -222,17 +222,24 @@ def test_limit_on_what_the_device_cannot_tell(command, tmp_path, digits_profile)
     _refused(answer, "reports no energy_uj", "latency_ms")
 
 
+SPACE_KEY = {"name": "digits", "channels": 1, "image_size": 8, "classes": 10, "identity": "other"}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"threads": 4}, ["threads", "4 there, 1 in this run", "target.threads = 4"]),
         ({"optimisation": "basic"}, ["optimisation", "basic there, all in this run"]),
         (
-            {"space": {"name": "digits", "channels": 3, "image_size": 32, "classes": 10}},
+            {"space": SPACE_KEY | {"channels": 3, "image_size": 32}},
             ["3x32x32", "1x8x8"],
         ),
+        (
+            {"space": SPACE_KEY},
+            ["for space 'digits' with 1x8x8", "the same name with other choices or blocks"],
+        ),
         ({"speed": 1}, ["not a device profile", "speed"]),
-        ({"version": 1}, ["device profile of version 1", "reads version 3"]),
+        ({"version": 1}, ["device profile of version 1", "reads version 4"]),
     ],
 )
 def test_profile_of_another_device(command, tmp_path, digits_profile, change, said):

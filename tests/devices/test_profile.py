@@ -134,7 +134,7 @@ def broken(name, profile):
         return json.dumps(content), "greater than 0"
     if name == "of yesterday":
         content["version"] = 1
-        return json.dumps(content), "version 1, this Pliant reads version 3"
+        return json.dumps(content), "version 1, this Pliant reads version 4"
     content["held_out"] = len(content["networks"])
     return json.dumps(content), "held out leave none"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from pliant.deploy.own_source import own_source
 from pliant.deploy.package import model_source, onnx_bytes
 from pliant.devices.profile import BlockLatency
 from pliant.devices.table import distinct_blocks
@@ -155,15 +157,31 @@ def test_names_and_sources_are_refused_by_name(own, space, monkeypatch):
         model_source(space.blocks(space.largest()), ["a"])
 
 
+def test_what_comes_from_another_file_of_the_user_is_carried_too(space, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_maths.py").write_text(
+        "import math\n\n\ndef twice(x):\n    return math.sqrt(4) * x\n"
+    )
+    (tmp_path / "own_plain.py").write_text(
+        "from own_maths import twice\nfrom pliant.networks.plain import BlockModule\n\n\n"
+        "class Twice(BlockModule):\n    def forward(self, x):\n        return twice(x)\n"
+    )
+    monkeypatch.setitem(BLOCKS, "NextBlock", importlib.import_module("own_plain").Twice)
+    names = {"BLOCKS": {}, "BlockModule": BlockModule}
+    exec(own_source(["NextBlock"]), names)
+    assert names["BLOCKS"]["NextBlock"]().forward(3.0) == 6.0
+    text = "import own_maths\n" + (tmp_path / "own_plain.py").read_text()
+    (tmp_path / "own_other.py").write_text(text.replace("twice(x)", "own_maths.twice(x)"))
+    monkeypatch.setitem(BLOCKS, "NextBlock", importlib.import_module("own_other").Twice)
+    with pytest.raises(
+        EncodingError, match=r"needs 'own_maths'.*your own files imported one by one"
+    ):
+        own_source(["NextBlock"])
+
+
 def test_a_space_is_known_by_what_it_describes(space):
     other = type(space)("next", channels=3, image_size=8, classes=5)
     assert other.identity == space.identity
     assert type(space)("next", channels=3, image_size=8, classes=6).identity != space.identity
     wider = type("Wider", (type(space),), {"choices": (Choice("m", (6, 12)),)})
     assert wider("next", channels=3, image_size=8, classes=5).identity != space.identity
-
-
-@pytest.mark.parametrize("option", [1 / 3, True, -1, 1e-7, 1234567.0])
-def test_options_that_do_not_read_back_are_refused(option):
-    with pytest.raises(EncodingError, match="choice 'a' has"):
-        Choice("a", (option,))

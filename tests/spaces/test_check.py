@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from pliant.devices.profile import profile_device
+from pliant.devices.timings import Settings
 from pliant.errors import EncodingError
+from pliant.networks.supernet import Supernet
+from pliant.scoring.networks import SpaceNetworks
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
+from pliant.spaces.check import check_space
 from pliant.spaces.convolutional_blocks import BasicBlock, ConvBlock
 from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.presets import PRESETS, preset
@@ -66,6 +72,9 @@ SPOILED = {
     "'stem' has 8 channels of 8x8 and 'head' reads 6 channels of 8x8 in w8": replaced(2, inputs=6),
     "'stem' has 8 channels of 4x4 and 'head' reads 8 channels of 8x8": replaced(1, stride=2),
     "the image has 3 channels of 8x8 and 'preprocess' reads 1": replaced(0, channels=1),
+    "outputs of 'stem' is int64 .*8": lambda blocks, width: replaced(1, outputs=np.int64(width))(
+        blocks, width
+    ),
     "'head' has 4 for 5 classes": replaced(2, classes=4),
     "loop sizes are whole numbers from 1 up, received {'K': 0}": replaced(1, outputs=0),
     "received none in w8": lambda blocks, width: (),
@@ -75,20 +84,44 @@ SPOILED = {
 
 @pytest.mark.parametrize("message", SPOILED)
 def test_what_does_not_fit_is_refused_by_name(message):
-    space = build(SPOILED[message])
-    for _ in range(2):  # and not only the first time
-        with pytest.raises(EncodingError, match=message):
-            space.blocks(space.largest())
+    with pytest.raises(EncodingError, match=message):
+        check_space(build(SPOILED[message]))
 
 
-def test_what_fits_is_checked_once(monkeypatch):
-    space = build(lambda blocks, width: blocks)
-    assert len(space.blocks(space.largest())) == 3
-    monkeypatch.setattr("pliant.spaces.space.check_space", None)
-    assert len(space.blocks(space.smallest())) == 3
+CHOICES = {
+    "'w' occurs twice in space 'odd'": (Choice("w", (4, 8)), Choice("w", (4, 8))),
+    "'odd' has none": (),
+    "'k' needs 'd', which does not come before it": (
+        Choice("w", (4, 8)),
+        Choice("k", (3,), condition=("d", 1)),
+    ),
+    "is read back from its text: .* received 'ssmall'": (
+        Choice("w", (4, 8)),
+        Choice("s", ("big", "small")),
+    ),
+    "ended in an error at line .* of test_check.py in layout: KeyError": (Choice("v", (4, 8)),),
+}
+
+
+@pytest.mark.parametrize("message", CHOICES)
+def test_choices_that_do_not_work_are_refused_by_name(message):
+    odd = type("Odd", (Fitting,), {"choices": CHOICES[message]})
+    with pytest.raises(EncodingError, match=message):
+        check_space(odd("odd", channels=3, image_size=8, classes=5))
+
+
+def test_a_space_is_checked_when_something_is_made_of_it_and_not_at_a_sample():
+    spoiled = build(SPOILED["'stem' occurs twice in w8"])
+    assert spoiled.cost(spoiled.largest()).macs > 0
+    for make in (
+        lambda: Supernet(spoiled, mean=[0.5] * 3, std=[0.2] * 3),
+        lambda: profile_device(spoiled, Settings(), seed=0),
+        lambda: SpaceNetworks(lambda: spoiled),
+    ):
+        with pytest.raises(EncodingError, match="'stem' occurs twice"):
+            make()
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_shipped_spaces_fit(name):
-    space = preset(name, channels=3, image_size=224, classes=1000)
-    assert space.cost(space.largest()).macs > 0
+    check_space(preset(name, channels=3, image_size=224, classes=1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy import stats
 
 from pliant.errors import EncodingError
 from pliant.metrics import Cost
-from pliant.spaces.architecture import Architecture
+from pliant.spaces.architecture import Architecture, option_text
 from pliant.spaces.presets import PRESETS, preset
 from pliant.spaces.space import Choice, Space
 
@@ -206,6 +207,25 @@ def test_positions_that_name_no_network(toy_space: Space) -> None:
 def test_choices_that_cannot_be(name: str, options: tuple[int, ...]) -> None:
     with pytest.raises(EncodingError):
         Choice(name, options)
+
+
+@pytest.mark.parametrize("option", [True, -1, 1e-7, 1e30, np.int64(3), np.float64(0.5), None])
+def test_options_that_do_not_read_back_are_refused(option: object) -> None:
+    with pytest.raises(EncodingError, match="choice 'a' has"):
+        Choice("a", (option,))  # type: ignore[arg-type]
+
+
+def test_a_misspelt_dimension_is_refused() -> None:
+    with pytest.raises(EncodingError, match=r"Did you mean 'kernel'\?"):
+        Choice("k", (3, 5), "kernal")  # type: ignore[arg-type]
+
+
+@given(st.floats(1e-4, 1e15, allow_nan=False))
+def test_numbers_with_many_digits_read_back_exactly(option: float) -> None:
+    text = option_text(option)
+    assert re.fullmatch(r"\d+(\.\d+)?", text)
+    assert float(text) == option
+    assert len(text) <= max(len(repr(option)), len(f"{option:g}"))
 
 
 def test_a_parent_stands_before_its_child(toy_space: Space) -> None:

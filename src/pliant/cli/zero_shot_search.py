@@ -73,9 +73,9 @@ def run_zero_shot_search(
 
     name = space_name(space)
     method = _method(estimator, data)
-    folder = run_dir or Path("runs") / f"{name}-{method.name}"
     batch = shown_batch(data, shape, classes, name, images, seed)
     networks = preset_networks(name, batch.shape)
+    folder = run_dir or Path("runs") / f"{networks.space.name}-{method.name}"
     with interruptible(), shown(screen) as progress:
         opened = _target(target, networks.space, folder, seed, progress)
         result = search_by_score(

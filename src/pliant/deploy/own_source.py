@@ -1,7 +1,8 @@
 """Adds custom blocks to `model.py`: the source of their plain modules and of its dependencies.
 
-`model.py` runs without Pliant, so a module may need PyTorch and other libraries, names of the
-file of the plain blocks, and functions, classes and constants of its own file.
+`model.py` runs without Pliant, so a module may need PyTorch and other installed libraries, names of
+the file of the plain blocks, constants of its own file, and functions and classes of its own and of
+other files of the user.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -68,19 +71,32 @@ def _needed(name: str, value: Any, user: Any, written: dict[str, Any]) -> str:
             " Rename it in the file of the block."
         )
     written[name] = value
-    if isinstance(value, ModuleType) and not _of_pliant(value.__name__):
+    if isinstance(value, ModuleType) and _is_library(value.__name__):
         return f"import {value.__name__} as {name}\n"
     home = getattr(value, "__module__", None)
-    if home == user.__module__:
-        return _with_needs(value, written)
-    if isinstance(home, str) and not _of_pliant(home) and hasattr(value, "__name__"):
-        return f"from {home} import {value.__name__} as {name}\n"
+    if isinstance(home, str) and hasattr(value, "__name__"):
+        if home != user.__module__ and _is_library(home):
+            return f"from {home} import {value.__name__} as {name}\n"
+        if not _of_pliant(home):
+            return _with_needs(value, written)
     if isinstance(value, (bool, int, float, str, tuple)):
         return f"{name} = {value!r}\n"
     raise EncodingError(
         f"model.py runs without Pliant; {user.__qualname__} needs {name!r}. Use PyTorch, names of"
-        " pliant.networks.plain imported one by one, and numbers and texts of its own file."
+        " pliant.networks.plain and of your own files imported one by one, and numbers and texts of"
+        " its own file."
     )
+
+
+def _is_library(module: str) -> bool:
+    """Whether a module is built in or installed, so that `model.py` can import it anywhere."""
+    if _of_pliant(module):
+        return False
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return True
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    return any(Path(sysconfig.get_path(kind)) in Path(file).parents for kind in kinds)
 
 
 def _of_pliant(module: str) -> bool:

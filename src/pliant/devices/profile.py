@@ -44,9 +44,10 @@ from pliant.files import replace_atomically, write_atomically
 from pliant.host import machine_name
 from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.spaces.block import BLOCK_TYPES, Block
+from pliant.spaces.check import check_space
 from pliant.spaces.space import Space
 
-PROFILE_VERSION: Final = 3
+PROFILE_VERSION: Final = 4
 FITTED_NETWORKS = 16
 HELD_OUT_NETWORKS = 16
 MIN_BLOCK_US = 0.01
@@ -107,12 +108,14 @@ class SpaceKey(_Table):
     channels: int
     image_size: int
     classes: int
+    identity: str
+    """`Space.identity`: spaces of one name may describe different networks."""
 
 
 class DeviceProfile(_Table):
     """The measured latencies of a device for the networks of one space."""
 
-    version: Literal[3] = PROFILE_VERSION
+    version: Literal[4] = PROFILE_VERSION
     machine: str
     cores: int
     runtime: str
@@ -159,10 +162,12 @@ class DeviceProfile(_Table):
         """
         ours = _space_key(space)
         if ours != self.space:
+            here, there = _describe(ours), _describe(self.space)
+            if here == there:
+                here = "the same name with other choices or blocks"
             raise ProfileMismatchError(
-                f"a profile is for one space; this one is for {_describe(self.space)}, "
-                f"the run needs {_describe(ours)}. Profile the device for this run: "
-                "pliant profile RUN."
+                f"a profile is for one space; this one is for {there}, "
+                f"the run needs {here}. Profile the device for this run: pliant profile RUN."
             )
         return fit_table(
             space,
@@ -271,8 +276,10 @@ def profile_device(
         progress: called with a note, the rounds done and the maximum number of rounds.
 
     Raises:
+        EncodingError: the networks of the space do not fit together.
         MeasurementError: the machine is too busy.
     """
+    check_space(space)
     rng = np.random.default_rng((seed, 4))
     keys = distinct_blocks(space, rng)
     networks = sample_evenly_by_macs(space, FITTED_NETWORKS + HELD_OUT_NETWORKS, rng)
@@ -360,7 +367,11 @@ def measure_networks(
 
 def _space_key(space: Space) -> SpaceKey:
     return SpaceKey(
-        name=space.name, channels=space.channels, image_size=space.image_size, classes=space.classes
+        name=space.name,
+        channels=space.channels,
+        image_size=space.image_size,
+        classes=space.classes,
+        identity=space.identity,
     )
 
 

@@ -16,7 +16,7 @@ from pliant.errors import EncodingError
 from pliant.networks import plain
 from pliant.networks.elastic import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
 from pliant.spaces import cell_blocks, convolutional_blocks, input_output_blocks
-from pliant.spaces.block import Block
+from pliant.spaces.block import Block, is_same_definition
 from pliant.spaces.rounding import make_divisible
 
 
@@ -178,12 +178,12 @@ def register_block(
         elastic_module: the same with elastic layers; a subclass of both it and `ElasticBlock`.
 
     Raises:
-        EncodingError: another block has the name.
+        EncodingError: a block of another file has the name.
     """
     name = description.__name__
     for known, module in ((plain.BLOCKS, plain_module), (ELASTIC_BLOCKS, elastic_module)):
         found: type[nn.Module] = known.get(name, module)
-        if (found.__module__, found.__qualname__) != (module.__module__, module.__qualname__):
+        if not is_same_definition(found, module):
             raise EncodingError(
                 f"a block's name is its own; {name} has the module {found.__qualname__} of"
                 f" {found.__module__}, received another one. Rename the description."

@@ -32,6 +32,7 @@ from pliant.networks.initialization import initialise
 from pliant.networks.onnx import random_weights
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
+from pliant.spaces.check import check_space
 from pliant.spaces.space import Space
 
 
@@ -112,11 +113,13 @@ class Supernet(nn.Module):
         mean, std: of the training images by channel, pixels from 0 to 1.
 
     Raises:
-        EncodingError: a block's layers leave a parameter of its module undescribed.
+        EncodingError: the networks of the space do not fit together, or a block's layers leave a
+            parameter of its module undescribed.
     """
 
     def __init__(self, space: Space, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        check_space(space)
         self.space = space
         for block in space.blocks(space.largest()):
             require_described(block)

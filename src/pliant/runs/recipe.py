@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,7 +42,10 @@ FILE_ENDINGS = {
     "train.strategy": (),
 }
 """Keys that may name a file, and the endings that tell a file from a name; any for the images.
-`file.py:NAME` is a file for all of them. In a recipe's file a path is read as it is there."""
+
+`file.py:NAME` is a file for all of them. A path is made absolute where it exists: the run finds it
+from any folder. On the command line it is relative to the working folder; in a recipe's file to the
+folder of that file, or else to the working folder."""
 
 
 class _Table(BaseModel):
@@ -157,7 +160,7 @@ class Recipe(_Table):
     seed: int = Field(0, ge=0)
     """Of everything random."""
     space: str
-    """A shipped space by name or short name, such as `plain-32` or `mobile`."""
+    """A shipped space by name or short name, such as `plain-32` or `mobile`, or `file.py:NAME`."""
     limits: tuple[str, ...] = Field(default=(), strict=False)
     """As `latency_ms=2`, `parameters=300k`, `peak_memory=256kB`."""
     data: DataTable
@@ -204,10 +207,12 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
             key does not take.
     """
     known = builtin_recipes()
+    folders: tuple[Path, ...] = ()
     if name in known:
         text, origin = known[name], f"recipe {name!r}"
     elif name.endswith(".toml") or Path(name).is_file():
         origin = name
+        folders = (Path(name).parent, Path())
         try:
             text = Path(name).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -224,9 +229,12 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"a recipe is a TOML file, {origin} is not: {error}.") from error
     tree.setdefault("name", Path(name).stem)
+    for key in FILE_ENDINGS:
+        if (value := _value(tree, key)) is not None:
+            _replace(tree, key, _from_anywhere(key, value, folders))
     for key, value in (changes or {}).items():
         if value is not None:
-            _replace(tree, key, _from_anywhere(key, value))
+            _replace(tree, key, _from_anywhere(key, value, (Path(),)))
     return parse_recipe(tree, origin)
 
 
@@ -260,15 +268,10 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
     return recipe
 
 
-def _from_anywhere(key: str, value: Any) -> Any:
-    """A path of the command line made absolute: the run must find it from any folder."""
-    if key not in FILE_ENDINGS:
+def _from_anywhere(key: str, value: Any, folders: Iterable[Path]) -> Any:
+    """A value; one that names a file of these folders as an absolute path."""
+    if key not in FILE_ENDINGS or not isinstance(value, (str, Path)):
         return value
-    if key == "data.source":
-        from pliant.data.loading import KNOWN  # heavy, and most commands name no images
-
-        if value in KNOWN:
-            return value
     text, endings = str(value), FILE_ENDINGS[key]
     if is_plugin(text):
         file, colon, name = text.rpartition(":")
@@ -276,10 +279,29 @@ def _from_anywhere(key: str, value: Any) -> Any:
         file, colon, name = text, "", ""
     else:
         return value
-    path = Path(file).expanduser()
-    # What trained a run may be gone since; the same words still name the same run.
-    is_file = path.exists() or key.startswith("train.")
-    return f"{path.resolve()}{colon}{name}" if is_file else value
+    if not file:
+        return value
+    paths = [folder / Path(file).expanduser() for folder in folders]
+    found = next((path for path in paths if path.exists()), None)
+    if found is None and key.startswith("train."):
+        found = next(iter(paths), None)  # it may be gone since; the same words name the same run
+    if found is None or (key == "data.source" and _is_known_data(text)):
+        return value
+    return f"{found.resolve()}{colon}{name}"
+
+
+def _is_known_data(name: str) -> bool:
+    from pliant.data.loading import KNOWN  # heavy, and few data sets are called like a file here
+
+    return name in KNOWN
+
+
+def _value(tree: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None where there is none."""
+    inner: Any = tree
+    for name in key.split("."):
+        inner = inner.get(name) if isinstance(inner, Mapping) else None
+    return inner
 
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:

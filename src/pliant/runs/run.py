@@ -25,11 +25,13 @@ import numpy as np
 import pliant
 from pliant.data import load
 from pliant.data.dataset import DataSet
+from pliant.deploy.own_source import own_source
 from pliant.errors import InfeasibleError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
 from pliant.record import Record
 from pliant.runs.recipe import Recipe, ResolvedTable, load_recipe
+from pliant.spaces.check import check_space
 from pliant.spaces.presets import preset
 from pliant.spaces.space import Space
 
@@ -66,7 +68,7 @@ class Run:
             return
         begun = self._is_begun()
         if not begun:
-            _ = self.space  # checked first, so that a mistake leaves no directory behind
+            _ = self._space  # checked first, so that a mistake leaves no directory behind
         folder.mkdir(parents=True, exist_ok=True)
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
         try:
@@ -182,11 +184,28 @@ class Run:
 
     @cached_property
     def space(self) -> Space:
-        """The search space for these images; flips are used only if the recipe allows them.
+        """The search space for these images, known by what it describes.
+
+        Flips are used only if the recipe allows them.
 
         Raises:
-            EncodingError: the images are smaller than the space can handle.
+            EncodingError: the images are smaller than the space can handle, the networks of the
+                space do not fit together, or its blocks cannot be delivered.
+            RunConflictError: the space is not the one with which the run began.
         """
+        space = self._space
+        known = self.record.metadata("space_identity")
+        if known is None:
+            self.record.set_metadata("space_identity", space.identity)
+        elif known != space.identity:
+            raise RunConflictError(
+                f"a run keeps its space; the choices or blocks of {self.recipe.space} changed since "
+                f"{self.folder} was begun. Restore them, or use --run-dir NEW_DIRECTORY."
+            )
+        return space
+
+    @cached_property
+    def _space(self) -> Space:
         images = self._images
         found = preset(
             self.recipe.space,
@@ -194,7 +213,10 @@ class Run:
             image_size=images.image_size,
             classes=len(images.classes),
         )
-        return found if self.recipe.data.flip else found.trainable_space()
+        space = found if self.recipe.data.flip else found.trainable_space()
+        check_space(space)
+        own_source(type(block).__name__ for block in space.blocks(space.largest()))
+        return space
 
     def resolve(self, **decided: Any) -> None:
         """Write what the run decided or found by itself into its recipe.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pliant
+from pliant.errors import RecipeError
 from pliant.metrics import Claim
 from pliant.objective import Candidate, Objective
+from pliant.plugins import is_plugin, load_plugin
 from pliant.report.run_page import write_report
 from pliant.report.summary import (
     BlockResult,
@@ -30,6 +33,7 @@ from pliant.report.summary import (
 )
 from pliant.runs import evidence
 from pliant.runs.deliver import Delivered
+from pliant.runs.recipe import tomllib
 from pliant.runs.run import Run, machine
 from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
@@ -57,7 +61,20 @@ def write_page(folder: Path) -> None:
     Raises:
         DamagedFileError: there is no summary yet, or it cannot be read.
     """
-    write_report(read_summary_file(folder / SUMMARY), folder / REPORT)
+    summary = read_summary_file(folder / SUMMARY)
+    _define_own_blocks(summary)
+    write_report(summary, folder / REPORT)
+
+
+def _define_own_blocks(summary: Summary) -> None:
+    """Run the file of an own space, which defines the blocks that the page draws.
+
+    Where it is gone or has errors, the page has the names and sizes of these blocks.
+    """
+    space = tomllib.loads(summary.recipe_toml).get("space", "")
+    if is_plugin(space):
+        with suppress(RecipeError):
+            load_plugin(space, what="a space")
 
 
 def summarise(session: Session, found: SearchResult, delivered: Delivered | None) -> Summary:

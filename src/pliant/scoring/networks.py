@@ -15,6 +15,7 @@ from pliant.errors import DataError, RecipeError
 from pliant.networks.supernet import build
 from pliant.plugins import call_plugin, load_plugin
 from pliant.scoring.images import Batch, Shape
+from pliant.spaces.check import check_space
 from pliant.spaces.presets import preset
 from pliant.spaces.space import Space
 
@@ -40,11 +41,15 @@ class SpaceNetworks:
     Args:
         make: makes the space; such as `partial(preset, "mobile-32", channels=3, image_size=32,
             classes=10)`, which can be sent to other processes.
+
+    Raises:
+        EncodingError: the networks of the space do not fit together.
     """
 
     def __init__(self, make: Callable[[], Space]) -> None:
         self._make = make
         self.space = make().trainable_space()
+        check_space(self.space)
 
     def __reduce__(self) -> tuple[type[SpaceNetworks], tuple[Callable[[], Space]]]:
         return SpaceNetworks, (self._make,)
@@ -58,7 +63,11 @@ class SpaceNetworks:
 
 
 def preset_networks(space: str, shape: Shape) -> SpaceNetworks:
-    """Networks of a preset for images of a shape.
+    """Networks of a space for images of a shape.
+
+    Args:
+        space: name of a shipped one, or `file.py:NAME`.
+        shape: of the images, with the number of classes.
 
     Raises:
         EncodingError: the images are smaller than the space can handle.

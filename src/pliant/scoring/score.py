@@ -223,10 +223,7 @@ def context_digest(**settings: object) -> str:
 
 def score_context(space: Space, batch: Batch, seed: int) -> str:
     """The digest of a space by its definition, the images and the seed."""
-    ends = [space.lower(one) for one in (space.smallest(), space.largest())]
-    return context_digest(
-        space=[space.name, *space.choices], layers=ends, images=batch.digest, seed=seed
-    )
+    return context_digest(space=space.identity, images=batch.digest, seed=seed)
 
 
 def open_score_record(table: Path) -> Record:

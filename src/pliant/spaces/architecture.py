@@ -50,5 +50,8 @@ class Architecture:
 
 
 def option_text(option: Option) -> str:
-    """An option as it stands in the text of an architecture."""
-    return f"{option:g}" if isinstance(option, float) else str(option)
+    """An option in the text of an architecture: the shortest digits that read back exactly."""
+    if not isinstance(option, float):
+        return str(option)
+    short = f"{option:g}"
+    return short if float(short) == option and "e" not in short else float.__repr__(option)

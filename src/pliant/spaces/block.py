@@ -7,6 +7,7 @@ the active network, in pixels and channels.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -20,6 +21,17 @@ BLOCK_TYPES: dict[str, type[Block]] = {}
 
 NORM_EPSILON = 1e-5
 """PyTorch's default."""
+
+
+def is_same_definition(known: type, new: type) -> bool:
+    """Whether two classes are one: made anew, or of a file that was read again."""
+
+    def place(kind: type) -> tuple[str, str]:
+        module = sys.modules.get(kind.__module__)
+        return (getattr(module, "__file__", None) or kind.__module__, kind.__qualname__)
+
+    return place(known) == place(new)
+
 
 computes = cache(Operation)
 """An operation, made once: blocks describe their layers many times in a search."""
@@ -54,10 +66,10 @@ class Block(ABC):
         """Enter the description under its name, by which profiles and summaries know it.
 
         Raises:
-            EncodingError: another class has the name.
+            EncodingError: a class of another file has the name.
         """
         known = BLOCK_TYPES.setdefault(cls.__name__, cls)
-        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        if not is_same_definition(known, cls):
             raise EncodingError(
                 f"a block's name is its own; {cls.__name__} is that of {known.__module__}, received"
                 f" another one from {cls.__module__}. Rename the class."

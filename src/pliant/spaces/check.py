@@ -1,4 +1,4 @@
-"""Is a space well described? Asked once, before its blocks are used.
+"""Is a space well described? Asked when a run, a profile or a supernet is made.
 
 Blocks of one slot share weights, and each block reads what the one before it computes. A space that
 breaks such a rule would otherwise fail in the middle of a training, or train what no network has.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from pliant.errors import EncodingError
+from pliant.errors import EncodingError, PliantError
+from pliant.plugins import error_place
+from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
-
-if TYPE_CHECKING:
-    from pliant.spaces.space import Space
+from pliant.spaces.space import Space
 
 
 class Shape(NamedTuple):
@@ -36,17 +36,66 @@ def check_space(space: Space) -> None:
     The largest and the smallest network are checked, and both with each choice at each option.
 
     Raises:
-        EncodingError: naming the slot and the architecture, where a slot occurs twice, has blocks
-            of two types or is missing in the largest network; where a size is below 1; or where a
-            block reads another shape than the one before it computes.
+        EncodingError: naming the choice, where two have one name or an architecture does not parse
+            back from its text; naming the slot and the architecture, where a slot occurs twice, has
+            blocks of two types or is missing in the largest network; where a size is below 1 or no
+            number; where a block reads another shape than the one before it computes; or where the
+            code of the space ends in an error.
     """
-    largest = space.largest()
-    types = {block.slot: type(block).__name__ for block in space.layout(largest)}
-    for architecture in dict.fromkeys((largest, *space.corners())):
-        blocks = space.layout(architecture)
-        where = f"in {architecture} of space {space.name!r}"
-        _check_slots(blocks, types, where)
-        _check_shapes(space, blocks, where)
+    try:
+        _check_choices(space)
+        largest = space.largest()
+        types = {block.slot: type(block).__name__ for block in space.layout(largest)}
+        for architecture in dict.fromkeys((largest, *space.corners())):
+            blocks = space.layout(architecture)
+            where = f"in {architecture} of space {space.name!r}"
+            _check_text(space, architecture, where)
+            _check_slots(blocks, types, where)
+            _check_sizes(blocks, where)
+            _check_shapes(space, blocks, where)
+    except PliantError:
+        raise
+    except Exception as error:
+        raise EncodingError(
+            f"space {space.name!r} ended in an error at {error_place(error)}: {error!r}."
+        ) from error
+
+
+def _check_choices(space: Space) -> None:
+    """There are choices, their names differ, and parents come before the choices below them."""
+    names = [choice.name for choice in space.choices]
+    if not names:
+        raise EncodingError(f"a space has choices, {space.name!r} has none.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise EncodingError(
+            f"the names of choices differ: {twice[0]!r} occurs twice in space {space.name!r}."
+            " Rename one."
+        )
+    _ = space.size  # refuses a parent that does not come before its children
+
+
+def _check_text(space: Space, architecture: Architecture, where: str) -> None:
+    """The text of an architecture, by which the record knows it, means this architecture."""
+    try:
+        same = space.parse(str(architecture)) == architecture
+    except EncodingError as error:
+        raise EncodingError(f"an architecture is read back from its text: {error}") from error
+    if not same:
+        raise EncodingError(
+            f"an architecture is read back from its text; another one is {where}. Rename choices,"
+            " or take numbers as options."
+        )
+
+
+def _check_sizes(blocks: Sequence[Block], where: str) -> None:
+    """Profiles and summaries hold the sizes of blocks, so they are plain values."""
+    for block in blocks:
+        for name, value in block.sizes.items():
+            if type(value) not in (int, float, bool, str):
+                raise EncodingError(
+                    f"a size of a block is an int, a float, a bool or a text: {name} of"
+                    f" {block.slot!r} is {type(value).__name__} {value!r} {where}. Convert it."
+                )
 
 
 def _check_slots(blocks: Sequence[Block], types: dict[str, str], where: str) -> None:

@@ -1,4 +1,4 @@
-"""The spaces that ship, by name.
+"""Spaces by name: those that ship, and `file.py:NAME` for one of your own.
 
 What each is for stands in `PRESETS`, its table in the function of its name.
 """
@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pliant.errors import EncodingError, RecipeError, nearest
+from pliant.plugins import call_plugin, is_plugin
 from pliant.spaces.cell import CellSpace
+from pliant.spaces.check import check_space
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
 from pliant.spaces.photos import photos
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
@@ -208,27 +210,43 @@ FAMILIES = {
 
 
 def space_name(name: str) -> str:
-    """The preset that a name or a short name means.
+    """The preset that a name or a short name means; `file.py:NAME` stays as it is.
 
     Raises:
-        RecipeError: neither.
+        RecipeError: it means no space.
     """
-    if name in PRESETS:
+    if name in PRESETS or is_plugin(name):
         return name
     if name in FAMILIES:
         return FAMILIES[name]
     short = ", ".join(f"{family} for {preset}" for family, preset in FAMILIES.items())
-    raise RecipeError(f"no space is called {name!r}. {nearest(name, PRESETS)} Short: {short}.")
+    raise RecipeError(
+        f"no space is called {name!r}. {nearest(name, PRESETS)} Short: {short}. A space of your own"
+        " is file.py:NAME."
+    )
 
 
 def preset(name: str, *, channels: int, image_size: int, classes: int) -> Space:
-    """A shipped space for images of one shape, by its name or short name.
+    """A space for images of one shape, by its name.
+
+    Args:
+        name: name or short name of a shipped space; or `file.py:NAME`, a function or class that
+            takes the other three arguments by their names and returns a `Space`.
+        channels: of an image: 1 for gray, 3 for RGB.
+        image_size: height and width in pixels.
+        classes: number of labels.
 
     Raises:
-        RecipeError: no space of this name.
-        EncodingError: the images are smaller than the space can handle.
+        RecipeError: no space of this name, or the function of your own does not return one.
+        EncodingError: the images are smaller than the space can handle, or the networks of a space
+            of your own do not fit together.
     """
     name = space_name(name)
+    if is_plugin(name):
+        space = call_plugin(
+            name, what="a space", channels=channels, image_size=image_size, classes=classes
+        )
+        return fitting_space(space, name, channels, image_size, classes)
     if image_size < PRESETS[name].smallest_image:
         fitting = [other for other, row in PRESETS.items() if row.smallest_image <= image_size]
         raise EncodingError(
@@ -237,3 +255,34 @@ def preset(name: str, *, channels: int, image_size: int, classes: int) -> Space:
             + (f"Use --space {fitting[0]}, or larger images." if fitting else "Use larger images.")
         )
     return PRESETS[name].build(channels, image_size, classes)
+
+
+def fitting_space(
+    space: object, origin: str, channels: int, image_size: int, classes: int
+) -> Space:
+    """A space of the user's own, once it is known to be one for these images.
+
+    Args:
+        space: what was given as one.
+        origin: where it comes from, for messages.
+        channels: of the images.
+        image_size: height and width of the images, in pixels.
+        classes: number of labels.
+
+    Raises:
+        RecipeError: it is no `Space`.
+        EncodingError: it is for other images, or its networks do not fit together.
+    """
+    if not isinstance(space, Space):
+        raise RecipeError(
+            f"{origin} must return a pliant.spaces.space.Space, received {type(space).__name__}."
+        )
+    sizes = (space.channels, space.image_size, space.classes)
+    if sizes != (channels, image_size, classes):
+        raise EncodingError(
+            f"a space is for the images of its run: {origin} has (channels, image size, classes)"
+            f" {sizes}, the images have {(channels, image_size, classes)}. Pass on what the"
+            " function receives."
+        )
+    check_space(space)
+    return space

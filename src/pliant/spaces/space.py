@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from pliant.errors import EncodingError, nearest
 from pliant.metrics import Cost
 from pliant.spaces.architecture import Architecture, Option, option_text
 from pliant.spaces.block import Block
-from pliant.spaces.check import check_space
 from pliant.workload import NETWORK_INPUT, Layer, Workload
 
 BLOCK_CACHE_ENTRIES = 100_000
@@ -63,8 +62,8 @@ class Choice:
             if not isinstance(option, str) and not _parses_back(option):
                 raise EncodingError(
                     f"a number among options is read back from its text; choice {self.name!r} has"
-                    f" {option!r}. Take numbers from 0 up with at most six digits, and 0 and 1 for"
-                    " booleans."
+                    f" {option!r}. Take int and float from 0 up that are written without an"
+                    " exponent, and 0 and 1 for booleans."
                 )
         numbers = [option for option in self.options if not isinstance(option, str)]
         if numbers != sorted(numbers):
@@ -72,10 +71,15 @@ class Choice:
                 f"the options of choice {self.name!r} are in ascending order, received"
                 f" {self.options}. Sort them."
             )
+        if self.dimension not in get_args(Dimension):
+            raise EncodingError(
+                f"a choice sizes one of {', '.join(get_args(Dimension))}; choice {self.name!r} has"
+                f" {self.dimension!r}. {nearest(str(self.dimension), get_args(Dimension))}"
+            )
 
 
 def _parses_back(option: Option) -> bool:
-    if isinstance(option, bool):
+    if type(option) not in (int, float):  # a bool or a number of NumPy comes back as another type
         return False
     text = option_text(option)
     return bool(re.fullmatch(r"\d+(?:\.\d+)?", text)) and float(text) == option
@@ -96,22 +100,15 @@ class Space(ABC):
         self.channels = channels
         self.image_size = image_size
         self.classes = classes
-        self._checked = False
 
     @cached_property
     def blocks(self) -> Callable[[Architecture], tuple[Block, ...]]:
-        """`layout`, memoized; the space is checked at the first use."""
-        return functools.lru_cache(BLOCK_CACHE_ENTRIES)(self._checked_layout)
+        """`layout`, memoized."""
+        return functools.lru_cache(BLOCK_CACHE_ENTRIES)(self.layout)
 
     def __getstate__(self) -> dict[str, Any]:
         # The cache of blocks cannot be copied; a copy begins one of its own.
         return {name: value for name, value in vars(self).items() if name != "blocks"}
-
-    def _checked_layout(self, architecture: Architecture) -> tuple[Block, ...]:
-        if not self._checked:
-            check_space(self)
-            self._checked = True
-        return self.layout(architecture)
 
     @property
     @abstractmethod
