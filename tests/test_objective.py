@@ -90,6 +90,19 @@ def test_limits_that_are_not(text: str, says: str) -> None:
         Limit.parse(text)
 
 
+@given(st.sampled_from(["macs", "latency_ms"]), st.floats(1e-300, 1e300))
+def test_the_text_of_a_limit_is_the_limit(metric: str, bound: float) -> None:
+    assert Limit.parse(str(Limit(metric, bound))).bound == bound
+    assert str(Limit("parameters", 41_480_123)) == "parameters=41480123"
+
+
+def test_limits_or_their_texts_or_one_of_them() -> None:
+    limit = Limit("macs", 2e6)
+    assert as_limits([limit, "parameters=3k"]) == (limit, Limit.parse("parameters=3k"))
+    assert as_limits(limit) == (limit,)
+    assert as_limits("parameters=3k") == (Limit.parse("parameters=3k"),)
+
+
 @pytest.mark.parametrize(
     ("metric", "bound"),
     [("top1", 0.5), ("macs", math.nan), ("macs", math.inf), ("macs", 0), ("macs", -1)],

@@ -7,7 +7,9 @@ import time
 
 from rich.console import Console
 
-from pliant.progress import lines, shown
+from pliant import Run, run_all
+from pliant.progress import lines, shown, silent
+from pliant.scoring import score_networks
 
 
 class _Clock:
@@ -60,3 +62,29 @@ def test_a_file_gets_lines_and_a_terminal_a_bar():
     with shown(Console(file=(file := io.StringIO()), quiet=True)) as progress:
         progress("score", 0, 4, "networks")
     assert file.getvalue() == ""
+
+
+def test_functions_show_progress_unless_given_another(capsys, monkeypatch, digits_space):
+    def written(**options):
+        score_networks(
+            digits_space, "parameters", architectures=[digits_space.largest()], **options
+        )
+        return capsys.readouterr().out
+
+    assert written().startswith("score 0/1; networks\nscore 1/1 done in ")
+    assert written(progress=silent) == ""
+    steps = []
+    assert written(progress=lambda *step: steps.append(step)) == ""
+    assert steps == [("score", 0, 1, "networks"), ("score", 1, 1, "networks")]
+    monkeypatch.setenv("RANK", "1")
+    assert written() == "", "of several processes, one shows it"
+
+
+def test_a_run_shows_its_steps(copied, capsys):
+    with Run.reopen(copied) as run:
+        run_all(run)
+        shown = capsys.readouterr().out
+        assert "search" in shown
+        assert "deliver 4/4" in shown
+        run_all(run, progress=silent)
+    assert capsys.readouterr().out == ""

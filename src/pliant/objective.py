@@ -160,13 +160,12 @@ class Limit:
                 f"a limit names accuracy or a cost metric, received {self.metric!r}. "
                 f"{nearest(self.metric, _KNOWN_NAMES)}"
             )
-        received = self.text or f"{self.metric}={self.bound:g}"
         if not (math.isfinite(self.bound) and self.bound > 0):
             raise RecipeError(
-                f"a limit is a finite number above 0, received {received!r}. {_EXAMPLES}"
+                f"a limit is a finite number above 0, received {str(self)!r}. {_EXAMPLES}"
             )
         if self.metric == ACCURACY and self.bound > 1:
-            raise RecipeError(f"an accuracy is 0 to 1 or 0% to 100%, received {received!r}.")
+            raise RecipeError(f"an accuracy is 0 to 1 or 0% to 100%, received {str(self)!r}.")
 
     @classmethod
     def parse(cls, text: str) -> Limit:
@@ -204,14 +203,21 @@ class Limit:
         return 0.0 if value <= self.bound else value / self.bound - 1
 
     def __str__(self) -> str:
-        return self.text or f"{self.metric}={self.bound:g}"
+        return self.text or f"{self.metric}={_exact(self.bound)}"
+
+
+def _exact(bound: float) -> str:
+    """A number that is read back as it is, whole ones without a point."""
+    return repr(float(bound)).removesuffix(".0")
 
 
 _KNOWN_NAMES = (*COST_METRICS, *QUANTITIES, ACCURACY)
 
 
-def as_limits(limits: Iterable[Limit | str]) -> tuple[Limit, ...]:
-    """Limits from limits or their texts."""
+def as_limits(limits: Iterable[Limit | str] | Limit | str) -> tuple[Limit, ...]:
+    """Limits from limits or their texts, or from one of them."""
+    if isinstance(limits, Limit | str):
+        limits = (limits,)
     return tuple(one if isinstance(one, Limit) else Limit.parse(one) for one in limits)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,21 @@ def shown(console: Console | None = None) -> Iterator[Progress]:
     else:
         with lines(lambda text: print(text, file=console.file, flush=True)) as progress:
             yield progress
+
+
+@contextmanager
+def given_or_shown(progress: Progress | None) -> Iterator[Progress]:
+    """The progress that a caller passed; where it is None, one that is shown during the block.
+
+    Of the processes that torchrun starts, one shows it.
+    """
+    if progress is not None:
+        yield progress
+    elif os.environ.get("RANK", "0") != "0":
+        yield silent
+    else:
+        with shown() as told:
+            yield told
 
 
 @contextmanager

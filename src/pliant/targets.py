@@ -14,7 +14,7 @@ from pliant.errors import DamagedFileError, ProfileMismatchError, RecipeError, n
 from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Measured
 from pliant.objective import Target
 from pliant.plugins import call_plugin, is_plugin, plugin_path
-from pliant.progress import Progress, silent
+from pliant.progress import Progress, given_or_shown
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
@@ -103,7 +103,7 @@ def open_target(
     space: Space,
     options: TargetOptions | None = None,
     *,
-    progress: Progress = silent,
+    progress: Progress | None = None,
 ) -> Target:
     """The target of a name, for the networks of a space.
 
@@ -112,7 +112,7 @@ def open_target(
             or class that takes the space and returns a `Target`.
         space: whose networks will run on it.
         options: how they run.
-        progress: of measuring this machine.
+        progress: of measuring this machine; shown where None, `pliant.progress.silent` for none.
 
     Raises:
         RecipeError: the name means no target.
@@ -123,7 +123,8 @@ def open_target(
     options = options or TargetOptions()
     require_known(name)
     if name == THIS_CPU:
-        return _this_cpu(space, options, progress)
+        with given_or_shown(progress) as told:
+            return _this_cpu(space, options, told)
     if is_plugin(name):
         target: Target = call_plugin(name, space, what="a target")
         return target

@@ -32,6 +32,20 @@ def test_shipped_recipe_survives_its_own_text(name):
     assert parse_recipe(tomllib.loads(recipe.to_toml()), "again") == recipe
 
 
+def test_limits_are_texts_or_objects():
+    exact = Limit("latency_ms", 0.1 + 0.2)
+    for limits in ([exact, "macs=1M"], (exact, Limit.parse("macs=1M"))):
+        recipe = load_recipe("digits", {"limits": limits})
+        assert recipe.limits == ("latency_ms=0.30000000000000004", "macs=1M")
+        assert [limit.bound for limit in recipe.parsed_limits] == [exact.bound, 1e6]
+        assert parse_recipe(tomllib.loads(recipe.to_toml()), "again") == recipe
+    assert load_recipe("digits", {"limits": exact}).limits == ("latency_ms=0.30000000000000004",)
+    with pytest.raises(RecipeError, match=r"limits.*received 3"):
+        load_recipe("digits", {"limits": [3]})
+    with pytest.raises(RecipeError, match="limits"):
+        load_recipe("digits", {"limits": {"macs": 3}})
+
+
 def test_name_of_a_recipe_is_that_of_its_file_unless_it_says_so(tmp_path, tiny):
     (tmp_path / "mine.toml").write_text(tiny.read_text().replace('name = "tiny"', ""))
     assert load_recipe(str(tmp_path / "mine.toml")).name == "mine"

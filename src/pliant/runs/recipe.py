@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pliant.errors import RecipeError, nearest
 from pliant.objective import ACCURACY, Limit, Objective
@@ -152,6 +152,15 @@ class ResolvedTable(_Table):
     """Of Python and of the packages that compute."""
 
 
+def _limit_texts(limits: Any) -> Any:
+    """The texts of `Limit` objects; a recipe is a file, which has texts only."""
+    if isinstance(limits, Limit | str):
+        return (str(limits),)
+    if isinstance(limits, Iterable) and not isinstance(limits, Mapping):
+        return tuple(str(one) if isinstance(one, Limit) else one for one in limits)
+    return limits
+
+
 class Recipe(_Table):
     """All decisions of a run."""
 
@@ -161,7 +170,7 @@ class Recipe(_Table):
     """Of everything random."""
     space: str
     """A shipped space by name or short name, such as `plain-32` or `mobile`, or `file.py:NAME`."""
-    limits: tuple[str, ...] = Field(default=(), strict=False)
+    limits: Annotated[tuple[str, ...], BeforeValidator(_limit_texts)] = Field((), strict=False)
     """As `latency_ms=2`, `parameters=300k`, `peak_memory=256kB`."""
     data: DataTable
     train: TrainTable

@@ -31,7 +31,8 @@ class Session:
         target: name of a target instead of the recipe's; the run keeps its own.
         limits: instead of the recipe's.
         device: that trains, as PyTorch names it; the best one found where None.
-        progress: told by every step.
+        progress: told by every step. A session does not end by itself, so it shows none:
+            `with pliant.progress.shown() as progress` passes one that is shown.
 
     Raises:
         RecipeError: the target's name means none.
@@ -43,7 +44,7 @@ class Session:
         run: Run,
         *,
         target: str | None = None,
-        limits: Iterable[Limit | str] | None = None,
+        limits: Iterable[Limit | str] | Limit | str | None = None,
         device: str | None = None,
         progress: Progress = silent,
     ) -> None:

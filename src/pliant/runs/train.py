@@ -18,7 +18,7 @@ from pliant.data.augment import Augmentation
 from pliant.errors import DamagedFileError, RecipeError, RunConflictError, nearest
 from pliant.networks.initialization import PATCH_IMAGES, PATCH_PIXELS
 from pliant.networks.supernet import Supernet
-from pliant.progress import Progress, silent
+from pliant.progress import Progress, given_or_shown
 from pliant.runs.run import Run
 from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from pliant.training.loop import StepLog, make_accelerator, train
@@ -28,19 +28,26 @@ from pliant.training.start import Fresh, Start, make_start, start_file
 from pliant.training.strategy import TrainingStrategy
 
 
-def train_supernet(run: Run, *, device: str | None = None, progress: Progress = silent) -> Supernet:
+def train_supernet(
+    run: Run, *, device: str | None = None, progress: Progress | None = None
+) -> Supernet:
     """The trained supernet of a run; trained to the end of the recipe if it is not yet.
 
     Args:
         run: whose recipe, images and space are trained on.
         device: as PyTorch names it; the best one found where None.
-        progress: told the step, its loss and the rate.
+        progress: told the step, its loss and the rate; shown where None,
+            `pliant.progress.silent` for none.
 
     Raises:
         RecipeError: no such device here.
         DamagedFileError: the weights or the last checkpoint cannot be read.
     """
-    device = _device(device)
+    with given_or_shown(progress) as told:
+        return _trained(run, _device(device), told)
+
+
+def _trained(run: Run, device: str, progress: Progress) -> Supernet:
     supernet = new_supernet(run)
     _require_same(run, "strategy", strategy_identity(run.recipe.train.strategy))
     if run.weights.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pliant.progress import Progress, silent
+from pliant.progress import Progress, given_or_shown
 from pliant.report.summary import Summary
 from pliant.runs.deliver import Delivered, deliver_result
 from pliant.runs.run import Run
@@ -24,14 +24,18 @@ class Result:
 
 
 def run_all(
-    run: Run, *, device: str | None = None, progress: Progress = silent, deliver: bool = True
+    run: Run,
+    *,
+    device: str | None = None,
+    progress: Progress | None = None,
+    deliver: bool = True,
 ) -> Result:
     """Do the whole job on a run directory: measure, train, search, deliver, report.
 
     Args:
         run: open.
         device: that trains, as PyTorch names it.
-        progress: told by every step.
+        progress: told by every step; shown where None, `pliant.progress.silent` for none.
         deliver: whether to deliver a network after the search.
 
     Raises:
@@ -39,7 +43,8 @@ def run_all(
             needs no measurement before anything is measured.
         PliantError: as the steps say.
     """
-    return run_steps(Session(run, device=device, progress=progress), deliver=deliver)
+    with given_or_shown(progress) as told:
+        return run_steps(Session(run, device=device, progress=told), deliver=deliver)
 
 
 def run_steps(session: Session, *, deliver: bool = True) -> Result:

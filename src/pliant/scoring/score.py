@@ -20,7 +20,7 @@ from torch import nn
 from pliant.accuracy.zero_shot import Aggregate, AnyMethod, Method
 from pliant.errors import RecipeError
 from pliant.metrics import Score
-from pliant.progress import Progress, silent
+from pliant.progress import Progress, given_or_shown, silent
 from pliant.record import Evaluation, Record
 from pliant.scoring.images import Batch, Shape, noise_batch
 from pliant.scoring.networks import ModuleNetworks, NetworkSource, SpaceNetworks
@@ -45,7 +45,7 @@ def score_networks(
     seed: int = 0,
     processes: int | None = 1,
     table: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress | None = None,
 ) -> list[ScoreRow]:
     """Score networks of a space, or modules; parameters and MACs are always among the scores.
 
@@ -62,7 +62,7 @@ def score_networks(
         processes: that score at the same time; None for one per core.
         table: .parquet or .csv file to write, and to resume from. Only networks of a space are
             looked up, since the code of others may have changed.
-        progress: called after every network.
+        progress: called after every network; shown where None, `pliant.progress.silent` for none.
 
     Returns:
         One row per network and score, in the order of the networks.
@@ -84,14 +84,13 @@ def score_networks(
     scorer = MethodScorer({one.name: one for one in selection.methods})
     worker = Worker(source, batch, scorer, seed)
     with ExitStack() as stack:
+        told = stack.enter_context(given_or_shown(progress))
         record, context = None, ""
         if table is not None and isinstance(source, SpaceNetworks):
             record = stack.enter_context(open_score_record(table))
             context = score_context(source.space, batch, seed)
         pool = stack.enter_context(ScorePool(worker, 1 if len(set(names)) == 1 else processes))
-        rows = score_in_pool(
-            names, selection, pool, record=record, context=context, progress=progress
-        )
+        rows = score_in_pool(names, selection, pool, record=record, context=context, progress=told)
     if table is not None:
         write_rows(rows, table)
     return rows

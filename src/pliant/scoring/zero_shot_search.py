@@ -21,7 +21,7 @@ from pliant.errors import InfeasibleError, RecipeError
 from pliant.files import write_atomically
 from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Cost, Failed, Quality, Score
 from pliant.objective import Candidate, CostModel, Limit, Objective, Target, as_limits
-from pliant.progress import Progress, silent
+from pliant.progress import Progress, given_or_shown, silent
 from pliant.record import Record
 from pliant.scoring.images import Batch
 from pliant.scoring.networks import SpaceNetworks
@@ -88,14 +88,14 @@ def search_by_score(
     method: AnyMethod,
     folder: Path,
     *,
-    limits: Iterable[Limit | str] = (),
+    limits: Iterable[Limit | str] | Limit | str = (),
     evaluations: int = 1000,
     max_depth: int | None = None,
     target: Target | None = None,
     batch: Batch | None = None,
     seed: int = 0,
     processes: int | None = 1,
-    progress: Progress = silent,
+    progress: Progress | None = None,
 ) -> ZeroShotSearchResult:
     """Find the networks of a space with the highest score within limits, without training.
 
@@ -114,7 +114,7 @@ def search_by_score(
         batch: the images, from `training_batch` or `noise_batch`; noise where None.
         seed: of everything random.
         processes: that score at the same time; None for one per core.
-        progress: called after every batch.
+        progress: called after every batch; shown where None, `pliant.progress.silent` for none.
 
     Raises:
         InfeasibleError: no network is within the limits; with the range that is feasible.
@@ -137,8 +137,8 @@ def search_by_score(
         chosen.version,
     )
     worker = Worker(source, batch, MethodScorer({chosen.name: chosen}), seed)
-    with ScorePool(worker, processes) as pool:
-        return search_without_training(folder, configuration, pool, progress=progress)
+    with given_or_shown(progress) as told, ScorePool(worker, processes) as pool:
+        return search_without_training(folder, configuration, pool, progress=told)
 
 
 def search_without_training(
