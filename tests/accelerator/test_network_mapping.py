@@ -72,8 +72,10 @@ def test_an_onnx_file_becomes_the_layers_one_would_write_by_hand(tmp_path: Path)
     assert workload.layers == (
         Layer("stem", "conv", (NETWORK_INPUT,), K=8, C=3, P=8, Q=8, R=3, S=3, strides=(2, 2)),
         Layer("depthwise", "conv", ("stem",), G=8, P=8, Q=8, R=3, S=3, bias=False),
-        Layer(
-            "grouped", "conv", ("depthwise",), G=2, K=4, C=4, P=8, Q=8, R=3, S=3, dilations=(2, 2)
+        replace(
+            Layer("grouped", "conv", ("depthwise",), G=2, K=4, C=4, P=8, Q=8, R=3, S=3),
+            dilations=(2, 2),
+            stored=8 * 4 * 9,  # Its bias is the tensor of the BatchNorm, which is stored once.
         ),
         Layer("sum", "elementwise", ("grouped", "stem"), G=8, P=8, Q=8),
         Layer("pool", "pool", ("sum",), G=8, P=4, Q=4, R=2, S=2, strides=(2, 2)),
@@ -110,7 +112,7 @@ def test_matrix_products_of_attention_are_groups(tmp_path: Path) -> None:
     ).layers
     assert layers[0] == Layer("query", "matmul", (NETWORK_INPUT,), N=10, K=16, C=16, bias=False)
     assert layers[1] == Layer(
-        "scores", "matmul", ("query", NETWORK_INPUT), N=5, G=2, K=5, C=16, bias=False
+        "scores", "matmul", ("query", NETWORK_INPUT), N=5, G=2, K=5, C=16, bias=False, stored=0
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import pytest
@@ -27,7 +28,9 @@ PRODUCT = call("product", (X, tensor("w", 8, 16)), tensor("y", 4, 16))
 
 
 def built(*operations: Operation) -> Workload:
-    return build_workload(operations, [X])
+    constants = [one for operation in operations for one in operation.inputs if one.key in "wvc"]
+    stored = {one.key: one.elements for one in constants}
+    return build_workload(operations, [X], stored=stored)
 
 
 def test_every_word_has_a_rule() -> None:
@@ -38,9 +41,10 @@ def test_every_word_has_a_rule() -> None:
 def test_only_a_constant_per_channel_is_a_bias() -> None:
     y, z = tensor("y", 4, 16), tensor("z", 4, 16)
     for shape, folds in (((16,), True), ((1, 16), True), ((), False), ((4, 1), False)):
+        size = math.prod(shape)
         added = call("add", (y, tensor("c", *shape)), z)
         (layer,) = built(PRODUCT, added).layers
-        assert (layer.bias, layer.parameters) == (folds, 8 * 16 + 16 * folds)
+        assert (layer.bias, layer.parameters) == (folds, 8 * 16 + size)
 
 
 def test_a_product_of_data_has_no_weights_to_fold_into() -> None:

@@ -82,10 +82,10 @@ def test_a_module_becomes_the_layers_one_would_write_by_hand() -> None:
             S=2,
             strides=(2, 2),
         ),
-        Layer("late", "elementwise", ("max_pool2d_with_indices",), N=2, G=8, P=4, Q=4),
-        Layer("bmm", "matmul", ("late",), N=16, G=2, K=16, C=8, bias=False),
+        Layer("late", "elementwise", ("max_pool2d_with_indices",), N=2, G=8, P=4, Q=4, stored=16),
+        Layer("bmm", "matmul", ("late",), N=16, G=2, K=16, C=8, bias=False, stored=0),
         Layer("_softmax", "elementwise", ("bmm",), N=2, G=16, P=16),
-        Layer("bmm2", "matmul", ("_softmax", "late"), N=16, G=2, K=8, C=16, bias=False),
+        Layer("bmm2", "matmul", ("_softmax", "late"), N=16, G=2, K=8, C=16, bias=False, stored=0),
         Layer("mean", "pool", ("bmm2",), N=2, G=8, R=4, S=4),
         Layer("head", "matmul", ("mean",), N=2, K=10, C=8),
     )
@@ -116,7 +116,7 @@ class Odd(nn.Module):
             nn.Sequential(nn.Conv2d(3, 3, 1), Odd()),
             r"'special_bessel_j0' \(in module '1'\) has no cost",
         ),
-        (nn.ConvTranspose2d(3, 3, 2), "transposed convolutions are no layer"),
+        (nn.ConvTranspose3d(1, 3, 2), "one or two spatial sizes"),
         (nn.ReLU(), "no layer that costs anything"),
     ],
 )

@@ -16,7 +16,8 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import torch
@@ -54,10 +55,11 @@ _NAMES: Final[dict[Operator, str]] = {
     "activation": """relu leaky_relu prelu _prelu_kernel hardtanh clamp clamp_min clamp_max sigmoid
         log_sigmoid_forward hardsigmoid hardswish silu mish tanh elu celu gelu erf softplus
         hardshrink softshrink threshold sqrt rsqrt exp exp2 expm1 log log2 log1p sin cos neg abs
-        sgn sign reciprocal pow square floor ceil round trunc logical_not bitwise_not isnan isinf
+        sgn sign rrelu_with_noise reciprocal pow square floor ceil round trunc logical_not bitwise_not isnan isinf
         _to_copy to""",
     "address": """view _unsafe_view reshape _reshape_alias view_as transpose permute t squeeze
-        unsqueeze expand repeat flatten unflatten cat stack split split_with_sizes chunk unbind
+        unsqueeze expand repeat flatten unflatten cat stack split split_with_sizes unsafe_split unsafe_split_with_sizes
+        unsafe_chunk chunk unbind
         slice select narrow diagonal clone detach alias contiguous copy lift_fresh native_dropout
         dropout constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
         replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle roll
@@ -96,7 +98,7 @@ def module_workload(
             recorder = _export(module, example)
         else:
             recorder = _export_or_watch(module, example)
-    return build_workload(recorder.operations, recorder.inputs, skip=skip)
+    return build_workload(recorder.operations, recorder.inputs, stored=recorder.stored, skip=skip)
 
 
 @contextlib.contextmanager
@@ -149,7 +151,7 @@ def _export(module: nn.Module, example: Sequence[torch.Tensor]) -> _Recorder:
         graph = torch.export.export(module, tuple(example)).module(check_guards=False)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     tensors = [fake.from_tensor(tensor) for tensor in example]
-    recorder = _Recorder(tensors)
+    recorder = _Recorder(tensors, graph)
     with fake, recorder:
         _Player(graph, recorder).run(*tensors)
     return recorder
@@ -157,7 +159,7 @@ def _export(module: nn.Module, example: Sequence[torch.Tensor]) -> _Recorder:
 
 def _watch(module: nn.Module, example: Sequence[torch.Tensor]) -> _Recorder:
     """Runs the module itself; hooks say which part is running."""
-    recorder = _Recorder(example)
+    recorder = _Recorder(example, module)
     hooks = []
     for name, part in module.named_modules():
         enter = functools.partial(_enter, recorder, name)
@@ -184,8 +186,12 @@ def _leave(recorder: _Recorder, *_: Any) -> None:
 class _Recorder(TorchDispatchMode):
     """Writes down every ATen operator that runs."""
 
-    def __init__(self, example: Sequence[torch.Tensor]) -> None:
+    def __init__(self, example: Sequence[torch.Tensor], module: nn.Module) -> None:
         super().__init__()
+        self.stored: Counter[Hashable] = Counter()
+        """Parameters by their memory; those that share it count once."""
+        for described in {_described(parameter) for parameter in module.parameters()}:
+            self.stored[described.key] += math.prod(described.shape)
         self.inputs = [_described(tensor) for tensor in example]
         self.operations: list[Operation] = []
         self.places = [""]
@@ -297,6 +303,10 @@ def _attributes_of(operator: Operator | None, name: str, args: Sequence[Any]) ->
         case "product":
             with_bias = name.startswith(("addm", "badd")) or (name == "linear" and len(args) > 2)
             return {"transpose_right": name == "linear", "bias": with_bias}
+        case "batch_norm":
+            # (input, weight, bias, mean, variance, training, ...); the others have no training.
+            trains = name.startswith("native") and len(args) > 5 and isinstance(args[5], bool)
+            return {"batch_statistics": trains and args[5]}
         case "pool":
             _, kernel, *rest = args
             dims = int(re.search(r"(\d)d", name)[1])  # type: ignore[index]

@@ -81,7 +81,11 @@ class Layer:
     name: str
     kind: Kind
     inputs: tuple[str, ...]
-    """Names of the layers read, in order; `NETWORK_INPUT` for the image."""
+    """Names of the layers read, in order; `NETWORK_INPUT` for the image.
+
+    An element-wise layer has one for each of its operands. Empty where stored numbers alone are
+    multiplied.
+    """
     N: int = 1
     """Images."""
     G: int = 1
@@ -111,6 +115,14 @@ class Layer:
 
     2 of a LayerNorm, 1 of a layer scale.
     """
+    stored: int | None = None
+    """Numbers stored for this layer where they do not follow from its loops, else None.
+
+    0 of a product of two computed tensors and of a layer that uses the weights of an earlier one;
+    the table of an embedding.
+    """
+    concatenated: tuple[str, ...] = ()
+    """Names of further layers read: the other parts of operands that are concatenations."""
     operation: Operation | None = field(default=None, compare=False)
     """Exactly what is computed, None where only sizes are known.
 
@@ -146,9 +158,19 @@ class Layer:
     @property
     def parameters(self) -> int:
         """Stored numbers: weights, and one addend an output channel where there is a bias."""
+        return self.loop_parameters if self.stored is None else self.stored
+
+    @property
+    def loop_parameters(self) -> int:
+        """Numbers that a layer with these loops stores if its weights are its own."""
         if not self.weighted:
             return self.stored_per_channel * self.G * self.K
         return self.G * self.K * self.C * self.R * self.S + (self.G * self.K if self.bias else 0)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of all layers whose outputs are read."""
+        return self.inputs + self.concatenated
 
     @property
     def output_elements(self) -> int:
@@ -188,7 +210,9 @@ class Workload:
 
     Args:
         layers: each reads the network's input or earlier layers only; names are unique.
-        input_elements: numbers in the input tensor.
+        input_elements: numbers in the input tensors.
+        input_bits: width of one of them.
+        left_out: operators that the caller asked to pass through as free: totals are without them.
 
     Raises:
         EncodingError: a name stands twice, or a layer reads one that does not come before it.
@@ -197,13 +221,14 @@ class Workload:
     layers: tuple[Layer, ...]
     input_elements: int
     input_bits: int = field(default=32)
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         known = {NETWORK_INPUT}
         for layer in self.layers:
             if layer.name in known:
                 raise EncodingError(f"layer names are unique, received {layer.name!r} twice.")
-            if missing := [name for name in layer.inputs if name not in known]:
+            if missing := [name for name in layer.reads if name not in known]:
                 raise EncodingError(
                     f"layer {layer.name!r} reads {missing[0]!r}, which does not come before it."
                 )
@@ -244,7 +269,7 @@ def peak_activation_bytes(layers: Sequence[Layer], input_bytes: int) -> int:
         layers: in running order.
         input_bytes: size of the tensor called `NETWORK_INPUT`.
     """
-    last_reader = {name: step for step, layer in enumerate(layers) for name in layer.inputs}
+    last_reader = {name: step for step, layer in enumerate(layers) for name in layer.reads}
     alive = {NETWORK_INPUT: input_bytes}
     peak = input_bytes
     for step, layer in enumerate(layers):

@@ -8,7 +8,8 @@ into the small vocabulary of this file, with shapes, and the rules turn them int
   write whole tensors, so each is one element-wise layer;
 * BatchNorm and added constants fold into the layer that feeds them; activations and changes of
   addresses are free;
-* what depends on shapes alone is a constant;
+* what depends on stored numbers or shapes alone is a constant, up to the first product or
+  convolution: those run at every inference, so they are layers;
 * everything else is refused by name: an operator that nobody described never costs zero.
 """
 
@@ -19,9 +20,9 @@ import math
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pliant.errors import EncodingError
+from pliant.errors import EncodingError, nearest
 from pliant.workload.layer import NETWORK_INPUT, Kind, Layer, Workload
 
 Operator = Literal[
@@ -44,6 +45,9 @@ Operator = Literal[
     "constant",
 ]
 """The vocabulary; `_Builder` has the rule of each."""
+
+MULTIPLIES: Final = frozenset(["convolution", "product", "einsum", "attention", "recurrent"])
+"""Operators that are layers also where every operand is a constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,28 +115,40 @@ def build_workload(
     operations: Sequence[Operation],
     inputs: Sequence[Tensor],
     *,
+    stored: Mapping[Hashable, int] | None = None,
     skip: Collection[str] = (),
     hint: str = "skip={{{0!r}}}",
 ) -> Workload:
     """The layers of a network that runs these operations in order.
 
     Args:
-        operations: in running order; those that no input reaches are constants and left out.
+        operations: in running order, those on constants too.
         inputs: the tensors that the network is given.
+        stored: how many numbers are stored under the key of a tensor: weights, biases, tables.
         skip: native names of operators without a cost of their own, passed through as if free.
         hint: how a caller skips an operator, with `{0}` for its name.
 
     Raises:
-        EncodingError: an operator without a rule (by name), an unknown size, a window of more than
-            two dimensions, a transposed convolution, or no layer at all.
+        EncodingError: an operator without a rule (by name), a name to skip that no operator has,
+            an unknown size, a window of more than two dimensions, or no layer at all.
     """
-    builder = _Builder(operations, inputs, skip, hint)
+    natives = {operation.native for operation in operations}
+    for name in skip:
+        if name not in natives:
+            raise EncodingError(
+                f"what is skipped is an operator of the network, it has no {name!r}."
+                f" {nearest(name, sorted(natives))}"
+            )
+    if not inputs:
+        raise EncodingError("a network has an input, this one has none.")
+    builder = _Builder(operations, inputs, stored or {}, skip, hint)
     for operation in operations:
         builder.read(operation)
     if not builder.layers:
         raise EncodingError("the network has no layer that costs anything.")
     elements = sum(tensor.elements for tensor in inputs)
-    return Workload(tuple(builder.layers.values()), elements, inputs[0].bits)
+    left_out = tuple(sorted(builder.left_out))
+    return Workload(builder.finished(), elements, inputs[0].bits, left_out)
 
 
 class _Builder:
@@ -142,10 +158,13 @@ class _Builder:
         self,
         operations: Sequence[Operation],
         inputs: Sequence[Tensor],
+        stored: Mapping[Hashable, int],
         skip: Collection[str],
         hint: str,
     ) -> None:
-        self.skip, self.hint = frozenset(skip), hint
+        self.stored, self.skip, self.hint = stored, frozenset(skip), hint
+        self.left_out: set[str] = set()
+        """Operators that were skipped although a computed value reaches them."""
         self.layers: dict[str, Layer] = {}
         self.sources: dict[Hashable, tuple[str, ...]] = {
             tensor.key: (NETWORK_INPUT,) for tensor in inputs
@@ -157,6 +176,20 @@ class _Builder:
         """The same, also through changes of shape."""
         self.products_of_data: set[str] = set()
         """Layers that multiply two computed tensors, as attention does: no weights to fold into."""
+        self.origins: dict[Hashable, frozenset[Hashable]] = {
+            key: frozenset([key]) for key in stored
+        }
+        """The stored tensors from which a constant is made."""
+        self.counted: set[Hashable] = set()
+        """Stored tensors that belong to a layer already: each is stored once."""
+        self.parameters: Counter[str] = Counter()
+        """How many numbers each layer stores."""
+        self.unowned = 0
+        """Stored numbers that were read before there was a layer."""
+        self.summed: dict[str, str] = {}
+        """Layers that add up what a transposed convolution multiplied, and its products."""
+        self.with_addend: set[str] = set()
+        """Those of them that store one addend per output channel."""
         self.roots: dict[Hashable, dict[Hashable, Hashable]] = {}
         """The value that a view is a function of, element by element."""
         self.readers = Counter(
@@ -167,9 +200,17 @@ class _Builder:
         """Adds the layers of one operation, or passes on what is known of its inputs."""
         moving = [tensor for tensor in operation.inputs if tensor.key in self.sources]
         operator = operation.operator
-        if not moving or operator == "constant":
-            self._forget(operation)
-        elif operation.native in self.skip or operator == "address":
+        if operator == "constant" or not (moving or operator in MULTIPLIES):
+            self._add_constants(operation, moving)
+            return
+        constants = [tensor.key for tensor in operation.inputs if tensor.key not in self.sources]
+        origins = frozenset[Hashable]().union(*(self.origins.get(key, ()) for key in constants))
+        layers = len(self.layers)
+        producers = self._all_sources(moving)
+        if operation.native in self.skip:
+            self.left_out.add(operation.native)
+            self._pass(operation, moving)
+        elif operator == "address":
             self._pass(operation, moving)
         elif operator is None:
             raise EncodingError(
@@ -179,12 +220,56 @@ class _Builder:
         elif operation.outputs:
             rule = getattr(self, f"_{operator}")
             rule(operation, moving)
+        if operator != "batch_norm":
+            self._store(origins, list(self.layers)[layers:], producers)
+
+    def finished(self) -> tuple[Layer, ...]:
+        """The layers, with the numbers that each of them stores."""
+        found = []
+        for name, layer in self.layers.items():
+            parameters = self.parameters[name]
+            stored = None if parameters == layer.loop_parameters else parameters
+            found.append(replace(layer, stored=stored))
+        return tuple(found)
+
+    # Which numbers are stored.
+
+    def _add_constants(self, operation: Operation, moving: Sequence[Tensor]) -> None:
+        """What constants become is made of the stored tensors that they are made of."""
+        known = (self.origins.get(tensor.key, ()) for tensor in operation.inputs if not moving)
+        origins = frozenset[Hashable]().union(*known)
+        self._forget(operation)
+        for tensor in operation.outputs:
+            self.origins[tensor.key] = origins
+
+    def _store(
+        self, origins: Collection[Hashable], made: Sequence[str], producers: Sequence[str]
+    ) -> None:
+        """Gives the stored tensors that an operation reads to its layers.
+
+        Where it makes none, they belong to the layer that it runs with.
+        """
+        new = [key for key in origins if key not in self.counted]
+        self.counted.update(new)
+        numbers = sum(self.stored[key] for key in new)
+        loops = {name: self.layers[name].loop_parameters for name in made}
+        if made:
+            numbers, self.unowned = numbers + self.unowned, 0
+        if numbers == sum(loops.values()):
+            self.parameters.update(loops)
+        elif made:
+            weighted = [name for name in made if self.layers[name].weighted]
+            self.parameters[(weighted or made)[0]] += numbers
+        elif producers and producers[0] != NETWORK_INPUT:
+            self.parameters[producers[0]] += numbers
+        else:
+            self.unowned += numbers
 
     # What stays known after an operation.
 
     def _forget(self, operation: Operation) -> None:
         for tensor in operation.outputs:
-            for known in (self.sources, self.results, self.reshaped, self.roots):
+            for known in (self.sources, self.results, self.reshaped, self.roots, self.origins):
                 known.pop(tensor.key, None)
 
     def _pass(
@@ -244,11 +329,11 @@ class _Builder:
     def _add_layer(
         self, operation: Operation, kind: Kind, moving: Sequence[Tensor], **sizes: Any
     ) -> None:
+        inputs = sources = self._all_sources(moving)
         if kind == "elementwise":
-            # One stream for each tensor that is read.
-            inputs: Sequence[str] = [self.sources[tensor.key][0] for tensor in moving]
-        else:
-            inputs = self._all_sources(moving)
+            # One stream for each tensor that is read; one may lie in parts, as a concatenation.
+            inputs = tuple(self.sources[tensor.key][0] for tensor in moving)
+            sizes["concatenated"] = tuple(name for name in sources if name not in inputs)
         self._written(operation, self._layer(operation, kind, inputs, **sizes))
 
     # The rules. Each is called with the operation and those of its inputs that are no constants.
@@ -258,23 +343,64 @@ class _Builder:
 
         Attributes: `strides`, `dilations`, `groups`, `bias`.
         """
-        if operation.attributes.get("transposed"):
-            raise EncodingError(
-                f"{operation.place}: transposed convolutions are no layer of this model."
-            )
         weight = operation.inputs[1].known_shape
         groups = operation.attributes["groups"]
-        self._add_layer(
+        if operation.attributes.get("transposed"):
+            self._transposed_convolution(operation, moving, weight, groups)
+        else:
+            self._add_layer(
+                operation,
+                "conv",
+                moving,
+                N=operation.outputs[0].known_shape[0],
+                G=groups,
+                K=weight[0] // groups,
+                C=weight[1],
+                bias=operation.attributes["bias"],
+                **_windows(operation, weight[2:]),
+            )
+        if operation.inputs[1] in moving:
+            self.products_of_data.add(self.results[operation.outputs[0].key])
+
+    def _transposed_convolution(
+        self,
+        operation: Operation,
+        moving: Sequence[Tensor],
+        weight: tuple[int, ...],
+        groups: int,
+    ) -> None:
+        """Weights (C, K / groups, R, S): every pixel is multiplied with the whole kernel (a 1x1
+        convolution to K R S channels), and what falls on one output pixel is added up.
+
+        V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016,
+        arXiv:1603.07285, chapter 4.
+        """
+        kernel = weight[2:]
+        ones = [1] * len(kernel)
+        by_pixel = {"strides": ones, "dilations": ones}
+        pixels = replace(operation, outputs=operation.inputs[:1], attributes=by_pixel)
+        sizes = {
+            "N": operation.outputs[0].known_shape[0],
+            "G": groups,
+            "K": weight[1] * math.prod(kernel),
+            "C": weight[0] // groups,
+            "bias": False,
+        } | _windows(pixels, ones)
+        overlap = self._layer(operation, "conv", self._all_sources(moving), "product", **sizes)
+        batch, channels, *spatial = operation.outputs[0].known_shape
+        result = self._layer(
             operation,
-            "conv",
-            moving,
-            N=operation.outputs[0].known_shape[0],
-            G=groups,
-            K=weight[0] // groups,
-            C=weight[1],
-            bias=operation.attributes["bias"],
-            **_windows(operation, weight[2:]),
+            "elementwise",
+            [overlap],
+            N=batch,
+            G=channels,
+            P=spatial[0],
+            Q=math.prod(spatial[1:]),
         )
+        self._written(operation, result)
+        self.summed[result] = overlap
+        if operation.attributes["bias"]:
+            self.with_addend.add(result)
 
     def _product(self, operation: Operation, moving: Sequence[Tensor]) -> None:
         """Inputs: left (..., M, C), right (..., C, K).
@@ -464,19 +590,39 @@ class _Builder:
             )
 
     def _batch_norm(self, operation: Operation, moving: Sequence[Tensor]) -> None:
-        """Folds into the weighted layer before it, where nothing else reads that layer's result."""
+        """Folds into the weighted layer before it, where nothing else reads that layer's result.
+
+        It leaves one addend per channel there. On its own it stores a factor and an addend.
+        Attribute: `batch_statistics`, which the images themselves have.
+        """
+        own = {tensor.key for tensor in operation.inputs if tensor not in moving}
+        channels, new = moving[0].known_shape[1], not own <= self.counted
+        origins = frozenset[Hashable]().union(*(self.origins.get(key, ()) for key in own))
+        stored = sum(self.stored[key] for key in origins) or 2 * channels
+        self.counted |= own | origins
         name = self.results.get(moving[0].key)
         alone = self.readers[moving[0].key] == 1
+        alone = alone and not operation.attributes.get("batch_statistics")
         if name is not None and self._has_weights(name) and alone:
+            # A layer that is used again, with its BatchNorm, stores nothing anew.
+            if not self._has_addend(name) and (new or self.parameters[name]):
+                self.parameters[name] += channels
             self._fold(operation, name)
         else:
             self._whole_tensor(operation, moving)
+            numbers = min(stored, 2 * channels) if new else 0
+            self.parameters[self.results[operation.outputs[0].key]] += numbers
 
     def _has_weights(self, name: str) -> bool:
-        return self.layers[name].weighted and name not in self.products_of_data
+        weighted = self.layers[self.summed.get(name, name)].weighted
+        return weighted and name not in self.products_of_data
+
+    def _has_addend(self, name: str) -> bool:
+        return name in self.with_addend if name in self.summed else self.layers[name].bias
 
     def _fold(self, operation: Operation, name: str) -> None:
         # A folded BatchNorm or constant leaves one addend per output channel.
+        self.with_addend.add(name)
         self.layers[name] = replace(self.layers[name], bias=True)
         self._forget(operation)
         for tensor in operation.outputs:
@@ -512,7 +658,12 @@ class _Builder:
         self._elementwise(operation, moving)
 
     def _elementwise(self, operation: Operation, moving: Sequence[Tensor]) -> None:
-        """Inputs: tensors that broadcast. Functions of one value, as x sigmoid(x), are free."""
+        """Inputs: tensors that broadcast.
+
+        Functions of one value, as x sigmoid(x), are free, and so is one computed number for a whole
+        tensor, as the scale of a quantisation.
+        """
+        moving = [tensor for tensor in moving if math.prod(tensor.shape) != 1] or moving
         if len({self._root(tensor) for tensor in moving}) == 1:
             self._pass(operation, moving, pointwise=True)
         else:

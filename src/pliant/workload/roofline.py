@@ -120,7 +120,8 @@ def _weights(layer: Layer) -> int:
     """Elements of the operand that every row meets (weights, or the keys of attention) and
     biases."""
     if not layer.weighted:
-        return layer.parameters
+        # Of a table (an embedding) no more is read than is written.
+        return min(layer.parameters, layer.output_elements)
     return layer.G * layer.K * (layer.C * layer.R * layer.S + layer.bias)
 
 
@@ -129,11 +130,13 @@ def _read(layer: Layer, elements: Mapping[str, int]) -> int:
     exist."""
     if layer.kind == "elementwise":
         # An input may be broadcast, or be a part of what its layer wrote.
-        return sum(min(elements[name], layer.output_elements) for name in layer.inputs)
+        return sum(min(elements[name], layer.output_elements) for name in layer.reads)
     rows = _touched(layer.P, layer.R, layer.strides[0], layer.dilations[0])
     columns = _touched(layer.Q, layer.S, layer.strides[1], layer.dilations[1])
     touched = layer.N * layer.G * layer.C * rows * columns
-    return min(touched, sum(elements[name] for name in layer.inputs))
+    if not layer.reads:  # Stored numbers.
+        return touched
+    return min(touched, sum(elements[name] for name in layer.reads))
 
 
 def _touched(outputs: int, kernel: int, stride: int, dilation: int) -> int:
