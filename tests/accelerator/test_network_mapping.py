@@ -72,10 +72,8 @@ def test_an_onnx_file_becomes_the_layers_one_would_write_by_hand(tmp_path: Path)
     assert workload.layers == (
         Layer("stem", "conv", (NETWORK_INPUT,), K=8, C=3, P=8, Q=8, R=3, S=3, strides=(2, 2)),
         Layer("depthwise", "conv", ("stem",), G=8, P=8, Q=8, R=3, S=3, bias=False),
-        replace(
-            Layer("grouped", "conv", ("depthwise",), G=2, K=4, C=4, P=8, Q=8, R=3, S=3),
-            dilations=(2, 2),
-            stored=8 * 4 * 9,  # Its bias is the tensor of the BatchNorm, which is stored once.
+        Layer(
+            "grouped", "conv", ("depthwise",), G=2, K=4, C=4, P=8, Q=8, R=3, S=3, dilations=(2, 2)
         ),
         Layer("sum", "elementwise", ("grouped", "stem"), G=8, P=8, Q=8),
         Layer("pool", "pool", ("sum",), G=8, P=4, Q=4, R=2, S=2, strides=(2, 2)),
