@@ -86,7 +86,7 @@ def searched_architectures(run, estimator):
         space,
         Objective(("macs",)),
         costs,
-        lambda architectures, top1: AccuracyPredictor(
+        fit=lambda architectures, top1: AccuracyPredictor(
             space, architectures, top1, seed=run.recipe.seed
         ),
         batch=options.estimates // options.rounds,

@@ -31,7 +31,11 @@ ACCURACY = "accuracy"
 
 
 class AccuracyEstimator(Protocol):
-    """Architectures in, accuracies or scores out: a supernet, a predictor, a zero-shot score."""
+    """Architectures in, accuracies or scores out: a supernet, a predictor, a zero-shot score.
+
+    Constructors take what the networks come from (a space, a supernet, a pool of scoring
+    processes), then what they are evaluated on; all else is a keyword.
+    """
 
     def estimate(self, architectures: Sequence[Architecture]) -> Sequence[Quality]:
         """One result per architecture, in order; what broke is `Failed`, never a number."""

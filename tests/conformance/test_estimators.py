@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -87,6 +88,14 @@ def architectures(digits_space: Space) -> list[Architecture]:
     rng = np.random.default_rng(0)
     drawn = [digits_space.sample_choices(rng) for _ in range(3)]
     return [digits_space.smallest(), *drawn, digits_space.largest()]
+
+
+def test_constructors_share_one_order(estimator: AccuracyEstimator) -> None:
+    first, *others = inspect.signature(type(estimator)).parameters.values()
+    assert first.name in ("space", "supernet", "pool")
+    optional = [one for one in others if one.default is not one.empty]
+    assert all(one.kind is one.KEYWORD_ONLY for one in optional)
+    assert all(one.kind is not one.KEYWORD_ONLY for one in others if one not in optional)
 
 
 def test_one_result_per_architecture_in_order_however_it_is_batched(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from pliant.metrics import Accuracy, Cost, Failed
 from pliant.objective import Candidate, CostModel, Limit, Objective
 from pliant.record import Record
 from pliant.search.ask_tell import Searcher, memoized, run_search
+from pliant.search.evolution import EvolutionSearch
+from pliant.search.linas import LinasSearch
 from pliant.search.nsga2 import ParetoSearch
 from pliant.search.random import RandomSearch
 from pliant.search.registry import SEARCHERS, SearchOptions, make_searcher
@@ -52,6 +55,18 @@ MAKERS = {name: registered(name) for name in SEARCHERS} | {
     "random anywhere": random_anywhere,
     "small population": small_population,
 }
+
+
+@pytest.mark.parametrize(
+    "searcher",
+    [EvolutionSearch, LinasSearch, ParetoSearch, RandomSearch],
+    ids=lambda one: one.__name__,
+)
+def test_constructors_share_one_order(searcher: type) -> None:
+    parameters = list(inspect.signature(searcher).parameters.values())
+    assert [one.name for one in parameters[:3]] == ["space", "objective", "costs"]
+    assert all(one.kind is one.KEYWORD_ONLY for one in parameters[3:])
+    assert "seed" in [one.name for one in parameters]
 
 
 @pytest.fixture(params=MAKERS)

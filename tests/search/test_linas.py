@@ -44,7 +44,7 @@ ANY = Objective(("macs",))
 
 def linas(objective: Objective = ANY, **options: int) -> LinasSearch:
     settings = {"batch": 50, "candidates": 3000} | options
-    return LinasSearch(SPACE, objective, cost, fit, **settings)
+    return LinasSearch(SPACE, objective, cost, fit=fit, **settings)
 
 
 def test_it_beats_random_and_plain_evolution_at_equal_evaluations() -> None:

@@ -23,8 +23,8 @@ Evaluate = Callable[[Sequence[Architecture]], list[Candidate]]
 class Searcher(Protocol):
     """A way of choosing which architectures to evaluate.
 
-    Constructors begin with `(space, objective, costs)`, as those of `RandomSearch` and the others;
-    the history of a search belongs to its caller, and `Objective.front` finds the best of it.
+    Constructors take `(space, objective, costs)` and then keywords, `seed` among them. The history
+    of a search belongs to its caller, and `Objective.front` finds the best of it.
     """
 
     def ask(self, most: int) -> list[Architecture]:

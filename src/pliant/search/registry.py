@@ -47,7 +47,7 @@ def _linas(
         space,
         objective,
         costs,
-        lambda architectures, top1: AccuracyPredictor(
+        fit=lambda architectures, top1: AccuracyPredictor(
             space, architectures, top1, seed=options.seed
         ),
         batch=options.batch,
