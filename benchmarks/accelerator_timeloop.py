@@ -9,10 +9,10 @@ its array.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -59,7 +59,8 @@ def layer_of(loops: list[Loop], stride: int) -> Layer:
     sizes = dict.fromkeys(DIMS, 1)
     for dim, bound, _ in loops:
         sizes[dim] *= bound
-    return Layer("fixture", "conv", ("image",), **sizes, strides=(stride, stride))  # type: ignore[arg-type]
+    strides = (stride, stride)
+    return Layer("fixture", "conv", ("image",), **sizes, strides=strides)  # type: ignore[arg-type]
 
 
 def cut_of(temporal: list[tuple[str, int]]) -> int | None:
@@ -234,8 +235,14 @@ def compare(case: dict[str, Any]) -> Iterator[Entry]:
 
 
 def main() -> None:
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data/accelerator_reference.json")
-    cases = json.loads(path.read_text(encoding="utf-8"))["timeloop_fixtures"]["cases"]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "reference", type=Path, nargs="?", default="../shared/data/accelerator_reference.json"
+    )
+    reference = json.loads(parser.parse_args().reference.read_text(encoding="utf-8"))
+    cases = reference["timeloop_fixtures"]["cases"]
     entries = [entry for case in cases for entry in compare(case)]
     # Here, since a test loads this file for `compare` alone.
     from result import publish

@@ -2,9 +2,11 @@
 
 ZigZag needs a virtual environment of its own (`pip install zigzag-dse six`):
 
-    python benchmarks/accelerator_zigzag.py prepare zz          # ours: certified optima and
-    ZigZag's input files zz-venv/bin/python benchmarks/accelerator_zigzag.py run zz  # ZigZag's:
-    LOMA, and our loop orders in its cost model
+    python benchmarks/accelerator_zigzag.py prepare zz
+    zz-venv/bin/python benchmarks/accelerator_zigzag.py run zz
+
+`prepare` writes our certified optima and ZigZag's input files into the folder `zz`; `run` runs
+ZigZag's own search (LOMA), and its cost model on our loop orders.
 
 The chip is ZigZag's `tpu_like`: 32 x 32, weights in registers filled from DRAM, inputs and outputs
 in 2 MiB. ZigZag is given our spatial split and our loops, innermost first, and allots them to its
@@ -13,9 +15,9 @@ memories itself.
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
-import sys
 import time
 from datetime import date
 from importlib.metadata import version
@@ -165,4 +167,10 @@ def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"prepare": prepare, "run": run}[sys.argv[1]](Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=("prepare", "run"))
+    parser.add_argument("folder", type=Path, help="of ZigZag's input files and results")
+    arguments = parser.parse_args()
+    {"prepare": prepare, "run": run}[arguments.step](arguments.folder)

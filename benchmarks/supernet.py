@@ -1,14 +1,15 @@
-"""Train a supernet by a recipe and score five of its sub-networks on the test split: accuracy against MACs and latency.
+"""Test accuracy, MACs and latency of five sub-networks of a supernet that is trained by a recipe.
 
     python benchmarks/supernet.py cifar10 --data ../shared/data/cifar10
-    python benchmarks/supernet.py fashion-mnist --alone      # beside them, the same architectures trained alone
-
     python benchmarks/supernet.py cifar10 --data ../shared/data/cifar10 --search
+    python benchmarks/supernet.py fashion-mnist --alone    # also trains the five from scratch
 
-The five are the largest, the smallest, and by validation accuracy the best of 16 random ones near three quarters, a half and a
-quarter of the largest's MACs; with `--search` the best that Pliant's search finds within these shares. Where the space has networks of
-two views, the largest one with one view stands beside them. Training resumes where it was stopped; the test split is opened once,
-after everything else. Latencies want a quiet machine: `--only-latency` measures those of a result anew.
+The five are the largest, the smallest, and three in between: of 16 random networks near three
+quarters, a half and a quarter of the largest's MACs, the ones with the best validation accuracy.
+With `--search`, these are the best that Pliant's search finds within the same MACs. If the space
+has flip test-time augmentation, the largest network without it is added. Training resumes where it
+was stopped. The test split is opened once, at the end. Latency needs a quiet machine; `--only-latency`
+measures it again for an existing result.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def chosen_architectures(run, estimator):
 
 
 def ends(space):
-    """The largest network that sees one view of an image, where that is another one than the largest; the smallest."""
+    """The smallest network, and the largest without flip test-time augmentation if that differs."""
     alone = space.trainable_space().largest()
     return ({"largest, one view": alone} if alone != space.largest() else {}) | {
         "smallest": space.smallest()
@@ -79,7 +80,7 @@ def ends(space):
 
 
 def searched_architectures(run, estimator):
-    """Label to architecture: of one search for accuracy and few MACs the best network within each share."""
+    """Label to architecture: the most accurate network of one search within each share of MACs."""
     space, options = run.space, run.recipe.search
     costs = lambda architectures: [space.cost(one) for one in architectures]  # noqa: E731
     search = LinasSearch(
@@ -135,7 +136,7 @@ def train_alone(run, architecture, folder, precision):
 
 
 def with_latency(run, estimator, rows):
-    """Beside each network its latency here in ONNX Runtime, with the threads and batch of the recipe."""
+    """Adds the latency in ONNX Runtime, with the threads and the batch size of the recipe."""
     architectures = {row["network"]: run.space.parse(row["architecture"]) for row in rows}
     models = {
         label: onnx_bytes(estimator.network(one), run.space.blocks(one))

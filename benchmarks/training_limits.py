@@ -1,11 +1,12 @@
-"""What limits the training rate of the 32-pixel presets: depthwise gradients, and memory that is handed back?
+"""What limits the training rate of the 32-pixel presets: depthwise gradients, and freed memory?
 
     python benchmarks/training_limits.py
 
-First the three passes of depthwise convolutions as mobile-32 has them, one thread, channels last, batch 64: forward, gradient of
-the input, gradient of the weights, and both once more as Pliant computes them. Then forward and backward of
-each preset's largest network on all threads, in a process that keeps freed memory, as Pliant's commands do, and in one that hands
-it back, as PyTorch does left to itself; three pairs in turn.
+First depthwise convolutions of mobile-32, one thread, channels last, batch size 64: forward pass,
+input gradient and weight gradient by PyTorch, and both gradients by Pliant. Then forward and
+backward pass of each preset's largest network on all threads, in a process that keeps freed memory,
+as Pliant's commands do, and in one that returns it to the system, as PyTorch does by default; three
+alternating pairs.
 """
 
 from __future__ import annotations

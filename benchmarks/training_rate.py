@@ -1,11 +1,14 @@
-"""How fast does a supernet train here, how near to the machine's roof, and what does elasticity cost?
+"""How fast does a supernet train, how near to the machine's peak, and what does elasticity cost?
 
     python benchmarks/training_rate.py
 
-First the convolution peak: the best of a few plain 3x3 convolutions, forward and backward, in fp32 and bf16. Then for each
-32-pixel preset the largest network's rate and its share of that peak; the time of an elastic step at an architecture over the
-same step of the extracted network (pairs in turn, median); and the share of a training step outside forward, backward and
-the optimiser.
+First the convolution peak: the best of a few plain 3x3 convolutions, forward and backward pass, in
+fp32 and bf16. Then for each 32-pixel preset:
+
+* the training rate of the largest network, and its share of that peak;
+* the time of a step of a sub-network in the supernet over that of the extracted network (median of
+  alternating pairs);
+* the share of a training step outside forward pass, backward pass and optimizer step.
 """
 
 from __future__ import annotations
@@ -74,9 +77,10 @@ def passes(model, images, labels, precision):
 
 
 def elastic_over_plain(supernet, architecture, images, labels, precision):
-    """Time of a step of the sub-network in the supernet over that of the extracted network: pairs in turn, median.
+    """Step time of the sub-network in the supernet over that of the extracted network.
 
-    The extracted network's depthwise convolutions get the supernet's gradients, so that only elasticity is timed.
+    The median of alternating pairs. The extracted network computes its depthwise gradients like the
+    supernet, so that only elasticity is timed.
     """
     plain = supernet.extract(architecture).to(memory_format=torch.channels_last).train()
     for layer in plain.modules():

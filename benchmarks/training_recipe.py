@@ -1,9 +1,11 @@
-"""What does each part of the training recipe give? One network of a quarter of plain-32's MACs, CIFAR-10, alone, few epochs.
+"""What does each part of the training recipe contribute?
+
+A network with a quarter of plain-32's MACs is trained from scratch on CIFAR-10 for a few epochs.
 
     python benchmarks/training_recipe.py --data ../shared/data/cifar10 [--epochs 6] [--seeds 1]
 
-Each row leaves one part of the recipe out. Accuracy is on the validation split, since the recipe is chosen by it. Finished rows are
-kept under benchmarks/work, so a run that was stopped goes on.
+Each row leaves one part of the recipe out. Accuracy is on the validation split, since the recipe is
+chosen by it. Finished rows are kept under benchmarks/work, so a run that was stopped resumes.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ IMAGES = 2000
 
 VARIANTS = {
     "the recipe": {},
-    "first filters random": {"whiten": False},
+    "first filters random": {"patch_pca": False},
     "convolutions start by He's rule": {"he": True},
     "biases at the common rate": {"bias_rate": 1.0},
     "rate 0.15, decay 5e-4, momentum 0.9": {
@@ -53,7 +55,7 @@ VARIANTS = {
 
 
 def quarter(space):
-    """A network near a quarter of the largest's MACs, at the full resolution and of the full depth."""
+    """A network near a quarter of the largest's MACs, with full resolution and depth."""
     rng = np.random.default_rng(3)
     wanted, largest = space.cost(space.largest()).macs / 4, space.largest().mapping
     fixed = {name: option for name, option in largest.items() if name == "r" or name.endswith("d")}
@@ -75,9 +77,8 @@ def validated(data, space, architecture, epochs, seed, variant):
     """Train one variant; validation accuracy and CPU seconds."""
     pad, cutout = variant.get("pad", 2), variant.get("cutout", 0)
     augmentation = Augmentation(pad=pad, flip=True, cutout=cutout, fill=data.mean)
-    changes = {
-        key: value for key, value in variant.items() if key not in ("pad", "cutout", "whiten", "he")
-    }
+    own = ("pad", "cutout", "patch_pca", "he")
+    changes = {key: value for key, value in variant.items() if key not in own}
     recipe = TrainingRecipe(
         epochs=epochs, seed=seed, **({"precision": "bf16", "label_smoothing": 0.2} | changes)
     )
@@ -86,7 +87,7 @@ def validated(data, space, architecture, epochs, seed, variant):
     images = pixels(data.train.batch(np.arange(IMAGES))[0])
     if variant.get("he"):
         start_by_he(network)
-    if variant.get("whiten", True):
+    if variant.get("patch_pca", True):
         patch_pca_stem(network, images)
     started = time.process_time()
     train(

@@ -25,7 +25,10 @@ from pliant.training.loop import make_accelerator
 
 
 class ToySpace(Space):
-    """306 networks with every rule that a space may have: free choices, depths that open blocks, and a choice below a block."""
+    """306 networks with every rule that a space may have.
+
+    Free choices, depths that add blocks, and a choice that depends on a block.
+    """
 
     def __init__(self) -> None:
         super().__init__("toy", channels=3, image_size=8, classes=5)
@@ -166,7 +169,7 @@ def copied(tmp_path: Path, finished: Finished) -> Path:
 def command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """`pliant ...` in this process: its exit code, and what it said on standard output and on standard error."""
+    """`pliant ...` in this process: its exit code, standard output and standard error."""
     import logging
     import sys
 

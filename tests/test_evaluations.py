@@ -1,4 +1,4 @@
-"""The table of a run's evaluations says who asked, what came out, and null where nothing is known."""
+"""The table of a run's evaluations: who asked, what came out, and null for what is not known."""
 
 from __future__ import annotations
 

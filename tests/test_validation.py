@@ -1,4 +1,4 @@
-"""Faults of described values in one wording: the key with its place, the rule, what was received."""
+"""Faults of values in one wording: the key with its place, the rule, what was received."""
 
 from __future__ import annotations
 

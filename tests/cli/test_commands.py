@@ -1,4 +1,4 @@
-"""The commands in their own processes and in this one: what they say, and that each step is a command of its own."""
+"""The commands in subprocesses and in this process: what they print, each step by itself."""
 
 from __future__ import annotations
 

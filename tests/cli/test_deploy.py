@@ -1,4 +1,4 @@
-"""Another network from a trained supernet: no training, for a named network, another limit, another device."""
+"""Another network from a trained supernet, by name, limit or target, without training."""
 
 from __future__ import annotations
 

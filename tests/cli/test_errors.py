@@ -1,4 +1,7 @@
-"""Bad input to a command: exit code 2, no traceback, and a message that says the rule, what was received and what to do."""
+"""Bad input to a command: exit code 2, no traceback, and a message.
+
+It states the rule, what was received, and what to do.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +130,8 @@ sys.argv = ["pliant", "run", "digits", "--strategy", "nonsense"]
 try:
     main()
 except SystemExit as end:
-    print(end.code, sorted({"torch", "onnxruntime", "sklearn", "scipy", "datasets"} & sys.modules.keys()))
+    slow = {"torch", "onnxruntime", "sklearn", "scipy", "datasets"}
+    print(end.code, sorted(slow & sys.modules.keys()))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

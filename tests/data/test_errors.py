@@ -213,7 +213,7 @@ def test_shares_out_of_range(validation: float, test: float) -> None:
 
 
 def test_nothing_but_the_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Neither messages nor progress bars of `datasets`, whose settings stay as the host program has them."""
+    """No messages or progress bars of `datasets`; its settings stay as the program left them."""
     bars, verbosity = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
     images = [{"bytes": png(value), "path": ""} for value in range(12)]
     load(

@@ -156,7 +156,7 @@ def test_a_folder_that_is_split_already_stays_so(tmp_path: Path) -> None:
 
 
 def test_pictures_become_upright_squares_of_the_asked_size(tmp_path: Path) -> None:
-    """The left half is white; lying on its side by EXIF, that is the upper half of the upright picture."""
+    """White on the left half, which is the upper half once EXIF has turned the picture upright."""
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[:, :20] = 255
     exif = Image.Exif()
@@ -277,7 +277,7 @@ def test_arrays_of_any_common_form(x: np.ndarray, tmp_path: Path) -> None:
 
 
 def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's download is replaced; what is asked of it, and what is made of the answer, is not."""
+    """Only the library's download is replaced: the request and the use of its result are real."""
     write_parquet(tmp_path / "t.parquet", [0, 1] * 10)
     whole = datasets.Dataset(pq.read_table(tmp_path / "t.parquet"))
     secret = whole.select(range(4)).map(lambda row: {"label": -1})

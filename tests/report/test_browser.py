@@ -32,17 +32,21 @@ _ARGUMENTS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
-# The page's own coordinates of a mark: middle of the mark of one network in one series of the front's chart.
+# The page's coordinates of a mark: the middle of one network's mark in one series of the front.
 _MARK = """
 const place = document.getElementById("chart-front");
 const trace = place.data.findIndex((one) => one.name === arguments[0]);
-const mark = place.querySelectorAll(".scatterlayer .trace")[place.calcdata.findIndex((one) => one[0].trace.index === trace)]
+const drawn = place.calcdata.findIndex((one) => one[0].trace.index === trace);
+const mark = place.querySelectorAll(".scatterlayer .trace")[drawn]
   .querySelectorAll(".points path")[arguments[1]];
 mark.scrollIntoView({block: "center", behavior: "instant"});
 const box = mark.getBoundingClientRect();
 return [box.x + box.width / 2, box.y + box.height / 2];
 """
-_SHOWN = """return [...document.querySelectorAll(".panel > article:not([hidden])")].map((one) => one.innerText)"""
+_SHOWN = """
+const articles = document.querySelectorAll(".panel > article:not([hidden])");
+return [...articles].map((one) => one.innerText);
+"""
 
 _OUTSIDE = """
 return [...document.querySelectorAll("section *, .tile *")]

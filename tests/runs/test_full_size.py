@@ -1,4 +1,7 @@
-"""The Once-for-All MobileNetV3 space at its own 224 pixels: a training step, a search by cost, extraction and export, on any machine."""
+"""The Once-for-All MobileNetV3 space at its own 224 pixels, on any machine.
+
+A training step, a search by cost, extraction and export.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def supernet(space):
 
 @pytest.fixture(scope="module")
 def chosen(space):
-    """The best network within the limit, where accuracy is said to grow with MACs and few parameters are wanted."""
+    """The best network within the limit, for an accuracy that grows with MACs."""
 
     class MoreIsBetter:
         def estimate(self, architectures):

@@ -1,4 +1,4 @@
-"""Killed at any moment, the same command goes on and ends where the uninterrupted run does."""
+"""Killed at any moment, the same command resumes and ends like the uninterrupted run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import torch
 from pliant import Record
 from pliant.report.summary import read_summary_file
 
-# The command line, ended by SIGKILL when a step has come so far; checkpoints after every training step, so that there is one.
+# The command line, ended by SIGKILL at a given point of a step; with a checkpoint after every
+# training step, so that there is one.
 _KILLED = """
 import os, signal, sys
 step, done = sys.argv.pop(1).split(":")

@@ -1,4 +1,4 @@
-"""Of the networks of a front, the one that is delivered is within its limits however it is measured."""
+"""The network that is delivered from a front is within its limits however it is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint holds everything, replaces nothing before it is whole, and says so where it is not."""
+"""A checkpoint has everything, replaces nothing before it is whole, and reports damage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
 
 
 def trained(width=3):
-    """A model after one step, with an optimiser that remembers it; one parameter never had a gradient."""
+    """A model after one step, and its optimizer; one parameter never had a gradient."""
     model = nn.ModuleDict(
         {"used": nn.Conv2d(2, width, 3), "norm": nn.BatchNorm2d(width), "idle": nn.Linear(2, 2)}
     )

@@ -1,4 +1,4 @@
-"""The loop ends where it would have ended whatever stops it, and its numbers are those of the recipe."""
+"""The loop ends with the same bits whatever stops it; its numbers are those of the recipe."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ STRATEGIES = {"sandwich": Sandwich, "progressive": ProgressiveShrinking}
     [
         ("sandwich", (4,)),
         ("sandwich", (1, 2, 11)),
-        # With 12 steps the phases are full 1 to 4, kernel to 6, depth1 to 7, depth2 to 9, width1 to 10, width2 to 12.
+        # With 12 steps the phases are full 1 to 4, kernel to 6, depth1 to 7, depth2 to 9, width1 to
+        # 10, width2 to 12.
         ("progressive", (4,)),
         ("progressive", (5, 8)),
         ("progressive", (6, 10, 11)),
@@ -129,7 +130,10 @@ def test_a_network_alone_is_resumed_too(tiny_space, digits, cpu, tmp_path):
 
 
 def test_the_learning_rate_by_hand():
-    """10 steps an epoch, peak 0.1 x 512 / 256 = 0.2; a warm-up of a fifth. Rates are those of the middle of a step."""
+    """10 steps per epoch, peak 0.1 x 512 / 256 = 0.2, a fifth of warm-up.
+
+    The learning rate of a step is that of its middle.
+    """
     recipe = TrainingRecipe(epochs=2, batch_size=512, learning_rate=0.1, warmup=0.2)
     timetable = Timetable(
         (Phase("a", 1), Phase("b", 0.5, rate=0.5), Phase("c", 0.5)), steps_per_epoch=10
@@ -205,7 +209,10 @@ class TwoLosses(FromScratch):
 
 @pytest.mark.parametrize(("clip", "gradient"), [(0.0, 4.0), (2.0, 2 / math.sqrt(6))])
 def test_a_step_by_hand(clip, gradient, digits, cpu):
-    """Losses add up to a gradient of 4 in each of 6 weights, clipped at the norm; Nesterov's first step is 1.85 gradients long."""
+    """Losses add up to a gradient of 4 in each of 6 weights, which is clipped at the norm.
+
+    Nesterov's first step is 1.85 gradients long.
+    """
     model = Bare()
     start = model.weight.detach().clone()
     recipe = TrainingRecipe(epochs=1, batch_size=64, learning_rate=0.4, warmup=0.0, clip_norm=clip)
@@ -227,7 +234,10 @@ class TwoPhases(TwoLosses):
 
 
 def test_momentum_does_not_cross_into_the_next_phase(digits, cpu):
-    """One step a phase: both are first steps, 1.85 gradients long. With the momentum kept the second one would be of 2.57."""
+    """One step per phase: both are first steps, 1.85 gradients long.
+
+    With the momentum of the phase before, the second one would be 2.57 gradients long.
+    """
     model = Bare()
     start = model.weight.detach().clone()
     recipe = TrainingRecipe(epochs=2, batch_size=64, learning_rate=0.4, warmup=0.0, clip_norm=0.0)
@@ -264,7 +274,7 @@ def test_what_a_step_reports(tiny_space, digits, fresh, cpu):
 
 
 def test_a_supernet_learns_to_read(plain_space, digits, fresh, cpu):
-    """All of it: both ends of the space read most digits after seconds, which the labels of the validation split judge."""
+    """Both ends of the space read most digits of the validation split after seconds of training."""
     supernet = fresh(plain_space)
     recipe = TrainingRecipe(epochs=10, batch_size=64, learning_rate=0.3)
     train(

@@ -1,4 +1,7 @@
-"""Two processes train one set of weights: the same sub-networks, the same bits, and the gradients of the whole batch."""
+"""Two processes train one set of weights.
+
+Both have the same sub-networks, the same bits, and the gradients of the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ assert accelerator.num_processes == 2
 rank = accelerator.process_index
 torch.manual_seed(rank)  # processes do not share their global random numbers
 model, strategy = supernet(), Spy(space())
-train(model, images(), AUGMENTATION, RECIPE, strategy, accelerator=accelerator, checkpoints=Checkpoints(folder / "run", seconds=0))
+train(
+    model, images(), AUGMENTATION, RECIPE, strategy,
+    accelerator=accelerator, checkpoints=Checkpoints(folder / "run", seconds=0),
+)
 save_tensors(folder / f"supernet{rank}.safetensors", dict(model.state_dict()))
 (folder / f"asked{rank}.json").write_text(json.dumps(strategy.asked))
 (folder / f"labels{rank}.json").write_text(json.dumps(strategy.labels))

@@ -55,7 +55,7 @@ def test_names_and_files_that_are_none(tmp_path):
     with pytest.raises(
         RecipeError, match=r"one of patch-pca, none, efficientnet-lite0, a \.safetensors file"
     ):
-        make_start("whiten")
+        make_start("whitening")
     with pytest.raises(RecipeError, match="found none at"):
         make_start("none.safetensors")
     (tmp_path / "half.safetensors").write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""Which sub-networks a step trains, on which losses, and what each phase of progressive shrinking frees."""
+"""Which sub-networks a step trains, on which losses, and what each phase makes elastic."""
 
 from __future__ import annotations
 

@@ -123,8 +123,9 @@ def _require_same(run: Run, key: str, identity: str | None) -> None:
         return
     if known is not None and known != identity:
         raise RunConflictError(
-            f"a run is trained with the {key} with which it began: {getattr(run.recipe.train, key)} "
-            f"was {known} and is {identity} now. Restore it, or choose another run directory."
+            f"a run is trained with the {key} with which it began: "
+            f"{getattr(run.recipe.train, key)} was {known} and is {identity} now. Restore it, or "
+            "choose another run directory."
         )
     run.record.set_metadata(key, identity)
 
