@@ -8,8 +8,8 @@ The five are the largest, the smallest, and three in between: of 16 random netwo
 quarters, a half and a quarter of the largest's MACs, the ones with the best validation accuracy.
 With `--search`, these are the best that Pliant's search finds within the same MACs. If the space
 has flip test-time augmentation, the largest network without it is added. Training resumes where it
-was stopped. The test split is opened once, at the end. Latency needs a quiet machine; `--only-latency`
-measures it again for an existing result.
+was stopped. The test split is opened once, at the end. Latency needs a quiet machine;
+`--only-latency` measures it again for an existing result.
 """
 
 from __future__ import annotations
