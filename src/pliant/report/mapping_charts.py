@@ -12,6 +12,7 @@ from pliant.accelerator.mapper.optimal import BestMapping
 from pliant.accelerator.network_mapping import NetworkMapping
 from pliant.report.figure import FAINT, RANDOM, SEARCH, SERIES, apply_theme, hover
 from pliant.report.quantities import significant
+from pliant.workload.roofline import Roofline
 
 _HEIGHT_PX = 420
 _COLOURS: Mapping[str, str] = {
@@ -64,11 +65,11 @@ def roofline_chart(mapped: NetworkMapping) -> go.Figure:
     Williams, Waterman & Patterson, "Roofline: An Insightful Visual Performance Model for Multicore
     Architectures", 2009, doi:10.1145/1498765.1498785.
     """
-    chip = mapped.chip
+    roofline, cycles_per_s = _roofline(mapped.chip), 1e6 * mapped.chip.clock_mhz
     intensities, speeds, texts = [], [], []
     for name, best in zip(_names(mapped), mapped.layers, strict=True):
         operations = best.cost.counts["operations"]
-        intensity = operations / max(_dram_bytes(best, chip), 1.0)
+        intensity = operations / max(_dram_bytes(best, mapped.chip), 1.0)
         speed = operations / best.cost.cycles
         intensities.append(intensity)
         speeds.append(speed)
@@ -84,8 +85,11 @@ def roofline_chart(mapped: NetworkMapping) -> go.Figure:
         hoverinfo="text",
         marker={"color": SEARCH, "size": 9, "opacity": 0.8},
     )
-    if chip.dram_bandwidth_bytes_per_cycle < float("inf"):
-        xs, ys = _roof(chip, intensities)
+    if mapped.chip.dram_bandwidth_bytes_per_cycle < float("inf"):
+        # The bandwidth's slope up to the ridge point, then the array's peak.
+        ridge = roofline.ridge_macs_per_byte
+        xs = [min([*intensities, ridge]) / 2, ridge, max([*intensities, ridge]) * 2]
+        ys = [roofline.attainable_macs_per_s(x) / cycles_per_s for x in xs]
         line = {"color": RANDOM, "width": 2}
         figure.add_scatter(name="roof", mode="lines", x=xs, y=ys, line=line, hoverinfo="skip")
     apply_theme(figure, _HEIGHT_PX)
@@ -93,12 +97,13 @@ def roofline_chart(mapped: NetworkMapping) -> go.Figure:
     return figure.update_yaxes(type="log", title_text="Operations per cycle")
 
 
-def _roof(chip: Chip, intensities: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The bandwidth's slope up to the ridge point, then the array's peak."""
-    peak = chip.pes * chip.macs_per_pe_per_cycle
-    ridge = peak / chip.dram_bandwidth_bytes_per_cycle
-    low, high = min([*intensities, ridge]) / 2, max([*intensities, ridge]) * 2
-    return [low, ridge, high], [low * chip.dram_bandwidth_bytes_per_cycle, peak, peak]
+def _roofline(chip: Chip) -> Roofline:
+    """The array's peak and the DRAM bandwidth."""
+    cycles_per_s = 1e6 * chip.clock_mhz
+    return Roofline(
+        chip.pes * chip.macs_per_pe_per_cycle * cycles_per_s,
+        chip.dram_bandwidth_bytes_per_cycle * cycles_per_s,
+    )
 
 
 def _dram_bytes(best: BestMapping, chip: Chip) -> float:

@@ -80,7 +80,8 @@ class TrainTable(_Table):
     """Which sub-networks a step trains, and with which losses: `sandwich`, `progressive-shrinking`,
     `fine-tune`, or `file.py:NAME`."""
     start: str = "patch-pca"
-    """`patch-pca`, `none`, `efficientnet-lite0`, a .safetensors file of the same space, or `file.py:NAME`."""
+    """`patch-pca`, `none`, `efficientnet-lite0`, a .safetensors file of the same space, or
+    `file.py:NAME`."""
     epochs: int = Field(ge=1)
     """Passes over the training images."""
     batch_size: int = Field(512, ge=2)

@@ -199,8 +199,8 @@ class Run:
             self.record.set_metadata("space_identity", space.identity)
         elif known != space.identity:
             raise RunConflictError(
-                f"a run keeps its space; the choices or blocks of {self.recipe.space} changed since "
-                f"{self.folder} was begun. Restore them, or use --run-dir NEW_DIRECTORY."
+                f"a run keeps its space; the choices or blocks of {self.recipe.space} changed "
+                f"since {self.folder} was begun. Restore them, or use --run-dir NEW_DIRECTORY."
             )
         return space
 

@@ -119,9 +119,8 @@ class Shortlist:
                 cost=measured[name].cost if name in measured else None,
                 measures=_spreads(measured.get(name)),
             )
-            self.session.progress(
-                "front", number, len(fresh), "validated on all images and measured"
-            )
+            done = "validated on all images" + (" and measured" if name in measured else "")
+            self.session.progress("front", number, len(fresh), done)
         return [self._shortlisted(one) for one in candidates]
 
     def _row(self, stage: str, one: Candidate | ShortlistedNetwork) -> Evaluation | None:
