@@ -122,7 +122,7 @@ def train_alone(run, architecture, folder, precision):
         torch.manual_seed(run.recipe.seed)
         network = build(run.space, architecture, mean=run.data.mean, std=run.data.std)
     patch_pca_stem(network, first_images(run))
-    recipe = training_recipe(run, precision)
+    recipe = training_recipe(run, precision, run.recipe.train.epochs)
     train(
         network,
         run.data.train,

@@ -1,7 +1,8 @@
-"""The units in which costs are written, and how a number gets one."""
+"""The units in which costs and durations are written, and how a number gets one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Context, Decimal
 
@@ -60,4 +61,25 @@ def format_cost(metric: str, value: float) -> str:
     unit = max(fitting, key=lambda unit: units[unit], default=smallest)
     rounded_up = Context(prec=4, rounding=ROUND_CEILING)
     digits = rounded_up.plus(Decimal(str(value)) / Decimal(str(units[unit])))
+    return f"{digits.normalize():f}{unit}"
+
+
+DURATIONS_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
+"""Seconds in each unit of a duration."""
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds of a duration such as `90s`, `30min` or `1.5h`; None where it reads otherwise."""
+    for unit, seconds in DURATIONS_S.items():
+        number = text.removesuffix(unit).strip()
+        if number != text.strip() and re.fullmatch(r"\d+(\.\d+)?", number) and float(number) > 0:
+            return float(number) * seconds
+    return None
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in its largest unit, rounded up to two digits: `75s`, `12min`, `1.5h`."""
+    unit = "s" if seconds < 100 else "min" if seconds < 6000 else "h"
+    rounded_up = Context(prec=2, rounding=ROUND_CEILING)
+    digits = rounded_up.plus(Decimal(str(seconds)) / Decimal(str(DURATIONS_S[unit])))
     return f"{digits.normalize():f}{unit}"

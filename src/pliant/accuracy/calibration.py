@@ -17,6 +17,32 @@ from pliant.errors import UncalibratedError
 
 CALIBRATION_IMAGES = 2000
 """Training images behind the statistics; Once-for-All's number."""
+SMALL_IMAGE = 48
+"""Pixels along an edge; of larger images, which have many positions, fewer are enough."""
+LARGE_IMAGES = (512, 1024)
+"""Least and most of them."""
+QUICK_IMAGES = 256
+"""Of large images, behind an estimate."""
+
+
+def calibration_images(image_size: int, *, quick: bool = False) -> int:
+    """Training images behind the statistics of a network.
+
+    Args:
+        image_size: of the data, in pixels.
+        quick: whether for an estimate, not for a network that is delivered.
+    """
+    if image_size <= SMALL_IMAGE:
+        return CALIBRATION_IMAGES
+    if quick:
+        return QUICK_IMAGES
+    least, most = LARGE_IMAGES
+    return min(most, max(least, most * 128**2 // image_size**2))
+
+
+def fitting_batch(image_size: int, most: int) -> int:
+    """Images of one forward pass: fewer of those above 32 pixels, but 64, to bound the memory."""
+    return max(64, min(most, most * 32**2 // image_size**2))
 
 
 def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
@@ -24,7 +50,7 @@ def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 @torch.no_grad()
-def calibrate(network: nn.Module, images: Tensor, *, batch_size: int = 500) -> nn.Module:
+def calibrate(network: nn.Module, images: Tensor, *, batch_size: int | None = None) -> nn.Module:
     """Set every BatchNorm's mean and variance to the average over batches of images.
 
     Leaves the network in eval mode.
@@ -34,8 +60,10 @@ def calibrate(network: nn.Module, images: Tensor, *, batch_size: int = 500) -> n
         images: (N, channels, size, size) pixels from 0 to 1, not augmented. Batches are of equal
             size, as the average weighs them equally: images beyond a multiple of the batch size
             are left out.
-        batch_size: of one forward pass; all images if there are fewer.
+        batch_size: of one forward pass; all images if there are fewer. 500 for images of up to 32
+            pixels where None.
     """
+    batch_size = batch_size or fitting_batch(images.shape[-1], 500)
     network.eval()
     for norm in _norms(network):
         norm.reset_running_stats()

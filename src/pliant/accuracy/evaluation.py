@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pliant.accuracy.calibration import require_calibrated
+from pliant.accuracy.calibration import fitting_batch, require_calibrated
 from pliant.data.splits import Split
 from pliant.metrics import Accuracy
 
@@ -17,13 +17,13 @@ def pixels(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def top1(network: nn.Module, split: Split, *, batch_size: int = 1000) -> Accuracy:
+def top1(network: nn.Module, split: Split, *, batch_size: int | None = None) -> Accuracy:
     """Share of a split's images that the network classifies correctly.
 
     Args:
         network: calibrated.
         split: its images are not augmented.
-        batch_size: of one forward pass.
+        batch_size: of one forward pass; 1,000 for images of up to 32 pixels where None.
 
     Raises:
         UncalibratedError: a BatchNorm has no statistics.
@@ -31,6 +31,7 @@ def top1(network: nn.Module, split: Split, *, batch_size: int = 1000) -> Accurac
     require_calibrated(network)
     device = next(network.parameters()).device
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch_size = batch_size or fitting_batch(split.batch(np.arange(1))[0].shape[-1], 1000)
     right = 0
     for start in range(0, len(split), batch_size):
         images, labels = split.batch(np.arange(start, min(start + batch_size, len(split))))

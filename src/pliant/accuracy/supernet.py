@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pliant.accuracy.calibration import CALIBRATION_IMAGES, calibrate
+from pliant.accuracy.calibration import calibrate, calibration_images
 from pliant.accuracy.evaluation import pixels, top1
 from pliant.data.splits import Split
 from pliant.metrics import Accuracy, Failed, Quality
@@ -44,10 +45,14 @@ class SupernetEstimator:
     ) -> None:
         self.supernet = supernet.eval()
         rng = np.random.default_rng(seed)
-        subset = np.sort(rng.permutation(len(train))[:CALIBRATION_IMAGES])
+        size = supernet.space.image_size
+        # Not sorted: a folder's images are in the order of their classes, and the statistics of a
+        # batch of one class miss what differs between classes.
+        subset = rng.permutation(len(train))[: calibration_images(size)]
         self.calibration_images = pixels(train.batch(subset)[0]).to(
             next(supernet.parameters()).device
         )
+        self._quick_images = self.calibration_images[: calibration_images(size, quick=True)]
         self.validation = validation
         self._autocast = torch.autocast(
             self.calibration_images.device.type, torch.bfloat16, enabled=precision == "bf16"
@@ -57,10 +62,13 @@ class SupernetEstimator:
 
     def network(self, architecture: Architecture) -> Network:
         """The sub-network as a plain network, calibrated: ready to evaluate and export."""
+        return self._calibrated(architecture, self.calibration_images)
+
+    def _calibrated(self, architecture: Architecture, images: Tensor) -> Network:
         with torch.random.fork_rng(devices=[]):  # modules draw weights that are then replaced
             network = self.supernet.extract(architecture)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        calibrate(network, self.calibration_images)
+        calibrate(network, images)
         trim_freed_memory()  # every network has activations of other sizes
         return network
 
@@ -71,7 +79,7 @@ class SupernetEstimator:
     def _estimate(self, architecture: Architecture) -> Quality:
         if architecture not in self._known:
             with self._autocast:
-                network = self.network(architecture)
+                network = self._calibrated(architecture, self._quick_images)
                 if not all(
                     bool(tensor.isfinite().all()) for tensor in network.state_dict().values()
                 ):

@@ -56,6 +56,12 @@ StrategyName = Annotated[
     str | None, typer.Option(help="sandwich, progressive-shrinking, fine-tune or file.py:NAME.")
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
+TimeBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--time", help="For the whole run, such as 30min; epochs and estimates are planned to fit."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
 RunDir = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]
 TrainOn = Annotated[

@@ -17,6 +17,7 @@ from pliant.cli.app import (
     SpaceName,
     StrategyName,
     TargetName,
+    TimeBudget,
     TrainOn,
     app,
     open_run,
@@ -41,6 +42,7 @@ def run(
     space: SpaceName = None,
     strategy: StrategyName = None,
     epochs: Epochs = None,
+    time: TimeBudget = None,
     searcher: SearcherName = None,
     seed: Seed = None,
     train_on: TrainOn = None,
@@ -56,6 +58,7 @@ def run(
         "space": space,
         "train.strategy": strategy,
         "train.epochs": epochs,
+        "time": time,
         "search.searcher": searcher,
         "seed": seed,
     }

@@ -18,6 +18,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from pliant.accuracy.calibration import fitting_batch
 from pliant.accuracy.evaluation import pixels, top1
 from pliant.data.splits import Split
 from pliant.errors import VerificationError
@@ -111,7 +112,7 @@ def _difference_to_supernet(
 
 
 def run_onnx(
-    path: Path, images: np.ndarray, *, threads: int = 1, batch_size: int = 500
+    path: Path, images: np.ndarray, *, threads: int = 1, batch_size: int | None = None
 ) -> np.ndarray:
     """Logits of a delivered ONNX model.
 
@@ -119,7 +120,7 @@ def run_onnx(
         path: of the file.
         images: uint8 (N, channels, size, size).
         threads: of ONNX Runtime.
-        batch_size: of one run.
+        batch_size: of one run; 500 for images of up to 32 pixels where None.
 
     Raises:
         VerificationError: the file is not an ONNX model.
@@ -135,6 +136,7 @@ def run_onnx(
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     pictures = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    batch_size = batch_size or fitting_batch(images.shape[-1], 500)
     parts = [
         session.run(["logits"], {"pictures": pictures[start : start + batch_size]})[0]
         for start in range(0, len(pictures), batch_size)

@@ -25,6 +25,7 @@ from pliant.search.registry import require_searcher
 from pliant.spaces.presets import space_name
 from pliant.targets import THIS_CPU
 from pliant.training.registry import require_strategy
+from pliant.units import parse_duration
 from pliant.validation import validated
 
 if sys.version_info >= (3, 11):
@@ -82,10 +83,10 @@ class TrainTable(_Table):
     start: str = "patch-pca"
     """`patch-pca`, `none`, `efficientnet-lite0`, a .safetensors file of the same space, or
     `file.py:NAME`."""
-    epochs: int = Field(ge=1)
-    """Passes over the training images."""
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the training images; where `time` is set, the most of them, or as many as fit."""
     batch_size: int = Field(512, ge=2)
-    """Images per step, of all processes together."""
+    """Images per step, of all processes together; fewer where an epoch had less than 8 steps."""
     learning_rate: float = Field(0.375, gt=0)
     """Peak, for a batch of 256."""
     weight_decay: float = Field(1.3e-3, ge=0)
@@ -147,6 +148,10 @@ class ResolvedTable(_Table):
 
     precision: Literal["fp32", "bf16"] | None = None
     """What `train.precision = "auto"` became. A new run with this recipe uses it, too."""
+    epochs: int | None = None
+    """What fits into `time`, as planned when training began. A new run uses it, too."""
+    estimates: int | None = None
+    """Likewise, of the search."""
     target: str | None = None
     """Identity of the target: of the profile or the chip that was used."""
     versions: dict[str, str] = Field(default_factory=dict)
@@ -171,6 +176,8 @@ class Recipe(_Table):
     """Of everything random."""
     space: str
     """A shipped space by name or short name, such as `plain-32` or `mobile`, or `file.py:NAME`."""
+    time: str | None = None
+    """For the whole run, such as `30min` or `2h`; epochs and estimates are planned to fit."""
     limits: Annotated[tuple[str, ...], BeforeValidator(_limit_texts)] = Field((), strict=False)
     """As `latency_ms=2`, `parameters=300k`, `peak_memory=256kB`."""
     data: DataTable
@@ -181,6 +188,11 @@ class Recipe(_Table):
     resolved: ResolvedTable | None = None
 
     @property
+    def time_seconds(self) -> float | None:
+        """The time as a number."""
+        return None if self.time is None else parse_duration(self.time)
+
+    @property
     def parsed_limits(self) -> tuple[Limit, ...]:
         """The limits as values."""
         return tuple(Limit.parse(text) for text in self.limits)
@@ -188,7 +200,8 @@ class Recipe(_Table):
     @property
     def digest(self) -> str:
         """Equal for two recipes with the same trained weights: limits and search may differ."""
-        deciding = self.model_dump(include={"seed", "space", "data", "train"})
+        decides = {"seed", "space", "data", "train"} | ({"time"} if self.time else set())
+        deciding = self.model_dump(include=decides)
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_toml(self) -> str:
@@ -242,6 +255,9 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     for key in FILE_ENDINGS:
         if (value := _value(tree, key)) is not None:
             _replace(tree, key, _from_anywhere(key, value, folders))
+    if (changes or {}).get("time") not in (None, tree.get("time")):
+        resolved = tree.get("resolved", {})  # what was planned for another time
+        tree["resolved"] = {k: v for k, v in resolved.items() if k not in ("epochs", "estimates")}
     for key, value in (changes or {}).items():
         if value is not None:
             _replace(tree, key, _from_anywhere(key, value, (Path(),)))
@@ -261,6 +277,13 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
         raise RecipeError(
             f"{origin}: every metric takes one limit, received {', '.join(recipe.limits)}. "
             "Keep the stricter one."
+        )
+    if recipe.time is not None and recipe.time_seconds is None:
+        raise RecipeError(f"{origin}: a time reads 90s, 30min or 1.5h, received {recipe.time!r}.")
+    if recipe.time is None and recipe.train.epochs is None:
+        raise RecipeError(
+            f"{origin}: training ends after `train.epochs` or in time for `time`; the recipe has "
+            "neither. Add one of them, such as --epochs 20 or --time 30min."
         )
     aim = recipe.objective
     if aim.minimise is not None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,8 @@ class Run:
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.opened = time.monotonic()
+        """When this process began to work on the run."""
         self.folder = folder
         self.recipe = recipe
         self._previous: str | None = None
@@ -259,11 +262,11 @@ class Run:
 def _differences(one: Recipe, other: Recipe) -> list[str]:
     """Dotted keys in which two recipes differ, among those that decide the weights."""
     found = []
-    for table in ("seed", "space", "data", "train"):
+    for table in ("seed", "space", "time", "data", "train"):
         left, right = getattr(one, table), getattr(other, table)
         if left == right:
             continue
-        if table in ("seed", "space"):
+        if table in ("seed", "space", "time"):
             found.append(f"{table} ({left} there, {right} here)")
             continue
         keys = [key for key in type(left).model_fields if getattr(left, key) != getattr(right, key)]

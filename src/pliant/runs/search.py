@@ -40,6 +40,7 @@ def search_front(session: Session) -> SearchResult:
     """
     run, options = session.run, session.run.recipe.search
     feasible = session.feasible
+    estimates = session.plan.estimates
     evaluations = _Evaluations(session)
     started = time.perf_counter()
     searcher = make_searcher(
@@ -47,13 +48,13 @@ def search_front(session: Session) -> SearchResult:
         run.space,
         session.objective,
         session.target.predict,
-        SearchOptions(options.estimates, options.rounds, options.candidates, run.recipe.seed),
+        SearchOptions(estimates, options.rounds, options.candidates, run.recipe.seed),
     )
-    history = run_search(searcher, evaluations.by(options.searcher), options.estimates)
+    history = run_search(searcher, evaluations.by(options.searcher), estimates)
     baseline = RandomSearch(
         run.space, session.objective, session.target.predict, seed=run.recipe.seed + 1
     )
-    random_history = run_search(baseline, evaluations.by("random"), options.estimates)
+    random_history = run_search(baseline, evaluations.by("random"), estimates)
     before = run.record.metadata("search_seconds") or 0.0
     run.record.set_metadata("search_seconds", before + time.perf_counter() - started)
     shortlist = Shortlist(session)
@@ -76,7 +77,7 @@ class _Evaluations:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.done = 0
-        self.total = 2 * session.run.recipe.search.estimates
+        self.total = 2 * session.plan.estimates
 
     def by(self, searcher: str) -> Evaluate:
         """The evaluation for one searcher; both share what was evaluated before."""

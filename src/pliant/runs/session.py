@@ -16,6 +16,7 @@ from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit, Objective, Target, as_limits
 from pliant.progress import Progress, silent
+from pliant.runs.budget import Plan, known_plan
 from pliant.runs.run import Run
 from pliant.runs.train import train_supernet
 from pliant.search.feasible import FeasibleRange, check_feasible
@@ -118,6 +119,14 @@ class Session:
     def supernet(self) -> Supernet:
         """The trained weights; trained now where they never were."""
         return train_supernet(self.run, device=self.device, progress=self.progress)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Epochs and estimates of the run; planned when its training began."""
+        _ = self.supernet
+        plan = known_plan(self.run)
+        assert plan is not None
+        return plan
 
     @cached_property
     def weights_digest(self) -> str:

@@ -116,7 +116,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         ),
         ranking=ranking,
         search=_search(run, history, random_history, session.objective),
-        training=_training(run),
+        training=_training(session),
         test_openings=_openings(run),
     )
 
@@ -189,7 +189,8 @@ def _points(history: Sequence[Candidate], by: FoundBy) -> list[SearchPoint]:
     return [SearchPoint(by, str(one.architecture), one.value, one.known_cost) for one in sound]
 
 
-def _training(run: Run) -> TrainingFacts:
+def _training(session: Session) -> TrainingFacts:
+    run = session.run
     table = run.recipe.train
     names = ("largest", "random", "smallest") if table.strategy == "sandwich" else ()
     curve = []
@@ -210,7 +211,7 @@ def _training(run: Run) -> TrainingFacts:
         )
     return TrainingFacts(
         table.strategy,
-        table.epochs,
+        session.plan.epochs,
         run.record.metadata("training_seconds"),
         run.record.metadata("precision"),
         tuple(curve),

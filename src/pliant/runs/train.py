@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,10 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pliant.accuracy.evaluation import pixels
 from pliant.data.augment import Augmentation
+from pliant.data.splits import Split
 from pliant.errors import DamagedFileError, RecipeError, RunConflictError, nearest
 from pliant.networks.initialization import PATCH_IMAGES, PATCH_PIXELS
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, given_or_shown
+from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan
 from pliant.runs.run import Run
 from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from pliant.training.loop import StepLog, make_accelerator, train
@@ -26,6 +28,12 @@ from pliant.training.registry import StrategyOptions, make_strategy, strategy_id
 from pliant.training.schedule import Precision, TrainingRecipe
 from pliant.training.start import Fresh, Start, make_start, start_file
 from pliant.training.strategy import TrainingStrategy
+from pliant.training.throughput import seconds_per_epoch
+
+MIN_STEPS_PER_EPOCH = 8
+"""A batch has fewer images than the recipe says where an epoch had fewer steps."""
+MIN_BATCH = 16
+"""But no fewer than this, for the statistics of BatchNorm."""
 
 
 def train_supernet(
@@ -60,12 +68,13 @@ def _trained(run: Run, device: str, progress: Progress) -> Supernet:
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes, device)
     accelerator = make_accelerator(precision, device)
+    plan = _agreed_plan(run, supernet, precision, accelerator)
     log = _Log(run, progress) if accelerator.is_main_process else None
     train(
         supernet,
         {"train": run.data.train, "validation": run.data.validation},
         augmentation(run),
-        training_recipe(run, precision),
+        training_recipe(run, precision, plan.epochs),
         chosen,
         accelerator=accelerator,
         checkpoints=checkpoints,
@@ -153,7 +162,9 @@ def _agreed_precision(
     if precision == "auto" and resolved is not None:
         precision = resolved.precision or "auto"
     if processes.is_main_process and precision == "auto":
-        precision = faster_precision(supernet, min(table.batch_size, len(run.data.train)), device)
+        precision = faster_precision(
+            supernet, batch_size(table.batch_size, len(run.data.train)), device
+        )
     [agreed] = broadcast_object_list([precision])
     run.record.set_metadata("precision", agreed)
     run.resolve(precision=agreed)
@@ -173,18 +184,50 @@ def first_images(run: Run) -> Tensor:
     return pixels(run.data.train.batch(np.arange(enough))[0])
 
 
-def training_recipe(run: Run, precision: Precision) -> TrainingRecipe:
-    """The training table of the recipe; a batch is at most the whole training split."""
+def training_recipe(run: Run, precision: Precision, epochs: int) -> TrainingRecipe:
+    """The recipe's training table as the loop takes it.
+
+    Args:
+        run: whose recipe it is.
+        precision: of the forward passes.
+        epochs: as planned.
+    """
     table = run.recipe.train
     return TrainingRecipe(
-        epochs=table.epochs,
-        batch_size=min(table.batch_size, len(run.data.train)),
+        epochs=epochs,
+        batch_size=batch_size(table.batch_size, len(run.data.train)),
         learning_rate=table.learning_rate,
         weight_decay=table.weight_decay,
         label_smoothing=table.label_smoothing,
         precision=precision,
         seed=run.recipe.seed,
     )
+
+
+def batch_size(wanted: int, images: int) -> int:
+    """Images per step: fewer than wanted where an epoch of few images would have too few steps."""
+    least = min(wanted, MIN_BATCH)
+    return min(images, max(least, min(wanted, images // MIN_STEPS_PER_EPOCH)))
+
+
+def _agreed_plan(
+    run: Run, supernet: Supernet, precision: Precision, accelerator: Accelerator
+) -> Plan:
+    """Of the record or the recipe, else planned now; under torchrun the first process decides."""
+    [plan] = broadcast_object_list([known_plan(run)])
+    if plan is None:
+        few = run.data.validation.subset(np.arange(min(2, len(run.data.validation))))
+        seconds = seconds_per_epoch(
+            supernet,
+            {"train": run.data.train, "validation": few},
+            augmentation(run),
+            training_recipe(run, precision, 1),
+            strategy(run, few),
+            accelerator=accelerator,
+        )
+        [plan] = broadcast_object_list([make_plan(run, supernet, seconds)])
+    keep_plan(run, plan)
+    return plan
 
 
 def augmentation(run: Run) -> Augmentation:
@@ -200,11 +243,16 @@ def augmentation(run: Run) -> Augmentation:
     )
 
 
-def strategy(run: Run) -> TrainingStrategy:
-    """The training strategy that the recipe names."""
+def strategy(run: Run, validation: Split | None = None) -> TrainingStrategy:
+    """The training strategy that the recipe names.
+
+    Args:
+        run: whose recipe it is.
+        validation: images that the strategy may ask; those of the run where None.
+    """
     # A second view would teach the weights nothing and double a step.
     space, table = run.space.trainable_space(), run.recipe.train
-    options = StrategyOptions(table.label_smoothing, run.data.validation)
+    options = StrategyOptions(table.label_smoothing, validation or run.data.validation)
     return make_strategy(table.strategy, space, options)
 
 

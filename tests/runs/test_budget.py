@@ -1,0 +1,112 @@
+"""A run within a time: what is planned, that it is kept, and that few images get enough steps."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from pliant import Run
+from pliant.data import Augmentation
+from pliant.errors import RecipeError
+from pliant.runs import budget
+from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan
+from pliant.runs.recipe import load_recipe
+from pliant.runs.train import MIN_BATCH, MIN_STEPS_PER_EPOCH, batch_size, new_supernet
+from pliant.training.registry import StrategyOptions, make_strategy
+from pliant.training.schedule import TrainingRecipe
+from pliant.training.throughput import seconds_per_epoch
+from pliant.units import format_duration, parse_duration
+
+
+@pytest.fixture
+def timed(tiny, tmp_path):
+    """A run of the tiny recipe with a time."""
+    with Run.create(str(tiny), folder=tmp_path / "run", time="10min", train__epochs=50) as run:
+        yield run
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30min", 1800), ("1.5h", 5400), ("2", None), ("0s", None)]
+)
+def test_durations_are_read_and_written(text, seconds):
+    assert parse_duration(text) == seconds
+    if seconds is not None:
+        assert parse_duration(format_duration(seconds)) == seconds
+
+
+def test_written_durations_are_rounded_up():
+    assert [format_duration(one) for one in (8.01, 99, 101, 7201)] == [
+        "8.1s",
+        "99s",
+        "1.7min",
+        "2.1h",
+    ]
+
+
+def test_a_recipe_ends_after_epochs_or_in_time(tiny, tmp_path):
+    with pytest.raises(RecipeError, match=r"a time reads 90s, .* received 'soon'"):
+        load_recipe(str(tiny), {"time": "soon"})
+    path = tmp_path / "open.toml"
+    path.write_text(tiny.read_text().replace("epochs = 3\n", ""))
+    with pytest.raises(RecipeError, match="has neither"):
+        load_recipe(str(path))
+    known, other = load_recipe(str(path), {"time": "1h"}), load_recipe(str(path), {"time": "2h"})
+    assert known.digest != other.digest, "the time decides the weights"
+    assert load_recipe(str(tiny)).digest == load_recipe(str(tiny), {"limits": []}).digest
+
+
+def test_a_plan_fills_the_time_by_hand(timed, monkeypatch):
+    monkeypatch.setattr(budget, "forward_seconds", lambda run, supernet: 0.002)
+    timed.opened = time.monotonic() - 100
+    plan = make_plan(timed, new_supernet(timed), 20.0)
+    data = timed.data
+    estimate = 0.001 * (len(data.train) + 100)
+    delivery = budget.DELIVERY_S + 5 * 0.001 * (
+        len(data.train) + len(data.validation) + 2 * len(data.test)
+    )
+    assert plan.estimates == 20
+    training = 600 * budget.SAFETY - 100 - delivery - 2 * 20 * estimate
+    assert plan.epochs == int(training / 20)
+    assert make_plan(timed, new_supernet(timed), 1.0).epochs == 50, "the recipe's are the most"
+    with pytest.raises(RecipeError, match=r"takes 10min here; of 10min .* Give it \d+min or more"):
+        make_plan(timed, new_supernet(timed), 600.0)
+
+
+def test_a_plan_is_kept_by_the_run_and_by_its_recipe(timed, tmp_path):
+    assert known_plan(timed) is None
+    keep_plan(timed, Plan(7, 20))
+    assert known_plan(timed) == Plan(7, 20)
+    copy = tmp_path / "again.toml"
+    copy.write_text((timed.folder / "recipe.toml").read_text())
+    with Run.create(str(copy), folder=tmp_path / "again") as again:
+        assert known_plan(again) == Plan(7, 20)
+    with Run.create(str(copy), folder=tmp_path / "longer", time="1h") as longer:
+        assert known_plan(longer) is None, "it was planned for another time"
+
+
+def test_timing_leaves_the_supernet_as_it_was(tiny_space, digits, fresh, cpu):
+    model, recipe = fresh(tiny_space), TrainingRecipe(epochs=5, batch_size=32)
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    seconds = seconds_per_epoch(
+        model,
+        {"train": digits.train},
+        Augmentation(),
+        recipe,
+        make_strategy("fine-tune", tiny_space, StrategyOptions(0.1, digits.validation)),
+        accelerator=cpu,
+    )
+    assert seconds > 0
+    assert all(
+        torch.equal(one.nan_to_num(7), before[name].nan_to_num(7))
+        for name, one in model.state_dict().items()
+    )
+
+
+def test_few_images_get_enough_steps():
+    assert batch_size(512, 50_000) == 512
+    assert batch_size(512, 300) == 300 // MIN_STEPS_PER_EPOCH
+    assert batch_size(512, 40) == MIN_BATCH
+    assert batch_size(512, 9) == 9
+    assert batch_size(4, 20) == 4
