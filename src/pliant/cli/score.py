@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pliant.scoring.images import Batch
-    from pliant.scoring.networks import NetworkSource
     from pliant.scoring.process_pool import ScoreRow
 
 AnySpace = Annotated[
@@ -98,14 +97,13 @@ def score(
 
     if out is not None:
         require_table_name(out)
-    names = read_architectures(architectures) if architectures else [model or ""]
+    names = read_architectures(architectures) if architectures else None
     batch = shown_batch(data, shape, classes, space, images, seed or 0)
     from pliant.scoring.score import score_networks
 
-    networks = _networks(model, space, batch)
     with interruptible(), shown(screen) as progress:
         rows = score_networks(
-            networks,
+            space or model or "",
             method,
             architectures=names,
             batch=batch,
@@ -114,7 +112,11 @@ def score(
             table=out,
             progress=progress,
         )
-    screen.print(_every_row(rows) if len(set(names)) <= MAX_SHOWN else _by_method(rows))
+    screen.print(
+        _every_row(rows)
+        if len({row.architecture for row in rows}) <= MAX_SHOWN
+        else _by_method(rows)
+    )
     failed = [row for row in rows if row.failure]
     if failed:
         first = failed[0]
@@ -126,19 +128,6 @@ def score(
     if out is not None:
         advice = f"compare with known accuracies by pliant fidelity {out} --truth FILE.csv"
         say(f"{len(rows)} rows; {advice}", about=out)
-
-
-def _networks(model: str | None, space: str | None, batch: Batch) -> NetworkSource:
-    """The networks of a space, or one that takes the images."""
-    from pliant.scoring.networks import FileNetworks, preset_networks, require_accepts
-    from pliant.spaces.presets import space_name
-
-    if space is not None:
-        return preset_networks(space_name(space), batch.shape)
-    assert model is not None
-    source = FileNetworks(model)
-    require_accepts(source.network(model), batch, model)
-    return source
 
 
 def shown_batch(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pliant.scoring.ground_truth import table_correlations as table_correlations
     from pliant.scoring.images import Batch as Batch
     from pliant.scoring.images import Shape as Shape
+    from pliant.scoring.images import as_batch as as_batch
     from pliant.scoring.images import noise_batch as noise_batch
     from pliant.scoring.images import training_batch as training_batch
     from pliant.scoring.process_pool import ScoreRow as ScoreRow
@@ -28,7 +29,7 @@ else:
         __name__,
         {
             "ground_truth": ["TableCorrelations", "table_correlations"],
-            "images": ["Batch", "Shape", "noise_batch", "training_batch"],
+            "images": ["Batch", "Shape", "as_batch", "noise_batch", "training_batch"],
             "process_pool": ["ScoreRow"],
             "score": ["score_networks"],
             "score_tables": ["read_rows", "write_rows"],

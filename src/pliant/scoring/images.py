@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pliant.data.dataset import DataSet
+from pliant.data.loading import load
 from pliant.data.splits import epoch_permutation
 
 
@@ -49,6 +51,30 @@ class Batch:
     shape: Shape
     digest: str
     """Equal exactly for equal batches of equal shape."""
+
+
+AnyImages = Batch | DataSet | Shape | str | Path
+"""A batch; or what one is made of: a data set, its name or path as `pliant.load` takes it, or the
+shape of noise."""
+
+
+def as_batch(images: AnyImages, count: int = 64, seed: int = 0) -> Batch:
+    """The batch that images, or the name of their source, mean.
+
+    Args:
+        images: training images of a data set or of its source, or noise of a shape.
+        count: of images; a batch keeps its own.
+        seed: of the draw, or of the noise.
+
+    Raises:
+        DataError: the source cannot be used.
+    """
+    if isinstance(images, Batch):
+        return images
+    if isinstance(images, Shape):
+        return noise_batch(images, count, seed)
+    data = images if isinstance(images, DataSet) else load(images, seed=seed)
+    return training_batch(data, count, seed)
 
 
 def training_batch(data: DataSet, images: int = 64, seed: int = 0) -> Batch:

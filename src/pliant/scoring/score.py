@@ -20,19 +20,29 @@ from torch import nn
 from pliant.accuracy.zero_shot import Aggregate, AnyMethod, Method
 from pliant.errors import RecipeError
 from pliant.metrics import Score
+from pliant.plugins import is_plugin
 from pliant.progress import Progress, given_or_shown, silent
 from pliant.record import Evaluation, Record
-from pliant.scoring.images import Batch, Shape, noise_batch
-from pliant.scoring.networks import ModuleNetworks, NetworkSource, SpaceNetworks
+from pliant.scoring.images import AnyImages, Batch, Shape, as_batch, default_shape, noise_batch
+from pliant.scoring.networks import (
+    FileNetworks,
+    ModuleNetworks,
+    NetworkSource,
+    SpaceNetworks,
+    preset_networks,
+    require_accepts,
+)
 from pliant.scoring.process_pool import ScorePool, ScoreRow, Worker
-from pliant.scoring.score_tables import require_table_name, write_rows
+from pliant.scoring.score_tables import read_architectures, require_table_name, write_rows
 from pliant.scoring.selection import MethodScorer, Selection, select_methods
 from pliant.spaces.architecture import Architecture
+from pliant.spaces.presets import space_name
 from pliant.spaces.space import Space
 
-Networks = (
-    NetworkSource | Space | Callable[[], Space] | Mapping[str, nn.Module | Callable[[], nn.Module]]
-)
+AnySpace = Space | Callable[[], Space] | SpaceNetworks | str
+"""A space, a function that makes one, or a name: of a shipped space, or `file.py:NAME`."""
+
+Networks = NetworkSource | AnySpace | nn.Module | Mapping[str, nn.Module | Callable[[], nn.Module]]
 """Networks by name: those of a space by the text of the architecture, or modules."""
 
 
@@ -40,24 +50,29 @@ def score_networks(
     networks: Networks,
     methods: AnyMethod | Sequence[AnyMethod] = "all",
     *,
-    architectures: Sequence[str | Architecture] | None = None,
-    batch: Batch | None = None,
+    architectures: Sequence[str | Architecture] | Path | None = None,
+    batch: AnyImages | None = None,
     seed: int = 0,
     processes: int | None = 1,
-    table: Path | None = None,
+    table: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[ScoreRow]:
     """Score networks of a space, or modules; parameters and MACs are always among the scores.
 
+        score_networks("mobile", "zen,gradsign", architectures=Path("mine.csv"), batch="cifar10/")
+        score_networks("model.py:build", "all", batch="fashion-mnist")
+
     Args:
-        networks: a space, a function that makes one, or modules by name (or functions that make
-            them). With more than one process it must be picklable: a function or a source, not a
-            space.
+        networks: a space, a function that makes one, or its name; a module, modules by name (or
+            functions that make them), or `file.py:NAME` of such a function. With more than one
+            process it must be picklable: a function, a name or a source, not a space.
         methods: `all`, names of `pliant.accuracy.zero_shot.SCORES` or `AGGREGATES` (az-nas),
-            `file.py:NAME`, or functions of your own from a `ScoringInput` to a number.
-        architectures: which networks of a space; for modules, None for all.
-        batch: the images, from `training_batch` or `noise_batch`; where None, noise of the space's
-            shape, which is enough for scores that use no images.
+            several of them with commas between, `file.py:NAME`, or functions of your own from a
+            `ScoringInput` to a number.
+        architectures: which networks of a space, or a CSV file with a column `arch` or
+            `architecture`; for modules, None for all.
+        batch: the images: a `Batch`, or a data set, its name or a `Shape`, of which 64 are drawn;
+            where None, noise of the space's shape, enough for scores that use no images.
         seed: of the weights and of everything that the scores draw.
         processes: that score at the same time; None for one per core.
         table: .parquet or .csv file to write, and to resume from. Only networks of a space are
@@ -70,14 +85,24 @@ def score_networks(
     Raises:
         RecipeError: an unknown score, one that needs images or several networks, no networks, or
             networks or scores that cannot be sent to other processes.
+        DataError: images or a list of architectures that cannot be used, or a network that does not
+            take the images.
         MeasurementError: a process was killed.
     """
+    table = None if table is None else Path(table)
     if table is not None:
         require_table_name(table)
-    source = as_source(networks)
+    if isinstance(architectures, Path):
+        architectures = read_architectures(architectures)
+    shown = None if batch is None else as_batch(batch, seed=seed)
+    if isinstance(networks, str) and architectures is None and is_plugin(networks):
+        source: NetworkSource = FileNetworks(networks)
+    else:
+        source = as_source(networks, shown)
+    batch = shown or default_batch(source)
+    if isinstance(source, FileNetworks):
+        require_accepts(source.network(source.text), batch, source.text)
     names = _names(source, architectures)
-    if batch is None:
-        batch = default_batch(source)
     selection = select_methods(
         methods, labelled=batch.labels is not None, several=len(set(names)) > 1
     )
@@ -96,14 +121,22 @@ def score_networks(
     return rows
 
 
-def as_source(networks: Networks) -> NetworkSource:
+def as_source(networks: Networks, batch: Batch | None = None) -> NetworkSource:
     """Where networks come from, as the processes need it.
+
+    Args:
+        networks: as of `score_networks`.
+        batch: whose shape a space that is named gets; None for the shape of the preset.
 
     Raises:
         RecipeError: neither a space, nor a function that makes one, nor modules.
     """
+    if isinstance(networks, nn.Module):
+        return ModuleNetworks({type(networks).__name__: networks})
     if isinstance(networks, Mapping):
         return ModuleNetworks(networks)
+    if isinstance(networks, str):
+        return space_networks(networks, batch)
     if hasattr(networks, "network"):
         return networks
     if isinstance(networks, Space) or callable(networks):
@@ -114,10 +147,18 @@ def as_source(networks: Networks) -> NetworkSource:
     )
 
 
-def space_networks(space: Space | Callable[[], Space] | SpaceNetworks) -> SpaceNetworks:
-    """The networks of a space, or of the space that a function makes."""
+def space_networks(space: AnySpace, batch: Batch | None = None) -> SpaceNetworks:
+    """The networks of a space, or of the space that a function or a name means.
+
+    Args:
+        space: which one.
+        batch: whose shape a space that is named gets; None for the shape of the preset.
+    """
     if isinstance(space, SpaceNetworks):
         return space
+    if isinstance(space, str):
+        name = space_name(space)
+        return preset_networks(name, batch.shape if batch else default_shape(name))
     return SpaceNetworks(_Constant(space) if isinstance(space, Space) else space)
 
 
@@ -134,6 +175,8 @@ class _Constant:
 def _names(source: NetworkSource, architectures: Sequence[str | Architecture] | None) -> list[str]:
     if architectures is None and isinstance(source, ModuleNetworks):
         names = list(source.modules)
+    elif architectures is None and isinstance(source, FileNetworks):
+        names = [source.text]
     else:
         names = [str(one) for one in architectures or ()]
     if not names:
@@ -149,7 +192,8 @@ def default_batch(source: NetworkSource) -> Batch:
     """
     if not isinstance(source, SpaceNetworks):
         raise RecipeError(
-            "a network needs images to be scored. Pass a batch, from training_batch or noise_batch."
+            "a network needs images to be scored. Pass batch: a data set or its name, or a Shape "
+            "for scores that use none."
         )
     space = source.space
     return noise_batch(Shape(space.channels, space.image_size, space.classes))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,15 @@ from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Cost, Failed, Quali
 from pliant.objective import Candidate, CostModel, Limit, Objective, Target, as_limits
 from pliant.progress import Progress, given_or_shown, silent
 from pliant.record import Record
-from pliant.scoring.images import Batch
-from pliant.scoring.networks import SpaceNetworks
+from pliant.scoring.images import AnyImages, as_batch
 from pliant.scoring.process_pool import ScoreEstimator, ScorePool, Worker
-from pliant.scoring.score import context_digest, default_batch, score_context, space_networks
+from pliant.scoring.score import (
+    AnySpace,
+    context_digest,
+    default_batch,
+    score_context,
+    space_networks,
+)
 from pliant.scoring.selection import MethodScorer, select_methods
 from pliant.scoring.zero_shot_result import (
     BEST,
@@ -84,15 +89,15 @@ class ZeroShotSearchConfiguration:
 
 
 def search_by_score(
-    space: Space | Callable[[], Space] | SpaceNetworks,
+    space: AnySpace,
     method: AnyMethod,
-    folder: Path,
+    folder: str | Path,
     *,
     limits: Iterable[Limit | str] | Limit | str = (),
     evaluations: int = 1000,
     max_depth: int | None = None,
     target: Target | None = None,
-    batch: Batch | None = None,
+    batch: AnyImages | None = None,
     seed: int = 0,
     processes: int | None = 1,
     progress: Progress | None = None,
@@ -103,7 +108,8 @@ def search_by_score(
         result = search_by_score(space, "zen", Path("runs/zen"), limits=["macs=50M"])
 
     Args:
-        space: a space, or a function that makes one; with more than one process the function.
+        space: a space, a function that makes one, or its name; with more than one process one of
+            the last two.
         method: a name of `pliant.accuracy.zero_shot.SCORES`, `file.py:NAME`, or a function of your
             own from a `ScoringInput` to a number.
         folder: of the record, from which a killed search resumes, and of `search.json`.
@@ -111,7 +117,8 @@ def search_by_score(
         evaluations: networks that the evolution scores at most, and random search as many.
         max_depth: most layers with weights on the longest path of a network.
         target: what the networks will run on, as `pliant.targets.open_target` opens it.
-        batch: the images, from `training_batch` or `noise_batch`; noise where None.
+        batch: the images: a `Batch`, or a data set, its name or a `Shape`, of which 64 are drawn;
+            noise where None.
         seed: of everything random.
         processes: that score at the same time; None for one per core.
         progress: called after every batch; shown where None, `pliant.progress.silent` for none.
@@ -123,8 +130,9 @@ def search_by_score(
         RunConflictError: the folder belongs to another score, space or seed, or another process
             writes it.
     """
-    source = space_networks(space)
-    batch = default_batch(source) if batch is None else batch
+    shown = None if batch is None else as_batch(batch, seed=seed)
+    source = space_networks(space, shown)
+    batch = shown or default_batch(source)
     chosen = select_methods(method, labelled=batch.labels is not None, several=False).methods[0]
     configuration = ZeroShotSearchConfiguration(
         source.space,
@@ -138,7 +146,7 @@ def search_by_score(
     )
     worker = Worker(source, batch, MethodScorer({chosen.name: chosen}), seed)
     with given_or_shown(progress) as told, ScorePool(worker, processes) as pool:
-        return search_without_training(folder, configuration, pool, progress=told)
+        return search_without_training(Path(folder), configuration, pool, progress=told)
 
 
 def search_without_training(

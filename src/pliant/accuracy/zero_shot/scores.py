@@ -103,7 +103,8 @@ def score(
         network: any module from (N, channels, height, width) to (N, classes). Zen and AZ-NAS draw
             their own weights; all others score the weights that it has, so pass a network with new
             ones (`default_reset`).
-        methods: names of `SCORES`, `all`, `file.py:NAME`, or functions of your own.
+        methods: names of `SCORES`, also with commas between them, `all`, `file.py:NAME`, or
+            functions of your own.
         images: normalised images; scores that draw Gaussian images take their number and shape.
         labels: (N,), for the scores that need them; `all` leaves these out where there are none.
         seed: of everything that the scores draw; PyTorch's global random state is left alone.
@@ -116,7 +117,9 @@ def score(
     """
     if isinstance(methods, str) and methods == "all":
         chosen = [one for one in SCORES.values() if labels is not None or one.needs != "labels"]
-    elif isinstance(methods, str) or not isinstance(methods, Sequence):
+    elif isinstance(methods, str):
+        chosen = [find_method(name.strip()) for name in methods.split(",")]
+    elif not isinstance(methods, Sequence):
         chosen = [find_method(methods)]
     else:
         chosen = [find_method(one) for one in methods]
