@@ -1,4 +1,4 @@
-"""Measured latency of delivered networks over their limit, each in a process of its own.
+"""Measured latency of delivered networks over their limit, each in a subprocess.
 
 python benchmarks/limits.py RUN
 """

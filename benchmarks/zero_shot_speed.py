@@ -152,7 +152,7 @@ def wide_network():
 
 
 def peak_memory():
-    """In a process of its own, as the system only knows the highest use so far."""
+    """In a subprocess, as the system only knows the highest use so far."""
     torch.set_num_threads(1)
     network = wide_network()
     images, labels = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))

@@ -104,7 +104,7 @@ class Target(Protocol):
         ...
 
     def measure_file(self, path: Path) -> Measured:
-        """Measure one delivered ONNX file in a process of its own; only where `can_measure`."""
+        """Measure one delivered ONNX file in a subprocess; only where `can_measure`."""
         ...
 
     def evidence(self) -> Sequence[Claim]:

@@ -32,7 +32,7 @@ QUANTITIES = {
     "peak_memory": "peak_memory_bytes",
     "area": "area_mm2",
 }
-"""Names without a unit, which then stands in the value."""
+"""Names without a unit, which is then part of the value."""
 
 
 def metric_and_factor(name: str) -> tuple[str, float] | None:

@@ -49,7 +49,7 @@ def _text(tmp_path, **changes):
         "| test accuracy | 90.00% | 1000 images that training and search never saw; opened once "
         "in this run |",
         "| validation accuracy | 91.23% | 500 images of the split that the search chose by |",
-        f"| latency, measured | 1.5 ms | in a process of its own, on {TARGET} |",
+        f"| latency, measured | 1.5 ms | in a subprocess, on {TARGET} |",
         "| latency, predicted | 1.235 ms | by the target's model, before any measurement |",
         "| limits | latency_ms=2, parameters=300k | |",
         "| parameters | 12,345 | computed from the layers |",
@@ -85,7 +85,7 @@ def test_names_are_never_markup(tmp_path):
         "probabilities: &lt;script>alert(1)&lt;/script>, a\\\\nb, \\[x\\](http:\\//e.x), a\\|b,"
         " \\`c\\`, \\*é\\*." in text
     )
-    assert "in a process of its own, on board\\\\n\\# &lt;b> |" in text
+    assert "in a subprocess, on board\\\\n\\# &lt;b> |" in text
     assert "\ntrained on \\*\\* as part" in text
 
 

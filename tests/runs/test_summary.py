@@ -75,7 +75,7 @@ def test_limits_are_claimed_by_the_best_known_value():
     target = TargetFacts("a board", "0", ("latency_ms",), measured=True)
     claims = list(limit_claims(objective, chosen, target))
     assert [(one.value, one.holds, one.how) for one in claims] == [
-        ("3", False, "measured in a process of its own"),
+        ("3", False, "measured in a subprocess"),
         ("5", True, "predicted by a board"),
         ("7", False, "computed from the layers"),
         ("0.8", True, "100 validation images"),

@@ -183,7 +183,7 @@ def test_features_tell_networks_apart(toy_space: Space) -> None:
         ("r9_w1_1d0_2.1h8", r"'r' takes one of \(4, 6, 8\), received 9"),
         ("r8_w1_1d0", "'2.1h' is active"),
         ("r8_w1_1d0_1.1h4_2.1h8", "'1.1h' is not active"),
-        ("r8_r8_w1_1d0_2.1h8", "'r' stands twice"),
+        ("r8_r8_w1_1d0_2.1h8", "'r' appears twice"),
         ("r8_w1_1d0_2.2h8", "no choice '2.2h'. Did you mean"),
         ("r8 w1", "reads like r8_w1_1d2"),
         ("", "reads like"),

@@ -46,7 +46,7 @@ Objective = Annotated[
 Sizes = Annotated[
     list[str] | None,
     typer.Option(
-        "--size", help="What an open size of the ONNX input stands for, as batch=1. Repeatable."
+        "--size", help="The value of an open size of the ONNX input, as batch=1. Repeatable."
     ),
 ]
 Skip = Annotated[

@@ -67,7 +67,7 @@ def search(
         typer.Option(help="Directory of the search; runs/SPACE-ESTIMATOR if not given."),
     ] = None,
 ) -> None:
-    """Search a trained supernet under the limits, beside random search at equal cost.
+    """Search a trained supernet under the limits, and random search at equal cost for comparison.
 
     With --space and --estimator instead of a recipe: evolution by a score, without any training.
     """

@@ -37,7 +37,7 @@ class Card:
     """How often the run opened the test split."""
     predicted: Cost
     measured: Measured | None
-    """In a process of its own; None where the target is not measured."""
+    """In a subprocess; None where the target is not measured."""
     target: str
     """Name of what the network runs on."""
     agreement: Agreement
@@ -86,7 +86,7 @@ def cost_rows(card: Card) -> list[Row]:
             rows.append(Row(label, predicted, "computed from the layers"))
         elif card.measured is not None and metric in card.measured.cost.metrics:
             measured = _with_unit(metric, card.measured.cost.metric(metric))
-            how = f"in a process of its own, on {card.target}"
+            how = f"in a subprocess, on {card.target}"
             rows.append(Row(f"{label}, measured", measured, how))
             how = "by the target's model, before any measurement"
             rows.append(Row(f"{label}, predicted", predicted, how))

@@ -3,7 +3,7 @@
 The weight gradient of a depthwise convolution is fast in PyTorch's CPU library up to three columns,
 and some ten (fp32) to fifty (bf16) times slower from four on. But the columns of a kernel do not
 know of each other: the gradient of a wide kernel is that of kernels of three columns over shifted
-images, strip beside strip. What is computed is the same sum, in another order. The input gradient
+images, one strip after the other. This is the same sum in another order. The input gradient
 with a stride is thirty times slower in bf16 than in fp32, so there it is computed in fp32.
 """
 

@@ -58,7 +58,10 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
     """Elastic mid channels and kernel."""
 
     def forward(self, x: Tensor, active: convolutional_blocks.InvertedResidual) -> Tensor:
-        """Run with the active mid channels and kernel."""
+        """Run with the active mid channels and kernel.
+
+        (N, inputs, size, size) to (N, outputs, size / stride, size / stride).
+        """
         y = x
         if self.expand is not None and self.expand_norm is not None:
             y = self.activation(self.expand_norm(self.expand(y, active.mid_channels)))
@@ -68,6 +71,8 @@ class InvertedResidual(ElasticBlock, plain.InvertedResidual):
             self.depthwise_norm(self.depthwise(y, active.mid_channels, active.kernel))
         )
         if self.squeeze_reduce is not None and self.squeeze_expand is not None:
+            # (N, mid, 1, 1) to (N, mid / 4, 1, 1): the squeeze is as narrow as in the plain block
+            # of the active width, so that the extracted network computes the same.
             narrow = self.squeeze_reduce(
                 y.mean((2, 3), keepdim=True), make_divisible(active.mid_channels / 4)
             )
@@ -89,12 +94,16 @@ class Bottleneck(ElasticBlock, plain.Bottleneck):
     """Elastic mid and output channels."""
 
     def forward(self, x: Tensor, active: convolutional_blocks.Bottleneck) -> Tensor:
-        """Run with the active mid and output channels."""
+        """Run with the active mid and output channels.
+
+        (N, inputs, size, size) to (N, outputs, size / stride, size / stride).
+        """
         y = self.activation(self.norm1(self.conv1(x, active.mid_channels)))
         y = self.activation(self.norm2(self.conv2(y, active.mid_channels, 3)))
         y = self.norm3(self.conv3(y, active.outputs))
         if self.shortcut is not None and self.shortcut_norm is not None:
             if self.stride > 1:
+                # ResNet-D: pooled before the projection, so that no input pixel is dropped.
                 x = F.avg_pool2d(x, self.stride, ceil_mode=True)
             x = self.shortcut_norm(self.shortcut(x, active.outputs))
         return self.activation(y + x)
@@ -144,6 +153,7 @@ class Head(ElasticBlock, plain.Head):
             x = self.activation(self.input_norm(x))
         if self.expand is not None and self.expand_norm is not None:
             x = self.activation(self.expand_norm(self.expand(x, active.expand)))
+        # (views x N, channels, size, size) to (N, channels).
         x = plain.mean_over_flips(x.mean((2, 3)), active.views)
         if self.hidden is not None:
             x = self.activation(self.hidden(x))

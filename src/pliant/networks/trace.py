@@ -55,8 +55,8 @@ _NAMES: Final[dict[Operator, str]] = {
     "activation": """relu leaky_relu prelu _prelu_kernel hardtanh clamp clamp_min clamp_max sigmoid
         log_sigmoid_forward hardsigmoid hardswish silu mish tanh elu celu gelu erf softplus
         hardshrink softshrink threshold sqrt rsqrt exp exp2 expm1 log log2 log1p sin cos neg abs
-        sgn sign rrelu_with_noise reciprocal pow square floor ceil round trunc logical_not bitwise_not
-        isnan isinf _to_copy to""",
+        sgn sign rrelu_with_noise reciprocal pow square floor ceil round trunc logical_not
+        bitwise_not isnan isinf _to_copy to""",
     "address": """view _unsafe_view reshape _reshape_alias view_as transpose permute t squeeze
         unsqueeze expand repeat flatten unflatten cat stack split split_with_sizes unsafe_split
         unsafe_split_with_sizes unsafe_chunk chunk unbind

@@ -1,4 +1,4 @@
-"""Chart of the trade-off: accuracy against the first cost, the search beside random search."""
+"""Chart of the trade-off: accuracy against the first cost, of the search and of random search."""
 
 from __future__ import annotations
 

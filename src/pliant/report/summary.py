@@ -80,7 +80,7 @@ class NetworkResult:
     measured: Measured | None
     """Side by side with the other networks of the front; None where the target does not measure."""
     measured_apart: Measured | None = None
-    """In a process of its own, as it is delivered."""
+    """In a subprocess, as it is delivered."""
     command: str
     """What delivers it."""
 

@@ -35,7 +35,7 @@ class Delivered:
     """Of the exported file."""
     predicted: Cost
     measured_apart: Measured | None
-    """In a process of its own; None where the target cannot be measured."""
+    """In a subprocess; None where the target cannot be measured."""
     front_test: dict[str, Accuracy]
     """Of this network and of the others of the front, from the same opening of the test split."""
 
@@ -86,12 +86,12 @@ def deliver(
         front_test={name: accuracy for name, accuracy in tested.items() if name != ONNX},
     )
     write_card(folder / "card.md", _card(session, network, delivered))
-    progress("deliver", 4, 4, "measured in a process of its own" if apart else "done")
+    progress("deliver", 4, 4, "measured in a subprocess" if apart else "done")
     return delivered
 
 
 def deliver_result(session: Session, result: SearchResult) -> Delivered:
-    """Deliver the chosen network into `best/` and test the front beside it."""
+    """Deliver the chosen network into `best/`, and test the networks of the front."""
     front = (*result.shortlist, *result.random_shortlist)
     others = [one for one in front if one.architecture != result.chosen.architecture]
     return deliver(session, result.chosen, folder=session.run.best, others=others)

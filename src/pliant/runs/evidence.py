@@ -153,7 +153,7 @@ def _known_cost(network: NetworkResult, metric: str, target: TargetFacts) -> tup
     if metric in ARITHMETIC_METRICS:
         return network.predicted.metric(metric), "computed from the layers"
     for measured, how in (
-        (network.measured_apart, "measured in a process of its own"),
+        (network.measured_apart, "measured in a subprocess"),
         (network.measured, "measured together with the other networks of the front"),
     ):
         if measured is not None and metric in measured.cost.metrics:

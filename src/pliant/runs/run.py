@@ -120,7 +120,7 @@ class Run:
         """Whether the directory holds this run already; compared before anything is written."""
         path = self.folder / "recipe.toml"
         if not path.is_file():
-            # A start that was killed at once may have left its record, and half a recipe beside it.
+            # A start that was killed at once may have left its record and half a recipe.
             foreign = [
                 entry
                 for entry in self.folder.glob("*")

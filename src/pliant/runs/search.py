@@ -1,4 +1,4 @@
-"""Search a trained supernet within the limits of a run, beside random search at equal cost."""
+"""Search a trained supernet within the limits of a run, and by random search at equal cost."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ class _Evaluations:
 
 
 def estimate_context(session: Session) -> str:
-    """What an estimate depends on beside the architecture."""
+    """What an evaluation depends on except the architecture."""
     images = session.run.recipe.search.images
     return json.dumps({"weights": session.weights_digest, "images": images})

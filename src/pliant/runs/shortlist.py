@@ -33,7 +33,7 @@ class ShortlistedNetwork:
     measured: Measured | None
     """Side by side with the others; None where the target cannot be measured."""
     measured_apart: Measured | None = None
-    """In a process of its own, as it is delivered; where a limit asked for it."""
+    """In a subprocess, as it is delivered; where a limit asked for it."""
 
     @property
     def architecture(self) -> Architecture:
@@ -63,7 +63,7 @@ class ShortlistedNetwork:
 
     @property
     def outcome_apart(self) -> Candidate:
-        """The same with what was measured in a process of its own."""
+        """The same with what was measured in a subprocess."""
         apart = self.measured_apart.cost if self.measured_apart else None
         return replace(self.outcome, cost=overlaid(self.cost, apart))
 
@@ -172,7 +172,7 @@ def promising(history: Sequence[Candidate], objective: Objective, wanted: int) -
 
 
 def _spreads(measured: Measured | None) -> dict[str, float]:
-    """The spread of each measured metric, as measures beside a row."""
+    """The spread of each measured metric, as measures of a row."""
     known = asdict(measured.spread) if measured else {}
     return {f"spread_{name}": value for name, value in known.items() if value is not None}
 

@@ -255,7 +255,7 @@ def _work(job: Job) -> list[ScoreRow]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The same sums in the same order as in a process of its own."""
+    """The same sums in the same order as in a subprocess."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

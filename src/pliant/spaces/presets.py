@@ -1,6 +1,6 @@
 """Spaces by name: those that ship, and `file.py:NAME` for one of your own.
 
-What each is for stands in `PRESETS`, its table in the function of its name.
+`PRESETS` says what each is for; the function of its name has its table.
 """
 
 from __future__ import annotations

@@ -236,7 +236,7 @@ class Space(ABC):
             for letter, value in re.findall(r"([a-z]+)(\d+(?:\.\d+)?)", match["pairs"]):
                 name = match["place"] + letter
                 if name in options:
-                    raise EncodingError(f"choice {name!r} stands twice in {text!r}; keep one.")
+                    raise EncodingError(f"choice {name!r} appears twice in {text!r}; keep one.")
                 options[name] = float(value) if "." in value else int(value)
         architecture = self.architecture(options)
         if extra := set(options) - set(architecture.mapping):
@@ -350,7 +350,7 @@ class Space(ABC):
         )
 
     def decode(self, positions: Iterable[int]) -> Architecture:
-        """The architecture of positions; whatever stands at inactive choices is ignored.
+        """The architecture of positions; values of inactive choices are ignored.
 
         Raises:
             EncodingError: a position is outside its choice, or their number is wrong.

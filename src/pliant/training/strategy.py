@@ -124,7 +124,7 @@ class TrainingStrategy:
         """After the last step of a phase, such as taking averaged weights."""
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors beside the model's that a checkpoint must hold, such as a teacher's weights."""
+        """More tensors for a checkpoint than the model's, such as a teacher's weights."""
         return {}
 
     def load_state(self, model: nn.Module, state: dict[str, Tensor]) -> None:

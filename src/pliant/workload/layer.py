@@ -215,7 +215,7 @@ class Workload:
         left_out: operators that the caller asked to pass through as free: totals are without them.
 
     Raises:
-        EncodingError: a name stands twice, or a layer reads one that does not come before it.
+        EncodingError: a name appears twice, or a layer reads one that does not come before it.
     """
 
     layers: tuple[Layer, ...]

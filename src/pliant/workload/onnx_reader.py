@@ -76,7 +76,7 @@ def onnx_workload(
     counts, -100 or less where not) are none.
 
     Args:
-        path: the file; weights beside it are not read.
+        path: the file; external weights are not read.
         sizes: what open sizes of the inputs stand for, by the name that the file gives them as
             `{"batch": 1}`, or by input and dimension as `{"image:0": 1}`.
         skip: operators without a cost of their own, passed through as if free.

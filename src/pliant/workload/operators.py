@@ -95,7 +95,7 @@ class Operation:
         native: what the front end calls the operator.
         name: what to call its layer.
         other_name: what to call it where the name is taken, with a number from the second on.
-        place: where it stands, for messages.
+        place: where it is in the network, for messages.
         inputs: tensors read, in order, weights included.
         outputs: tensors written.
         attributes: what the rule of the operator asks for; see the rules.

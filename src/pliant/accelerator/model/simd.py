@@ -42,7 +42,7 @@ inlined = njit(
     cache=True, inline="always", error_model="numpy", fastmath={"reassoc", "nsz", "contract"}
 )
 """As `kernel`, but inlined before compilation: rows of the scratch have to be constants where a
-loop is compiled, or LLVM cannot tell that they do not overlap."""
+loop is compiled, or LLVM does not know that they do not overlap."""
 # Quantities with a row for each loop; those of `counts` under their names there. POSITION is that
 # of the loop in the inner order, FIRST, BLOCKS and ALL are active PEs.
 (
