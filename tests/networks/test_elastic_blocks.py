@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from pliant.networks import plain
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, copy_active
-from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock, InvertedResidual
+from pliant.spaces.convolutional_blocks import (
+    BasicBlock,
+    Bottleneck,
+    ConvBlock,
+    InvertedResidual,
+    MaxPool,
+)
 from pliant.spaces.input_output_blocks import Head, Preprocess
 
 WIDTHS = st.tuples(st.integers(1, 24), st.integers(1, 24)).map(sorted)
@@ -42,6 +48,10 @@ def pairs(draw):
             size=7,
             channels=3,
         )
+    if kind == "MaxPool":
+        return both(
+            MaxPool, {"size": size, "channels": inputs}, {"channels": most_inputs}, slot="a"
+        )
     if kind == "ConvBlock":
         shared = fixed | {
             "kernel": draw(st.sampled_from([1, 3])),
@@ -49,6 +59,8 @@ def pairs(draw):
             "pool": 2 if flag and stride == 1 else 1,
             "padding": draw(PADDINGS),
         }
+        if shared["pool"] == stride == 1 and second:
+            shared["residual"], outputs, most_outputs = True, inputs, most_inputs
         active = {"size": size, "inputs": inputs, "outputs": outputs}
         return both(
             ConvBlock,

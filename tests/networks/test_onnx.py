@@ -17,7 +17,13 @@ from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.networks.plain import BLOCKS, Network
 from pliant.networks.supernet import describe
 from pliant.spaces.block import Block
-from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock, InvertedResidual
+from pliant.spaces.convolutional_blocks import (
+    BasicBlock,
+    Bottleneck,
+    ConvBlock,
+    InvertedResidual,
+    MaxPool,
+)
 from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.presets import preset
 from pliant.workload import NETWORK_INPUT
@@ -43,14 +49,18 @@ def any_block(draw) -> Block:
         draw(st.booleans()),
     )
     kind = draw(st.sampled_from(sorted(BLOCKS)))
+    if kind == "MaxPool":
+        return MaxPool(**common, channels=inputs)
     if kind == "Preprocess":
         return Preprocess(**common, channels=draw(st.sampled_from([1, 3])), resolution=draw(SIZES))
     if kind == "ConvBlock":
         pool = 2 if flag and stride == 1 else 1
+        residual = stride == pool == 1 and draw(st.booleans())
         return ConvBlock(
             **common,
             inputs=inputs,
-            outputs=outputs,
+            outputs=inputs if residual else outputs,
+            residual=residual,
             kernel=kernel,
             stride=stride,
             pool=pool,

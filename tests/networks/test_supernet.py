@@ -23,6 +23,7 @@ PRESETS = {
     "wide-32": (24, 4),
     "photos": (80, 2),
     "ofa-mobilenetv3": (128, 1),
+    "ofa-mobilenetv3-w1.2": (128, 1),
     "ofa-resnet50": (128, 1),
 }
 """Image size, and random architectures to try."""

@@ -80,9 +80,11 @@ def test_once_for_all_depths_and_size():
     depths = {
         choice.name: choice.options for choice in space.choices if choice.dimension == "depth"
     }
+    assert depths.pop("0d") == (0, 1)
     assert depths == {"1d": (2, 3, 4), "2d": (2, 3, 4), "3d": (4, 5, 6), "4d": (2, 3, 4)}
     by_stage = [3 * sum(3**depth for depth in options) for options in depths.values()]
-    assert space.size == 25 * 3 * np.prod(by_stage, dtype=object)
+    # In the stem a block or none, two widths of its first convolutions, and three of its last one.
+    assert space.size == 25 * 2 * 2 * 3 * np.prod(by_stage, dtype=object)
     assert [
         sum(isinstance(b, Bottleneck) for b in space.blocks(one))
         for one in (space.smallest(), space.largest())

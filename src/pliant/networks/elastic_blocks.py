@@ -46,12 +46,20 @@ class ConvBlock(ElasticBlock, plain.ConvBlock):
 
     def forward(self, x: Tensor, active: convolutional_blocks.ConvBlock) -> Tensor:
         """Convolve into the active output channels."""
-        if self.pads:
-            x = plain.pad_same(x, active.kernel, self.stride)
-        x = self.conv1(x, active.outputs, active.kernel)
+        padded = plain.pad_same(x, active.kernel, self.stride) if self.pads else x
+        y = self.conv1(padded, active.outputs, active.kernel)
         if self.pool > 1:
-            x = F.max_pool2d(x, self.pool)
-        return self.activation(self.norm1(x))
+            y = F.max_pool2d(y, self.pool)
+        y = self.activation(self.norm1(y))
+        return x + y if self.residual else y
+
+
+class MaxPool(ElasticBlock, plain.MaxPool):
+    """Pools as many channels as there are."""
+
+    def forward(self, x: Tensor, active: convolutional_blocks.MaxPool) -> Tensor:
+        """Halve the size."""
+        return plain.MaxPool.forward(self, x)
 
 
 class InvertedResidual(ElasticBlock, plain.InvertedResidual):
@@ -165,6 +173,7 @@ ELASTIC_BLOCKS: dict[str, type[ElasticBlock]] = {
     for block in (
         Preprocess,
         ConvBlock,
+        MaxPool,
         InvertedResidual,
         BasicBlock,
         Bottleneck,

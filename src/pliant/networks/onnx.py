@@ -224,7 +224,7 @@ def _layer(
         case "linear":
             y, part = writer.linear(_flat(writer, layer, x), module), module
         case "max_pool":
-            y = writer.node("MaxPool", part, x, **_window(layer))
+            y = writer.node("MaxPool", part, x, **_max_window(layer, operation))
         case "average_pool":
             y = _average_pool(writer, part, layer, x)
         case "global_pool":
@@ -251,6 +251,22 @@ def _layer(
     if operation.batch_norm and operation.operator != "conv":
         y, part = writer.norm(y, operation.batch_norm, operation.epsilon), operation.batch_norm
     return writer.activation(y, part, operation.activation)
+
+
+def _max_window(layer: Layer, operation: Operation) -> dict[str, list[int]]:
+    """Kernel and strides of a maximum pooling, and its padding where it says it.
+
+    Raises:
+        EncodingError: windows overlap in a way whose padding the layer does not say.
+    """
+    if operation.padding is None:
+        return _window(layer)
+    before, after = operation.padding
+    return {
+        "kernel_shape": [layer.R, layer.S],
+        "strides": list(layer.strides),
+        "pads": [before, before, after, after],
+    }
 
 
 def _window(layer: Layer, *, may_overlap: bool = False) -> dict[str, list[int]]:

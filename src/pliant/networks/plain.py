@@ -143,7 +143,7 @@ def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 class ConvBlock(BlockModule):
-    """Convolution, maximum pooling, BatchNorm, activation."""
+    """Convolution, maximum pooling, BatchNorm, activation; plus the input if asked for."""
 
     def __init__(
         self,
@@ -156,20 +156,30 @@ class ConvBlock(BlockModule):
         pool: int,
         activation: str,
         padding: str = "symmetric",
+        residual: bool = False,
     ) -> None:
         super().__init__()
-        self.kernel, self.stride, self.pool = kernel, stride, pool
+        self.kernel, self.stride, self.pool, self.residual = kernel, stride, pool, residual
         self.activation, self.pads = ACTIVATIONS[activation], padding == "same" and stride > 1
         self.conv1 = self.conv(inputs, outputs, kernel, stride=stride, padding=padding)
         self.norm1 = self.norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.pads:
-            x = pad_same(x, self.kernel, self.stride)
-        x = self.conv1(x)
+        y = self.conv1(pad_same(x, self.kernel, self.stride) if self.pads else x)
         if self.pool > 1:
-            x = F.max_pool2d(x, self.pool)
-        return self.activation(self.norm1(x))
+            y = F.max_pool2d(y, self.pool)
+        y = self.activation(self.norm1(y))
+        return x + y if self.residual else y
+
+
+class MaxPool(BlockModule):
+    """Maximum pooling over 3x3 pixels with a stride of 2 (ResNet)."""
+
+    def __init__(self, *, size: int, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 3, 2, 1)
 
 
 class InvertedResidual(BlockModule):
@@ -410,6 +420,7 @@ BLOCKS: dict[str, type[BlockModule]] = {
     for block in (
         Preprocess,
         ConvBlock,
+        MaxPool,
         InvertedResidual,
         BasicBlock,
         Bottleneck,

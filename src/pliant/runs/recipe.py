@@ -37,7 +37,7 @@ else:
 FILE_ENDINGS = {
     "data.source": None,
     "target.name": (".json", ".toml"),
-    "train.start": (".safetensors",),
+    "train.start": (".safetensors", ".pth", ".pt"),
     "space": (),
     "search.searcher": (),
     "train.strategy": (),
@@ -81,8 +81,8 @@ class TrainTable(_Table):
     """Which sub-networks a step trains, and with which losses: `sandwich`, `progressive-shrinking`,
     `fine-tune`, or `file.py:NAME`."""
     start: str = "patch-pca"
-    """`patch-pca`, `none`, `efficientnet-lite0`, a .safetensors file of the same space, or
-    `file.py:NAME`."""
+    """`patch-pca`, `none`, published weights by name or file (docs/spaces.md), a .safetensors file
+    of the same space, or `file.py:NAME`."""
     epochs: int | None = Field(None, ge=1)
     """Passes over the training images; where `time` is set, the most of them, or as many as fit."""
     batch_size: int = Field(512, ge=2)
@@ -308,7 +308,7 @@ def _from_anywhere(key: str, value: Any, folders: Iterable[Path]) -> Any:
     text, endings = str(value), FILE_ENDINGS[key]
     if is_plugin(text):
         file, colon, name = text.rpartition(":")
-    elif endings is None or text.endswith(endings):
+    elif endings is None or text.endswith(endings) or _is_checkpoint(key, text):
         file, colon, name = text, "", ""
     else:
         return value
@@ -335,6 +335,11 @@ def _value(tree: Mapping[str, Any], key: str) -> Any:
     for name in key.split("."):
         inner = inner.get(name) if isinstance(inner, Mapping) else None
     return inner
+
+
+def _is_checkpoint(key: str, text: str) -> bool:
+    """Whether a start is a file without an ending, as Once-for-All publishes them."""
+    return key == "train.start" and Path(text).expanduser().is_file()
 
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -29,7 +29,11 @@ class Shape:
 
 _PRESET_SHAPES = {
     "digits": Shape(1, 8, 10),
+    "photos": Shape(3, 224, 1000),
+    "photos-lite1": Shape(3, 240, 1000),
+    "photos-lite2": Shape(3, 260, 1000),
     "ofa-mobilenetv3": Shape(3, 224, 1000),
+    "ofa-mobilenetv3-w1.2": Shape(3, 224, 1000),
     "ofa-resnet50": Shape(3, 224, 1000),
 }
 _DEFAULT_SHAPE = Shape(3, 32, 10)

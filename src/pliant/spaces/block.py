@@ -102,10 +102,15 @@ class Block(ABC):
     def sizes(self) -> dict[str, int | float | bool | str]:
         """What the block is built from: its fields but the slot.
 
-        Views, the epsilon of its BatchNorms and the padding are left out where they are the usual
-        ones.
+        Views, the epsilon of its BatchNorms, the padding and the sum with the input are left out
+        where they are the usual ones.
         """
-        usual = {"views": 1, "norm_epsilon": NORM_EPSILON, "padding": "symmetric"}
+        usual = {
+            "views": 1,
+            "norm_epsilon": NORM_EPSILON,
+            "padding": "symmetric",
+            "residual": False,
+        }
         return {
             name: getattr(self, name)
             for name in (field.name for field in fields(self))

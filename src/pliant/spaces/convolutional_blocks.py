@@ -10,6 +10,7 @@ Classification with Convolutional Neural Networks", 2018, arXiv:1812.01187 (ResN
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pliant.spaces.block import Block, computes
 from pliant.spaces.padding import Padding, explicit_padding
@@ -19,7 +20,7 @@ from pliant.workload import NETWORK_INPUT, Activation, Layer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvBlock(Block):
-    """Convolution, maximum pooling by `pool`, BatchNorm, activation."""
+    """Convolution, maximum pooling by `pool`, BatchNorm, activation; plus the input if asked for."""
 
     inputs: int
     outputs: int
@@ -28,6 +29,8 @@ class ConvBlock(Block):
     pool: int = 1
     activation: Activation = "relu"
     padding: Padding = "symmetric"
+    residual: bool = False
+    """Whether the input is added to the output, which then has its size and channels."""
 
     @property
     def in_channels(self) -> int:
@@ -48,6 +51,12 @@ class ConvBlock(Block):
             if self.pool == 1
             else computes("conv", module="conv1", bias=False, padding=padding),
         )
+        if self.residual:
+            operation = computes("add")
+            add = self._elementwise(
+                "add", conv.name, reads, channels=self.outputs, size=size, operation=operation
+            )
+            return (conv, add)
         if self.pool == 1:
             return (conv,)
         after = size // self.pool
@@ -65,6 +74,23 @@ class ConvBlock(Block):
             operation=computes("max_pool", self.activation, batch_norm="norm1"),
         )
         return (conv, pool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxPool(Block):
+    """Maximum pooling over 3x3 pixels with a stride of 2 (ResNet)."""
+
+    channels: int
+
+    @property
+    def in_channels(self) -> int:
+        return self.channels
+
+    def layers(self, reads: str = NETWORK_INPUT) -> tuple[Layer, ...]:
+        size = ceil_div(self.size, 2)
+        loops: dict[str, Any] = {"G": self.channels, "P": size, "Q": size, "R": 3, "S": 3}
+        operation = computes("max_pool", padding=(1, 1))
+        return (self._layer("pool", "pool", reads, **loops, strides=(2, 2), operation=operation),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,9 @@ from pliant.plugins import call_plugin, is_plugin
 from pliant.spaces.cell import CellSpace
 from pliant.spaces.check import check_space
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
-from pliant.spaces.photos import photos
+from pliant.spaces.photos import photos, photos_lite1, photos_lite2
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
+from pliant.spaces.rounding import make_divisible
 from pliant.spaces.space import Space
 from pliant.workload import Activation
 
@@ -132,6 +133,18 @@ def _plain(
 
 def ofa_mobilenetv3(channels: int, image_size: int, classes: int) -> Space:
     """The MobileNetV3 space of Once-for-All: 7371^5 = 2.2e19 networks at each of 25 resolutions."""
+    return _ofa_mobilenetv3("ofa-mobilenetv3", 1.0, channels, image_size, classes)
+
+
+def ofa_mobilenetv3_wide(channels: int, image_size: int, classes: int) -> Space:
+    """The MobileNetV3 space of Once-for-All with 1.2 times the channels."""
+    return _ofa_mobilenetv3("ofa-mobilenetv3-w1.2", 1.2, channels, image_size, classes)
+
+
+def _ofa_mobilenetv3(
+    name: str, width: float, channels: int, image_size: int, classes: int
+) -> Space:
+    """Five elastic stages behind a stem and a fixed block; `width` is a factor of all channels."""
     rows: tuple[tuple[int, int, Activation, bool], ...] = (
         (24, 2, "relu", False),
         (40, 2, "relu", True),
@@ -140,20 +153,20 @@ def ofa_mobilenetv3(channels: int, image_size: int, classes: int) -> Space:
         (160, 2, "hswish", True),
     )
     stages = [
-        MobileStage(width, (2, 3, 4), stride=stride, activation=act, squeeze_excite=squeeze_excite)
-        for width, stride, act, squeeze_excite in rows
+        MobileStage(
+            make_divisible(width * outputs),
+            (2, 3, 4),
+            stride=stride,
+            activation=activation,
+            squeeze_excite=squeeze_excite,
+        )
+        for outputs, stride, activation, squeeze_excite in rows
     ]
-    frame = MobileFrame(stem=16, first_block=16, expand=960, hidden=1280, dropout=0.1)
+    stem, expand, hidden = (make_divisible(width * outputs) for outputs in (16, 960, 1280))
+    frame = MobileFrame(stem=stem, first_block=stem, expand=expand, hidden=hidden, dropout=0.1)
     resolutions = tuple(range(128, 225, 4))
-    return MobileSpace(
-        "ofa-mobilenetv3",
-        stages,
-        resolutions,
-        frame,
-        channels=channels,
-        image_size=image_size,
-        classes=classes,
-    )
+    images = {"channels": channels, "image_size": image_size, "classes": classes}
+    return MobileSpace(name, stages, resolutions, frame, **images)
 
 
 def ofa_resnet50(channels: int, image_size: int, classes: int) -> Space:
@@ -191,8 +204,13 @@ PRESETS = {
         24, "images of 28 to 32 pixels, most accuracy for an hour of training", wide_32
     ),
     "photos": Preset(64, "photographs of 64 to 224 pixels, EfficientNet-Lite0", photos),
+    "photos-lite1": Preset(64, "photographs, deeper: EfficientNet-Lite1", photos_lite1),
+    "photos-lite2": Preset(64, "photographs, deeper and wider: EfficientNet-Lite2", photos_lite2),
     "ofa-mobilenetv3": Preset(
         128, "images of 224 pixels, Once-for-All's MobileNetV3", ofa_mobilenetv3
+    ),
+    "ofa-mobilenetv3-w1.2": Preset(
+        128, "images of 224 pixels, the same with 1.2 times the channels", ofa_mobilenetv3_wide
     ),
     "ofa-resnet50": Preset(128, "images of 224 pixels, Once-for-All's ResNet-50", ofa_resnet50),
     "nas-bench-201": Preset(

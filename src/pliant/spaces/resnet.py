@@ -21,7 +21,7 @@ from typing import Any
 from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture, Option
 from pliant.spaces.block import Block
-from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock
+from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock, MaxPool
 from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.rounding import ceil_div, make_divisible
 from pliant.spaces.space import Choice, Space
@@ -44,11 +44,9 @@ class ResidualStage:
 
 
 def _residual_choices(
-    stages: Sequence[ResidualStage], resolutions: Sequence[int], stem_widths: Sequence[float] = ()
+    stages: Sequence[ResidualStage], resolutions: Sequence[int], stem: Sequence[Choice] = ()
 ) -> tuple[Choice, ...]:
-    found = [Choice("r", tuple(resolutions), "resolution")]
-    if stem_widths:
-        found.append(Choice("0w", tuple(stem_widths), "width"))
+    found = [Choice("r", tuple(resolutions), "resolution"), *stem]
     for number, stage in enumerate(stages, 1):
         found += [
             Choice(f"{number}w", stage.widths, "width"),
@@ -181,12 +179,15 @@ class PlainSpace(Space):
 class BottleneckSpace(Space):
     """The ResNet-50 space of Once-for-All.
 
-    Bottleneck blocks with elastic depth, width and ratio (ResNet-D shortcuts).
+    Bottleneck blocks with elastic depth, width and ratio. Stem and shortcuts are those of ResNet-D,
+    but that the second of the stem's three convolutions is a residual block, which may be left out.
 
     Args:
         stages: the table; depths from 1 up, since the first block changes size and channels.
         resolutions: smallest first.
-        stem_widths: factors of the stem's 64 channels.
+        stem: channels of the stem at width 1; of its first convolutions half as many.
+        stem_widths: factors of the stem's channels.
+        stem_depths: numbers of residual blocks in the stem, of 0 and 1.
 
     Raises:
         EncodingError: a stage may have no block.
@@ -200,6 +201,7 @@ class BottleneckSpace(Space):
         *,
         stem: int = 64,
         stem_widths: Sequence[float],
+        stem_depths: Sequence[int] = (0, 1),
         channels: int,
         image_size: int,
         classes: int,
@@ -207,6 +209,7 @@ class BottleneckSpace(Space):
         super().__init__(name, channels=channels, image_size=image_size, classes=classes)
         self.stages, self.resolutions = tuple(stages), tuple(resolutions)
         self.stem, self.stem_widths = stem, tuple(stem_widths)
+        self.stem_depths = tuple(stem_depths)
         if any(min(stage.depths) < 1 for stage in self.stages):
             raise EncodingError(
                 "every stage keeps at least one block, since its first one changes the channels:"
@@ -215,14 +218,29 @@ class BottleneckSpace(Space):
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
-        """Resolution and stem width; then by stage its width and depth, and by block a ratio."""
-        return _residual_choices(self.stages, self.resolutions, self.stem_widths)
+        """Resolution, the stem's depth and the widths of its first convolutions and its last one.
+
+        Then by stage its width and depth, and by block a ratio.
+        """
+        # Factors that round to the same channels are one option.
+        narrow = {self._stem_width(factor, 2): factor for factor in self.stem_widths}
+        stem = (
+            Choice("0d", self.stem_depths, "depth"),
+            Choice("0.1w", tuple(narrow.values()), "width"),
+            Choice("0.2w", self.stem_widths, "width"),
+        )
+        return _residual_choices(self.stages, self.resolutions, stem)
+
+    def _stem_width(self, factor: Option, divisor: int = 1) -> int:
+        """Channels of the stem, or of its first convolutions, rounded twice as in Once-for-All."""
+        return make_divisible(make_divisible(self.stem * float(factor)) // divisor)
 
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
-        """Preprocess, two stem convolutions that halve the size twice, stages, head."""
+        """Preprocess, stem and pooling that halve the size twice, stages, head."""
         chosen = architecture.mapping
-        resolution, width = int(chosen["r"]), make_divisible(self.stem * float(chosen["0w"]))
-        narrow = make_divisible(width / 2)
+        resolution = int(chosen["r"])
+        narrow, width = self._stem_width(chosen["0.1w"], 2), self._stem_width(chosen["0.2w"])
+        size = ceil_div(resolution, 2)
         blocks: list[Block] = [
             Preprocess(
                 slot="preprocess",
@@ -233,11 +251,16 @@ class BottleneckSpace(Space):
             ConvBlock(
                 slot="stem1", size=resolution, inputs=self.channels, outputs=narrow, stride=2
             ),
-            ConvBlock(
-                slot="stem2", size=ceil_div(resolution, 2), inputs=narrow, outputs=width, pool=2
-            ),
         ]
-        size = ceil_div(resolution, 2) // 2
+        if chosen["0d"]:
+            blocks.append(
+                ConvBlock(slot="stem2", size=size, inputs=narrow, outputs=narrow, residual=True)
+            )
+        blocks += [
+            ConvBlock(slot="stem3", size=size, inputs=narrow, outputs=width),
+            MaxPool(slot="stem_pool", size=size, channels=width),
+        ]
+        size = ceil_div(size, 2)
         for number, stage in enumerate(self.stages, 1):
             outputs = _width(stage, chosen[f"{number}w"])
             for block in range(1, int(chosen[f"{number}d"]) + 1):
@@ -247,7 +270,9 @@ class BottleneckSpace(Space):
                         slot=f"stage{number}_block{block}",
                         size=size,
                         inputs=width,
-                        mid_channels=make_divisible(outputs * float(chosen[f"{number}.{block}e"])),
+                        mid_channels=make_divisible(
+                            round(outputs * float(chosen[f"{number}.{block}e"]))
+                        ),
                         outputs=outputs,
                         stride=stage.stride if first else 1,
                         project=first,

