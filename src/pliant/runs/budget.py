@@ -1,8 +1,8 @@
 """What a run does within a time: how many epochs it trains and how many networks it estimates.
 
 Both follow from the time that is left when training begins (this machine was measured by then) and
-from a few timed steps. They are planned once and kept in the record and in the recipe: a resumed run
-ends as an uninterrupted one would, and the recipe repeats the run, whatever the machine.
+from a few timed steps. They are planned once and kept in the record and in the recipe: a resumed
+run ends as an uninterrupted one would, and the recipe repeats the run, whatever the machine.
 """
 
 from __future__ import annotations
