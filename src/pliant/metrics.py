@@ -35,6 +35,20 @@ class Accuracy:
         """What a search maximises."""
         return self.top1
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the share, 0 to 1; all of it where no image was looked at.
+
+        E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
+        Journal of the American Statistical Association 22 (1927), doi:10.2307/2276774.
+        """
+        if not self.images:
+            return 0.0, 1.0
+        z2 = 1.959964**2 / self.images
+        middle = (self.top1 + z2 / 2) / (1 + z2)
+        half = math.sqrt(self.top1 * (1 - self.top1) * z2 + z2**2 / 4) / (1 + z2)
+        return max(0.0, middle - half), min(1.0, middle + half)
+
 
 @dataclass(frozen=True, slots=True)
 class Score:

@@ -1,9 +1,12 @@
-"""Top-1 accuracy of a calibrated network on a split."""
+"""What a calibrated network answers on a split, and its top-1 accuracy."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pliant.accuracy.calibration import fitting_batch, require_calibrated
@@ -16,9 +19,28 @@ def pixels(images: Tensor) -> Tensor:
     return images.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a network answered on each image of a split."""
+
+    labels: NDArray[np.int64]
+    """Class index of each image, shape (N,)."""
+    answers: NDArray[np.int64]
+    """Class index with the highest logit, shape (N,)."""
+    probabilities: NDArray[np.float32]
+    """Softmax of that logit, 0 to 1, shape (N,)."""
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Share of right answers."""
+        return Accuracy(
+            int((self.answers == self.labels).sum()) / len(self.labels), len(self.labels)
+        )
+
+
 @torch.no_grad()
-def top1(network: nn.Module, split: Split, *, batch_size: int | None = None) -> Accuracy:
-    """Share of a split's images that the network classifies correctly.
+def answers(network: nn.Module, split: Split, *, batch_size: int | None = None) -> Answers:
+    """What a network answers on each image.
 
     Args:
         network: calibrated.
@@ -32,8 +54,17 @@ def top1(network: nn.Module, split: Split, *, batch_size: int | None = None) -> 
     device = next(network.parameters()).device
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch_size = batch_size or fitting_batch(split.batch(np.arange(1))[0].shape[-1], 1000)
-    right = 0
+    found, probabilities = [], []
     for start in range(0, len(split), batch_size):
-        images, labels = split.batch(np.arange(start, min(start + batch_size, len(split))))
-        right += int((network(pixels(images).to(device)).argmax(1).cpu() == labels).sum())
-    return Accuracy(right / len(split), len(split))
+        images, _ = split.batch(np.arange(start, min(start + batch_size, len(split))))
+        logits = network(pixels(images).to(device))
+        best = logits.argmax(1)
+        found.append(best.cpu().numpy())
+        chosen = logits.float().softmax(1).gather(1, best[:, None])[:, 0]
+        probabilities.append(chosen.cpu().numpy())
+    return Answers(split.labels, np.concatenate(found), np.concatenate(probabilities))
+
+
+def top1(network: nn.Module, split: Split, *, batch_size: int | None = None) -> Accuracy:
+    """Share of a split's images that the network classifies correctly; arguments as `answers`."""
+    return answers(network, split, batch_size=batch_size).accuracy

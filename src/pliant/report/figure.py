@@ -10,7 +10,8 @@ import html
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
-from markupsafe import Markup
+
+from pliant.report.packed import Packed, pack
 
 INK, FAINT, LINE, CARD = "var(--ink)", "var(--faint)", "var(--line)", "var(--card)"
 SEARCH, RANDOM, CHOSEN, LIMIT = "var(--search)", "var(--random)", "var(--chosen)", "var(--limit)"
@@ -28,8 +29,8 @@ class Chart:
     alt: str
     """The chart in words, for those who cannot see it."""
     height_px: int
-    data: Markup
-    """The figure as JSON that cannot end its script element."""
+    data: Packed
+    """The figure as JSON."""
 
 
 def chart(name: str, figure: go.Figure, alt: str) -> Chart:
@@ -40,8 +41,7 @@ def chart(name: str, figure: go.Figure, alt: str) -> Chart:
         figure: with the theme applied.
         alt: the chart in words.
     """
-    data = Markup(str(figure.to_json()).replace("<", "\\u003c"))
-    return Chart(name, alt, int(figure.layout.height), data)
+    return Chart(name, alt, int(figure.layout.height), pack(str(figure.to_json())))
 
 
 def apply_theme(figure: go.Figure, height_px: int, **layout: object) -> go.Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from pliant.metrics import Accuracy
@@ -108,8 +107,9 @@ def _test_tile(test: Accuracy | None) -> Tile:
 
 
 def _error(accuracy: Accuracy) -> str:
-    """The standard error of a share p of n images: sqrt(p (1 - p) / n)."""
+    """The 95 % interval of a share, and of how many images it is."""
     if not accuracy.images:
         return "predicted"
-    error = math.sqrt(accuracy.top1 * (1 - accuracy.top1) / accuracy.images)
-    return f"±{GAP}{percent(error)} standard error, {significant(accuracy.images)} images"
+    low, high = accuracy.interval
+    images = significant(accuracy.images)
+    return f"95{GAP}% interval {percent(low, 1)} to {percent(high, 1)}, {images} images"

@@ -57,9 +57,8 @@ def _environment() -> Environment:
         # Not templates: braces in them are their own.
         source, _, _ = loader.get_source(environment, name)
         environment.globals[name.replace(".", "_")] = Markup(source)
-    library = packed.packed_plotly()
-    environment.globals["plotly"] = {"text": Markup(library.text), "length": library.length}
-    environment.globals["alphabet"] = Markup(packed.ALPHABET)
+    environment.globals["plotly"] = packed.packed_plotly()
+    environment.globals["alphabet"] = packed.ALPHABET
     environment.globals |= {
         "not_measured": quantities.NOT_MEASURED,
         "quantity": quantities.quantity,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pliant.report import evidence_cards, front, headline, pages, reproduce
+from pliant.report import classes, evidence_cards, front, headline, pages, reproduce
 from pliant.report.block_chart import block_chart, drawn_metric
 from pliant.report.drawing import StagePicture, drawing
 from pliant.report.figure import Chart, chart
@@ -46,6 +46,9 @@ def _values(summary: Summary) -> dict[str, object]:
         "network_facts": front.network_facts,
         "columns": front.columns(summary),
         "front_chart": _front_chart(summary),
+        "classes": classes,
+        "classification": summary.classification,
+        "confusion_chart": _confusion_chart(summary),
         "block_metric": drawn_metric(summary.blocks, summary.objective.costs),
         "block_chart": _block_chart(summary),
         "drawing": _drawing(summary),
@@ -60,6 +63,14 @@ def _front_chart(summary: Summary) -> Chart:
     label = words(axis(summary)).label
     alt = f"Accuracy of networks against their {label}. The table below has the same numbers."
     return chart("front", front_chart(summary), alt)
+
+
+def _confusion_chart(summary: Summary) -> Chart | None:
+    if summary.classification is None:
+        return None
+    figure = classes.confusion_chart(summary.classification)
+    alt = "Validation images by label and answer. The table below names the worst classes."
+    return None if figure is None else chart("confusion", figure, alt)
 
 
 def _block_chart(summary: Summary) -> Chart | None:

@@ -97,6 +97,52 @@ class BlockResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassResult:
+    """One class on the validation images."""
+
+    name: str
+    images: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Images of one class that the network took for another; classes by their index."""
+
+    label: int
+    answer: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One image that the network got wrong."""
+
+    label: int
+    answer: int
+    probability: float
+    """That the network gave its answer, 0 to 1."""
+    webp: str
+    """The image, small, as WebP in base64."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """What the chosen network answers on the validation images, class by class.
+
+    Validation images, since who looks at mistakes may mend labels, and no test image should be
+    mended by what a network says of it.
+    """
+
+    classes: tuple[ClassResult, ...]
+    """In the order of the logits."""
+    confusions: tuple[Confusion, ...]
+    """Most images first; pairs that never occur are left out."""
+    mistakes: tuple[Mistake, ...]
+    """The wrong answers of which the network was surest."""
+
+
+@dataclass(frozen=True, slots=True)
 class PredictorFacts:
     """How well the accuracy predictor predicts networks that it was not fitted on."""
 
@@ -203,6 +249,8 @@ class Summary:
     search: SearchFacts
     training: TrainingFacts | None
     test_openings: tuple[SplitOpening, ...]
+    classification: Classification | None = None
+    """None in a summary that was written without the images."""
     note: str | None = None
     """A remark for the head of the report."""
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from pliant.accuracy.evaluation import top1
+from pliant.accuracy.evaluation import Answers, answers
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.files import write_atomically
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed
@@ -55,6 +55,7 @@ class Session:
         self.device = device
         self.progress = progress
         self._networks: dict[Architecture, Network] = {}
+        self._answers: dict[Architecture, Answers] = {}
         require_known(self.target_name)
 
     @cached_property
@@ -153,9 +154,16 @@ class Session:
             self._networks[architecture] = self.estimator.network(architecture)
         return self._networks[architecture]
 
+    def answers(self, architecture: Architecture) -> Answers:
+        """What a network of the shortlist answers on the whole validation split."""
+        if architecture not in self._answers:
+            network = self.network(architecture)
+            self._answers[architecture] = answers(network, self.run.data.validation)
+        return self._answers[architecture]
+
     def validate(self, architecture: Architecture) -> Accuracy:
         """Top-1 of a network of the shortlist on the whole validation split."""
-        return top1(self.network(architecture), self.run.data.validation)
+        return self.answers(architecture).accuracy
 
 
 def overlaid(predicted: Cost | Failed, measured: Cost | None) -> Cost:

@@ -32,6 +32,7 @@ from pliant.report.summary import (
     write_summary_file,
 )
 from pliant.runs import evidence
+from pliant.runs.classification import classification
 from pliant.runs.deliver import Delivered
 from pliant.runs.recipe import tomllib
 from pliant.runs.run import Run, machine
@@ -118,6 +119,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         search=_search(run, history, random_history, session.objective),
         training=_training(session),
         test_openings=_openings(run),
+        classification=classification(session, found.chosen.architecture),
     )
 
 

@@ -11,23 +11,26 @@ function coloured(value, style) {
   return name ? style.getPropertyValue(name[1]).trim() : value;
 }
 
+let charts = [];  // [id of the place, figure]
+
 function draw() {
   const style = getComputedStyle(document.documentElement);
   const pointer = matchMedia("(hover: hover)").matches;
-  for (const source of document.querySelectorAll("script[data-chart]")) {
-    const figure = coloured(JSON.parse(source.textContent), style);
+  for (const [id, raw] of charts) {
+    const figure = coloured(raw, style);
     // A finger scrolls the page; only a pointer that hovers drags out a part of the chart.
     figure.layout.dragmode = pointer ? "zoom" : false;
-    const place = document.getElementById(source.dataset.chart);
-    Plotly.react(place, figure.data, figure.layout, { displayModeBar: false, responsive: true });
+    Plotly.react(document.getElementById(id), figure.data, figure.layout, { displayModeBar: false, responsive: true });
   }
 }
 
-// The library is packed: five characters of the alphabet for four bytes of a compressed stream.
+// Figures and library are packed: five characters of the alphabet for four bytes of a compressed stream.
+
+const packedLibrary = document.getElementById("plotly");
+const digits = new Uint8Array(128);
+[...packedLibrary.dataset.alphabet].forEach((letter, digit) => { digits[letter.charCodeAt(0)] = digit; });
 
 function unpacked(source) {
-  const digits = new Uint8Array(128);
-  [...source.dataset.alphabet].forEach((letter, digit) => { digits[letter.charCodeAt(0)] = digit; });
   const text = source.textContent;
   const bytes = new DataView(new ArrayBuffer((text.length / 5) * 4));
   for (let start = 0, at = 0; start < text.length; start += 5, at += 4) {
@@ -42,7 +45,9 @@ function unpacked(source) {
 async function drawFirst() {
   const library = document.createElement("script");
   try {
-    library.textContent = await unpacked(document.getElementById("plotly"));
+    library.textContent = await unpacked(packedLibrary);
+    const sources = [...document.querySelectorAll("script[data-chart]")];
+    charts = await Promise.all(sources.map(async (one) => [one.dataset.chart, JSON.parse(await unpacked(one))]));
   } catch {
     for (const place of document.querySelectorAll(".chart")) {
       place.textContent = "This browser cannot draw the chart; one from 2023 or later can. The tables hold the same numbers.";
