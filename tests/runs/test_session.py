@@ -32,13 +32,13 @@ def test_one_run_asks_for_everything_once(tmp_path, tiny, digits_profile, monkey
     counted(sessions.hashlib, "sha256", lambda content=b"": "weights" * (len(content) > 100_000))
     counted(sessions, "SupernetEstimator")
     calibrated: Counter[str] = Counter()
-    original = estimating.SupernetEstimator.network
+    original = estimating.SupernetEstimator._calibrated
 
-    def network(self, architecture):
+    def calibrate(self, architecture, images):
         calibrated[str(architecture)] += 1
-        return original(self, architecture)
+        return original(self, architecture, images)
 
-    monkeypatch.setattr(estimating.SupernetEstimator, "network", network)
+    monkeypatch.setattr(estimating.SupernetEstimator, "_calibrated", calibrate)
     with Run.create(str(tiny), folder=tmp_path / "run", target__name=str(digits_profile)) as run:
         session = Session(run)
         _ = session.supernet
