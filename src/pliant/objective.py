@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pliant.errors import RecipeError, nearest
+from pliant.errors import MeasurementError, RecipeError, nearest
 from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Claim, Cost, Failed, Measured, Quality
 from pliant.pareto import non_dominated
 from pliant.spaces.architecture import Architecture
@@ -48,6 +48,41 @@ class CostModel(Protocol):
     def __call__(self, architectures: Sequence[Architecture]) -> Sequence[Cost | Failed]:
         """One result per architecture, in order; what broke is `Failed`, never a number."""
         ...
+
+
+def checked_costs(
+    costs: CostModel, architectures: Sequence[Architecture]
+) -> Sequence[Cost | Failed]:
+    """The costs of architectures, none of them NaN: NaN is within every limit.
+
+    Args:
+        costs: asked once for all of them.
+        architectures: in the order of the result.
+
+    Raises:
+        MeasurementError: a cost is NaN; names the function that returned it.
+    """
+    found = costs(architectures)
+    for architecture, cost in zip(architectures, found, strict=True):
+        if isinstance(cost, Cost):
+            for metric in COST_METRICS:
+                value = getattr(cost, metric)
+                if value is not None and value != value:
+                    raise MeasurementError(
+                        f"a cost is a number, or None where it is not known; {function_name(costs)}"
+                        f" returned NaN as {metric} of {architecture}. Return None, or Failed with"
+                        " the reason."
+                    )
+    return found
+
+
+def function_name(function: object) -> str:
+    """A function by its name, file and line, for messages."""
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return name
+    return f"{name} ({Path(code.co_filename).name}, line {code.co_firstlineno})"
 
 
 class Reports(Protocol):

@@ -1,4 +1,8 @@
-"""A user's own parts, named as `file.py:NAME`: the only code from files that Pliant runs."""
+"""A user's own parts, named as `file.py:NAME`: the only code from files that Pliant runs.
+
+In Python the part itself may be given. A recipe then names it as `object:NAME`: another process
+must be given it again.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,31 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pliant.errors import PliantError, RecipeError, nearest
 
+OBJECT = "object"
+"""What stands in place of the file in the name of a part that is a Python object."""
+
 
 def is_plugin(text: str) -> bool:
-    """Whether a name has the form `file.py:NAME`."""
-    return text.rpartition(":")[0].endswith(".py")
+    """Whether a name means a part of the user's own: `file.py:NAME` or `object:NAME`."""
+    return text.rpartition(":")[0].endswith(".py") or is_object(text)
+
+
+def is_object(text: str) -> bool:
+    """Whether a name has the form `object:NAME`."""
+    return text.startswith(f"{OBJECT}:")
+
+
+def object_text(part: object) -> str:
+    """The name of a part that was given as a Python object, as `object:NAME`."""
+    name = getattr(part, "__qualname__", None) or type(part).__qualname__
+    return f"{OBJECT}:{name.rpartition('<locals>.')[2]}"
 
 
 def plugin_path(text: str) -> Path:
@@ -39,6 +58,11 @@ def load_plugin(text: str, *, what: str) -> Any:
         RecipeError: not of this form, no such file or name, or the file itself ends in an error.
     """
     path_text, _, name = text.rpartition(":")
+    if is_object(text):
+        raise RecipeError(
+            f"{what} was given as a Python object, {name}, which a file cannot hold. Give it again "
+            "from Python, as in Run.reopen(folder, target__name=...), or as file.py:NAME."
+        )
     if not is_plugin(text) or not name.isidentifier():
         raise RecipeError(f"{what} of your own is named as file.py:NAME, received {text!r}.")
     module = _load(Path(path_text), what)
@@ -48,11 +72,13 @@ def load_plugin(text: str, *, what: str) -> Any:
     return getattr(module, name)
 
 
-def call_plugin(text: str, *arguments: Any, what: str, **options: Any) -> Any:
+def call_plugin(
+    source: str | Callable[..., Any], *arguments: Any, what: str, **options: Any
+) -> Any:
     """Call the object that a Python file calls NAME; its own errors name the file and the line.
 
     Args:
-        text: `file.py:NAME`.
+        source: `file.py:NAME`, or the function or class itself.
         arguments: passed on.
         what: what the result is for, for messages.
         options: passed on.
@@ -60,7 +86,10 @@ def call_plugin(text: str, *arguments: Any, what: str, **options: Any) -> Any:
     Raises:
         RecipeError: as `load_plugin`, or the call ends in an error that is not Pliant's own.
     """
-    function = load_plugin(text, what=what)
+    if isinstance(source, str):
+        text, function = source, load_plugin(source, what=what)
+    else:
+        text, function = object_text(source).removeprefix(f"{OBJECT}:"), source
     if not callable(function):
         raise RecipeError(
             f"{what} is a function or a class, {text} is a {type(function).__name__}."

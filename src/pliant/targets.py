@@ -5,15 +5,18 @@ Opening a chip or a profile takes milliseconds; this machine is measured first i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pliant.errors import DamagedFileError, ProfileMismatchError, RecipeError, nearest
-from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Measured
-from pliant.objective import Target
-from pliant.plugins import call_plugin, is_plugin, plugin_path
+from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Failed, Measured
+from pliant.objective import CostModel, Target, checked_costs, function_name
+from pliant.plugins import call_plugin, is_object, is_plugin, load_plugin, plugin_path
 from pliant.progress import Progress, given_or_shown
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
@@ -68,8 +71,12 @@ class ReportedMetrics:
     metrics: tuple[str, ...]
 
 
-def require_known(name: str) -> None:
-    """Refuse a name that means no target, without opening any.
+TargetLike = str | Target | Callable[[Space], Target]
+"""A target, a function or class that makes one for a space, or the name of one."""
+
+
+def require_known(name: TargetLike) -> None:
+    """Refuse what means no target, without opening any.
 
     Raises:
         RecipeError: with the names that are known.
@@ -77,6 +84,15 @@ def require_known(name: str) -> None:
     """
     from pliant.accelerator.chip import shipped_chips
 
+    if not isinstance(name, str):
+        if not (callable(name) or hasattr(name, "predict")):
+            raise RecipeError(
+                "a target is a name, a Target, or a function or class that makes one for a space; "
+                f"received {type(name).__name__}."
+            )
+        return
+    if is_object(name):
+        load_plugin(name, what="a target")
     if name == THIS_CPU or name in shipped_chips():
         return
     path = plugin_path(name) if is_plugin(name) else Path(name)
@@ -91,7 +107,7 @@ def require_known(name: str) -> None:
     )
 
 
-def reported_metrics(name: str) -> ReportedMetrics | None:
+def reported_metrics(name: TargetLike) -> ReportedMetrics | None:
     """What this machine reports before it is measured; None for all other targets."""
     from pliant.devices.measured_target import METRICS
 
@@ -99,7 +115,7 @@ def reported_metrics(name: str) -> ReportedMetrics | None:
 
 
 def open_target(
-    name: str,
+    name: TargetLike,
     space: Space,
     options: TargetOptions | None = None,
     *,
@@ -108,8 +124,9 @@ def open_target(
     """The target of a name, for the networks of a space.
 
     Args:
-        name: `this-cpu`, a chip's name or .toml, a profile's .json, or `file.py:NAME`, a function
-            or class that takes the space and returns a `Target`.
+        name: `this-cpu`, a chip's name or .toml, a profile's .json, `file.py:NAME`; or a function
+            or class, which that names too, that takes the space and returns a `Target`; or a
+            target.
         space: whose networks will run on it.
         options: how they run.
         progress: of measuring this machine; shown where None, `pliant.progress.silent` for none.
@@ -122,12 +139,11 @@ def open_target(
     """
     options = options or TargetOptions()
     require_known(name)
+    if not isinstance(name, str) or is_plugin(name):
+        return _own_target(name, space)
     if name == THIS_CPU:
         with given_or_shown(progress) as told:
             return _this_cpu(space, options, told)
-    if is_plugin(name):
-        target: Target = call_plugin(name, space, what="a target")
-        return target
     if name.endswith(".json"):
         return _profiled(Path(name), space, options)
     from pliant.accelerator.chip import load_chip
@@ -135,6 +151,18 @@ def open_target(
 
     cache = None if options.folder is None else options.folder / "mappings"
     return ChipTarget(load_chip(name), space, objective=options.mapping, cache=cache)
+
+
+def _own_target(given: TargetLike, space: Space) -> Target:
+    """A target that was given, or what a function or class of the user's own makes of a space."""
+    makes = isinstance(given, (str, type)) or not hasattr(given, "predict")
+    target: Target = call_plugin(given, space, what="a target") if makes else given  # type: ignore[arg-type, assignment]
+    if not hasattr(target, "predict"):
+        raise RecipeError(
+            f"a target predicts the costs of networks; {given} returned {type(target).__name__}, "
+            "which has no predict. Use pliant.targets.FunctionTarget for a function of costs."
+        )
+    return target
 
 
 def _this_cpu(space: Space, options: TargetOptions, progress: Progress) -> MeasuredTarget:
@@ -207,3 +235,55 @@ class Arithmetic:
     def evidence(self) -> tuple[Claim, ...]:
         """Arithmetic needs none."""
         return ()
+
+
+PROBED_NETWORKS = 16
+"""Random networks whose costs tell two functions apart."""
+
+
+@dataclass(frozen=True)
+class FunctionTarget(Arithmetic):
+    """A function of costs as a target; metrics that it leaves out follow from the layers.
+
+        target = FunctionTarget(space, function=lambda networks: [Cost(latency_ms=1.0)] * len(networks))
+
+    Args:
+        function: architectures in, one cost per architecture out.
+        name: for people; that of the function where it is left out.
+
+    Raises:
+        MeasurementError: a cost is NaN.
+        RecipeError: the cost of the smallest network fails.
+    """
+
+    function: CostModel = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.name == "arithmetic":
+            object.__setattr__(self, "name", function_name(self.function))
+        [cost] = self.predict([self.space.smallest()])
+        if isinstance(cost, Failed):
+            raise RecipeError(
+                f"a target costs the smallest network; {self.name} fails: {cost.reason}"
+            )
+        object.__setattr__(self, "metrics", cost.metrics)
+
+    @property
+    def identity(self) -> str:
+        """Digest of the costs of both ends of the space and of a few random networks."""
+        rng = np.random.default_rng(0)
+        networks = [self.space.smallest(), self.space.largest()]
+        networks += [self.space.sample_choices(rng) for _ in range(PROBED_NETWORKS)]
+        return hashlib.sha256(repr(self.predict(networks)).encode()).hexdigest()[:12]
+
+    def predict(self, architectures: Sequence[Architecture]) -> list[Cost | Failed]:  # type: ignore[override]
+        """What the function returns, with what follows from the layers."""
+        found: list[Cost | Failed] = []
+        for one, cost in zip(
+            architectures, checked_costs(self.function, architectures), strict=True
+        ):
+            if isinstance(cost, Cost):
+                own = {name: getattr(cost, name) for name in cost.metrics}
+                cost = replace(self.space.cost(one), **own)
+            found.append(cost)
+        return found

@@ -8,22 +8,26 @@
 | a `.parquet` file | a table with a column of images and one of labels |
 | a `.npz` file | arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` |
 | `hf:NAME[:CONFIG]` | a data set of the Hugging Face hub |
+| `file.py:NAME` | a function of the user's own; from Python also the function, or what it returns |
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from pliant.data import arrays, tables
 from pliant.data.dataset import DataSet, compute_statistics, evenly_spaced_indices, fingerprint
+from pliant.data.own_data import OwnData, own_data
 from pliant.data.pictures import Header, Pictures, StreamedImages
 from pliant.data.source import Source
 from pliant.data.splits import ImagesInMemory, ImageStore, Split, TestSplit, stratified_split
 from pliant.errors import DataError, nearest
+from pliant.plugins import is_plugin
 
 KNOWN = ("digits", "fashion-mnist")
 """Data sets that have a name of their own."""
@@ -37,7 +41,7 @@ _TEST_SEED = 0
 
 
 def load(
-    source: str | Path,
+    source: str | Path | OwnData | Callable[[], OwnData],
     *,
     seed: int,
     image_size: int | None = None,
@@ -72,8 +76,16 @@ def load(
         )
     if image_size is not None and image_size < 1:
         raise DataError(f"images have a size from 1 pixel; received {image_size}.")
+    found = _read(source, memory_budget_bytes)
+    if isinstance(found, DataSet):
+        if image_size not in (None, found.image_size):
+            raise DataError(
+                f"a DataSet has its size, {found.image_size}; received image_size {image_size}. "
+                "Leave it out."
+            )
+        return found
     return _assemble(
-        _read(source, memory_budget_bytes),
+        found,
         seed,
         image_size,
         memory_budget_bytes,
@@ -82,8 +94,12 @@ def load(
     )
 
 
-def _read(source: str | Path, memory_budget_bytes: int) -> Source:
+def _read(
+    source: str | Path | OwnData | Callable[[], OwnData], memory_budget_bytes: int
+) -> Source | DataSet:
     """Find out which kind of source it is."""
+    if not isinstance(source, str | Path) or is_plugin(str(source)):
+        return own_data(str(source) if isinstance(source, Path) else source)
     if source == "digits":
         return arrays.read_digits()
     if source == "fashion-mnist":

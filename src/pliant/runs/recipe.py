@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pliant.errors import RecipeError, nearest
 from pliant.objective import ACCURACY, Limit, Objective
-from pliant.plugins import is_plugin
+from pliant.plugins import is_object, is_plugin
 from pliant.search.registry import require_searcher
 from pliant.spaces.presets import space_name
 from pliant.targets import THIS_CPU
@@ -57,7 +57,7 @@ class DataTable(_Table):
     """Where the labelled images come from."""
 
     source: str
-    """`digits`, `fashion-mnist`, a folder, a parquet or .npz file, or `hf:NAME`."""
+    """`digits`, `fashion-mnist`, a folder, a parquet or .npz file, `hf:NAME`, or `file.py:NAME`."""
     image_size: int | None = Field(None, ge=4)
     """Height and width to which images are brought, in pixels; their own where unset."""
     memory_budget_mb: int = Field(2000, ge=1)
@@ -306,6 +306,8 @@ def _from_anywhere(key: str, value: Any, folders: Iterable[Path]) -> Any:
     if key not in FILE_ENDINGS or not isinstance(value, (str, Path)):
         return value
     text, endings = str(value), FILE_ENDINGS[key]
+    if is_object(text):
+        return text
     if is_plugin(text):
         file, colon, name = text.rpartition(":")
     elif endings is None or text.endswith(endings) or _is_checkpoint(key, text):

@@ -17,6 +17,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from pliant.errors import InfeasibleError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
 from pliant.record import Record
+from pliant.runs.objects import split_objects
 from pliant.runs.recipe import Recipe, ResolvedTable, load_recipe
 from pliant.spaces.check import check_space
 from pliant.spaces.presets import preset
@@ -49,6 +51,7 @@ class Run:
     Args:
         folder: of the run; created once the images and the space have been checked.
         recipe: what the run is.
+        objects: parts that the recipe names as `object:NAME`, by their keys.
 
     Raises:
         RunConflictError: the directory belongs to another recipe, or another process writes it.
@@ -57,7 +60,10 @@ class Run:
         EncodingError: a new run's images are smaller than its space can handle.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, objects: Mapping[str, Any] | None = None
+    ) -> None:
+        self.objects = dict(objects or {})
         self.opened = time.monotonic()
         """When this process began to work on the run."""
         self.folder = folder
@@ -89,16 +95,20 @@ class Run:
             recipe: a name or a path.
             folder: `runs/<name of the recipe>` where not given.
             changes: keys of the recipe to replace; a double underscore is the dot, as in
-                `train__epochs=5`.
+                `train__epochs=5`. `space`, `data__source`, `target__name` and `search__searcher`
+                may be Python objects: what `file.py:NAME` names, or what that returns.
         """
-        resolved = load_recipe(
-            recipe, {key.replace("__", "."): value for key, value in changes.items()}
-        )
-        return cls(Path(folder) if folder else Path("runs") / resolved.name, resolved)
+        texts, objects = split_objects(changes)
+        resolved = load_recipe(recipe, texts)
+        return cls(Path(folder) if folder else Path("runs") / resolved.name, resolved, objects)
 
     @classmethod
     def reopen(cls, folder: str | Path, **changes: object) -> Run:
         """Resume the run of a directory, with the recipe in it.
+
+        Args:
+            folder: of the run.
+            changes: as of `create`; Python objects are given again.
 
         Raises:
             RunConflictError: the directory holds no run.
@@ -110,11 +120,15 @@ class Run:
                 f"a run directory holds recipe.toml, found none in {folder}. "
                 "Name a directory that `pliant run` made."
             )
-        recipe = load_recipe(
-            str(path),
-            {"name": None} | {key.replace("__", "."): value for key, value in changes.items()},
-        )
-        return cls(Path(folder), recipe)
+        texts, objects = split_objects(changes)
+        return cls(Path(folder), load_recipe(str(path), {"name": None} | texts), objects)
+
+    def part(self, key: str) -> Any:
+        """What a key of the recipe means: the object that was given for it, else its text."""
+        if key in self.objects:
+            return self.objects[key]
+        table, _, field = key.rpartition(".")
+        return getattr(getattr(self.recipe, table) if table else self.recipe, field)
 
     def _is_begun(self) -> bool:
         """Whether the directory holds this run already; compared before anything is written."""
@@ -179,7 +193,7 @@ class Run:
     def _images(self) -> DataSet:
         table = self.recipe.data
         return load(
-            table.source,
+            self.part("data.source"),
             seed=self.recipe.seed,
             image_size=table.image_size,
             memory_budget_bytes=table.memory_budget_mb * 10**6,
@@ -211,7 +225,7 @@ class Run:
     def _space(self) -> Space:
         images = self._images
         found = preset(
-            self.recipe.space,
+            self.part("space"),
             channels=images.channels,
             image_size=images.image_size,
             classes=len(images.classes),

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pliant.objective import Candidate
+from pliant.objective import Candidate, checked_costs
+from pliant.plugins import object_text
 from pliant.runs.session import Session
 from pliant.runs.shortlist import Shortlist, ShortlistedNetwork, promising
 from pliant.search.ask_tell import Evaluate, combined, memoized, run_search
@@ -44,13 +45,14 @@ def search_front(session: Session) -> SearchResult:
     evaluations = _Evaluations(session)
     started = time.perf_counter()
     searcher = make_searcher(
-        options.searcher,
+        session.searcher,
         run.space,
         session.objective,
         session.target.predict,
         SearchOptions(estimates, options.rounds, options.candidates, run.recipe.seed),
     )
-    history = run_search(searcher, evaluations.by(options.searcher), estimates)
+    name = session.searcher if isinstance(session.searcher, str) else object_text(session.searcher)
+    history = run_search(searcher, evaluations.by(name), estimates)
     baseline = RandomSearch(
         run.space, session.objective, session.target.predict, seed=run.recipe.seed + 1
     )
@@ -91,7 +93,7 @@ class _Evaluations:
         )
 
         def evaluate(architectures: Sequence[Architecture]) -> list[Candidate]:
-            costs = self.session.target.predict(architectures)
+            costs = checked_costs(self.session.target.predict, architectures)
             found = []
             for architecture, cost in zip(architectures, costs, strict=True):
                 [known] = quality([architecture])

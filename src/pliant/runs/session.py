@@ -14,14 +14,21 @@ from pliant.files import write_atomically
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
-from pliant.objective import Limit, Objective, Target, as_limits
+from pliant.objective import Limit, Objective, Target, as_limits, checked_costs
 from pliant.progress import Progress, silent
 from pliant.runs.budget import Plan, known_plan
 from pliant.runs.run import Run
 from pliant.runs.train import train_supernet
 from pliant.search.feasible import FeasibleRange, check_feasible
+from pliant.search.registry import Build
 from pliant.spaces.architecture import Architecture
-from pliant.targets import TargetOptions, open_target, reported_metrics, require_known
+from pliant.targets import (
+    TargetLike,
+    TargetOptions,
+    open_target,
+    reported_metrics,
+    require_known,
+)
 
 
 class Session:
@@ -29,7 +36,9 @@ class Session:
 
     Args:
         run: open.
-        target: name of a target instead of the recipe's; the run keeps its own.
+        target: instead of the recipe's; a name, a target, or a function or class that makes one
+            for the space of the run. The run keeps its own.
+        searcher: instead of the recipe's; a name, or a function or class that makes one.
         limits: instead of the recipe's.
         device: that trains, as PyTorch names it; the best one found where None.
         progress: told by every step. A session does not end by itself, so it shows none:
@@ -44,19 +53,22 @@ class Session:
         self,
         run: Run,
         *,
-        target: str | None = None,
+        target: TargetLike | None = None,
+        searcher: str | Build | None = None,
         limits: Iterable[Limit | str] | Limit | str | None = None,
         device: str | None = None,
         progress: Progress = silent,
     ) -> None:
         self.run = run
-        self.target_name = target or run.recipe.target.name
+        self.searcher: str | Build = searcher or run.part("search.searcher")
+        self._named_target: TargetLike = target or run.part("target.name")
+        self._is_own_target = target in (None, run.part("target.name"))
         self.limits = run.recipe.parsed_limits if limits is None else as_limits(limits)
         self.device = device
         self.progress = progress
         self._networks: dict[Architecture, Network] = {}
         self._answers: dict[Architecture, Answers] = {}
-        require_known(self.target_name)
+        require_known(self._named_target)
 
     @cached_property
     def target(self) -> Target:
@@ -68,7 +80,7 @@ class Session:
             MeasurementError: this machine is too busy to be measured.
         """
         table = self.run.recipe.target
-        known = reported_metrics(self.target_name)
+        known = reported_metrics(self._named_target)
         if known is not None:
             self._wanted(known.metrics).require_reported(known)
         options = TargetOptions(
@@ -79,15 +91,15 @@ class Session:
             self.run.folder,
             self.run.recipe.seed,
         )
-        target = open_target(self.target_name, self.run.space, options, progress=self.progress)
+        target = open_target(self._named_target, self.run.space, options, progress=self.progress)
         self._wanted(target.metrics).require_reported(target)
-        if self.target_name == table.name:
+        if self._is_own_target:
             self._keep(target)
         return target
 
     def _keep(self, target: Target) -> None:
         """The run keeps which target it used, and a copy of the profile that it was given."""
-        given, kept = Path(self.target_name), self.run.profile_path
+        given, kept = Path(self.run.recipe.target.name), self.run.profile_path
         if given.suffix == ".json" and not kept.is_file():
             write_atomically(kept, given.read_bytes())
         self.run.resolve(target=target.identity)
@@ -114,7 +126,7 @@ class Session:
         return check_feasible(self.run.space, objective, self._predict, self.run.rng(1))
 
     def _predict(self, architectures: Sequence[Architecture]) -> Sequence[Cost | Failed]:
-        return self.target.predict(architectures)
+        return checked_costs(self.target.predict, architectures)
 
     @cached_property
     def supernet(self) -> Supernet:

@@ -11,6 +11,8 @@ from pliant.runs.run import Run
 from pliant.runs.search import SearchResult, search_front
 from pliant.runs.session import Session
 from pliant.runs.summarize import write_page, write_summary
+from pliant.search.registry import Build
+from pliant.targets import TargetLike
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Result:
 def run_all(
     run: Run,
     *,
+    target: TargetLike | None = None,
+    searcher: str | Build | None = None,
     device: str | None = None,
     progress: Progress | None = None,
     deliver: bool = True,
@@ -34,6 +38,8 @@ def run_all(
 
     Args:
         run: open.
+        target: instead of the recipe's, as `Session` takes it.
+        searcher: instead of the recipe's, as `Session` takes it.
         device: that trains, as PyTorch names it.
         progress: told by every step; shown where None, `pliant.progress.silent` for none.
         deliver: whether to deliver a network after the search.
@@ -44,7 +50,8 @@ def run_all(
         PliantError: as the steps say.
     """
     with given_or_shown(progress) as told:
-        return run_steps(Session(run, device=device, progress=told), deliver=deliver)
+        session = Session(run, target=target, searcher=searcher, device=device, progress=told)
+        return run_steps(session, deliver=deliver)
 
 
 def run_steps(session: Session, *, deliver: bool = True) -> Result:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pliant.metrics import Failed
-from pliant.objective import AccuracyEstimator, Candidate, CostModel
+from pliant.objective import AccuracyEstimator, Candidate, CostModel, checked_costs
 from pliant.record import Evaluation, Record
 from pliant.spaces.architecture import Architecture
 
@@ -59,11 +59,14 @@ def run_search(searcher: Searcher, evaluate: Evaluate, evaluations: int) -> list
 
 
 def combined(quality: AccuracyEstimator, costs: CostModel) -> Evaluate:
-    """An evaluation that asks an estimator and a cost model about the same architectures."""
+    """An evaluation that asks an estimator and a cost model about the same architectures.
+
+    It raises MeasurementError where a cost is NaN, by the name of the cost model.
+    """
 
     def evaluate(architectures: Sequence[Architecture]) -> list[Candidate]:
         qualities = quality.estimate(architectures)
-        rows = zip(architectures, qualities, costs(architectures), strict=True)
+        rows = zip(architectures, qualities, checked_costs(costs, architectures), strict=True)
         return [Candidate(*row) for row in rows]
 
     return evaluate

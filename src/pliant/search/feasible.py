@@ -9,7 +9,7 @@ import numpy as np
 
 from pliant.errors import InfeasibleError, MeasurementError
 from pliant.metrics import Cost, Failed
-from pliant.objective import CostModel, Objective
+from pliant.objective import CostModel, Objective, checked_costs
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 from pliant.targets import Arithmetic
@@ -53,7 +53,7 @@ def check_feasible(
 
     Raises:
         InfeasibleError: no network seen satisfies all limits; with the range that is feasible.
-        MeasurementError: the costs of every network failed.
+        MeasurementError: the costs of every network failed, or one is NaN.
         RecipeError: a limited metric is not reported.
     """
     if objective.arithmetic_limits:
@@ -95,7 +95,7 @@ def _known_costs(
     costs: CostModel, architectures: Iterable[Architecture]
 ) -> dict[Architecture, Cost]:
     asked = list(architectures)
-    rows = zip(asked, costs(asked), strict=True) if asked else ()
+    rows = zip(asked, checked_costs(costs, asked), strict=True) if asked else ()
     return {one: cost for one, cost in rows if isinstance(cost, Cost)}
 
 

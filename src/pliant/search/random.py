@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pliant.metrics import Cost
-from pliant.objective import Candidate, CostModel, Objective
+from pliant.objective import Candidate, CostModel, Objective, checked_costs
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
@@ -80,5 +80,5 @@ def within_limits(
     """
     if costs is None or not architectures:
         return list(architectures)
-    rows = zip(architectures, costs(architectures), strict=True)
+    rows = zip(architectures, checked_costs(costs, architectures), strict=True)
     return [one for one, cost in rows if isinstance(cost, Cost) and objective.admits(cost)]

@@ -104,13 +104,13 @@ def require_searcher(name: str) -> str:
 
 
 def make_searcher(
-    name: str, space: Space, objective: Objective, costs: CostModel, options: SearchOptions
+    name: str | Build, space: Space, objective: Objective, costs: CostModel, options: SearchOptions
 ) -> Searcher:
     """The searcher of a name.
 
     Args:
-        name: one of `SEARCHERS`, or `file.py:NAME` of a function or class that takes the same four
-            arguments and returns a `Searcher`.
+        name: one of `SEARCHERS`; or a function or class, or `file.py:NAME` of one, that takes the
+            other four arguments and returns a `Searcher`.
         space: to search.
         objective: the costs of the front, and the limits.
         costs: predicted costs.
@@ -119,7 +119,11 @@ def make_searcher(
     Raises:
         RecipeError: the name means no searcher.
     """
-    if is_plugin(name):
+    if not isinstance(name, str) or is_plugin(name):
         searcher: Searcher = call_plugin(name, space, objective, costs, options, what="a searcher")
+        if not (hasattr(searcher, "ask") and hasattr(searcher, "tell")):
+            raise RecipeError(
+                f"a searcher has ask and tell; {name} returned {type(searcher).__name__}."
+            )
         return searcher
     return SEARCHERS[require_searcher(name)](space, objective, costs, options)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pliant.errors import EncodingError, RecipeError, nearest
-from pliant.plugins import call_plugin, is_plugin
+from pliant.plugins import call_plugin, is_plugin, object_text
 from pliant.spaces.cell import CellSpace
 from pliant.spaces.check import check_space
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
@@ -244,12 +244,14 @@ def space_name(name: str) -> str:
     )
 
 
-def preset(name: str, *, channels: int, image_size: int, classes: int) -> Space:
+def preset(
+    name: str | Space | Callable[..., Space], *, channels: int, image_size: int, classes: int
+) -> Space:
     """A space for images of one shape, by its name.
 
     Args:
-        name: name or short name of a shipped space; or `file.py:NAME`, a function or class that
-            takes the other three arguments by their names and returns a `Space`.
+        name: name or short name of a shipped space; `file.py:NAME`, or a function or class, that
+            takes the other three arguments by their names and returns a `Space`; or a space.
         channels: of an image: 1 for gray, 3 for RGB.
         image_size: height and width in pixels.
         classes: number of labels.
@@ -259,12 +261,16 @@ def preset(name: str, *, channels: int, image_size: int, classes: int) -> Space:
         EncodingError: the images are smaller than the space can handle, or the networks of a space
             of your own do not fit together.
     """
-    name = space_name(name)
-    if is_plugin(name):
+    if isinstance(name, Space):
+        return fitting_space(name, f"space {name.name!r}", channels, image_size, classes)
+    if isinstance(name, str):
+        name = space_name(name)
+    if not isinstance(name, str) or is_plugin(name):
         space = call_plugin(
             name, what="a space", channels=channels, image_size=image_size, classes=classes
         )
-        return fitting_space(space, name, channels, image_size, classes)
+        origin = name if isinstance(name, str) else object_text(name)
+        return fitting_space(space, origin, channels, image_size, classes)
     if image_size < PRESETS[name].smallest_image:
         fitting = [other for other, row in PRESETS.items() if row.smallest_image <= image_size]
         raise EncodingError(
