@@ -73,4 +73,9 @@ def test_names_that_mean_no_strategy(tmp_path, tiny, mine, digits_space):
         make_strategy(f"{mine}:number", digits_space, options)
     with pytest.raises(RecipeError, match=r"mine\.py:Ends ended in an error at .*in __init__"):
         make_strategy(f"{mine}:Ends", digits_space, options)
+    for key in ("train__strategy", "train__start", "search__searcher"):
+        with pytest.raises(RecipeError, match="Did you mean 'Ends'"):
+            Run.create(str(tiny), folder=tmp_path / "run", **{key: f"{mine}:Ennds"})
+    with pytest.raises(RecipeError, match=r"none\.py, which cannot be read"):
+        Run.create(str(tiny), folder=tmp_path / "run", train__strategy="none.py:Ends")
     assert not (tmp_path / "run").exists()

@@ -31,6 +31,7 @@ from pliant.deploy.own_source import own_source
 from pliant.errors import InfeasibleError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
+from pliant.plugins import is_plugin, load_plugin
 from pliant.record import Record
 from pliant.runs.objects import split_objects
 from pliant.runs.recipe import Recipe, ResolvedTable, load_recipe
@@ -57,6 +58,7 @@ class Run:
         RunConflictError: the directory belongs to another recipe, or another process writes it.
         DamagedFileError: the record or the recipe cannot be read.
         DataError: a new run's images cannot be used.
+        RecipeError: a file of a new run has no such strategy, start or searcher.
         EncodingError: a new run's images are smaller than its space can handle.
     """
 
@@ -77,7 +79,8 @@ class Run:
             return
         begun = self._is_begun()
         if not begun:
-            _ = self._space  # checked first, so that a mistake leaves no directory behind
+            _require_own_parts(recipe)  # checked first: a mistake leaves no directory behind
+            _ = self._space
         folder.mkdir(parents=True, exist_ok=True)
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
         try:
@@ -271,6 +274,22 @@ class Run:
     def best(self) -> Path:
         """The delivered network."""
         return self.folder / "best"
+
+
+def _require_own_parts(recipe: Recipe) -> None:
+    """Refuse the name of an own part that its file has not, long before its step.
+
+    Raises:
+        RecipeError: no such file or name, or the file itself ends in an error.
+    """
+    named = {
+        "a start": recipe.train.start,
+        "a training strategy": recipe.train.strategy,
+        "a searcher": recipe.search.searcher,
+    }
+    for what, name in named.items():
+        if is_plugin(name):
+            load_plugin(name, what=what)
 
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
