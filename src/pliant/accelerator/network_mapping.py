@@ -62,8 +62,9 @@ class NetworkMapping:
 
     @property
     def proven(self) -> bool:
-        """Whether every layer's mapping is certified."""
-        return all(layer.certificate.proven for layer in self.layers)
+        """Whether every layer's mapping is certified, and no operator was left out."""
+        certified = all(layer.certificate.proven for layer in self.layers)
+        return certified and not self.workload.left_out
 
     def cost(self) -> Cost:
         """The network's cost in Pliant's words; no energy where only ratios are known."""

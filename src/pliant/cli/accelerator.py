@@ -46,7 +46,9 @@ Objective = Annotated[
 Sizes = Annotated[
     list[str] | None,
     typer.Option(
-        "--size", help="The value of an open size of the ONNX input, as batch=1. Repeatable."
+        "--size",
+        help="The value of an open size of the ONNX inputs, as batch=1, or by input and "
+        "dimension as image:0=1. Repeatable.",
     ),
 ]
 Skip = Annotated[
@@ -62,7 +64,8 @@ Cache = Annotated[
 Limit = Annotated[
     float,
     typer.Option(
-        help="Seconds per layer shape; then the best so far counts, with its gap. 0: no limit."
+        min=0.0,
+        help="Seconds per layer shape; then the best so far counts, with its gap. 0: no limit.",
     ),
 ]
 
@@ -227,9 +230,13 @@ def _layer_lines(number: int, best: BestMapping, chip: Chip) -> str:
 
 def _total(mapped: NetworkMapping) -> str:
     energy = _energy(mapped.energy, mapped.chip.energy.unit)
-    proven = (
-        "every mapping proven best" if mapped.proven else "not every mapping proven (time limit)"
-    )
+    left_out = ", ".join(mapped.workload.left_out)
+    if left_out:
+        proven = f"without {left_out}, so nothing is proven of the network"
+    elif mapped.proven:
+        proven = "every mapping proven best"
+    else:
+        proven = "not every mapping proven (time limit)"
     return (
         f"{len(mapped.layers)} layers, {mapped.distinct} shapes on {mapped.chip.name}: "
         f"{mapped.latency_ms:.4g} ms, {energy}, utilisation {mapped.utilisation:.1%}; {proven}, "

@@ -162,6 +162,7 @@ class _Reader:
         self.operations: list[Operation] = []
         for tensor in self.graph.initializer:
             self._add_stored(tensor.name, tensor)
+        self.has_initializers = bool(self.stored)
         self.inputs = [value for value in self.graph.input if value.name not in self.types]
         for value in self.inputs:
             self.types[value.name] = value.type
@@ -226,12 +227,13 @@ class _Reader:
             self.addends[name] = math.prod(tensor.dims)
 
     def _add_literal(self, node: onnx.NodeProto) -> None:
-        """What a Constant holds: weights as some exporters write them, or a number of the code."""
+        """What a Constant holds: a number of the code, or weights where exporters have no other
+        place for them."""
         self._infer(node)
         given = node_attributes(node)
         if "value" in given:
             self._add_value(node.output[0], given["value"])
-            if not self._is_uniform(node.output[0]):
+            if not (self.has_initializers or self._is_uniform(node.output[0])):
                 self._add_stored(node.output[0], given["value"])
         else:
             self._compute(node)
