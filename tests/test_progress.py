@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 from rich.console import Console
 
 from pliant import Run, run_all
 from pliant.progress import lines, shown, silent
+from pliant.runs import Session, search_front
 from pliant.scoring import score_networks
 
 
@@ -86,5 +88,8 @@ def test_a_run_shows_its_steps(copied, capsys):
         shown = capsys.readouterr().out
         assert "search" in shown
         assert "deliver 4/4" in shown
+        _ = search_front(Session(run))
+        assert re.fullmatch(r"(search|front) .*\n(\w+ .* done in .*\n)+", capsys.readouterr().out)
         run_all(run, progress=silent)
+        _ = search_front(Session(run, progress=silent))
     assert capsys.readouterr().out == ""

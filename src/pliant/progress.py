@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ def lines(
     finally:
         ended.set()
         thread.join()
+
+
+def printed() -> Progress:
+    """Lines on standard output where a step begins and ends, for those who cannot say when they end."""
+    return _Lines(partial(print, flush=True), time.monotonic)
 
 
 class _Lines:

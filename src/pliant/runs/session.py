@@ -15,7 +15,7 @@ from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit, Objective, Target, as_limits, checked_costs
-from pliant.progress import Progress, silent
+from pliant.progress import Progress, printed
 from pliant.runs.budget import Plan, known_plan
 from pliant.runs.run import Run
 from pliant.runs.train import train_supernet
@@ -41,8 +41,8 @@ class Session:
         searcher: instead of the recipe's; a name, or a function or class that makes one.
         limits: instead of the recipe's.
         device: that trains, as PyTorch names it; the best one found where None.
-        progress: told by every step. A session does not end by itself, so it shows none:
-            `with pliant.progress.shown() as progress` passes one that is shown.
+        progress: told by every step, `pliant.progress.silent` for none. Where None, a line where
+            a step begins and ends; `with pliant.progress.shown() as progress` shows more.
 
     Raises:
         RecipeError: the target's name means none.
@@ -57,7 +57,7 @@ class Session:
         searcher: str | Build | None = None,
         limits: Iterable[Limit | str] | Limit | str | None = None,
         device: str | None = None,
-        progress: Progress = silent,
+        progress: Progress | None = None,
     ) -> None:
         self.run = run
         self.searcher: str | Build = searcher or run.part("search.searcher")
@@ -65,7 +65,7 @@ class Session:
         self._is_own_target = target in (None, run.part("target.name"))
         self.limits = run.recipe.parsed_limits if limits is None else as_limits(limits)
         self.device = device
-        self.progress = progress
+        self.progress = progress or printed()
         self._networks: dict[Architecture, Network] = {}
         self._answers: dict[Architecture, Answers] = {}
         require_known(self._named_target)
