@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pliant.data import DataSet, load
+from pliant.data.cache import CACHE_VARIABLE
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
@@ -22,6 +23,14 @@ from pliant.spaces.presets import preset
 from pliant.spaces.resnet import PlainSpace, ResidualStage
 from pliant.spaces.space import Choice, Space
 from pliant.training.loop import make_accelerator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images of tests are cached apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 class ToySpace(Space):

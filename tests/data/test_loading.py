@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from pliant.data import DataSet, Split, load
 from pliant.data.arrays import FASHION_MNIST_FOLDER
+from pliant.errors import DataError
 
 CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 
@@ -185,19 +187,20 @@ def test_one_channel_only_where_all_images_are_gray(
         if mode == "I;16":
             (tmp_path / name).mkdir()
             for index in range(3):
-                Image.fromarray(np.full((8, 8), 128 << 8, np.uint16)).save(
-                    tmp_path / name / f"{index}.png"
-                )
+                pixels = np.full((8, 8), 128 << 8, np.uint16)
+                pixels[0] = 255 << 8
+                Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
         else:
             write_images(tmp_path / name, 3, mode=mode, size=(8, 8))
     data = load(tmp_path, seed=0)
     assert data.channels == channels
     if "I;16" in modes:
-        assert everything(data.train)[-1].unique().tolist() == [128]
+        assert everything(data.train)[-1].unique().tolist() == [128, 255]
 
 
 @pytest.mark.parametrize("form", ["folder", "parquet", "npz"])
-def test_streaming_equals_memory(form: str, photos: Path, tmp_path: Path) -> None:
+def test_data_is_known_by_its_content(form: str, photos: Path, tmp_path: Path) -> None:
+    """Moved data is the same; one other pixel, label or order makes another."""
     source = photos
     if form == "parquet":
         source = tmp_path / "tables"
@@ -209,33 +212,87 @@ def test_streaming_equals_memory(form: str, photos: Path, tmp_path: Path) -> Non
         source = tmp_path / "x.npz"
         rng = np.random.default_rng(0)
         np.savez(source, x=rng.integers(0, 256, (40, 9, 7, 3), dtype=np.uint8), y=np.arange(40) % 2)
-    memory, stream = (
-        load(source, seed=3, image_size=8),
-        load(source, seed=3, image_size=8, memory_budget_bytes=100),
-    )
-    assert "Streamed" in repr(stream.train._store)
-    assert "Streamed" not in repr(memory.train._store)
-    for one, other in zip(all_splits(memory).values(), all_splits(stream).values(), strict=True):
+    first = load(source, seed=3, image_size=8)
+    moved = source.rename(tmp_path / f"moved{source.suffix}")
+    again = load(moved, seed=3, image_size=8)
+    for one, other in zip(all_splits(first).values(), all_splits(again).values(), strict=True):
         indices = np.random.default_rng(1).permutation(len(one))
         for mine, yours in zip(one.batch(indices), other.batch(indices), strict=True):
             assert torch.equal(mine, yours)
-    assert (memory.mean, memory.std, memory.fingerprint) == (
-        stream.mean,
-        stream.std,
-        stream.fingerprint,
-    )
+    assert (first.mean, first.std, first.fingerprint) == (again.mean, again.std, again.fingerprint)
+    assert load(moved, seed=3, image_size=4).fingerprint != first.fingerprint
+    if form == "folder":
+        (moved / "cat").rename(moved / "fox")
+        assert load(moved, seed=3, image_size=8).fingerprint != first.fingerprint
+        (moved / "fox").rename(moved / "cat")
+        write_images(tmp_path / "more", 1, seed=9)
+        (tmp_path / "more" / "0.png").replace(moved / "dog" / "5.png")
+        assert load(moved, seed=3, image_size=8).fingerprint != first.fingerprint
 
 
-def test_a_temporary_folder_goes_with_its_data_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("names", "recognised"),
+    [
+        (("training", "testing"), "training as train, testing as test"),
+        (("Training", "Validation"), "Training as train, Validation as validation"),
+        (("training_set", "test_set"), "training_set as train, test_set as test"),
+        (("train_images", "val_images"), "train_images as train, val_images as validation"),
+        (("seg_train", "seg_test"), "seg_train as train, seg_test as test"),
+        (("trainset", "dev"), "trainset as train, dev as validation"),
+    ],
+)
+def test_folders_of_splits_are_recognised_and_said(
+    names: tuple[str, str], recognised: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
-    (tmp_path / "scratch").mkdir()
-    write_parquet(tmp_path / "one.parquet", [0, 1] * 6)
-    data = load(tmp_path / "one.parquet", seed=0, memory_budget_bytes=100)
-    assert len(list((tmp_path / "scratch").iterdir())) == 1
-    del data
-    assert not list((tmp_path / "scratch").iterdir())
+    for place, name in enumerate(names):
+        for label in "ab":
+            write_images(tmp_path / "set" / name / label, 8, seed=place, size=(8, 8))
+    data = load(tmp_path, seed=0)  # through a folder that wraps the data set
+    assert data.classes == ("a", "b")
+    assert f"Folders read as splits: {recognised}." in data.notes[0]
+    assert len(data.train) + len(data.validation) + len(data.test) == 32
+    assert load(tmp_path, seed=0, splits="none").classes == tuple(sorted(names))
+    stated = load(tmp_path, seed=0, splits=f"train={names[1]},test={names[0]}")
+    assert (stated.classes, len(stated.test)) == (("a", "b"), 16)
+
+
+def test_splits_that_cannot_be_told_are_asked_for(tmp_path: Path) -> None:
+    for split in ("fold1", "fold2"):
+        for label in "ab":
+            write_images(tmp_path / split / label, 4, size=(8, 8))
+    with pytest.raises(DataError, match="hold the same folders, as splits do"):
+        load(tmp_path, seed=0)
+    assert load(tmp_path, seed=0, splits="none").classes == ("fold1", "fold2")
+    (tmp_path / "fold1").rename(tmp_path / "train")
+    (tmp_path / "fold2").rename(tmp_path / "training_set")
+    with pytest.raises(DataError, match="train and training_set all mean train"):
+        load(tmp_path, seed=0)
+
+
+def test_files_that_are_no_pictures_are_ignored_with_a_word(photos: Path) -> None:
+    for name in ("cat/a.pdf", "cat/b.mpg", "dog/Thumbs.db", "labels.csv", "dog/c.eps"):
+        (photos / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
+    (photos / "dog" / ".hidden.png").write_bytes(b"")
+    data = load(photos, seed=0)
+    assert len(data.train) + len(data.validation) + len(data.test) == 30
+    note = next(note for note in data.notes if "no pictures" in note)
+    assert note.startswith("5 files that are no pictures are ignored (1 .csv, 1 .db, 1 .eps, ")
+    (photos / "heic").mkdir()
+    (photos / "heic" / "1.heic").write_bytes(b"")
+    with pytest.raises(DataError, match=r"heic holds 1 \.heic, which are no pictures"):
+        load(photos, seed=0)
+
+
+def test_names_that_are_not_utf_8(photos: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.png")
+    (photos / "cat" / "3.png").rename(photos / "cat" / odd)
+    assert len(load(photos, seed=0).classes) == 2
+    (photos / "cat" / odd).write_bytes(b"")
+    with pytest.raises(DataError, match=r"caf\\xe9\.png: "):
+        load(photos, seed=0)
+    (photos / "cat").rename(photos / os.fsdecode(b"c\xe4t"))
+    with pytest.raises(DataError, match=r"UTF-8 text; .*c\\xe4t"):
+        load(photos, seed=0)
 
 
 def test_names_of_classes_in_a_table(tmp_path: Path) -> None:
@@ -262,18 +319,27 @@ def test_names_of_classes_in_a_table(tmp_path: Path) -> None:
     ids=["whole numbers", "channels first", "fractions"],
 )
 def test_arrays_of_any_common_form(x: np.ndarray, tmp_path: Path) -> None:
-    np.savez(
-        tmp_path / "a.npz",
-        x_train=x,
-        y_train=np.arange(12)[:, None] % 2,
-        x_test=x,
-        y_test=np.arange(12) % 2,
-    )
-    data = load(tmp_path / "a.npz", seed=0)
-    assert (data.name, data.classes, data.channels) == ("a", ("0", "1"), 1)
-    assert torch.equal(
-        everything(data.test.open("compare")).flatten(), (torch.arange(12 * 64) % 256).byte()
-    )
+    labels = np.arange(12)[:, None] % 2
+    forms = [
+        {"x_train": x, "y_train": labels, "x_test": x, "y_test": labels[:, 0]},
+        {"train_images": x, "train_labels": labels, "test_images": x, "test_labels": labels},
+        {
+            "X_train": x,
+            "Y_train": labels,
+            "X_val": x,
+            "Y_val": labels,
+            "X_test": x,
+            "Y_test": labels,
+        },
+    ]
+    for arrays in forms:
+        np.savez(tmp_path / "a.npz", **arrays)
+        data = load(tmp_path / "a.npz", seed=0)
+        assert (data.name, data.classes, data.channels) == ("a", ("0", "1"), 1)
+        assert len(data.train) == (12 if "X_val" in arrays else 10)
+        assert torch.equal(
+            everything(data.test.open("compare")).flatten(), (torch.arange(12 * 64) % 256).byte()
+        )
 
 
 def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Labelled images from anywhere, split, in memory or streamed, and augmented."""
+"""Labelled images from anywhere: decoded once, split, and augmented."""
 
 from __future__ import annotations
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import lzma
+import math
+import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
-from pliant.data.pictures import ArrayPictures, Pixels
-from pliant.data.source import Source, SplitName, make_source
+from pliant.data.pictures import ArrayPictures
+from pliant.data.pixel_range import Pixels, array_to_bytes
+from pliant.data.source import Source, make_source
+from pliant.data.split_names import SplitName
 from pliant.errors import DataError
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -30,16 +38,39 @@ FASHION_MNIST_CLASSES = (
     "Ankle boot",
 )
 
-_NPZ_KEYS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("_train", ""),
-    "validation": ("_validation", "_val"),
-    "test": ("_test",),
+_NPZ_PREFIXES: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
 }
-"""What follows x and y in the names of a split's arrays."""
+"""What names the arrays of a split, in `x_train` as in `train_images`."""
+
+_IMAGE_WORDS, _LABEL_WORDS = ("x", "images", "data"), ("y", "labels", "targets")
+
+_NPZ_FAULTS = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    NotImplementedError,
+    OverflowError,
+    SyntaxError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What NumPy and the zip format raise on damaged, encrypted and odd archives."""
 
 
 def read_digits() -> Source:
-    """The 1,797 handwritten digits of 8x8 pixels and 17 grays that come with scikit-learn (Alpaydin and Kaynak 1998)."""
+    """The 1,797 handwritten digits of 8x8 pixels and 17 grays that come with scikit-learn.
+
+    Alpaydin, E. and Kaynak, C., Optical recognition of handwritten digits, UCI machine learning
+    repository, 1998, doi:10.24432/C50P49.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -53,7 +84,13 @@ def read_digits() -> Source:
 
 
 def read_fashion_mnist(folder: Path) -> Source:
-    """Fashion-MNIST (Xiao et al. 2017) from its four original files.
+    """Fashion-MNIST from its four original files.
+
+    Xiao, H. et al., Fashion-MNIST: a novel image dataset for benchmarking machine learning
+    algorithms, 2017, arXiv:1708.07747.
+
+    Args:
+        folder: of the files.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -74,12 +111,14 @@ def _read_idx(path: Path, dimensions: int) -> Pixels:
     """Read the IDX format of MNIST: 0, 0, type 8 (bytes), dimensions, big-endian sizes, data."""
     try:
         raw = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as fault:
+    except (OSError, EOFError, zlib.error) as fault:
         raise DataError(
             f"Fashion-MNIST is read from four gzip files; {path} cannot be read: {fault}. Install "
             "it anew."
         ) from fault
     start = 4 + 4 * dimensions
+    if len(raw) < start:
+        raw = bytes(start)  # no IDX file: refused below
     shape = tuple(int(size) for size in np.frombuffer(raw[4:start], ">u4"))
     if raw[:4] != bytes((0, 0, 8, dimensions)) or len(raw) != start + int(np.prod(shape)):
         raise DataError(
@@ -89,75 +128,144 @@ def _read_idx(path: Path, dimensions: int) -> Pixels:
 
 
 def read_npz(path: Path) -> Source:
-    """Arrays `x_train`, `y_train` and, where there are any, `x_val`, `y_val`, `x_test`, `y_test`; or just `x` and `y`.
+    """Images and labels as arrays in a NumPy archive.
+
+    Names are `x_train` and `y_train`, or `train_images` and `train_labels` (as MedMNIST has them:
+    Yang, J. et al., MedMNIST v2, 2023, arXiv:2110.14795), likewise for `val` and `test` where there
+    are any; or just `x` and `y`, or `images` and `labels`. Upper and lower case are the same.
 
     Images are (N, height, width), (N, height, width, 1 or 3) or (N, 1 or 3, height, width):
-    integers from 0 to 255, or floats from 0 to 1, which are rounded to 256 levels. The memory
-    budget does not apply, as arrays are in memory anyway.
+    integers from 0 to 255, or floats from 0 to 1, which are rounded to 256 levels.
+
+    Args:
+        path: of the archive. Arrays of other names are not read.
 
     Raises:
-        DataError: other names, shapes, types or values; a file that is no .npz, or holds Python objects.
+        DataError: other names, shapes, types or values; a file that is no archive, is encrypted or
+            damaged, holds Python objects, or is larger than the free memory.
     """
-    arrays = _named_arrays(path)
-    pairs = {
-        split: pair
-        for split, ends in _NPZ_KEYS.items()
-        if (pair := _find_pair(arrays, ends, path)) is not None
-    }
-    if "train" not in pairs:
-        raise DataError(
-            f"an .npz file holds x and y, or x_train, y_train, x_test and y_test; "
-            f"{path} holds {', '.join(arrays) or 'nothing'}. Rename the arrays."
-        )
-    pictures = {
-        split: ArrayPictures(_pixels(x, f"{path}, {split}")) for split, (x, _) in pairs.items()
-    }
-    labels = {
-        split: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for split, (_, y) in pairs.items()
-    }
-    return make_source(path.stem, pictures, labels, None)
-
-
-def _named_arrays(path: Path) -> dict[str, NDArray]:
     try:
-        with path.open("rb") as raw:
-            file = np.load(raw, allow_pickle=False)
-            arrays = (
-                {name: file[name] for name in file.files}
-                if isinstance(file, np.lib.npyio.NpzFile)
-                else None
+        if _first_bytes(path, 6) == b"\x93NUMPY":
+            raise DataError(
+                f"an .npz file holds named arrays; {path} holds one without. Use "
+                "numpy.savez(path, x=..., y=...)."
             )
-    except (OSError, EOFError, zipfile.BadZipFile) as fault:
+        with zipfile.ZipFile(path) as archive:
+            members = {
+                name.removesuffix(".npy"): name
+                for name in archive.namelist()
+                if name.endswith(".npy")
+            }
+            pairs = _find_pairs(list(members), path)
+            _require_plausible(archive, [members[name] for pair in pairs.values() for name in pair])
+            arrays = {
+                name: _read_member(archive, members[name])
+                for pair in pairs.values()
+                for name in pair
+            }
+    except DataError:
+        raise
+    except MemoryError as fault:
+        raise DataError(f"arrays fit in memory; those of {path} do not: {fault}.") from fault
+    except _NPZ_FAULTS as fault:
         raise DataError(
             f"an .npz file is written by numpy.savez; {path} cannot be read: {fault}. Write it "
             "anew."
         ) from fault
-    except ValueError as fault:
-        raise DataError(
-            f"arrays hold numbers or text, not Python objects, which could run code; {path}: "
-            f"{fault}."
-        ) from fault
-    if arrays is None:
-        raise DataError(
-            f"an .npz file holds named arrays; {path} holds one without. Use numpy.savez(path, "
-            "x=..., y=...)."
-        )
-    return arrays
+    pictures, labels = {}, {}
+    for split, (x, y) in pairs.items():
+        pictures[split] = ArrayPictures(_pixels(arrays[x], f"{path}, {split}"))
+        column = arrays[y].ndim == 2 and arrays[y].shape[1] == 1
+        labels[split] = arrays[y][:, 0] if column else arrays[y]
+    ignored = sorted(set(members) - {name for pair in pairs.values() for name in pair})
+    notes = (f"Arrays of other names are ignored: {', '.join(ignored)}.",) if ignored else ()
+    return make_source(path.stem, pictures, labels, None, notes)
 
 
-def _find_pair(
-    arrays: Mapping[str, NDArray], ends: tuple[str, ...], path: Path
-) -> tuple[NDArray, NDArray] | None:
-    for end in ends:
-        x, y = f"x{end}", f"y{end}"
-        if (x in arrays) != (y in arrays):
+def _first_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)
+
+
+def _find_pairs(names: Sequence[str], path: Path) -> dict[SplitName, tuple[str, str]]:
+    """The names of images and labels of each split."""
+    pairs: dict[SplitName, tuple[str, str]] = {}
+    for split, words in _NPZ_PREFIXES.items():
+        images = _spellings(words, _IMAGE_WORDS, split)
+        labels = _spellings(words, _LABEL_WORDS, split)
+        x, y = _find(names, images, path), _find(names, labels, path)
+        if (x is None) != (y is None):
             raise DataError(
-                f"images x and labels y come in pairs; {path} has only one of {x} and {y}. Add the "
-                "other."
+                f"images x and labels y come in pairs; {path}, {split}, has only one of x and y: "
+                f"{x or y}. Add the other."
             )
-        if x in arrays:
-            return arrays[x], arrays[y]
-    return None
+        if x is not None and y is not None:
+            pairs[split] = (x, y)
+    if "train" not in pairs:
+        raise DataError(
+            "an .npz file holds x and y, or x_train, y_train, x_test and y_test, or train_images, "
+            f"train_labels, ...; {path} holds {', '.join(names) or 'nothing'}. Rename the arrays."
+        )
+    return pairs
+
+
+def _spellings(splits: Sequence[str], words: Sequence[str], split: SplitName) -> set[str]:
+    """All names that the images, or the labels, of a split may have."""
+    found = {f"{word}_{one}" for word in words for one in splits}
+    found |= {f"{one}_{word}" for word in words for one in splits}
+    return found | set(words) if split == "train" else found
+
+
+def _find(names: Sequence[str], spellings: set[str], path: Path) -> str | None:
+    matching = [name for name in names if name.lower() in spellings]
+    if len(matching) > 1:
+        raise DataError(
+            f"images and labels of a split are there once; {path} has {' and '.join(matching)}. "
+            "Remove all but one."
+        )
+    return matching[0] if matching else None
+
+
+def _require_plausible(archive: zipfile.ZipFile, members: Sequence[str]) -> None:
+    """Refuse arrays that claim more than the archive holds, or than fits in memory."""
+    total = 0
+    for member in members:
+        with archive.open(member) as file:
+            shape, dtype = _array_header(file, member)
+        if dtype.hasobject:
+            raise DataError(
+                "arrays hold numbers or text, not Python objects, which could run code; "
+                f"{archive.filename}, {member}, holds objects. Convert them."
+            )
+        claimed, held = math.prod(shape) * dtype.itemsize, archive.getinfo(member).file_size
+        if claimed > held:
+            raise DataError(
+                f"an array is as large as its header says; {archive.filename}, {member}, claims "
+                f"{claimed:,} bytes and holds {held:,}. Write the file anew."
+            )
+        total += claimed
+    free = psutil.virtual_memory().available
+    if total > free:
+        raise DataError(
+            f"arrays fit in memory; those of {archive.filename} take {total / 1e9:.3g} GB and "
+            f"{free / 1e9:.3g} GB are free. Write the images as files, which are read one by one."
+        )
+
+
+def _array_header(file: IO[bytes], member: str) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"{member} has version {version} of the array format")
+    return shape, dtype
+
+
+def _read_member(archive: zipfile.ZipFile, member: str) -> NDArray:
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _pixels(x: NDArray, where: str) -> Pixels:
@@ -171,12 +279,4 @@ def _pixels(x: NDArray, where: str) -> Pixels:
             "images are (N, height, width) with 1 or 3 channels before or after the size; "
             f"{where}, has shape {x.shape}."
         )
-    if x.dtype == np.uint8:
-        return x
-    top = {"f": 1, "i": 255, "u": 255}.get(x.dtype.kind)
-    if top is None or not bool(((x >= 0) & (x <= top)).all()):
-        raise DataError(
-            f"pixels are whole numbers from 0 to 255 or fractions from 0 to 1; {where}, has "
-            f"{x.dtype} beyond. Rescale or convert them."
-        )
-    return np.rint(x * (255 / top)).astype(np.uint8)
+    return array_to_bytes(x, where)

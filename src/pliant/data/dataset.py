@@ -1,20 +1,22 @@
-"""A data set: three splits, channel statistics and a fingerprint."""
+"""A data set: three splits, channel statistics and a digest of its content."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pliant.data.decoding import Decoding
 from pliant.data.splits import Split, TestSplit
 
 STATISTICS_IMAGES = 1 << 16
-"""Maximum number of images for the statistics and the fingerprint, evenly spaced over the split."""
+"""Maximum number of images for the statistics, evenly spaced over the split."""
 
 _CHUNK = 2048
 
@@ -35,39 +37,39 @@ class DataSet:
     mean: tuple[float, ...]
     """Of each channel of the training images, on the scale from 0 to 1."""
     std: tuple[float, ...]
-    """Standard deviation of each channel over all pixels of all training images, likewise."""
+    """Standard deviation of each channel over all pixels of all training images, likewise; 1 for a
+    channel that is the same everywhere, so that it becomes 0."""
     fingerprint: str
-    """SHA-256 of the images, labels and classes of all splits, in hexadecimal."""
+    """SHA-256 of the content of all pictures, their labels and classes, the splits and the
+    decoding, in hexadecimal; the same wherever the pictures lie."""
+    decoding: Decoding
+    """How pictures became images; a network's own pictures take the same way."""
+    notes: tuple[str, ...] = ()
+    """What was recognised, decided or left out, in sentences for the user."""
+    skipped: tuple[str, ...] = ()
+    """Broken pictures that were left out, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Digest and channel statistics of a split, from one pass over it."""
+    """Statistics of each channel of a split, on the scale from 0 to 1."""
 
-    digest: bytes
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 def compute_statistics(split: Split) -> Statistics:
-    """Digest, mean and standard deviation of a split.
-
-    They are exact integer sums, so streamed and in-memory data give the same result.
-    """
-    digest = hashlib.sha256(split.labels.tobytes())
+    """Mean and standard deviation of each channel, from exact integer counts of the bytes."""
     rows = evenly_spaced_indices(len(split), STATISTICS_IMAGES)
     histograms: list[Tensor] = []
     for start in range(0, len(rows), _CHUNK):
         images = split.batch(rows[start : start + _CHUNK])[0]
-        digest.update(images.numpy().data)
         found = [torch.bincount(channel.reshape(-1), minlength=256) for channel in images.unbind(1)]
         histograms = (
             [old + new for old, new in zip(histograms, found, strict=True)] if histograms else found
         )
     moments = [_moments(histogram.numpy()) for histogram in histograms]
-    return Statistics(
-        digest.digest(), tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
-    )
+    return Statistics(tuple(mean for mean, _ in moments), tuple(std for _, std in moments))
 
 
 def _moments(histogram: NDArray[np.int64]) -> tuple[float, float]:
@@ -83,14 +85,20 @@ def evenly_spaced_indices(count: int, most: int) -> NDArray[np.int64]:
 
 
 def fingerprint(
-    classes: tuple[str, ...], shape: tuple[int, int], digests: tuple[bytes, ...]
+    classes: tuple[str, ...],
+    decoding: Decoding,
+    splits: Sequence[tuple[NDArray[np.uint8], NDArray[np.int64]]],
 ) -> str:
-    """Digest of the classes, the image shape and the splits.
+    """Digest of what a data set is, without where it lies.
 
     Args:
-        shape: channels and size.
-        digests: of train, validation and test.
+        classes: their names.
+        decoding: how pictures become images.
+        splits: digests (N, 32) and labels (N,) of train, validation and test.
     """
-    return hashlib.sha256(
-        json.dumps([classes, shape, [digest.hex() for digest in digests]]).encode()
-    ).hexdigest()
+    digest = hashlib.sha256(json.dumps([classes, asdict(decoding)]).encode())
+    for digests, labels in splits:
+        digest.update(len(labels).to_bytes(8, "big"))
+        digest.update(np.ascontiguousarray(digests).tobytes())
+        digest.update(labels.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,10 +1,10 @@
-"""Labelled images in, three splits of equal-sized pixels out: what does the user's word for a data set mean?
+"""Labelled images in, three splits of equal-sized pixels out: what a user's word for images means.
 
 | word | meaning |
 |---|---|
 | `digits` | scikit-learn's handwritten digits, 8x8 |
 | `fashion-mnist` | Debian's files, or where they are missing the Hugging Face hub's |
-| a folder | a folder for each class, also below `train/`, `validation/` and `test/`; or parquet files |
+| a folder | a folder for each class, also below a folder for each split; or parquet files |
 | a `.parquet` file | a table with a column of images and one of labels |
 | a `.npz` file | arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` |
 | `hf:NAME[:CONFIG]` | a data set of the Hugging Face hub |
@@ -13,31 +13,43 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from pliant.data import arrays, tables
-from pliant.data.dataset import DataSet, compute_statistics, evenly_spaced_indices, fingerprint
+from pliant.data import arrays, folders, hub, parquet
+from pliant.data.cache import prepare_cached
+from pliant.data.dataset import DataSet, Statistics, compute_statistics, fingerprint
+from pliant.data.decoding import Fit
 from pliant.data.own_data import OwnData, own_data
-from pliant.data.pictures import Header, Pictures, StreamedImages
-from pliant.data.source import Source
-from pliant.data.splits import ImagesInMemory, ImageStore, Split, TestSplit, stratified_split
+from pliant.data.pictures import ArrayPictures, Digests
+from pliant.data.preparing import (
+    AUTOMATIC,
+    LARGEST_DEFAULT_SIZE,
+    Prepared,
+    Request,
+    prepare_in_memory,
+)
+from pliant.data.source import Source, require_classes
+from pliant.data.split_names import SplitName
+from pliant.data.splits import ImagesInMemory, Rows, Split, TestSplit, stratified_split
 from pliant.errors import DataError, nearest
 from pliant.plugins import is_plugin
+from pliant.progress import Progress, silent
 
 KNOWN = ("digits", "fashion-mnist")
 """Data sets that have a name of their own."""
 
-LARGEST_DEFAULT_SIZE = 224
-_HEADERS = 1000
-"""Training images whose size and kind are looked at, evenly spaced."""
-
 _TEST_SEED = 0
-"""Test images are cut off the same way whatever the run's seed: no run may train on what another is tested on."""
+"""Test images are split off the same way whatever the run's seed: no run may train on what another
+is tested on."""
+
+_LISTED = 20
+"""Broken pictures that an error lists."""
 
 
 def load(
@@ -45,38 +57,53 @@ def load(
     *,
     seed: int,
     image_size: int | None = None,
-    memory_budget_bytes: int = 2 << 30,
+    largest_size: int = LARGEST_DEFAULT_SIZE,
+    fit: Fit = "crop",
+    background: str = AUTOMATIC,
+    splits: str = AUTOMATIC,
+    skip_broken: bool = False,
     validation_share: float = 0.1,
     test_share: float = 0.1,
+    progress: Progress = silent,
 ) -> DataSet:
     """Read labelled images and split them.
 
-    Splits that the source has stay as they are. A test split that it has not is cut off its training images, the same for
-    every seed; then a validation split, by the seed. Both take their share of every class.
+    Splits that the source has stay as they are. A missing test split is split off the training
+    images, the same for every seed; then a missing validation split, by the seed. Both take their
+    share of every class.
 
-    Images are gray where all training images are (of 1,000 looked at), else RGB. They become squares of `image_size`: resized
-    until the shorter side fits, then cut to the middle. Unset, the size is the images' own where they all are the same square
-    of at most 224, else the median of their shorter sides rounded to a multiple of 8, from 8 to 224.
+    Images are gray where all training images are, else RGB. They become squares of `image_size`;
+    unset, the size is the images' own where they all are the same square of at most `largest_size`,
+    else the median of their shorter sides rounded to a multiple of 8. Pictures are decoded once
+    into a cache, by their content; see `pliant.data.cache`.
 
     Args:
         source: see the module.
         seed: decides which images validate.
         image_size: height and width, in pixels.
-        memory_budget_bytes: decoded images up to this size are kept in memory; larger data is decoded whenever it is read.
+        largest_size: largest size that is chosen where `image_size` is None, in pixels.
+        fit: `crop` resizes the shorter side and crops the middle; `pad` resizes the longer side and
+            adds mid gray.
+        background: colour behind transparent pictures; `auto` is white, or black where the visible
+            parts of the training pictures are almost white.
+        splits: `auto` recognises folders, files and tables of splits by their names; `none` takes
+            every folder for a class; `train=NAME,validation=NAME,test=NAME` states them.
+        skip_broken: leave out pictures that cannot be decoded, instead of refusing the data set.
         validation_share: share of the source's training images, where it has no validation split.
         test_share: share of the source's training images, where it has no test split.
+        progress: told how many images are read and decoded.
 
     Raises:
-        DataError: anything that keeps the images from being used.
+        DataError: anything that keeps the images from being used; of broken pictures, all are
+            listed.
     """
-    if validation_share <= 0 or test_share <= 0 or validation_share + test_share >= 1:
+    if not (validation_share > 0 and test_share > 0 and validation_share + test_share < 1):
         raise DataError(
             "the shares of validation and test are above 0 and below 1 together; received "
             f"{validation_share} and {test_share}."
         )
-    if image_size is not None and image_size < 1:
-        raise DataError(f"images have a size from 1 pixel; received {image_size}.")
-    found = _read(source, memory_budget_bytes)
+    request = Request(image_size, largest_size, fit, background)
+    found = read_source(source, splits)
     if isinstance(found, DataSet):
         if image_size not in (None, found.image_size):
             raise DataError(
@@ -84,37 +111,52 @@ def load(
                 "Leave it out."
             )
         return found
-    return _assemble(
-        found,
-        seed,
-        image_size,
-        memory_budget_bytes,
-        validation_share,
-        test_share,
-    )
+    opened = _open(found, request, skip_broken, progress)
+    return _assemble(opened, seed, validation_share, test_share)
 
 
-def _read(
-    source: str | Path | OwnData | Callable[[], OwnData], memory_budget_bytes: int
+def read_source(
+    source: str | Path | OwnData | Callable[[], OwnData], splits: str = AUTOMATIC
 ) -> Source | DataSet:
-    """Find out which kind of source it is."""
+    """Find out what a user's word for images means, and read names and labels.
+
+    Args:
+        source: see the module.
+        splits: as for `load`.
+
+    Raises:
+        DataError: nothing is meant, or it cannot be read.
+    """
     if not isinstance(source, str | Path) or is_plugin(str(source)):
         return own_data(str(source) if isinstance(source, Path) else source)
+    if not str(source).strip():
+        raise DataError(
+            "a data set is a known name, an existing path, or hf:NAME for the Hugging Face hub; "
+            f"received an empty text. Known: {', '.join(KNOWN)}."
+        )
     if source == "digits":
         return arrays.read_digits()
     if source == "fashion-mnist":
         if arrays.FASHION_MNIST_FOLDER.is_dir():
             return arrays.read_fashion_mnist(arrays.FASHION_MNIST_FOLDER)
-        return tables.read_hub("zalando-datasets/fashion_mnist")
+        return hub.read_hub("zalando-datasets/fashion_mnist")
     if isinstance(source, str) and source.startswith("hf:"):
-        return tables.read_hub(source.removeprefix("hf:"))
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise _unknown(source)
-    if tables.is_parquet(path):
-        return tables.read_parquet(path, memory_budget_bytes)
-    if path.is_dir():
-        return tables.read_folder(path)
+        return hub.read_hub(source.removeprefix("hf:"), splits)
+    try:
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise _unknown(source)
+        if parquet.is_parquet(path):
+            return parquet.read_parquet(path, splits)
+        if path.is_dir():
+            return folders.read_folder(path, splits)
+    except (OSError, RuntimeError, ValueError) as fault:
+        if isinstance(fault, DataError):
+            raise
+        raise DataError(
+            f"a path to images can be read; {str(source)!r} cannot: "
+            f"{getattr(fault, 'strerror', None) or fault}."
+        ) from fault
     if path.suffix == ".npz":
         return arrays.read_npz(path)
     raise DataError(
@@ -135,71 +177,140 @@ def _unknown(source: str | Path) -> DataError:
     )
 
 
-def _assemble(
-    source: Source,
-    seed: int,
-    image_size: int | None,
-    memory_budget_bytes: int,
-    validation_share: float,
-    test_share: float,
-) -> DataSet:
-    headers = source.parts["train"].pictures.headers(
-        evenly_spaced_indices(len(source.parts["train"].labels), _HEADERS)
+@dataclass(frozen=True)
+class _Opened:
+    """A source whose images are decoded."""
+
+    source: Source
+    prepared: Prepared
+    splits: Mapping[SplitName, Split]
+    """As the source has them, without broken pictures."""
+    digests: Mapping[SplitName, Digests]
+    """Of the pictures of these splits."""
+    skipped: tuple[str, ...]
+    """Broken pictures, with the reason."""
+
+
+def _open(source: Source, request: Request, skip_broken: bool, progress: Progress) -> _Opened:
+    """Decode the pictures of a source, or find them in the cache."""
+    pictures = {split: part.pictures for split, part in source.parts.items()}
+    digests = {split: one.digests(progress) for split, one in pictures.items()}
+    if all(isinstance(one, ArrayPictures) for one in pictures.values()):
+        prepared = prepare_in_memory(pictures, request, progress)
+    else:
+        prepared = prepare_cached(pictures, digests, request, progress)
+    broken = _broken_pictures(source, prepared)
+    if broken and not skip_broken:
+        raise _broken_error(source.name, broken)
+    splits: dict[SplitName, Split] = {}
+    for split, part in source.parts.items():
+        whole = np.ones(len(part.labels), dtype=bool)
+        whole[list(prepared.broken[split])] = False
+        rows = np.flatnonzero(whole)
+        if split != "train" and not len(rows):
+            continue
+        splits[split] = Split(ImagesInMemory(prepared.pixels[split]), part.labels[rows], rows)
+        digests[split] = digests[split][rows]
+    require_classes(source.name, source.classes, splits["train"].labels)
+    return _Opened(source, prepared, splits, digests, broken)
+
+
+def _broken_pictures(source: Source, prepared: Prepared) -> tuple[str, ...]:
+    """Names of all pictures that could not be decoded, each with the reason."""
+    found = []
+    for split, reasons in prepared.broken.items():
+        names = source.parts[split].pictures.names(list(reasons)) if reasons else []
+        found += [f"{name}: {why}" for name, why in zip(names, reasons.values(), strict=True)]
+    return tuple(found)
+
+
+def _broken_error(name: str, broken: tuple[str, ...]) -> DataError:
+    listed = "\n".join(f"  {one}" for one in broken[:_LISTED])
+    more = f"\n  and {len(broken) - _LISTED} more" if len(broken) > _LISTED else ""
+    number = "1 picture" if len(broken) == 1 else f"{len(broken)} pictures"
+    return DataError(
+        f"{number} of {name} cannot be decoded:\n{listed}{more}\nReplace or remove them, or leave "
+        "them out with --skip-broken (in a recipe: data.skip_broken = true)."
     )
-    channels = 1 if all(header.gray for header in headers) else 3
-    size = image_size or _default_size(headers)
-    count = sum(len(part.labels) for part in source.parts.values())
-    streams = count * channels * size * size > memory_budget_bytes
-    splits = {
-        name: Split(_store(part.pictures, channels, size, streams), part.labels)
-        for name, part in source.parts.items()
-    }
-    train = splits["train"]
-    staying = np.arange(len(train))
-    if "test" not in splits:
-        staying, cut = stratified_split(
-            train.labels, test_share, _TEST_SEED, part="test", classes=source.classes
-        )
-        splits["test"] = train.subset(cut)
-    if "validation" not in splits:
-        share = (
-            validation_share if len(staying) == len(train) else validation_share / (1 - test_share)
-        )
-        kept, cut = stratified_split(
-            train.labels[staying], share, seed, part="validation", classes=source.classes
-        )
-        splits["validation"] = train.subset(staying[cut])
-        staying = staying[kept]
-    splits["train"] = train.subset(staying)
-    statistics = {
-        name: compute_statistics(splits[name]) for name in ("train", "validation", "test")
-    }
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some rows of one split of the source."""
+
+    origin: SplitName
+    rows: Rows
+
+
+def _assemble(opened: _Opened, seed: int, validation_share: float, test_share: float) -> DataSet:
+    """Split the images, and describe them."""
+    source, decoding = opened.source, opened.prepared.decoding
+    chosen = _choose(opened, seed, validation_share, test_share)
+    splits = {name: opened.splits[one.origin].subset(one.rows) for name, one in chosen.items()}
+    content = [
+        (opened.digests[one.origin][one.rows], splits[name].labels) for name, one in chosen.items()
+    ]
+    statistics = compute_statistics(splits["train"])
+    notes = [*source.notes, *opened.prepared.notes, *_blank_channels(statistics, source.name)]
+    if opened.skipped:
+        notes.append(f"{len(opened.skipped)} broken pictures are left out.")
     return DataSet(
         name=source.name,
         classes=source.classes,
-        channels=channels,
-        image_size=size,
+        channels=decoding.channels,
+        image_size=decoding.size,
         train=splits["train"],
         validation=splits["validation"],
         test=TestSplit(splits["test"]),
-        mean=statistics["train"].mean,
-        std=statistics["train"].std,
-        fingerprint=fingerprint(
-            source.classes, (channels, size), tuple(one.digest for one in statistics.values())
-        ),
+        mean=statistics.mean,
+        std=tuple(std or 1.0 for std in statistics.std),
+        fingerprint=fingerprint(source.classes, decoding, content),
+        decoding=decoding,
+        notes=tuple(notes),
+        skipped=opened.skipped,
     )
 
 
-def _store(pictures: Pictures, channels: int, size: int, streams: bool) -> ImageStore:
-    if streams:
-        return StreamedImages(pictures, channels, size)
-    return ImagesInMemory(pictures.decode(np.arange(len(pictures)), channels, size))
+def _choose(
+    opened: _Opened, seed: int, validation_share: float, test_share: float
+) -> dict[SplitName, _Chosen]:
+    """The rows of train, validation and test; those that are missing are split off train."""
+    classes = opened.source.classes
+    chosen = {split: _Chosen(split, np.arange(len(one))) for split, one in opened.splits.items()}
+    labels, staying = opened.splits["train"].labels, chosen["train"].rows
+    share = validation_share
+    if "test" not in chosen:
+        staying, cut = stratified_split(
+            labels, test_share, _TEST_SEED, part="test", classes=classes
+        )
+        chosen["test"] = _Chosen("train", cut)
+        share = validation_share / (1 - test_share)
+    if "validation" not in chosen:
+        kept, cut = stratified_split(
+            labels[staying], share, seed, part="validation", classes=classes
+        )
+        chosen["validation"] = _Chosen("train", staying[cut])
+        staying = staying[kept]
+    chosen["train"] = _Chosen("train", staying)
+    return {name: chosen[name] for name in cast("list[SplitName]", ["train", "validation", "test"])}
 
 
-def _default_size(headers: list[Header]) -> int:
-    sides = {(header.width, header.height) for header in headers}
-    width, height = min(sides)
-    if len(sides) == 1 and width == height <= LARGEST_DEFAULT_SIZE:
-        return width
-    median = float(np.median([min(header.width, header.height) for header in headers]))
-    return int(np.clip(math.floor(median / 8 + 0.5) * 8, 8, LARGEST_DEFAULT_SIZE))
+def _blank_channels(statistics: Statistics, name: str) -> list[str]:
+    """A warning for each channel that is the same in all training images.
+
+    Raises:
+        DataError: all channels are.
+    """
+    blank = [place for place, std in enumerate(statistics.std) if std == 0]
+    values = [f"{255 * statistics.mean[place]:.0f}" for place in blank]
+    if len(blank) == len(statistics.std):
+        raise DataError(
+            f"images differ; all training images of {name} are of one colour, "
+            f"{', '.join(values)} of 255. Check how they were written, and the value range."
+        )
+    colours = ("red", "green", "blue")
+    return [
+        f"The {colours[place]} channel carries nothing: it is {value} of 255 in every training "
+        "image."
+        for place, value in zip(blank, values, strict=True)
+    ]

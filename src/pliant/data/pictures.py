@@ -1,90 +1,98 @@
-"""Decodes pictures of any size and kind into pixels of one size.
+"""Pictures as a source holds them: arrays, or encoded files that are read on all cores.
 
-All sources are processed alike: rotate as EXIF says, convert to gray or RGB, resize the shorter
-side (antialiased), center crop. A picture of the right size is not resized.
+A source is read in whole passes, in order: one for the digests, and where its images are not in the
+cache one for headers and value ranges, and one to decode them. Threads share the work, as Pillow
+decodes outside the interpreter's lock and threads start at once.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import os
-import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from itertools import chain, islice
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from pliant.data.splits import Rows
-from pliant.errors import DataError
-from pliant.picture import preprocess
+from pliant.data.decoding import (
+    UNREADABLE,
+    Decoding,
+    Header,
+    decode_picture,
+    deep_values,
+    fit_picture,
+    open_picture,
+    read_header,
+    visible_brightness,
+)
+from pliant.data.pixel_range import Pixels
+from pliant.progress import Progress
 
 T = TypeVar("T")
-Pixels = NDArray[np.uint8]
+Digests = NDArray[np.uint8]
+"""SHA-256 of every picture, (N, 32)."""
 
-GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
-"""Pillow's names of pictures without colour."""
-
-_CANNOT_READ = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises on damaged files."""
-
-_CHUNK, _GROUP = 4096, 16
+_CHUNK, _GROUP = 512, 16
 """Pictures held encoded at a time, and pictures that a thread takes at a time."""
 
+_BRIGHTNESS_PIXELS = 256
+"""Transparent pictures are reduced to this size before their brightness is computed."""
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a picture says of itself before it is decoded."""
 
-    width: int
-    height: int
-    gray: bool
+@dataclass(frozen=True)
+class Survey:
+    """What the training pictures are like, before any is decoded for good."""
+
+    headers: tuple[Header, ...]
+    """Of the pictures that can be read."""
+    integers: tuple[float, float] | None = None
+    """Least and largest value of those with whole numbers beyond a byte; None where there are
+    none."""
+    floats: tuple[float, float] | None = None
+    """Likewise of those with fractions."""
+    brightness: float | None = None
+    """Mean gray of what is visible of transparent pictures, 0 to 255."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Some consecutive pictures, decoded."""
+
+    pixels: Pixels
+    """(n, channels, size, size); black where a picture is broken."""
+    broken: dict[int, str]
+    """Position within these pictures to the reason."""
 
 
 class Pictures(Protocol):
-    """Pictures as a source holds them, by row."""
+    """Pictures by row, in the order of their labels."""
 
     def __len__(self) -> int:
         """Number of pictures."""
         ...
 
-    def headers(self, rows: Rows) -> list[Header]:
-        """Size and kind of these pictures."""
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """What a person finds these pictures by."""
         ...
 
-    def decode(self, rows: Rows, channels: int, size: int) -> Tensor:
-        """These pictures as pixels, uint8 (N, channels, size, size)."""
+    def digests(self, progress: Progress) -> Digests:
+        """What names each picture by its content."""
         ...
 
+    def survey(self, progress: Progress) -> Survey:
+        """Sizes, kinds and value ranges."""
+        ...
 
-@dataclass(frozen=True)
-class StreamedImages:
-    """An `ImageStore` that decodes on demand, for data that does not fit in memory."""
-
-    pictures: Pictures
-    channels: int
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def take(self, rows: Rows) -> Tensor:
-        """The images of these rows, decoded now."""
-        return self.pictures.decode(rows, self.channels, self.size)
+    def decode(self, decoding: Decoding, progress: Progress) -> Iterator[Decoded]:
+        """All pictures as pixels, in order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -97,103 +105,186 @@ class ArrayPictures:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def headers(self, rows: Rows) -> list[Header]:
-        """Size and kind, the same for all."""
-        _, height, width, channels = self.pixels.shape
-        return [Header(width, height, channels == 1)] * len(rows)
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """Their positions."""
+        return [f"image {row}" for row in rows]
 
-    def decode(self, rows: Rows, channels: int, size: int) -> Tensor:
+    def digests(self, progress: Progress) -> Digests:
+        """Of the pixels of each picture and their shape."""
+        shape = repr(self.pixels.shape[1:]).encode()
+        found = [hashlib.sha256(shape + picture.tobytes()).digest() for picture in self.pixels]
+        return _stacked(found)
+
+    def survey(self, progress: Progress) -> Survey:
+        """The same size and kind for all."""
+        _, height, width, channels = self.pixels.shape
+        return Survey((Header(width, height, "L" if channels == 1 else "RGB"),) * len(self))
+
+    def decode(self, decoding: Decoding, progress: Progress) -> Iterator[Decoded]:
         """The pictures, resized where needed."""
-        chosen = self.pixels[rows]
-        if chosen.shape[1:] != (size, size, channels):
-            own = chosen[..., 0] if chosen.shape[-1] == 1 else chosen
-            chosen = np.stack([_fit(Image.fromarray(picture), channels, size) for picture in own])
-        return torch.from_numpy(np.ascontiguousarray(chosen.transpose(0, 3, 1, 2)))
+        wanted = (decoding.size, decoding.size, decoding.channels)
+        for start in range(0, len(self), _CHUNK):
+            chosen = self.pixels[start : start + _CHUNK]
+            if chosen.shape[1:] != wanted:
+                own = chosen[..., 0] if chosen.shape[-1] == 1 else chosen
+                fitted = [fit_picture(Image.fromarray(picture), decoding) for picture in own]
+                chosen = np.stack(fitted)
+            yield Decoded(np.ascontiguousarray(chosen.transpose(0, 3, 1, 2)), {})
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPicture:
+    """One picture file, not yet read."""
+
+    name: str
+    content: bytes | Path | None
+    """Its bytes or where it lies; None where there is nothing to read, for the reason."""
+    reason: str = ""
+
+    def read(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if self.content is None:
+            raise OSError(self.reason)
+        return self.content.read_bytes() if isinstance(self.content, Path) else self.content
 
 
 @dataclass(frozen=True)
-class TablePictures:
-    """Pictures in a column of a Hugging Face `datasets` table, as encoded bytes or as paths of files."""
+class EncodedPictures:
+    """Pictures as files, alone or in the rows of tables."""
 
-    table: Any
-    """A `datasets.Dataset` whose column `column` is a struct of bytes and path."""
-    column: str
-    source: str
-    """Where the table comes from, for messages."""
-    owned: object = None
-    """What must live as long as the table, such as the folder of its file."""
+    count: int
+    items: Callable[[], Iterator[EncodedPicture]]
+    """All of them, in order, anew for every pass."""
 
     def __len__(self) -> int:
-        return len(self.table)
+        return self.count
 
-    def headers(self, rows: Rows) -> list[Header]:
-        """Size and kind, read without decoding."""
-        return [header for headers in self._chunks(rows, _header) for header in headers]
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """Their paths, or rows and names in the table."""
+        wanted = set(rows)
+        found = {row: item.name for row, item in enumerate(self.items()) if row in wanted}
+        return [found[row] for row in rows]
 
-    def decode(self, rows: Rows, channels: int, size: int) -> Tensor:
-        """The pictures, resized where needed; decoded on all cores.
+    def digests(self, progress: Progress) -> Digests:
+        """Of the bytes of each file."""
+        found = [one for chunk in self._chunks(_digest, "read images", progress) for one in chunk]
+        return _stacked(found)
 
-        Raises:
-            DataError: a picture cannot be read; the message names its file.
-        """
-        result = torch.empty((len(rows), channels, size, size), dtype=torch.uint8)
-        start = 0
-        for chunk in self._chunks(rows, lambda picture: _fit(picture, channels, size)):
-            result[start : start + len(chunk)] = torch.from_numpy(np.stack(chunk)).permute(
-                0, 3, 1, 2
+    def survey(self, progress: Progress) -> Survey:
+        """Read all headers, and the values of pictures that are transparent or beyond a byte."""
+        headers: list[Header] = []
+        extremes: dict[str, list[tuple[float, float]]] = {"integers": [], "floats": []}
+        brightness: list[float] = []
+        for look in chain.from_iterable(self._chunks(_look, "read headers", progress)):
+            if look is None:
+                continue
+            headers.append(look.header)
+            if look.extremes is not None:
+                kind = "floats" if look.header.mode == "F" else "integers"
+                extremes[kind].append(look.extremes)
+            if look.brightness is not None:
+                brightness.append(look.brightness)
+        return Survey(
+            tuple(headers),
+            _overall(extremes["integers"]),
+            _overall(extremes["floats"]),
+            float(np.mean(brightness)) if brightness else None,
+        )
+
+    def decode(self, decoding: Decoding, progress: Progress) -> Iterator[Decoded]:
+        """Decode the files on all cores."""
+        black = np.zeros((decoding.channels, decoding.size, decoding.size), np.uint8)
+
+        def decoded(item: EncodedPicture) -> Pixels | str:
+            try:
+                return decode_picture(item.read(), decoding)
+            except UNREADABLE as fault:
+                return reason(fault)
+
+        for chunk in self._chunks(decoded, "decode images", progress):
+            broken = {place: one for place, one in enumerate(chunk) if isinstance(one, str)}
+            yield Decoded(
+                np.stack([black if isinstance(one, str) else one for one in chunk]), broken
             )
-            start += len(chunk)
-        return result
 
-    def _chunks(self, rows: Rows, read: Callable[[Image.Image], T]) -> Iterator[list[T]]:
-        """What `read` makes of each picture, a chunk of rows at a time."""
-        for start in range(0, len(rows), _CHUNK):
-            wanted = rows[start : start + _CHUNK]
-            encoded = self.table[wanted][self.column].to_pylist()
-            yield self._read_all(wanted, encoded, read)
-
-    def _read_all(
-        self, rows: Rows, encoded: list[dict[str, Any]], read: Callable[[Image.Image], T]
-    ) -> list[T]:
-        def read_group(first: int) -> list[T]:
-            group = slice(first, first + _GROUP)
-            return [
-                self._read(row, one, read)
-                for row, one in zip(rows[group].tolist(), encoded[group], strict=True)
-            ]
-
-        firsts = range(0, len(rows), _GROUP)
-        # Pillow warns of odd metadata, which does no harm. Filters are set here, once, as threads share them.
-        with (
-            warnings.catch_warnings(),
-            ThreadPoolExecutor(min(len(firsts), os.cpu_count() or 1)) as threads,
-        ):
-            warnings.simplefilter("ignore")
-            return [result for group in threads.map(read_group, firsts) for result in group]
-
-    def _read(self, row: int, encoded: dict[str, Any], read: Callable[[Image.Image], T]) -> T:
-        try:
-            with Image.open(
-                encoded["path"] if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
-            ) as picture:
-                return read(picture)
-        except _CANNOT_READ as fault:
-            where = (
-                encoded["path"]
-                if encoded["bytes"] is None
-                else f"row {row} ({encoded['path'] or 'no file name'}) of {self.source}"
-            )
-            raise DataError(
-                f"every image can be decoded; {where} cannot: {fault}. Replace or remove it."
-            ) from fault
+    def _chunks(
+        self, work: Callable[[EncodedPicture], T], step: str, progress: Progress
+    ) -> Iterator[list[T]]:
+        """What `work` makes of each picture, a chunk of consecutive pictures at a time."""
+        items, done = self.items(), 0
+        with ThreadPoolExecutor(available_cores()) as threads:
+            while chunk := list(islice(items, _CHUNK)):
+                groups = [chunk[start : start + _GROUP] for start in range(0, len(chunk), _GROUP)]
+                # Pillow warns of odd metadata, which does no harm. Threads share these filters.
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    results = threads.map(lambda group: [work(item) for item in group], groups)
+                    found = [result for group in results for result in group]
+                yield found
+                done += len(chunk)
+                progress(step, done, self.count, "")
 
 
-def _header(picture: Image.Image) -> Header:
-    turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientations from 5 on lie on their side
-    width, height = picture.size[::-1] if turned else picture.size
-    return Header(width, height, picture.mode in GRAY_MODES)
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def _fit(picture: Image.Image, channels: int, size: int) -> Pixels:
-    """Pixels of one picture, (size, size, channels), as a delivered network reads it."""
-    return preprocess(picture, size, "L" if channels == 1 else "RGB")
+def reason(fault: BaseException) -> str:
+    """Why a picture cannot be read, in one line and without its name."""
+    if isinstance(fault, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(fault, Image.UnidentifiedImageError):
+        return "it is no picture that can be read"
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
+    return " ".join(str(fault).split()) or type(fault).__name__
+
+
+def _stacked(digests: list[bytes]) -> Digests:
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+
+
+def _digest(item: EncodedPicture) -> bytes:
+    """Of a file that cannot be read, zeros; decoding it says why."""
+    try:
+        return hashlib.sha256(item.read()).digest()
+    except OSError:
+        return bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    header: Header
+    extremes: tuple[float, float] | None = None
+    brightness: float | None = None
+
+
+def _look(item: EncodedPicture) -> _Look | None:
+    """What is known of a picture before it is decoded for good; None where it is broken."""
+    try:
+        content = item.read()
+        header = read_header(content)
+        deep = header.mode.startswith(("I", "F"))
+        if not deep and not header.transparent:
+            return _Look(header)
+        with open_picture(content) as picture:
+            if not deep:
+                picture.thumbnail((_BRIGHTNESS_PIXELS, _BRIGHTNESS_PIXELS))
+                return _Look(header, brightness=visible_brightness(picture))
+            values = deep_values(picture)
+        return _Look(header, (float(values.min()), float(values.max())))
+    except UNREADABLE:
+        return None
+
+
+def _overall(extremes: list[tuple[float, float]]) -> tuple[float, float] | None:
+    if not extremes:
+        return None
+    return min(least for least, _ in extremes), max(largest for _, largest in extremes)

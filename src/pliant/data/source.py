@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pliant.data.pictures import Pictures
+from pliant.data.split_names import SplitName
 from pliant.errors import DataError
-
-SplitName = Literal["train", "validation", "test"]
-SPLIT_WORDS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train",),
-    "validation": ("validation", "valid", "val"),
-    "test": ("test",),
-}
-"""What folders and files of a split are called."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +30,8 @@ class Source:
     classes: tuple[str, ...]
     parts: Mapping[SplitName, Part]
     """Always with train; with the others where the source has them."""
+    notes: tuple[str, ...] = ()
+    """What was recognised or left out, in sentences for the user."""
 
 
 def make_source(
@@ -45,12 +39,17 @@ def make_source(
     pictures: Mapping[SplitName, Pictures],
     labels: Mapping[SplitName, NDArray],
     classes: tuple[str, ...] | None,
+    notes: tuple[str, ...] = (),
 ) -> Source:
     """Check the labels and number the classes.
 
     Args:
+        name: of the data set, for people.
+        pictures: of each split, with train.
         labels: of each split, as the source has them: whole numbers or text.
-        classes: names, where the labels are indices into them; None to name each class by its label.
+        classes: names, where the labels are indices into them; None to name each class by its
+            label.
+        notes: sentences for the user.
 
     Raises:
         DataError: fewer than two classes, a class without training images, or labels that do not
@@ -69,17 +68,22 @@ def make_source(
                 f"every image has one label; {name}, {split}, has {len(pictures[split])} images "
                 f"and {len(raw)} labels."
             )
-    # Public benchmarks often keep the labels of their test images secret: such images can test nothing here.
-    kept = [
-        split
-        for split, raw in labels.items()
-        if split == "train" or (len(raw) and not (raw.dtype.kind == "i" and (raw == -1).all()))
-    ]
+    # Public benchmarks often keep the labels of their test images secret: such images can test
+    # nothing here.
+    kept = [split for split, raw in labels.items() if split == "train" or _is_labelled(raw)]
+    if len(kept) < len(labels):
+        secret = " and ".join(split for split in labels if split not in kept)
+        notes = (*notes, f"The {secret} split has no labels, so it is not used.")
     known = np.unique(labels["train"]) if classes is None else np.arange(len(classes))
     names = tuple(str(label) for label in known) if classes is None else tuple(classes)
     numbered = {split: _numbered(labels[split], known, names, f"{name}, {split}") for split in kept}
-    _require_classes(name, names, numbered["train"])
-    return Source(name, names, {split: Part(pictures[split], numbered[split]) for split in kept})
+    require_classes(name, names, numbered["train"])
+    parts = {split: Part(pictures[split], numbered[split]) for split in kept}
+    return Source(name, names, parts, notes)
+
+
+def _is_labelled(raw: NDArray) -> bool:
+    return len(raw) > 0 and not (raw.dtype.kind == "i" and bool((raw == -1).all()))
 
 
 def _numbered(
@@ -101,7 +105,17 @@ def _numbered(
     return order[np.searchsorted(known, raw, sorter=order)].astype(np.int64)
 
 
-def _require_classes(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]) -> None:
+def require_classes(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]) -> None:
+    """Refuse images that cannot be told apart.
+
+    Args:
+        name: of the data set, for the error.
+        classes: their names.
+        labels: class index of each training image.
+
+    Raises:
+        DataError: fewer than two classes, or a class without training images.
+    """
     if len(classes) < 2:
         raise DataError(
             f"images are told apart by at least two classes; {name} has {len(classes)}: "

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pliant.data.pixel_range import array_to_bytes
 from pliant.errors import DataError
 
 Rows = NDArray[np.int64]
@@ -36,10 +37,29 @@ class ImageStore(Protocol):
 
 @dataclass(frozen=True)
 class ImagesInMemory:
-    """All images decoded, side by side."""
+    """All images decoded, side by side; in memory, or in a file that is mapped into it.
+
+    Args:
+        pixels: (N, channels, size, size), bytes from 0 to 255, or floats from 0 to 1, which are
+            rounded to 256 levels.
+
+    Raises:
+        DataError: another shape, or values beyond.
+    """
 
     pixels: Tensor
     """uint8 (N, channels, size, size)."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.shape[1] not in (1, 3):
+            raise DataError(
+                "images are (N, channels, height, width) with 1 or 3 channels; received "
+                f"{tuple(self.pixels.shape)}."
+            )
+        if self.pixels.dtype != torch.uint8:
+            values = self.pixels.detach().cpu().numpy()
+            converted = torch.from_numpy(array_to_bytes(values, "ImagesInMemory"))
+            object.__setattr__(self, "pixels", converted)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -137,7 +157,7 @@ class TestSplit:
 def stratified_split(
     labels: NDArray[np.integer], share: float, seed: int, *, part: str, classes: tuple[str, ...]
 ) -> tuple[Rows, Rows]:
-    """Split off a share of every class, at least one image of each.
+    """Split off a share of every class, at least one image of each, and leave at least one.
 
     Args:
         labels: class index of each image.
@@ -152,17 +172,17 @@ def stratified_split(
     Raises:
         DataError: a class has fewer than two images, so nothing would be left of it.
     """
+    counts = np.bincount(labels, minlength=len(classes))
+    small = [f"{classes[index]!r} has only {counts[index]}" for index in np.flatnonzero(counts < 2)]
+    if small:
+        raise DataError(
+            f"a {part} split is cut off the training images, so every class needs an image for "
+            f"each; class {', class '.join(small)} left. Add images of it or remove the class."
+        )
     rng = np.random.default_rng(seed)
     cut = np.zeros(len(labels), dtype=bool)
-    for label, name in enumerate(classes):
+    for label in range(len(classes)):
         members = rng.permutation(np.flatnonzero(labels == label))
-        if len(members) < 2:
-            raise DataError(
-                f"a {part} split is cut off the training images, so every class needs an image for "
-                "each; "
-                f"class {name!r} has only {len(members)} left. Add images of it or remove the "
-                "class."
-            )
         cut[members[: min(len(members) - 1, max(1, round(share * len(members))))]] = True
     return np.flatnonzero(~cut), np.flatnonzero(cut)
 

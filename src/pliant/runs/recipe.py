@@ -60,8 +60,14 @@ class DataTable(_Table):
     """`digits`, `fashion-mnist`, a folder, a parquet or .npz file, `hf:NAME`, or `file.py:NAME`."""
     image_size: int | None = Field(None, ge=4)
     """Height and width to which images are brought, in pixels; their own where unset."""
-    memory_budget_mb: int = Field(2000, ge=1)
-    """Decoded images up to this size are kept in memory; larger data streams."""
+    fit: Literal["crop", "pad"] = "crop"
+    """`crop` resizes the shorter side and crops the middle, `pad` the longer and adds mid gray."""
+    background: str = "auto"
+    """Colour behind transparent pictures; `auto`: white, or black behind almost white ones."""
+    splits: str = "auto"
+    """`auto` by names, `none` (a folder is a class), or `train=NAME,validation=NAME,test=NAME`."""
+    skip_broken: bool = False
+    """Leave out pictures that cannot be decoded; they are listed in the record and the report."""
     pad: int = Field(2, ge=0)
     """Pixels by which training images are shifted at most, in each direction."""
     flip: bool = False

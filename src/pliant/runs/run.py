@@ -199,7 +199,10 @@ class Run:
             self.part("data.source"),
             seed=self.recipe.seed,
             image_size=table.image_size,
-            memory_budget_bytes=table.memory_budget_mb * 10**6,
+            fit=table.fit,
+            background=table.background,
+            splits=table.splits,
+            skip_broken=table.skip_broken,
         )
 
     @cached_property
