@@ -64,6 +64,13 @@ def test_lines_of_a_card(tmp_path, line):
     assert line in _text(tmp_path).splitlines()
 
 
+def test_options_of_training_pictures_are_those_of_new_ones(tmp_path):
+    text = _text(tmp_path, preprocessing={"fit": "pad", "integers": (0, 4095.0)})
+    assert (
+        'preprocess(Image.open("photo.jpg"), 8, "RGB", fit=\'pad\', integers=(0, 4095.0))' in text
+    )
+
+
 def test_what_is_not_known_is_told(tmp_path):
     predicted = Cost(latency_ms=1.23456, energy_uj=41.5, area_mm2=3.0)
     changes = {"measured": None, "limits": (), "test_openings": 3, "target": "a chip"}

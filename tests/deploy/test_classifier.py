@@ -48,7 +48,9 @@ def test_training_and_delivery_read_the_same_pixels(tmp_path):
     data = load(tmp_path, seed=0, image_size=24)
     images, _ = data.train.batch(np.arange(len(data.train)))
     expected = [
-        preprocess(Image.open(tmp_path / "train" / label / name), 24, "RGB")
+        preprocess(
+            Image.open(tmp_path / "train" / label / name), 24, "RGB", **data.decoding.options
+        )
         for label in ("one", "two")
         for name in sorted(names)
     ]
@@ -65,7 +67,9 @@ def test_preprocess_by_hand():
     wide.getexif()[0x0112] = 3  # upside down
     assert preprocess(wide, 2, "RGB")[0, 0].tolist() == [0, 0, 255]
     deep = Image.fromarray(np.array([[0x12FF, 0xFF00]], np.uint16).repeat(2, 0))
-    assert preprocess(deep, 2, "L")[..., 0].tolist() == [[0x12, 0xFF]] * 2
+    assert preprocess(deep, 2, "L")[..., 0].tolist() == [[0x13, 0xFE]] * 2
+    found = preprocess(deep, 2, "L", integers=(0x12FF, 0xFF00))
+    assert found[..., 0].tolist() == [[0, 255]] * 2
 
 
 def test_probabilities_are_those_of_the_network(finished):

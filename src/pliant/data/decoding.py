@@ -1,6 +1,6 @@
 """Decodes one picture of any size and kind into pixels of one size.
 
-All pictures are processed alike:
+All pictures are processed alike, by `pliant.picture.preprocess`:
 
 1. JPEG files are decoded at 1/2, 1/4 or 1/8 of their size where that is still large enough.
 2. EXIF says which side is up.
@@ -15,17 +15,18 @@ picture is used.
 
 from __future__ import annotations
 
+import inspect
 import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from pliant.data.pixel_range import PixelRange, Pixels
+from pliant.picture import preprocess
 
 Fit = Literal["crop", "pad"]
 """How a picture that is no square becomes one."""
@@ -33,10 +34,8 @@ Fit = Literal["crop", "pad"]
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
-BYTES, FRACTIONS = PixelRange(0, 255), PixelRange(0, 1)
-
-PADDING: Colour = (127, 127, 127)
-"""Mid gray, about 0 once pixels are normalised."""
+SIXTEEN_BITS, FRACTIONS = PixelRange(0, 65535), PixelRange(0, 1)
+"""Ranges of new pictures of kinds that no training picture is of."""
 
 _NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MCIDAS", "MPEG", "WMF"})
 """Formats that Pillow recognises but does not decode, or decodes by starting another program."""
@@ -100,10 +99,22 @@ class Decoding:
     fit: Fit = "crop"
     background: Colour = (255, 255, 255)
     """Behind what is transparent."""
-    integers: PixelRange = BYTES
+    integers: PixelRange = SIXTEEN_BITS
     """Of pictures with whole numbers beyond a byte (Pillow's modes `I` and `I;16`)."""
     floats: PixelRange = FRACTIONS
     """Of pictures with fractions (Pillow's mode `F`)."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `preprocess` is told beside the size; empty where its defaults hold."""
+        own = {
+            "fit": self.fit,
+            "background": tuple(self.background),
+            "integers": (self.integers.black, self.integers.white),
+            "floats": (self.floats.black, self.floats.white),
+        }
+        usual = inspect.signature(preprocess).parameters
+        return {name: value for name, value in own.items() if value != usual[name].default}
 
 
 def open_picture(content: bytes | Path) -> Image.Image:
@@ -130,49 +141,17 @@ def read_header(content: bytes | Path) -> Header:
 def decode_picture(content: bytes | Path, decoding: Decoding) -> Pixels:
     """Pixels of a picture file, (channels, size, size). Raises as `open_picture`."""
     with open_picture(content) as picture:
-        picture.draft(None, _least_size(picture.size, decoding))
-        pixels = fit_picture(picture, decoding)
-    return pixels.transpose(2, 0, 1)
-
-
-def _least_size(size: tuple[int, int], decoding: Decoding) -> tuple[int, int]:
-    """The size below which a JPEG file must not be decoded."""
-    if decoding.fit == "crop":
-        return decoding.size, decoding.size
-    scale = decoding.size / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        return fit_picture(picture, decoding).transpose(2, 0, 1)
 
 
 def fit_picture(picture: Image.Image, decoding: Decoding) -> Pixels:
-    """Pixels of an open picture, (size, size, channels). Raises as `open_picture`."""
-    mode, size = ("L" if decoding.channels == 1 else "RGB"), decoding.size
-    eight_bit = _to_eight_bits(ImageOps.exif_transpose(picture), decoding)
-    square = _on_background(eight_bit, decoding).convert(mode)
-    if square.size != (size, size):
-        if decoding.fit == "pad":
-            color = PADDING if mode == "RGB" else PADDING[0]
-            square = ImageOps.pad(square, (size, size), Image.Resampling.BILINEAR, color=color)
-        else:
-            square = ImageOps.fit(square, (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(square).reshape(size, size, decoding.channels)
+    """Pixels of an open picture, (size, size, channels), as a delivered network reads it."""
+    mode = "L" if decoding.channels == 1 else "RGB"
+    return preprocess(picture, decoding.size, mode, **decoding.options)
 
 
-def _to_eight_bits(picture: Image.Image, decoding: Decoding) -> Image.Image:
-    """Pillow clips deeper pictures to white where it converts them; use their range instead."""
-    if picture.mode.startswith("I"):
-        return Image.fromarray(decoding.integers.to_bytes(deep_values(picture)))
-    if picture.mode == "F":
-        return Image.fromarray(decoding.floats.to_bytes(deep_values(picture)))
-    if picture.mode == "LAB":
-        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(picture, lab, rgb, outputMode="RGB")
-        assert converted is not None, "only an operation in place returns nothing"
-        return converted
-    return picture
-
-
-def deep_values(picture: Image.Image) -> NDArray[np.float64]:
-    """Values of a picture with whole numbers beyond a byte, or with fractions.
+def deep_extremes(picture: Image.Image) -> tuple[float, float]:
+    """Least and largest value of a picture of more than 8 bits, or of fractions.
 
     Raises:
         ValueError: a value is infinite or not a number.
@@ -180,21 +159,7 @@ def deep_values(picture: Image.Image) -> NDArray[np.float64]:
     values = np.asarray(picture, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are no finite numbers")
-    return values
-
-
-def _on_background(picture: Image.Image, decoding: Decoding) -> Image.Image:
-    """A picture with transparent pixels on the background; any other unchanged."""
-    if not picture.has_transparency_data:
-        return picture
-    if picture.mode in GRAY_MODES:
-        below = Image.new("L", picture.size, round(sum(decoding.background) / 3))
-        picture = picture.convert("LA")
-    else:
-        below = Image.new("RGB", picture.size, decoding.background)
-        picture = picture.convert("RGBA")
-    below.paste(picture.convert(below.mode), mask=picture.getchannel("A"))
-    return below
+    return float(values.min()), float(values.max())
 
 
 def visible_brightness(picture: Image.Image) -> float | None:

@@ -26,7 +26,7 @@ from pliant.data.decoding import (
     Decoding,
     Header,
     decode_picture,
-    deep_values,
+    deep_extremes,
     fit_picture,
     open_picture,
     read_header,
@@ -278,8 +278,7 @@ def _look(item: EncodedPicture) -> _Look | None:
             if not deep:
                 picture.thumbnail((_BRIGHTNESS_PIXELS, _BRIGHTNESS_PIXELS))
                 return _Look(header, brightness=visible_brightness(picture))
-            values = deep_values(picture)
-        return _Look(header, (float(values.min()), float(values.max())))
+            return _Look(header, deep_extremes(picture))
     except UNREADABLE:
         return None
 

@@ -16,7 +16,7 @@ import torch
 from PIL import ImageColor
 from torch import Tensor
 
-from pliant.data.decoding import BYTES, FRACTIONS, Colour, Decoding, Fit, Header
+from pliant.data.decoding import FRACTIONS, SIXTEEN_BITS, Colour, Decoding, Fit, Header
 from pliant.data.pictures import Pictures, Survey
 from pliant.data.pixel_range import PixelRange, Pixels, range_of_floats, range_of_integers
 from pliant.data.split_names import SplitName
@@ -109,7 +109,7 @@ def decide(survey: Survey, request: Request) -> Decision:
         size=size,
         fit=request.fit,
         background=_background(survey, request),
-        integers=integers or BYTES,
+        integers=integers or SIXTEEN_BITS,
         floats=floats or FRACTIONS,
     )
     notes = [

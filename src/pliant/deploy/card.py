@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pliant.deploy.package import picture_mode, preprocess_source, templates
+from pliant.deploy.package import preprocess_arguments, preprocess_source, templates
 from pliant.deploy.verify import Agreement
 from pliant.files import write_atomically
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Measured
@@ -41,6 +42,8 @@ class Card:
     target: str
     """Name of what the network runs on."""
     agreement: Agreement
+    preprocessing: Mapping[str, object] = field(default_factory=dict)
+    """Options of `pliant.picture.preprocess` that are not its defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,8 @@ def write_card(path: Path, card: Card) -> None:
     text = environment.get_template("card.md.jinja").render(
         card=card,
         costs=cost_rows(card),
-        mode=picture_mode(channels),
+        arguments=preprocess_arguments(channels, size, card.preprocessing),
         preprocess=preprocess_source(),
-        size=size,
     )
     write_atomically(path, text)
 

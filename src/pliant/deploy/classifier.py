@@ -68,6 +68,7 @@ class Classifier:
             )
             metadata = self._session.get_modelmeta().custom_metadata_map
             self.classes = tuple(json.loads(metadata["classes"]))
+            self.options = dict(json.loads(metadata["preprocessing"]))
             [pictures] = self._session.get_inputs()
             _, self.size, _, channels = pictures.shape
             self.mode = {1: "L", 3: "RGB"}[channels]
@@ -98,7 +99,7 @@ class Classifier:
         """The pixels of a picture, or why there are none."""
         try:
             with Image.open(path) as picture:
-                return path, preprocess(picture, self.size, self.mode)
+                return path, preprocess(picture, self.size, self.mode, **self.options)
         except UNREADABLE as error:
             return path, " ".join(str(error).split()) or type(error).__name__
 

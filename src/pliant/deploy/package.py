@@ -56,6 +56,7 @@ def write_model(
     *,
     classes: Sequence[str],
     metadata: Mapping[str, str] | None = None,
+    preprocessing: Mapping[str, object] | None = None,
 ) -> None:
     """Write the files of a network but its card; each file is replaced atomically.
 
@@ -65,6 +66,7 @@ def write_model(
         blocks: of the network, in running order.
         classes: names of the labels, in the order of the logits.
         metadata: of the ONNX file.
+        preprocessing: options of `pliant.picture.preprocess` that are not its defaults.
 
     Raises:
         UncalibratedError: a BatchNorm has no statistics.
@@ -75,10 +77,16 @@ def write_model(
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
     save_tensors(folder / "model.safetensors", state)
-    carried = dict(metadata or {}) | {"classes": json.dumps(list(classes))}
+    options = dict(preprocessing or {})
+    carried = dict(metadata or {}) | {
+        "classes": json.dumps(list(classes)),
+        "preprocessing": json.dumps(options),
+    }
     write_atomically(folder / "model.onnx", onnx_bytes(network, blocks, metadata=carried))
     write_atomically(folder / "model.py", model_source(blocks, classes))
-    write_atomically(folder / "predict.py", predict_source(blocks[0].in_channels, blocks[0].size))
+    write_atomically(
+        folder / "predict.py", predict_source(blocks[0].in_channels, blocks[0].size, options)
+    )
 
 
 def onnx_bytes(
@@ -120,13 +128,23 @@ def model_source(blocks: Sequence[Block], classes: Sequence[str]) -> str:
     return inspect.getsource(plain).rstrip() + "\n" + own + loader
 
 
-def predict_source(channels: int, size: int) -> str:
-    """The text of predict.py, for pictures in gray or RGB of this size."""
-    return (
-        templates()
-        .get_template("predict.py.jinja")
-        .render(preprocess=preprocess_source(), mode=picture_mode(channels), size=size)
-    )
+def predict_source(channels: int, size: int, preprocessing: Mapping[str, object]) -> str:
+    """The text of predict.py.
+
+    Args:
+        channels: 1 for gray, 3 for RGB.
+        size: height and width of the network's input, in pixels.
+        preprocessing: options of `preprocess` that are not its defaults.
+    """
+    template = templates().get_template("predict.py.jinja")
+    arguments = preprocess_arguments(channels, size, preprocessing)
+    return template.render(preprocess=preprocess_source(), arguments=arguments)
+
+
+def preprocess_arguments(channels: int, size: int, preprocessing: Mapping[str, object]) -> str:
+    """What follows the picture where `preprocess` is called, as Python. Args as above."""
+    options = "".join(f", {name}={value!r}" for name, value in preprocessing.items())
+    return f'{size}, "{picture_mode(channels)}"{options}'
 
 
 def picture_mode(channels: int) -> str:

@@ -63,7 +63,14 @@ def deliver(
     module = session.network(architecture)
     metadata = {"architecture": str(architecture), "run": run.recipe.name}
     blocks = run.space.blocks(architecture)
-    write_model(folder, module, blocks, classes=run.data.classes, metadata=metadata)
+    write_model(
+        folder,
+        module,
+        blocks,
+        classes=run.data.classes,
+        metadata=metadata,
+        preprocessing=run.data.decoding.options,
+    )
     progress("deliver", 1, 4, "written")
     validation = run.data.validation
     indices = np.arange(min(COMPARED_IMAGES, len(validation)))
@@ -148,4 +155,5 @@ def _card(session: Session, network: ShortlistedNetwork, delivered: Delivered) -
         measured=delivered.measured_apart,
         target=session.target.name,
         agreement=delivered.agreement,
+        preprocessing=run.data.decoding.options,
     )
