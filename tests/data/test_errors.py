@@ -250,7 +250,7 @@ def test_odd_schemas(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": X, "kinds": Y}, "holds pictures, kinds"),
+        ({"pictures": X, "kinds": Y}, "has pictures, kinds"),
         ({"x": X}, "has only one of x and y"),
         ({"x": X, "y": Y[:-1]}, "12 images and 11 labels"),
         ({"x": X[0], "y": Y}, "has shape (8, 8)"),

@@ -156,7 +156,7 @@ def read_npz(path: Path) -> Source:
                 for name in archive.namelist()
                 if name.endswith(".npy")
             }
-            pairs = _find_pairs(list(members), path)
+            pairs = find_pairs(list(members), str(path))
             _require_plausible(archive, [members[name] for pair in pairs.values() for name in pair])
             arrays = {
                 name: _read_member(archive, members[name])
@@ -174,9 +174,8 @@ def read_npz(path: Path) -> Source:
         ) from fault
     pictures, labels = {}, {}
     for split, (x, y) in pairs.items():
-        pictures[split] = ArrayPictures(_pixels(arrays[x], f"{path}, {split}"))
-        column = arrays[y].ndim == 2 and arrays[y].shape[1] == 1
-        labels[split] = arrays[y][:, 0] if column else arrays[y]
+        pictures[split] = ArrayPictures(image_pixels(arrays[x], f"{path}, {split}"))
+        labels[split] = one_column(arrays[y])
     ignored = sorted(set(members) - {name for pair in pairs.values() for name in pair})
     notes = (f"Arrays of other names are ignored: {', '.join(ignored)}.",) if ignored else ()
     return make_source(path.stem, pictures, labels, None, notes)
@@ -187,24 +186,32 @@ def _first_bytes(path: Path, count: int) -> bytes:
         return file.read(count)
 
 
-def _find_pairs(names: Sequence[str], path: Path) -> dict[SplitName, tuple[str, str]]:
-    """The names of images and labels of each split."""
+def find_pairs(names: Sequence[str], where: str) -> dict[SplitName, tuple[str, str]]:
+    """The names of images and labels of each split, among the names of arrays.
+
+    Args:
+        names: of all arrays.
+        where: they are, for the errors.
+
+    Raises:
+        DataError: no training images, images without labels, or several of one split.
+    """
     pairs: dict[SplitName, tuple[str, str]] = {}
     for split, words in _NPZ_PREFIXES.items():
         images = _spellings(words, _IMAGE_WORDS, split)
         labels = _spellings(words, _LABEL_WORDS, split)
-        x, y = _find(names, images, path), _find(names, labels, path)
+        x, y = _find(names, images, where), _find(names, labels, where)
         if (x is None) != (y is None):
             raise DataError(
-                f"images x and labels y come in pairs; {path}, {split}, has only one of x and y: "
+                f"images x and labels y come in pairs; {where}, {split}, has only one of x and y: "
                 f"{x or y}. Add the other."
             )
         if x is not None and y is not None:
             pairs[split] = (x, y)
     if "train" not in pairs:
         raise DataError(
-            "an .npz file holds x and y, or x_train, y_train, x_test and y_test, or train_images, "
-            f"train_labels, ...; {path} holds {', '.join(names) or 'nothing'}. Rename the arrays."
+            "images and labels are x and y, or x_train, y_train, x_test and y_test, or train_images, "
+            f"train_labels, ...; {where} has {', '.join(names) or 'nothing'}. Rename the arrays."
         )
     return pairs
 
@@ -216,11 +223,11 @@ def _spellings(splits: Sequence[str], words: Sequence[str], split: SplitName) ->
     return found | set(words) if split == "train" else found
 
 
-def _find(names: Sequence[str], spellings: set[str], path: Path) -> str | None:
+def _find(names: Sequence[str], spellings: set[str], where: str) -> str | None:
     matching = [name for name in names if name.lower() in spellings]
     if len(matching) > 1:
         raise DataError(
-            f"images and labels of a split are there once; {path} has {' and '.join(matching)}. "
+            f"images and labels of a split are there once; {where} has {' and '.join(matching)}. "
             "Remove all but one."
         )
     return matching[0] if matching else None
@@ -268,8 +275,16 @@ def _read_member(archive: zipfile.ZipFile, member: str) -> NDArray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _pixels(x: NDArray, where: str) -> Pixels:
-    """An array of images as uint8, channels last."""
+def image_pixels(x: NDArray, where: str) -> Pixels:
+    """An array of images as uint8, channels last.
+
+    Args:
+        x: (N, height, width), or with 1 or 3 channels before or after the size.
+        where: names the array in errors.
+
+    Raises:
+        DataError: another shape, type or range.
+    """
     if x.ndim == 3:
         x = x[..., None]
     elif x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3):
@@ -280,3 +295,8 @@ def _pixels(x: NDArray, where: str) -> Pixels:
             f"{where}, has shape {x.shape}."
         )
     return array_to_bytes(x, where)
+
+
+def one_column(y: NDArray) -> NDArray:
+    """Labels of shape (N, 1) as (N,); any others unchanged."""
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y

@@ -11,19 +11,12 @@ from numpy.typing import NDArray
 from pliant.data import arrays
 from pliant.data.dataset import DataSet
 from pliant.data.pictures import ArrayPictures
-from pliant.data.source import Source, SplitName, make_source
+from pliant.data.source import Source, make_source
 from pliant.errors import DataError
 from pliant.plugins import call_plugin, is_object, object_text, plugin_name
 
 OwnData = DataSet | Source | Mapping[str, Any]
 """Splits that are ready; labelled pictures to be split; or images and labels as arrays."""
-
-ARRAY_NAMES: Mapping[SplitName, tuple[str, ...]] = {
-    "train": ("_train", ""),
-    "validation": ("_validation", "_val"),
-    "test": ("_test",),
-}
-"""What follows x and y in the names of a split's arrays."""
 
 
 def own_data(given: str | OwnData | Callable[[], OwnData]) -> DataSet | Source:
@@ -32,7 +25,8 @@ def own_data(given: str | OwnData | Callable[[], OwnData]) -> DataSet | Source:
     Args:
         given: `file.py:NAME` or the function itself, which takes no arguments; or what it returns:
             a `DataSet`, a `Source`, or a mapping. A mapping has images `x_train` and labels
-            `y_train`, or `x` and `y`; and `x_validation` and `x_test` likewise where there are any.
+            `y_train`, or `x` and `y`; and `x_validation` and `x_test` likewise where there are any;
+            other names are as in `.npz` files.
             Images are (N, height, width), (N, height, width, 1 or 3) or (N, 1 or 3, height, width),
             bytes or fractions from 0 to 1.
 
@@ -56,22 +50,11 @@ def own_data(given: str | OwnData | Callable[[], OwnData]) -> DataSet | Source:
 
 
 def _of_arrays(name: str, found: Mapping[str, NDArray]) -> Source:
-    """A source from arrays by name."""
-    pictures, labels = {}, {}
-    for split, ends in ARRAY_NAMES.items():
-        for end in ends:
-            x, y = found.get(f"x{end}"), found.get(f"y{end}")
-            if (x is None) != (y is None):
-                raise DataError(
-                    f"images x and labels y come in pairs; {name} has only one of x{end} and "
-                    f"y{end}. Add the other."
-                )
-            if x is not None and y is not None and split not in pictures:
-                pictures[split] = ArrayPictures(arrays._pixels(x, f"{name}, {split}"))
-                labels[split] = y
-    if "train" not in pictures:
-        raise DataError(
-            f"a data set has images x and labels y, or x_train and y_train; {name} has "
-            f"{', '.join(found) or 'nothing'}. Rename the arrays."
-        )
+    """A source from arrays by name, which are those of an .npz file."""
+    pairs = arrays.find_pairs(list(found), name)
+    pictures = {
+        split: ArrayPictures(arrays.image_pixels(found[x], f"{name}, {split}"))
+        for split, (x, _) in pairs.items()
+    }
+    labels = {split: arrays.one_column(found[y]) for split, (_, y) in pairs.items()}
     return make_source(name, pictures, labels, None)
