@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from oracles.random_nests import random_nest
 from pliant.accelerator.chip import (
+    Area,
     Axis,
     Memory,
     WordWidths,
@@ -107,6 +109,21 @@ def test_bad_chips_are_named(old: str, new: str, said: str) -> None:
         ({"energy": replace(TABLES["dosa"], dram=float("inf"))}, "energy: key 'dram': .* finite"),
         ({"word_widths": WordWidths(weight_bits=0)}, "key 'weight_bits': .* received 0"),
         ({"clock_mhz": float("nan")}, "clock_mhz is above 0, received nan"),
+        ({"clock_mhz": float("inf")}, "clock_mhz is finite, received inf"),
+        ({"area": Area(mac_um2=float("inf"))}, "area: key 'mac_um2': .*finite"),
+        ({"axes": (Axis("rows", 4, ""),)}, "key 'loops': .* received ''"),
+        ({"axes": (Axis("rows", 4, "KK"),)}, "axis 'rows' names a loop once, received 'KK'"),
+        ({"axes": (Axis("a", 4), Axis("a", 4))}, "every axis has a name of its own"),
+        ({"axes": (Axis("my rows", 4),)}, "key 'name': .* received 'my rows'"),
+        ({"axes": (Axis("", 4),)}, "key 'name': .* received ''"),
+        ({"axes": (Axis("axis1", 4),)}, "mean axes by their place, received 'axis1' for axis 0"),
+        ({"axes": (Axis("rows", 10**9),)}, "key 'size': .* received 1000000000"),
+        ({"axes": (Axis("a", 2**11), Axis("b", 2**11))}, "at most 1,048,576 PEs"),
+        (
+            {"buffer": Memory(4096.0, weight_bytes=64.0)},
+            "buffer states shared_bytes and a size of one tensor",
+        ),
+        ({"energy": replace(TABLES["dosa"], word_bits=0)}, "key 'word_bits': .* received 0"),
     ],
 )
 def test_chips_built_in_python_are_checked_as_those_of_files(
@@ -114,6 +131,12 @@ def test_chips_built_in_python_are_checked_as_those_of_files(
 ) -> None:
     with pytest.raises(RecipeError, match=said):
         replace(parse_chip(OWN), **change)
+
+
+def test_a_chip_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "chip.toml").write_bytes(b'name = "\xff\xfe"')
+    with pytest.raises(RecipeError, match=r"a chip is a TOML file, .*chip\.toml cannot be read"):
+        load_chip(tmp_path / "chip.toml")
 
 
 def test_an_unknown_chip_names_the_nearest() -> None:

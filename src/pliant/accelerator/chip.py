@@ -7,6 +7,7 @@ A chip is a TOML file with the unit in every key, or the same thing built in Pyt
 from __future__ import annotations
 
 import math
+import re
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -29,7 +30,10 @@ DIMS: Final = "NGKCPQRS"
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Size = Annotated[float, Field(ge=0, strict=True)]
+FiniteSize = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, strict=True)]
+MAX_PES: Final = 2**20
+"""Of one array; a larger number is taken for a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,12 @@ class Axis:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    name: StrictStr
-    size: Count
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", strict=True)]
+    """One word, since a mapping prints it."""
+    size: Annotated[int, Field(ge=1, le=MAX_PES, strict=True)]
     """PEs along the axis."""
-    loops: Annotated[str, Field(pattern=rf"^[{DIMS}]*$", strict=True)] = DIMS
-    """Letters out of NGKCPQRS. Unrolling C, R or S needs links that add partial sums."""
+    loops: Annotated[str, Field(pattern=rf"^[{DIMS}]+$", strict=True)] = DIMS
+    """Letters out of NGKCPQRS, each once. Unrolling C, R or S needs links that add partial sums."""
     max_loops: Count = 2
     """How many loops may share the axis, one folded inside the other."""
 
@@ -96,9 +101,9 @@ class Area:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    mac_um2: Size = 282.0
-    register_um2_per_bit: Size = 0.086
-    buffer_um2_per_bit: Size = 0.086
+    mac_um2: FiniteSize = 282.0
+    register_um2_per_bit: FiniteSize = 0.086
+    buffer_um2_per_bit: FiniteSize = 0.086
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +144,39 @@ class Chip:
         for name in ("clock_mhz", "dram_bandwidth_bytes_per_cycle", "macs_per_pe_per_cycle"):
             if not getattr(self, name) > 0:
                 raise RecipeError(f"{origin}: {name} is above 0, received {getattr(self, name)}.")
+        for name in ("clock_mhz", "macs_per_pe_per_cycle"):
+            if math.isinf(getattr(self, name)):
+                raise RecipeError(f"{origin}: {name} is finite, received inf.")
+        self._check_axes(origin)
+        for name, memory in (("registers", self.registers), ("buffer", self.buffer)):
+            own = (memory.weight_bytes, memory.input_bytes, memory.output_bytes)
+            if memory.shared_bytes is not None and not all(map(math.isinf, own)):
+                raise RecipeError(
+                    f"{origin}: a memory has one size for all tensors or one for each; {name} "
+                    "states shared_bytes and a size of one tensor. Drop one of them."
+                )
         self._holds_one_of_each("registers", self.registers)
         self._holds_one_of_each("buffer", self.buffer)
+
+    def _check_axes(self, origin: str) -> None:
+        """Names that tell axes apart, loops that are named once, and an array that can exist."""
+        names = [axis.name for axis in self.axes]
+        for index, axis in enumerate(self.axes):
+            if names.count(axis.name) > 1:
+                raise RecipeError(f"{origin}: every axis has a name of its own, received {names}.")
+            if re.fullmatch("axis[0-9]+", axis.name) and axis.name != f"axis{index}":
+                raise RecipeError(
+                    f"{origin}: axis0, axis1 and axis2 mean axes by their place, received "
+                    f"{axis.name!r} for axis {index}. Choose another name."
+                )
+            if len(set(axis.loops)) < len(axis.loops):
+                raise RecipeError(
+                    f"{origin}: axis {axis.name!r} names a loop once, received {axis.loops!r}."
+                )
+        if self.pes > MAX_PES:
+            raise RecipeError(
+                f"{origin}: an array has at most {MAX_PES:,} PEs, received {self.pes:,}."
+            )
 
     def _holds_one_of_each(self, where: str, memory: Memory) -> None:
         copies = 2 if memory.double_buffered else 1
