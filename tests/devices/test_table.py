@@ -84,6 +84,19 @@ def test_the_sum_is_that_of_a_loop_over_blocks(toy_space, everything):
         assert sum(table.block_ms(toy_space.blocks(architecture))) == pytest.approx(cost.latency_ms)
 
 
+def test_no_block_takes_less_than_nothing(toy_space):
+    """A negative overhead per block is shared out in proportion; the sum stays the prediction."""
+    blocks = toy_space.blocks(toy_space.largest())
+    alone = {block_key(block): 10.0 * number for number, block in enumerate(blocks, 1)}
+    table = LookupTable(toy_space, alone, "per_block_overhead", (1.0, -2.0))  # 0.02 ms less each
+    (cost,) = table([toy_space.largest()])
+    found = table.block_ms(blocks)
+    assert sum(found) == pytest.approx(cost.latency_ms)
+    total = sum(alone[block_key(block)] for block in blocks)
+    for block, share in zip(blocks, found, strict=True):
+        assert share == pytest.approx(cost.latency_ms * alone[block_key(block)] / total)
+
+
 @pytest.mark.parametrize(
     ("correction", "coefficients"),
     [

@@ -133,10 +133,24 @@ class LookupTable:
         ]
 
     def _latency_ms(self, architecture: Architecture) -> float:
-        return max(sum(self.block_ms(self.space.blocks(architecture))), MIN_LATENCY_MS)
+        return max(sum(self._added_ms(self.space.blocks(architecture))), MIN_LATENCY_MS)
 
     def block_ms(self, blocks: Sequence[Block]) -> list[float]:
-        """Each block's additive contribution to the predicted latency of its network."""
+        """Each block's share of the predicted latency of its network, never below 0.
+
+        A fitted correction may take more from a small block than it has, since overhead that
+        timings in isolation repeat is not repeated inside a network. Then the correction is shared
+        out in proportion to the latencies in isolation; the sum stays the prediction.
+        """
+        added = self._added_ms(blocks)
+        if min(added) >= 0:
+            return added
+        alone = [self.block_us(block) for block in blocks]
+        total = max(sum(added), MIN_LATENCY_MS)
+        return [total * one / sum(alone) for one in alone]
+
+    def _added_ms(self, blocks: Sequence[Block]) -> list[float]:
+        """What each block adds to the prediction; with a free fit it may be negative."""
         known = self._contributions_ms
         for block in blocks:
             if block not in known:
