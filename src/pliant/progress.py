@@ -89,7 +89,7 @@ def lines(
 
 
 def printed() -> Progress:
-    """Lines on standard output where a step begins and ends, for those who cannot say when they end."""
+    """Lines on standard output where steps begin and end; unlike those of `lines`, without a block."""
     return _Lines(partial(print, flush=True), time.monotonic)
 
 
