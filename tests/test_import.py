@@ -130,5 +130,5 @@ pliant.Runn
     assert len(revealed) == 3, checked.stdout + checked.stderr
     assert "-> pliant.runs.run.Run" in revealed[0]
     assert "-> pliant.runs.workflow.Result" in revealed[1]
-    assert all("Any" not in line for line in revealed)
+    assert all(line.count('"def (') == 1 for line in revealed), "functions, with their types"
     assert 'no attribute "Runn"' in checked.stdout
