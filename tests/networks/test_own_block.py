@@ -21,7 +21,7 @@ from pliant.deploy.package import model_source, onnx_bytes
 from pliant.devices.profile import BlockLatency
 from pliant.devices.table import distinct_blocks
 from pliant.errors import EncodingError
-from pliant.networks.elastic_blocks import register_block
+from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, register_block
 from pliant.networks.onnx import block_model
 from pliant.networks.plain import BLOCKS, BlockModule
 from pliant.networks.supernet import Supernet, require_described
@@ -155,6 +155,25 @@ def test_names_and_sources_are_refused_by_name(own, space, monkeypatch):
     monkeypatch.setitem(BLOCKS, "NextBlock", NeedsPliant)
     with pytest.raises(EncodingError, match="needs 'Choice'"):
         model_source(space.blocks(space.largest()), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        (lambda x: x @ x[:, :, :3], "runs at every size.*NextBlock at .*'mid': 6"),
+        (lambda x: x[:, :2], r"\(2, 2\), its layers \(2, 4\)"),
+    ],
+)
+def test_an_elastic_module_that_does_not_run_at_a_size_is_refused_by_name(
+    own, space, monkeypatch, returned, says
+):
+    class Rigid(own.ElasticNext):
+        def forward(self, x, active):
+            return returned(x)
+
+    monkeypatch.setitem(ELASTIC_BLOCKS, "NextBlock", Rigid)
+    with pytest.raises(EncodingError, match=says):
+        Supernet(space, mean=[0.5] * 3, std=[0.2] * 3)
 
 
 def test_what_comes_from_another_file_of_the_user_is_carried_too(space, tmp_path, monkeypatch):

@@ -28,8 +28,9 @@ from pliant.errors import (
     RecipeError,
     RunConflictError,
 )
-from pliant.metrics import Failed, Score
+from pliant.metrics import Accuracy, Cost, Failed, Score
 from pliant.objective import Limit
+from pliant.progress import silent
 from pliant.scoring.images import Shape, noise_batch, training_batch
 from pliant.scoring.networks import FileNetworks, preset_networks, require_accepts
 from pliant.scoring.process_pool import ScoreEstimator, ScorePool, ScoreRow, Worker
@@ -43,7 +44,7 @@ from pliant.scoring.zero_shot_search import (
     search_without_training,
 )
 from pliant.spaces.presets import space_name
-from pliant.targets import Arithmetic
+from pliant.targets import Arithmetic, FunctionTarget
 
 SHAPE = Shape(1, 8, 10)
 
@@ -567,6 +568,36 @@ def test_search_in_which_everything_fails(worker, tmp_path):
         80,
     )
     assert result.failure == "it has no batch norm"
+
+
+class _ByDepth:
+    """An estimator of the user's own."""
+
+    identity = "by depth"
+
+    def estimate(self, architectures):
+        return [Accuracy(len(one.options) / 100, 0) for one in architectures]
+
+
+def test_a_search_takes_an_estimator_and_a_target_as_objects(tmp_path):
+    space = _configuration().space
+    arguments = {"limits": "latency_ms=0.2", "evaluations": 20, "progress": silent}
+    target = {"target": lambda space: FunctionTarget(space, function=_milliseconds)}
+    result = search_by_score(space, _ByDepth(), tmp_path, **arguments, **target)
+    assert result.chosen.score == len(result.chosen.architecture.options) / 100
+    assert result.chosen.cost.latency_ms <= 0.2
+    other = _ByDepth()
+    other.identity = "changed"
+    with pytest.raises(RunConflictError):
+        search_by_score(space, other, tmp_path, **arguments, **target)
+    other.identity = None
+    with pytest.raises(RecipeError, match="_ByDepth needs an identity"):
+        search_by_score(space, other, tmp_path, **arguments, **target)
+
+
+def _milliseconds(architectures):
+    space = _configuration().space
+    return [Cost(latency_ms=space.cost(one).macs / 1e6) for one in architectures]
 
 
 def test_latency_is_limited_on_a_target_only(worker, tmp_path):

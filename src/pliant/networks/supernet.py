@@ -30,6 +30,7 @@ from pliant.networks.channels import (
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Head, copy_active
 from pliant.networks.initialization import initialise
 from pliant.networks.onnx import random_weights
+from pliant.plugins import error_place
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
 from pliant.spaces.check import check_space
@@ -113,8 +114,9 @@ class Supernet(nn.Module):
         mean, std: of the training images by channel, pixels from 0 to 1.
 
     Raises:
-        EncodingError: the networks of the space do not fit together, or a block's layers leave a
-            parameter of its module undescribed.
+        EncodingError: the networks of the space do not fit together, a block's layers leave a
+            parameter of its module undescribed, or an elastic module of the user's own does not run
+            at a size of the space.
     """
 
     def __init__(self, space: Space, *, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -131,6 +133,40 @@ class Supernet(nn.Module):
         )
         initialise(self)
         _normalise_images(self, mean, std)
+        self._require_elastic()
+
+    @torch.no_grad()
+    def _require_elastic(self) -> None:
+        """Run every block of the user's own once at each size that one choice gives it.
+
+        Raises:
+            EncodingError: its elastic module fails at a size, or returns another shape than its
+                layers say.
+        """
+        tried: set[Block] = set()
+        for architecture in self.space.corners():
+            for block in self.space.blocks(architecture):
+                if not (block in tried or type(block).__module__.startswith("pliant.")):
+                    tried.add(block)
+                    self._run_alone(block)
+
+    def _run_alone(self, block: Block) -> None:
+        images = torch.zeros(2 * block.in_views, block.in_channels, block.size, block.size)
+        last = block.layers()[-1]
+        expected = (2 * last.N, last.G * last.K)
+        name = f"the elastic module of {type(block).__name__} at {block.sizes}"
+        try:
+            found = tuple(self._run(block, images, dropout=False).shape[:2])
+        except Exception as error:
+            raise EncodingError(
+                f"an elastic module runs at every size of its space: {name} ended in an error at "
+                f"{error_place(error)}: {error!r}."
+            ) from error
+        if found != expected:
+            raise EncodingError(
+                f"an elastic module computes what its layers say: {name} returns (images, channels) "
+                f"{found}, its layers {expected}."
+            )
 
     def forward(
         self, images: Tensor, architecture: Architecture, *, dropout: bool = False
@@ -140,13 +176,14 @@ class Supernet(nn.Module):
         (N, channels, size, size) pixels from 0 to 1 to (N, classes).
         """
         for block in self.space.blocks(architecture):
-            module = self.blocks[block.slot]
-            images = (
-                module(images, block, dropout)
-                if isinstance(module, Head)
-                else module(images, block)
-            )
+            images = self._run(block, images, dropout)
         return images
+
+    def _run(self, block: Block, images: Tensor, dropout: bool) -> Tensor:
+        module = self.blocks[block.slot]
+        options = (dropout,) if isinstance(module, Head) else ()
+        found: Tensor = module(images, block, *options)
+        return found
 
     def extract(self, architecture: Architecture) -> plain.Network:
         """The sub-network as a plain network of its own.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from pliant.metrics import Cost, Score
+from pliant.metrics import Cost, Failed
 from pliant.objective import Candidate
 from pliant.search.evolution import depth
 from pliant.search.feasible import FeasibleRange
@@ -75,7 +75,7 @@ def rank_networks(
     """
     networks = []
     for one in candidates:
-        score = one.quality.value if isinstance(one.quality, Score) else None
+        score = None if isinstance(one.quality, Failed) else one.quality.value
         layers = depth(space.lower(one.architecture))
         networks.append(
             RankedNetwork(by, one.architecture, score, one.known_cost, layers, one.failure)

@@ -13,14 +13,23 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from pliant.accuracy.zero_shot import AnyMethod
+from pliant.accuracy.zero_shot import AnyMethod, Method
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.files import write_atomically
 from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Cost, Failed, Quality, Score
-from pliant.objective import Candidate, CostModel, Limit, Objective, Target, as_limits
+from pliant.objective import (
+    AccuracyEstimator,
+    Candidate,
+    CostModel,
+    Limit,
+    Objective,
+    Target,
+    as_limits,
+)
 from pliant.progress import Progress, given_or_shown, silent
 from pliant.record import Record
 from pliant.scoring.images import AnyImages, as_batch
@@ -45,7 +54,7 @@ from pliant.search.feasible import FeasibleRange, check_feasible
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
-from pliant.targets import Arithmetic
+from pliant.targets import Arithmetic, TargetLike, TargetOptions, open_target
 
 SAMPLES = 256
 """Random networks that are asked whether the limits can be met."""
@@ -90,13 +99,13 @@ class ZeroShotSearchConfiguration:
 
 def search_by_score(
     space: AnySpace,
-    method: AnyMethod,
+    method: AnyMethod | AccuracyEstimator,
     folder: str | Path,
     *,
     limits: Iterable[Limit | str] | Limit | str = (),
     evaluations: int = 1000,
     max_depth: int | None = None,
-    target: Target | None = None,
+    target: TargetLike | None = None,
     batch: AnyImages | None = None,
     seed: int = 0,
     processes: int | None = 1,
@@ -111,12 +120,13 @@ def search_by_score(
         space: a space, a function that makes one, or its name; with more than one process one of
             the last two.
         method: a name of `pliant.accuracy.zero_shot.SCORES`, `file.py:NAME`, or a function of your
-            own from a `ScoringInput` to a number.
+            own from a `ScoringInput` to a number; or an accuracy estimator with an `identity`, a
+            text that changes whenever its results do.
         folder: of the record, from which a killed search resumes, and of `search.json`.
         limits: on costs that the target reports; without one on MACs, parameters and peak memory.
         evaluations: networks that the evolution scores at most, and random search as many.
         max_depth: most layers with weights on the longest path of a network.
-        target: what the networks will run on, as `pliant.targets.open_target` opens it.
+        target: what the networks will run on: a target, or what `pliant.targets.open_target` opens.
         batch: the images: a `Batch`, or a data set, its name or a `Shape`, of which 64 are drawn;
             noise where None.
         seed: of everything random.
@@ -125,28 +135,47 @@ def search_by_score(
 
     Raises:
         InfeasibleError: no network is within the limits; with the range that is feasible.
-        RecipeError: an unknown score, one that needs images, or a limit on a metric that the
-            target does not report.
+        RecipeError: an unknown score, one that needs images, an estimator without an identity, or
+            a limit on a metric that the target does not report.
         RunConflictError: the folder belongs to another score, space or seed, or another process
             writes it.
     """
     shown = None if batch is None else as_batch(batch, seed=seed)
     source = space_networks(space, shown)
     batch = shown or default_batch(source)
-    chosen = select_methods(method, labelled=batch.labels is not None, several=False).methods[0]
-    configuration = ZeroShotSearchConfiguration(
-        source.space,
-        chosen.name,
-        as_limits(limits),
-        evaluations,
-        max_depth,
-        target,
-        seed,
-        chosen.version,
-    )
-    worker = Worker(source, batch, MethodScorer({chosen.name: chosen}), seed)
+    estimator = cast(AccuracyEstimator, method) if hasattr(method, "estimate") else None
+    scores: dict[str, Method] = {}
+    if estimator is not None:
+        name, version = _known_estimator(estimator)
+        processes = 1
+    else:
+        of = cast(AnyMethod, method)
+        chosen = select_methods(of, labelled=batch.labels is not None, several=False).methods[0]
+        name, version = chosen.name, chosen.version
+        scores[name] = chosen
+    worker = Worker(source, batch, MethodScorer(scores), seed)
     with given_or_shown(progress) as told, ScorePool(worker, processes) as pool:
-        return search_without_training(Path(folder), configuration, pool, progress=told)
+        options = TargetOptions(folder=Path(folder), seed=seed)
+        opened = None
+        if target is not None:
+            opened = open_target(target, source.space, options, progress=told)
+        configuration = ZeroShotSearchConfiguration(
+            source.space, name, as_limits(limits), evaluations, max_depth, opened, seed, version
+        )
+        return search_without_training(
+            Path(folder), configuration, pool, estimator=estimator, progress=told
+        )
+
+
+def _known_estimator(estimator: AccuracyEstimator) -> tuple[str, str]:
+    """The name and the identity of an estimator, under which the record keeps its results."""
+    name, identity = type(estimator).__name__, getattr(estimator, "identity", None)
+    if not isinstance(identity, str):
+        raise RecipeError(
+            f"a search keeps what an estimator said, so that it resumes; {name} needs an identity, "
+            "a text that changes whenever its results do."
+        )
+    return name, identity
 
 
 def search_without_training(
@@ -154,6 +183,7 @@ def search_without_training(
     configuration: ZeroShotSearchConfiguration,
     pool: ScorePool,
     *,
+    estimator: AccuracyEstimator | None = None,
     progress: Progress = silent,
 ) -> ZeroShotSearchResult:
     """Find the networks of the highest score within the limits.
@@ -165,6 +195,7 @@ def search_without_training(
         folder: of the record and the result.
         configuration: what to look for.
         pool: scores the networks of the same space; its batch and seed count.
+        estimator: says how good networks are, in place of the pool.
         progress: called after every batch.
 
     Raises:
@@ -180,7 +211,8 @@ def search_without_training(
     context = score_context(space, pool.worker.batch, pool.worker.seed)
     digest = context_digest(of=context, method=configuration.method, version=configuration.version)
     with Record.open(folder / "record.sqlite", recipe_digest=digest) as record:
-        evaluate = _evaluation(configuration, costs, pool, record, context)
+        quality = estimator or ScoreEstimator(pool, configuration.method)
+        evaluate = _evaluation(configuration, costs, quality, record, context)
         evolution = _evolution(configuration, costs, feasible)
         watched = _watched(evaluate, configuration, 0, progress)
         history = run_search(evolution, watched, configuration.evaluations)
@@ -291,14 +323,14 @@ def _evolution(
 def _evaluation(
     configuration: ZeroShotSearchConfiguration,
     costs: CostModel,
-    pool: ScorePool,
+    quality: AccuracyEstimator,
     record: Record,
     context: str,
 ) -> Evaluate:
-    """Scores from the record or the processes; costs from the target, which may be another one."""
+    """Scores from the record or the estimator; costs from the target, which may be another one."""
     arithmetic = Arithmetic(configuration.space)
     scores = memoized(
-        combined(ScoreEstimator(pool, configuration.method), arithmetic.predict),
+        combined(quality, arithmetic.predict),
         record,
         stage=STAGE,
         context=context,
