@@ -17,6 +17,7 @@ import pliant
 from pliant.errors import RecipeError
 
 if TYPE_CHECKING:
+    from pliant.runs.recipe import Recipe
     from pliant.runs.run import Run
 
 app = typer.Typer(
@@ -33,6 +34,13 @@ RecipeArgument = Annotated[
     str,
     typer.Argument(
         help="A recipe by name (digits, fashion-mnist, cifar10) or path, or a run directory."
+    ),
+]
+OptionalRecipe = Annotated[
+    str | None,
+    typer.Argument(
+        help="A recipe by name (digits, fashion-mnist, cifar10) or path, or a run directory. With "
+        "--data it may be left out: space, resolution and epochs then follow from the images."
     ),
 ]
 Data = Annotated[
@@ -54,6 +62,16 @@ SpaceName = Annotated[
 ]
 StrategyName = Annotated[
     str | None, typer.Option(help="sandwich, progressive-shrinking, fine-tune or file.py:NAME.")
+]
+StartName = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        help="Where weights begin: patch-pca, none, efficientnet-lite0, a file, or file.py:NAME.",
+    ),
+]
+ImageSize = Annotated[
+    int | None, typer.Option(min=4, help="Height and width of the images, in pixels.")
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
 TimeBudget = Annotated[
@@ -102,7 +120,7 @@ def say(message: str, *, about: Path | None = None) -> None:
 
 @contextmanager
 def open_run(
-    recipe: str,
+    recipe: str | None,
     run_dir: Path | None = None,
     changes: Mapping[str, Any] | None = None,
     *,
@@ -114,27 +132,18 @@ def open_run(
     reported at once.
 
     Args:
-        recipe: name or path of a recipe, or a run directory.
+        recipe: name or path of a recipe, or a run directory; None to decide by the images.
         run_dir: the run directory instead of `runs/NAME`.
         changes: dotted keys of the recipe to values; None and empty ones are passed over.
         parallel: whether torchrun may start the command several times.
     """
-    from pliant.runs.recipe import load_recipe
-
     if not parallel and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(
             "of all commands only pliant train runs under torchrun. Train with it, then start this "
             "one without torchrun."
         )
     given = {key: value for key, value in (changes or {}).items() if value not in (None, [], ())}
-    folder = Path(recipe)
-    begun = (folder / "recipe.toml").is_file()
-    if begun and run_dir is not None:
-        raise RecipeError(
-            f"{recipe} is the directory of a run, which is resumed in place. To begin another: "
-            f"{folder / 'recipe.toml'} --run-dir {run_dir}"
-        )
-    resolved = load_recipe(str(folder / "recipe.toml") if begun else recipe, given)
+    folder, resolved = _named(recipe, run_dir, given) if recipe else _automatic(run_dir, given)
 
     from pliant.runs.run import Run
     from pliant.training.allocator import keep_freed_memory
@@ -142,9 +151,51 @@ def open_run(
     keep_freed_memory()
     with (
         interruptible(),
-        Run(folder if begun else run_dir or Path("runs") / resolved.name, resolved) as held,
+        Run(folder, resolved) as held,
     ):
         yield held
+
+
+def _named(recipe: str, run_dir: Path | None, given: Mapping[str, Any]) -> tuple[Path, Recipe]:
+    """The directory and the recipe of a run whose recipe is named; arguments as of `open_run`."""
+    from pliant.runs.recipe import load_recipe
+
+    folder = Path(recipe)
+    if not (folder / "recipe.toml").is_file():
+        resolved = load_recipe(recipe, given)
+        return run_dir or Path("runs") / resolved.name, resolved
+    if run_dir is not None:
+        raise RecipeError(
+            f"{recipe} is the directory of a run, which is resumed in place. To begin another: "
+            f"{folder / 'recipe.toml'} --run-dir {run_dir}"
+        )
+    return folder, load_recipe(str(folder / "recipe.toml"), given)
+
+
+def _automatic(run_dir: Path | None, given: Mapping[str, Any]) -> tuple[Path, Recipe]:
+    """The directory and the recipe of a run that only names images; resumed where it began."""
+    if "data.source" not in given:
+        raise RecipeError(
+            "a run has a recipe or images, received neither. Name a recipe, such as `digits`, or "
+            "a folder with a folder of images for each class: --data photos/"
+        )
+    from pliant.runs.automatic import automatic_recipe, resumed_recipe, run_name
+
+    folder = run_dir or Path("runs") / run_name(given["data.source"])
+    resumed = resumed_recipe(folder, given)
+    if resumed is not None:
+        return folder, resumed
+    decided = automatic_recipe(given)
+    for note in decided.notes:
+        say(note)
+    recipe = decided.recipe
+    size = f"{recipe.data.image_size} pixels" if recipe.data.image_size else "their size"
+    say(
+        f"space {recipe.space}, images of {size}, strategy {recipe.train.strategy} from "
+        f"{recipe.train.start}",
+        about=folder / "recipe.toml",
+    )
+    return folder, recipe
 
 
 @contextmanager

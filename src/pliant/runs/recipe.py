@@ -264,10 +264,20 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     if (changes or {}).get("time") not in (None, tree.get("time")):
         resolved = tree.get("resolved", {})  # what was planned for another time
         tree["resolved"] = {k: v for k, v in resolved.items() if k not in ("epochs", "estimates")}
-    for key, value in (changes or {}).items():
+    replace_keys(tree, changes or {})
+    return parse_recipe(tree, origin)
+
+
+def replace_keys(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Put values of the command line into the tables of a recipe.
+
+    Args:
+        tree: the tables; changed in place.
+        changes: dotted keys to values; None values are passed over.
+    """
+    for key, value in changes.items():
         if value is not None:
             _replace(tree, key, _from_anywhere(key, value, (Path(),)))
-    return parse_recipe(tree, origin)
 
 
 def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
