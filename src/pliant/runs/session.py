@@ -10,12 +10,14 @@ from pathlib import Path
 
 from pliant.accuracy.evaluation import Answers, answers
 from pliant.accuracy.supernet import SupernetEstimator
+from pliant.errors import InfeasibleError
 from pliant.files import write_atomically
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit, Objective, Target, as_limits, checked_costs
 from pliant.progress import Progress, printed
+from pliant.runs.advice import KnownCost, fitting_space
 from pliant.runs.budget import Plan, known_plan
 from pliant.runs.run import Run
 from pliant.runs.train import train_supernet
@@ -120,10 +122,23 @@ class Session:
         """Whether any network is within the limits, asked before anything is trained.
 
         Raises:
-            InfeasibleError: none is; with the range that is feasible.
+            InfeasibleError: none is; with the range that is feasible, and a shipped space that
+                meets the limits.
         """
         objective = Objective(limits=self.limits)
-        return check_feasible(self.run.space, objective, self._predict, self.run.rng(1))
+        try:
+            return check_feasible(self.run.space, objective, self._predict, self.run.rng(1))
+        except InfeasibleError as error:
+            advice = fitting_space(self.run.space, objective.cost_limits, self._smallest())
+            raise InfeasibleError(f"{error} {advice}" if advice else str(error)) from None
+
+    def _smallest(self) -> KnownCost | None:
+        """The smallest network with its predicted cost; None where no target was opened."""
+        smallest = self.run.space.smallest()
+        [cost] = self.target.predict([smallest]) if "target" in self.__dict__ else [None]
+        if not isinstance(cost, Cost):
+            return None
+        return KnownCost(int(self.run.space.cost(smallest).metric("macs")), cost)
 
     def _predict(self, architectures: Sequence[Architecture]) -> Sequence[Cost | Failed]:
         return checked_costs(self.target.predict, architectures)

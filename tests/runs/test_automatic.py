@@ -1,0 +1,147 @@
+"""A run without a recipe: what follows from the images, the limits and the time; and bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pliant import Run
+from pliant.cli.app import open_run
+from pliant.data.inspection import SourceFacts, inspect_source
+from pliant.errors import DataError, InfeasibleError, RecipeError
+from pliant.metrics import Cost
+from pliant.objective import Limit
+from pliant.runs import automatic
+from pliant.runs.advice import KnownCost, fitting_space
+from pliant.runs.automatic import automatic_recipe, run_name, useful_size
+from pliant.runs.session import Session
+from pliant.spaces.presets import preset
+
+
+def facts(side=400, count=300, channels=3, **classes):
+    images = classes or {"cat": count // 2, "dog": count - count // 2}
+    return SourceFacts("pets", images, channels, side, 2)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder of 2 x 12 coloured pictures of 60 x 52 pixels."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "My pets" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 256, (52, 60, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "My pets" / name / f"{number}.png")
+    return tmp_path / "My pets"
+
+
+@pytest.mark.parametrize(
+    ("given", "space", "strategy", "size", "batch"),
+    [
+        (facts(), "photos", "fine-tune", 224, 16),
+        (facts(count=3000), "photos", "fine-tune", 224, 32),
+        (facts(side=50), "photos", "fine-tune", 128, 16),
+        (facts(side=32, count=1000), "photos", "fine-tune", 128, 32),
+        (facts(side=32, count=50_000), "plain-32", "sandwich", 32, 512),
+        (facts(side=28, channels=1), "plain-32", "sandwich", 28, 16),
+        (facts(side=20, channels=1), "plain-32", "sandwich", 24, 16),
+        (facts(side=8, count=1500, channels=1), "digits", "sandwich", 8, 64),
+    ],
+)
+def test_the_images_decide(monkeypatch, given, space, strategy, size, batch):
+    monkeypatch.setattr(automatic, "inspect_source", lambda source: given)
+    found = automatic_recipe({"data.source": "pets"})
+    recipe = found.recipe
+    assert (recipe.space, recipe.train.strategy, recipe.data.image_size) == (space, strategy, size)
+    assert recipe.train.batch_size == batch
+    assert recipe.train.start == ("efficientnet-lite0" if space == "photos" else "patch-pca")
+    assert recipe.data.flip == (given.channels == 3)
+    steps = recipe.train.epochs * sum(given.images.values()) / batch
+    assert 400 < steps < 5000, "enough steps, not too many"
+    enlarged = [note for note in found.notes if "enlarged" in note]
+    assert len(enlarged) == (given.side < size)
+    assert "smallest resolution of 'photos' is 64" in " ".join(enlarged) or given.side != 50
+
+
+def test_what_a_person_says_goes_before(monkeypatch):
+    monkeypatch.setattr(automatic, "inspect_source", lambda source: facts())
+    changes = {"data.source": "pets", "space": "mobile-32", "train.epochs": 3, "seed": 4}
+    recipe = automatic_recipe(changes).recipe
+    assert (recipe.space, recipe.train.strategy) == ("mobile-32", "sandwich")
+    assert (recipe.train.epochs, recipe.seed, recipe.data.image_size) == (3, 4, None)
+    timed = automatic_recipe({"data.source": "pets", "data.image_size": 96, "time": "1h"}).recipe
+    assert (timed.train.epochs, timed.time, timed.data.image_size) == (None, "1h", 96)
+
+
+@pytest.mark.parametrize(
+    # The full network has 69.5 M MACs at 96 pixels, 104 at 112, 124 at 128.
+    ("limit", "size"),
+    [("macs=100M", 112), ("macs=110M", 128), ("macs=1G", 224), ("macs=1k", 64)],
+)
+def test_no_resolution_is_useful_beyond_the_limit(limit, size):
+    assert useful_size(facts(), [Limit.parse(limit)], {}) == size
+
+
+def test_no_resolution_is_useful_beyond_what_the_device_runs(monkeypatch):
+    monkeypatch.setattr(automatic, "_latencies", lambda full, sizes: {s: s / 40 for s in sizes})
+    assert useful_size(facts(), [Limit.parse("latency_ms=3")], {}) == 128
+    other = {"target.name": "eyeriss"}
+    assert useful_size(facts(), [Limit.parse("latency_ms=3")], other) == 224, "not this machine"
+
+
+@pytest.mark.parametrize(("time", "size"), [("10h", 224), ("10min", 128), ("20s", 96)])
+def test_the_resolution_leaves_time_for_epochs(monkeypatch, time, size):
+    monkeypatch.setattr(automatic, "_step_seconds", lambda space: 0.02)
+    assert useful_size(facts(count=1500), [], {"time": time}) == size
+
+
+def test_classes_with_too_few_images_are_named(pets):
+    assert inspect_source(pets) == SourceFacts("My pets", {"cat": 12, "dog": 12}, 3, 52, 2)
+    for number in range(4):
+        (pets / "cat" / f"{number}.png").unlink()
+    assert inspect_source(pets).few == {"cat": 8}
+    (pets / "mouse").mkdir()
+    (pets / "cat" / "5.png").rename(pets / "mouse" / "5.png")
+    with pytest.raises(DataError, match="at least 3 images, one for each split; 'mouse' has 1"):
+        inspect_source(pets)
+
+
+def test_a_run_of_images_resumes_with_the_recipe_that_was_decided(pets, tmp_path, capsys):
+    changes = {"data.source": str(pets), "limits": ["macs=60M"]}
+    with open_run(None, tmp_path / "run", changes) as run:
+        assert (run.recipe.space, run.recipe.data.image_size) == ("photos", 96)
+        assert run.recipe.name == "My-pets"
+        first = run.recipe.digest
+    assert "enlarged to 96" in capsys.readouterr().out
+    with open_run(None, tmp_path / "run", changes | {"limits": ["macs=30M"]}) as run:
+        assert (run.recipe.digest, run.recipe.limits) == (first, ("macs=30M",))
+    assert "enlarged" not in capsys.readouterr().out, "said once"
+
+
+def test_neither_recipe_nor_images_is_refused():
+    with pytest.raises(RecipeError, match="received neither"), open_run(None):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("/data/My pets!/", "My-pets-"), ("hf:a/cats:small", "cats"), ("digits", "digits")],
+)
+def test_a_run_is_named_like_its_images(source, name):
+    assert run_name(source) == name
+
+
+def test_a_space_that_would_meet_the_limits_is_named(tmp_path, tiny):
+    space = preset("photos", channels=3, image_size=64, classes=10)
+    advice = fitting_space(space, [Limit.parse("macs=3M")], None)
+    assert advice is not None
+    assert "--space mobile-32 --image-size 32." in advice
+    known = KnownCost(10**7, Cost(latency_ms=1.0))
+    scaled = fitting_space(space, [Limit.parse("latency_ms=0.3")], known)
+    assert scaled is not None
+    assert "by MACs" in scaled
+    assert fitting_space(space, [Limit.parse("macs=1")], None) is None
+    run = Run.create(str(tiny), folder=tmp_path / "run", limits=["parameters=2k"])
+    with run, pytest.raises(InfeasibleError, match="Raise parameters to at least"):
+        _ = Session(run).feasible
