@@ -50,7 +50,7 @@ def pets(tmp_path):
     ],
 )
 def test_the_images_decide(monkeypatch, given, space, strategy, size, batch):
-    monkeypatch.setattr(automatic, "inspect_source", lambda source: given)
+    monkeypatch.setattr(automatic, "inspect_source", lambda source, splits: given)
     found = automatic_recipe({"data.source": "pets"})
     recipe = found.recipe
     assert (recipe.space, recipe.train.strategy, recipe.data.image_size) == (space, strategy, size)
@@ -65,35 +65,43 @@ def test_the_images_decide(monkeypatch, given, space, strategy, size, batch):
 
 
 def test_what_a_person_says_goes_before(monkeypatch):
-    monkeypatch.setattr(automatic, "inspect_source", lambda source: facts())
+    monkeypatch.setattr(automatic, "inspect_source", lambda source, splits: facts())
     changes = {"data.source": "pets", "space": "mobile-32", "train.epochs": 3, "seed": 4}
     recipe = automatic_recipe(changes).recipe
     assert (recipe.space, recipe.train.strategy) == ("mobile-32", "sandwich")
     assert (recipe.train.epochs, recipe.seed, recipe.data.image_size) == (3, 4, None)
+    once = automatic_recipe({"data.source": "pets", "train.start": "ofa_resnet50"}).recipe
+    assert (once.space, once.train.strategy, once.data.image_size) == (
+        "ofa-resnet50",
+        "fine-tune",
+        224,
+    )
     timed = automatic_recipe({"data.source": "pets", "data.image_size": 96, "time": "1h"}).recipe
     assert (timed.train.epochs, timed.time, timed.data.image_size) == (None, "1h", 96)
 
 
 @pytest.mark.parametrize(
-    # The full network has 69.5 M MACs at 96 pixels, 104 at 112, 124 at 128.
+    # The full network has 70.5 M MACs at 96 pixels, 105.6 at 112, 125.4 at 128.
     ("limit", "size"),
     [("macs=100M", 112), ("macs=110M", 128), ("macs=1G", 224), ("macs=1k", 64)],
 )
 def test_no_resolution_is_useful_beyond_the_limit(limit, size):
-    assert useful_size(facts(), [Limit.parse(limit)], {}) == size
+    assert useful_size("photos", facts(), [Limit.parse(limit)], {}) == size
 
 
 def test_no_resolution_is_useful_beyond_what_the_device_runs(monkeypatch):
     monkeypatch.setattr(automatic, "_latencies", lambda full, sizes: {s: s / 40 for s in sizes})
-    assert useful_size(facts(), [Limit.parse("latency_ms=3")], {}) == 128
+    assert useful_size("photos", facts(), [Limit.parse("latency_ms=3")], {}) == 128
     other = {"target.name": "eyeriss"}
-    assert useful_size(facts(), [Limit.parse("latency_ms=3")], other) == 224, "not this machine"
+    assert useful_size("photos", facts(), [Limit.parse("latency_ms=3")], other) == 224, (
+        "not this machine"
+    )
 
 
 @pytest.mark.parametrize(("time", "size"), [("10h", 224), ("10min", 128), ("20s", 96)])
 def test_the_resolution_leaves_time_for_epochs(monkeypatch, time, size):
     monkeypatch.setattr(automatic, "_step_seconds", lambda space: 0.02)
-    assert useful_size(facts(count=1500), [], {"time": time}) == size
+    assert useful_size("photos", facts(count=1500), [], {"time": time}) == size
 
 
 def test_classes_with_too_few_images_are_named(pets):

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pliant.data.dataset import evenly_spaced_indices
-from pliant.data.loading import _HEADERS, _read
+from pliant.data.dataset import DataSet
+from pliant.data.loading import read_source
+from pliant.data.preparing import AUTOMATIC
 from pliant.errors import DataError
+from pliant.progress import silent
 
 FEW_IMAGES = 10
 """A class with fewer training images is named."""
@@ -39,33 +42,39 @@ class SourceFacts:
         return {name: count for name, count in self.images.items() if count < FEW_IMAGES}
 
 
-def inspect_source(source: str | Path, *, memory_budget_bytes: int = 2 << 30) -> SourceFacts:
+def inspect_source(source: str | Path, splits: str = AUTOMATIC) -> SourceFacts:
     """Read labels and headers.
 
     Args:
         source: as `load` takes it.
-        memory_budget_bytes: likewise.
+        splits: likewise.
 
     Raises:
         DataError: the source cannot be used, or classes have too few images for the splits; all of
             them are named.
     """
-    read = _read(source, memory_budget_bytes)
+    read = read_source(source, splits)
+    if isinstance(read, DataSet):
+        images = _by_class(read.classes, read.train.labels)
+        return SourceFacts(read.name, images, read.channels, read.image_size, 0)
     train = read.parts["train"]
-    counts = np.bincount(train.labels, minlength=len(read.classes))
-    images = {name: int(count) for name, count in zip(read.classes, counts, strict=True)}
-    missing = 3 - len(read.parts)
+    images, missing = _by_class(read.classes, train.labels), 3 - len(read.parts)
     lacking = {name: count for name, count in images.items() if count < 1 + missing}
     if lacking:
         raise DataError(
             f"every class needs at least {1 + missing} images, one for each split; "
             f"{listed(lacking)}. Add images or remove the class."
         )
-    headers = train.pictures.headers(evenly_spaced_indices(len(train.labels), _HEADERS))
+    headers = train.pictures.survey(silent).headers
     sides = [min(header.width, header.height) for header in headers]
     gray = all(header.gray for header in headers)
-    side = round(float(np.median(sides)))
+    side = round(float(np.median(sides))) if sides else 0
     return SourceFacts(read.name, images, 1 if gray else 3, side, missing)
+
+
+def _by_class(classes: tuple[str, ...], labels: NDArray[np.int64]) -> dict[str, int]:
+    counts = np.bincount(labels, minlength=len(classes))
+    return {name: int(count) for name, count in zip(classes, counts, strict=True)}
 
 
 def listed(images: Mapping[str, int]) -> str:

@@ -19,10 +19,22 @@ from pliant.data.inspection import SourceFacts, inspect_source, listed
 from pliant.objective import Limit
 from pliant.runs.recipe import Recipe, load_recipe, parse_recipe, replace_keys
 from pliant.spaces.photos import RESOLUTIONS
-from pliant.spaces.presets import PRESETS, preset
+from pliant.spaces.presets import PRESETS, preset, space_name
 from pliant.spaces.space import Space
 from pliant.targets import THIS_CPU
 from pliant.units import parse_duration
+
+PUBLISHED = {
+    "photos": "efficientnet-lite0",
+    "photos-lite1": "efficientnet-lite1",
+    "photos-lite2": "efficientnet-lite2",
+    "ofa-mobilenetv3": "ofa_mbv3_d234_e346_k357_w1.0",
+    "ofa-mobilenetv3-w1.2": "ofa_mbv3_d234_e346_k357_w1.2",
+    "ofa-resnet50": "ofa_resnet50",
+}
+"""The published weights that each space for photographs starts from."""
+OFA_SIZE = 224
+"""Of the images for Once-for-All's spaces, in pixels."""
 
 PHOTOGRAPH = 48
 """Images with a larger shorter side are photographs."""
@@ -67,16 +79,15 @@ def automatic_recipe(changes: Mapping[str, Any]) -> Automatic:
         DataError: the images cannot be used.
         RecipeError: a limit, a time or another choice cannot be understood.
     """
-    facts = inspect_source(changes["data.source"])
+    facts = inspect_source(changes["data.source"], changes.get("data.splits", "auto"))
     limits = [Limit.parse(text) for text in changes.get("limits", ())]
-    chosen = changes.get("space")
-    name = _space_for(facts) if chosen is None else chosen
-    published = name == "photos"
-    tree = _photos(facts) if published else _from_nothing(facts)
+    chosen = changes.get("space") or _space_of(changes.get("train.start"))
+    name = _space_for(facts) if chosen is None else space_name(chosen)
+    tree = _fine_tuned(facts, PUBLISHED[name]) if name in PUBLISHED else _from_nothing(facts)
     tree |= {"name": run_name(str(changes["data.source"])), "space": name}
     size = changes.get("data.image_size")
-    if size is None and published:
-        size = useful_size(facts, limits, changes)
+    if size is None and name in PUBLISHED:
+        size = OFA_SIZE if name.startswith("ofa") else useful_size(name, facts, limits, changes)
     elif size is None and chosen is None:
         size = max(facts.side, PRESETS[name].smallest_image)
     if size is not None:
@@ -118,6 +129,12 @@ def resumed_recipe(folder: Path, changes: Mapping[str, Any]) -> Recipe | None:
     return load_recipe(str(path), changes)
 
 
+def _space_of(start: str | None) -> str | None:
+    """The space of published weights; None where they are none or of a file."""
+    found = [space for space, name in PUBLISHED.items() if name == start]
+    return found[0] if found else None
+
+
 def _space_for(facts: SourceFacts) -> str:
     few = sum(facts.images.values()) <= FEW_IMAGES and facts.channels == 3
     if facts.side > PHOTOGRAPH or (few and facts.side >= SMALLEST_ENLARGED):
@@ -125,14 +142,14 @@ def _space_for(facts: SourceFacts) -> str:
     return "digits" if facts.side <= DIGITS else "plain-32"
 
 
-def _photos(facts: SourceFacts) -> dict[str, Any]:
+def _fine_tuned(facts: SourceFacts, start: str) -> dict[str, Any]:
     count = sum(facts.images.values())
     least, most = FINE_TUNE_EPOCHS
     return {
         "data": {"pad": 0, "flip": True, "min_crop_area": 0.35, "colour_jitter": 0.2},
         "train": {
             "strategy": "fine-tune",
-            "start": "efficientnet-lite0",
+            "start": start,
             "epochs": min(most, max(least, IMAGES_SEEN // count)),
             "batch_size": 32 if count >= 1000 else 16,
             "learning_rate": 8e-3,
@@ -161,20 +178,27 @@ def _from_nothing(facts: SourceFacts) -> dict[str, Any]:
     }
 
 
-def useful_size(facts: SourceFacts, limits: Sequence[Limit], changes: Mapping[str, Any]) -> int:
-    """The resolution up to which networks of `photos` are worth training, in pixels.
+def useful_size(
+    name: str, facts: SourceFacts, limits: Sequence[Limit], changes: Mapping[str, Any]
+) -> int:
+    """The resolution up to which networks for photographs are worth training, in pixels.
 
     A narrow network at a high resolution is worse than the full one at a low resolution, so no
     resolution is useful beyond the first at which the full network exceeds a limit.
 
     Args:
+        name: of the space, `photos` or a larger one.
         facts: of the images.
         limits: of the run.
         changes: what the person chose; the target and the time count.
     """
     largest = max(facts.side, ENLARGED)
-    sizes = [size for size in RESOLUTIONS if size <= largest] or [RESOLUTIONS[0]]
-    full = {size: _photos_space(facts, size) for size in sizes}
+    full: dict[int, Space] = {}
+    for size in RESOLUTIONS:
+        space = preset(name, channels=facts.channels, image_size=size, classes=len(facts.images))
+        if size <= largest and dict(space.largest().options)["r"] == size:
+            full[size] = space
+    sizes = list(full)
     if "time" in changes:
         sizes = _affordable(facts, full, parse_duration(changes["time"]))
     for limit in limits:
@@ -182,10 +206,6 @@ def useful_size(facts: SourceFacts, limits: Sequence[Limit], changes: Mapping[st
         beyond = [size for size in sizes if costs.get(size, 0.0) > limit.bound]
         sizes = [size for size in sizes if not beyond or size <= beyond[0]]
     return sizes[-1]
-
-
-def _photos_space(facts: SourceFacts, size: int) -> Space:
-    return preset("photos", channels=facts.channels, image_size=size, classes=len(facts.images))
 
 
 def _costs(
@@ -260,7 +280,7 @@ def _step_seconds(space: Space, images: int = 8) -> float:
 
 def _notes(facts: SourceFacts, name: str, size: int | None) -> list[str]:
     notes = []
-    if size is not None and facts.side < size:
+    if size is not None and facts.side < size and name in PRESETS:
         smallest = f"; the smallest resolution of {name!r} is {PRESETS[name].smallest_image}"
         notes.append(
             f"The images are {facts.side} pixels wide and enlarged to {size}"
