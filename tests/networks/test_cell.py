@@ -15,7 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from pliant.accuracy.calibration import calibrate
-from pliant.networks import plain
+from pliant.deploy.package import write_model
+from pliant.deploy.verify import run_model_py
+from pliant.networks import cell_modules, plain
 from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.networks.supernet import build, describe
 from pliant.spaces import cell_blocks as block_types
@@ -261,4 +263,14 @@ def test_only_what_is_active_gets_a_gradient(space, perturbed, pixels):
 def test_a_cell_reads_the_same_with_and_without_pytorch(space):
     for names in itertools.islice(itertools.product(OPERATIONS, repeat=len(EDGES)), 0, None, 61):
         text = space.benchmark_text(space.of_operations(names))
-        assert plain.cell_edges(text) == block_types.cell_edges(text)
+        assert cell_modules.cell_edges(text) == block_types.cell_edges(text)
+
+
+def test_the_delivered_source_carries_the_cells(space, tmp_path):
+    """`model.py` runs without Pliant, and computes what the network computes."""
+    architecture = space.sample_choices(np.random.default_rng(3))
+    network = build(space, architecture, mean=[0.5] * 3, std=[0.25] * 3)
+    images = torch.rand(4, 3, space.image_size, space.image_size)
+    calibrate(network, images)
+    write_model(tmp_path, network, space.blocks(architecture), classes=[str(n) for n in range(10)])
+    torch.testing.assert_close(run_model_py(tmp_path, images), network(images))

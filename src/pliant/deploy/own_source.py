@@ -77,15 +77,23 @@ def _needed(name: str, value: Any, user: Any, written: dict[str, Any]) -> str:
     if isinstance(home, str) and hasattr(value, "__name__"):
         if home != user.__module__ and _is_library(home):
             return f"from {home} import {value.__name__} as {name}\n"
-        if not _of_pliant(home):
+        if home == user.__module__ or not _of_pliant(home):
             return _with_needs(value, written)
-    if isinstance(value, (bool, int, float, str, tuple)):
+    if _is_literal(value):
         return f"{name} = {value!r}\n"
     raise EncodingError(
         f"model.py runs without Pliant; {user.__qualname__} needs {name!r}. Use PyTorch, names of"
         " pliant.networks.plain and of your own files imported one by one, and numbers and texts of"
         " its own file."
     )
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether the value's text is Python for the same value."""
+    try:
+        return bool(ast.literal_eval(repr(value)) == value)
+    except (ValueError, SyntaxError):
+        return False
 
 
 def _is_library(module: str) -> bool:

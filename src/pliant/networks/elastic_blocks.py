@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pliant.errors import EncodingError
 from pliant.networks import plain
 from pliant.networks.elastic import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
-from pliant.spaces import cell_blocks, convolutional_blocks, input_output_blocks
+from pliant.spaces import convolutional_blocks, input_output_blocks
 from pliant.spaces.block import Block, is_same_definition
 from pliant.spaces.rounding import make_divisible
 
@@ -117,41 +117,6 @@ class Bottleneck(ElasticBlock, plain.Bottleneck):
         return self.activation(y + x)
 
 
-class Cell(ElasticBlock, plain.Cell):
-    """Every convolution that an edge may have; those of the active cell run.
-
-    All cells have the same channels.
-    """
-
-    def __init__(self, *, size: int, channels: int, operations: str) -> None:
-        super().__init__(size=size, channels=channels, operations=operations)
-        for source, target, largest in self.edges:
-            for operation, kernel in plain.CONV_KERNELS.items():
-                if operation != largest:
-                    self.add_conv(f"{operation}_{source}{target}", channels, kernel)
-
-    def convolve(self, name: str, x: Tensor) -> Tensor:
-        """Convolution and BatchNorm of a name."""
-        return self.norms[name](self.convs[name](x, x.shape[1], plain.CONV_KERNELS[name[:-3]]))
-
-    def forward(self, x: Tensor, active: cell_blocks.Cell) -> Tensor:
-        """Run the active cell's operations."""
-        return self.paths(x, active.edges)
-
-
-class Reduction(ElasticBlock, plain.Reduction):
-    """Nothing is elastic.
-
-    It is between cells, which have the same channels in every network.
-    """
-
-    def forward(self, x: Tensor, active: cell_blocks.Reduction) -> Tensor:
-        """Halve the size."""
-        y = self.norm1(self.conv1(F.relu(x), active.outputs, 3))
-        y = self.norm2(self.conv2(F.relu(y), active.outputs, 3))
-        return y + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True), active.outputs)
-
-
 class Head(ElasticBlock, plain.Head):
     """Reads as many channels and views as there are."""
 
@@ -177,8 +142,6 @@ ELASTIC_BLOCKS: dict[str, type[ElasticBlock]] = {
         InvertedResidual,
         BasicBlock,
         Bottleneck,
-        Cell,
-        Reduction,
         Head,
     )
 }

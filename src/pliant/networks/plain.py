@@ -9,7 +9,6 @@ new network are NaN on purpose: a network that was never calibrated cannot give 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,8 +33,6 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "none": unchanged,
 }
-
-CONV_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
 
 def make_divisible(channels: float, multiple: int = 8) -> int:
@@ -300,82 +297,6 @@ class Bottleneck(BlockModule):
         return self.activation(y + x)
 
 
-Edge = tuple[int, int, str]
-
-
-def cell_edges(operations: str) -> tuple[Edge, ...]:
-    """(source, target, operation) of a cell's text, without `none`.
-
-    The text reads `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`.
-    """
-    nodes = enumerate(operations.split("+"), 1)
-    return tuple(
-        (int(source), target, name)
-        for target, node in nodes
-        for name, source in re.findall(r"(\w+)~(\d)", node)
-        if name != "none"
-    )
-
-
-class Cell(BlockModule):
-    """Four nodes, each the sum of operations on those before it (NAS-Bench-201).
-
-    The output is zero where no path leads to the last one.
-    """
-
-    def __init__(self, *, size: int, channels: int, operations: str) -> None:
-        super().__init__()
-        self.edges = cell_edges(operations)
-        self.convs, self.norms = nn.ModuleDict(), nn.ModuleDict()
-        for source, target, operation in self.edges:
-            if operation in CONV_KERNELS:
-                self.add_conv(f"{operation}_{source}{target}", channels, CONV_KERNELS[operation])
-
-    def add_conv(self, name: str, channels: int, kernel: int) -> None:
-        """A convolution and its BatchNorm."""
-        self.convs[name], self.norms[name] = (
-            self.conv(channels, channels, kernel),
-            self.norm(channels),
-        )
-
-    def convolve(self, name: str, x: Tensor) -> Tensor:
-        """Convolution and BatchNorm of a name."""
-        return self.norms[name](self.convs[name](x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.paths(x, self.edges)
-
-    def paths(self, x: Tensor, edges: Sequence[Edge]) -> Tensor:
-        """The last node; what several convolutions read is rectified once."""
-        nodes, rectified = {0: x}, {}
-        for source, target, operation in edges:
-            value = nodes[source]
-            if operation in CONV_KERNELS:
-                if source not in rectified:
-                    rectified[source] = F.relu(value)
-                value = self.convolve(f"{operation}_{source}{target}", rectified[source])
-            elif operation == "avg_pool_3x3":
-                value = F.avg_pool2d(value, 3, 1, 1, count_include_pad=False)
-            nodes[target] = nodes[target] + value if target in nodes else value
-        return nodes[3] if 3 in nodes else torch.zeros_like(x)
-
-
-class Reduction(BlockModule):
-    """BN(conv(relu(BN(conv(relu(x)))))) at half the size, plus the input pooled and projected."""
-
-    def __init__(self, *, size: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv1 = self.conv(inputs, outputs, 3, stride=2)
-        self.norm1 = self.norm(outputs)
-        self.conv2 = self.conv(outputs, outputs, 3)
-        self.norm2 = self.norm(outputs)
-        self.shortcut = self.conv(inputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(F.relu(x))))))
-        return y + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
-
-
 class Head(BlockModule):
     """Average over pixels and views, then a classifier: (N, classes) logits.
 
@@ -424,8 +345,6 @@ BLOCKS: dict[str, type[BlockModule]] = {
         InvertedResidual,
         BasicBlock,
         Bottleneck,
-        Cell,
-        Reduction,
         Head,
     )
 }

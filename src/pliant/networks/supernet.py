@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.errors import EncodingError
-from pliant.networks import plain
+from pliant.networks import cell_modules, plain  # noqa: F401 - registers its blocks
 from pliant.networks.channels import (
     BlockChannels,
     ChannelGroup,
