@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pliant.errors import MeasurementError, RecipeError
 
@@ -72,6 +73,25 @@ class Failed:
     reason: str
 
 
+Precision = Literal["fp32", "int8"]
+"""Of the numbers that a delivered network computes with."""
+
+
+def as_precision(name: str | None) -> Precision | None:
+    """A precision by its name.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    if name is None:
+        return None
+    for known in get_args(Precision):
+        if name == known:
+            found: Precision = known
+            return found
+    raise RecipeError(f"a precision is fp32 or int8, received {name!r}. Choose one of them.")
+
+
 Quality = Accuracy | Score | Failed
 """What an estimator says of one architecture."""
 
@@ -129,6 +149,22 @@ class Measured:
     """The measured metrics, and those that follow by arithmetic."""
     spread: Cost
     """Half the range between the quartiles of each measured metric."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveredFile:
+    """The delivered network in one precision."""
+
+    name: str
+    precision: Precision
+    size_bytes: int
+    validated: Accuracy
+    """On all validation images."""
+    test: Accuracy
+    measured: Measured | None
+    """In a process of its own; None where the target does not measure, or was too busy."""
+    how: str
+    """How the file was made from the trained network."""
 
 
 @dataclass(frozen=True, slots=True)

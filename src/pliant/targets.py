@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pliant.errors import DamagedFileError, ProfileMismatchError, RecipeError, nearest
-from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Failed, Measured
+from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Failed, Measured, Precision
 from pliant.objective import CostModel, Target, checked_costs, function_name
 from pliant.plugins import call_plugin, is_object, is_plugin, load_plugin, plugin_path
 from pliant.progress import Progress, given_or_shown
@@ -41,6 +41,7 @@ class TargetOptions:
         folder: where the profile of this machine and a chip's mappings are kept; nowhere where
             None, so this machine cannot be opened.
         seed: of measurements.
+        precision: of the networks that this machine runs.
     """
 
     threads: int = 1
@@ -49,6 +50,7 @@ class TargetOptions:
     mapping: str = "edp"
     folder: Path | None = None
     seed: int = 0
+    precision: Precision = "fp32"
 
     @property
     def settings(self) -> Settings:
@@ -60,7 +62,8 @@ class TargetOptions:
     @property
     def profile(self) -> Path | None:
         """The kept profile of this machine."""
-        return None if self.folder is None else self.folder / "device.json"
+        name = "device-int8.json" if self.precision == "int8" else "device.json"
+        return None if self.folder is None else self.folder / name
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ def _this_cpu(space: Space, options: TargetOptions, progress: Progress) -> Measu
             space,
             options.settings,
             seed=options.seed,
-            measurements=path.with_name("device-measurements.parquet"),
+            precision=options.precision,
+            measurements=path.with_name(f"{path.stem}-measurements.parquet"),
             progress=lambda note, done, total: progress("profile", done, total, note),
         )
         made.save(path)
@@ -197,7 +201,7 @@ def _profiled(path: Path, space: Space, options: TargetOptions) -> MeasuredTarge
     from pliant.devices.profile import load_profile
 
     profile = load_profile(path)
-    profile.require_settings(options.settings)
+    profile.require_settings(options.settings, options.precision)
     return MeasuredTarget(profile, space, seed=options.seed)
 
 

@@ -34,6 +34,7 @@ def test_named_network(command, copied):
     folder = copied / "front" / architecture
     assert _files(folder) == {
         "model.onnx",
+        "model.int8.onnx",
         "model.safetensors",
         "model.py",
         "predict.py",

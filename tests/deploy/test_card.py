@@ -15,7 +15,7 @@ import pytest
 from pliant.deploy.card import Card, write_card
 from pliant.deploy.classifier import Classifier
 from pliant.deploy.verify import Agreement
-from pliant.metrics import Accuracy, Cost, Measured
+from pliant.metrics import Accuracy, Cost, DeliveredFile, Measured
 from pliant.objective import Limit
 
 TARGET = "a board, onnxruntime 1.20, 1 thread(s), batch 1"
@@ -31,6 +31,27 @@ CARD = Card(
     test=Accuracy(0.9, 1000),
     test_openings=1,
     predicted=Cost(latency_ms=1.23456, parameters=12345, macs=678901, peak_memory_bytes=2048),
+    files=(
+        DeliveredFile(
+            name="model.onnx",
+            precision="fp32",
+            size_bytes=123_456,
+            validated=Accuracy(0.9123, 500),
+            test=Accuracy(0.9, 1000),
+            measured=Measured(Cost(latency_ms=1.5), Cost()),
+            how="exported",
+        ),
+        DeliveredFile(
+            name="model.int8.onnx",
+            precision="int8",
+            size_bytes=34_567,
+            validated=Accuracy(0.9, 500),
+            test=Accuracy(0.899, 1000),
+            measured=None,
+            how="ranges by percentile",
+        ),
+    ),
+    used_file="model.onnx",
     measured=Measured(Cost(latency_ms=1.5), Cost()),
     target=TARGET,
     agreement=Agreement(supernet=0.0, model_py=1.5e-7, onnx=2e-6),
@@ -52,6 +73,8 @@ def _text(tmp_path, **changes):
         f"| latency, measured | 1.5 ms | in a subprocess, on {TARGET} |",
         "| latency, predicted | 1.235 ms | by the target's model, before any measurement |",
         "| limits | latency_ms=2, parameters=300k | |",
+        "| model.onnx | fp32 | 90.00% | 91.23% | 1.5 ms | 123 kB | exported |",
+        "| model.int8.onnx | int8 | 89.90% | 90.00% | - | 35 kB | ranges by percentile |",
         "| parameters | 12,345 | computed from the layers |",
         "| macs | 678,901 | computed from the layers |",
         "| peak memory | 2,048 B | computed from the layers |",

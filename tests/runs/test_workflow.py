@@ -25,6 +25,7 @@ def test_run_directory_holds_everything(finished):
     } <= there
     assert {path.name for path in (finished.folder / "best").iterdir()} == {
         "model.onnx",
+        "model.int8.onnx",
         "model.safetensors",
         "model.py",
         "predict.py",

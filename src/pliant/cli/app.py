@@ -93,6 +93,12 @@ TargetName = Annotated[
         "or its .toml, or file.py:NAME.",
     ),
 ]
+PrecisionName = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", help="fp32 or int8: of the network that is delivered, measured and limited."
+    ),
+]
 Minimise = Annotated[
     str | None,
     typer.Option(help="A cost metric to minimise, such as energy_uj; then limit the accuracy too."),

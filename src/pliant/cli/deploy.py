@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pliant.cli.app import Limits, RecipeArgument, TargetName, app, open_run, screen
+from pliant.cli.app import Limits, PrecisionName, RecipeArgument, TargetName, app, open_run, screen
 from pliant.cli.run import say_delivered
 from pliant.progress import shown
 
@@ -17,6 +17,7 @@ def deploy(
     recipe: RecipeArgument,
     limit: Limits = None,
     target: TargetName = None,
+    precision: PrecisionName = None,
     architecture: Annotated[
         str | None, typer.Option(help="A network by its text form, as the report shows it.")
     ] = None,
@@ -27,8 +28,9 @@ def deploy(
 ) -> None:
     """Write a network as ONNX, safetensors and plain PyTorch, and prove it.
 
-    With --limit or --target, another network is chosen, without training.
+    With --limit, --target or --precision, another network is chosen, without training.
     """
+    from pliant.metrics import as_precision
     from pliant.objective import as_limits
 
     if architecture is not None and limit:
@@ -48,10 +50,11 @@ def deploy(
             session = Session(
                 run,
                 target=target,
+                precision=as_precision(precision),
                 limits=() if named is not None else limits or None,
                 progress=progress,
             )
-            if named is None and not (limit or target or output_dir):
+            if named is None and not (limit or target or precision or output_dir):
                 delivered = run_steps(session).delivered
                 assert delivered is not None
             else:

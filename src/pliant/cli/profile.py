@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pliant.cli.app import (
     Data,
+    PrecisionName,
     RecipeArgument,
     RunDir,
     SpaceName,
@@ -18,10 +19,14 @@ from pliant.progress import shown
 
 @app.command()
 def profile(
-    recipe: RecipeArgument, data: Data = None, space: SpaceName = None, run_dir: RunDir = None
+    recipe: RecipeArgument,
+    precision: PrecisionName = None,
+    data: Data = None,
+    space: SpaceName = None,
+    run_dir: RunDir = None,
 ) -> None:
     """Measure this machine: the latency of all blocks of the space, and of whole networks."""
-    changes = {"data.source": data, "space": space}
+    changes = {"data.source": data, "space": space, "target.precision": precision}
     with open_run(recipe, run_dir, changes) as run:
         from pliant.devices.measured_target import MeasuredTarget
         from pliant.runs.session import Session

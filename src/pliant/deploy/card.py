@@ -9,7 +9,7 @@ from pathlib import Path
 from pliant.deploy.package import preprocess_arguments, preprocess_source, templates
 from pliant.deploy.verify import Agreement
 from pliant.files import write_atomically
-from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Measured
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, DeliveredFile, Measured
 from pliant.objective import Limit
 from pliant.units import QUANTITIES, UNITS
 
@@ -37,6 +37,10 @@ class Card:
     test_openings: int
     """How often the run opened the test split."""
     predicted: Cost
+    files: tuple[DeliveredFile, ...]
+    """The network in each precision, fp32 first."""
+    used_file: str
+    """The one in the run's precision."""
     measured: Measured | None
     """In a subprocess; None where the target is not measured."""
     target: str
@@ -60,6 +64,7 @@ def write_card(path: Path, card: Card) -> None:
     channels, size, _ = card.image
     environment = templates()
     environment.filters["text"] = as_text
+    environment.filters["latency"] = _latency
     text = environment.get_template("card.md.jinja").render(
         card=card,
         costs=cost_rows(card),
@@ -67,6 +72,12 @@ def write_card(path: Path, card: Card) -> None:
         preprocess=preprocess_source(),
     )
     write_atomically(path, text)
+
+
+def _latency(file: DeliveredFile) -> str:
+    """As measured; a dash where it was not."""
+    latency_ms = None if file.measured is None else file.measured.cost.latency_ms
+    return "-" if latency_ms is None else _with_unit("latency_ms", latency_ms)
 
 
 _MARKUP = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]|~#"} | {"<": "&lt;", "&": "&amp;"})

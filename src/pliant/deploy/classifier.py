@@ -52,7 +52,8 @@ class Classifier:
     """A delivered network, ready for pictures.
 
     Args:
-        place: a run directory, the folder of a network such as `best/`, or an ONNX file.
+        place: a run directory, the folder of a network such as `best/`, or an ONNX file. Of a
+            folder the file in the run's precision.
 
     Raises:
         DamagedFileError: there is no such file, or it is no network that Pliant delivered.
@@ -60,13 +61,12 @@ class Classifier:
 
     def __init__(self, place: Path) -> None:
         self.path = find_model(place)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                self.path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = _open(self.path)
             metadata = self._session.get_modelmeta().custom_metadata_map
+            if place.is_dir() and metadata["use"] != self.path.name:
+                self.path = self.path.with_name(metadata["use"])
+                self._session = _open(self.path)
             self.classes = tuple(json.loads(metadata["classes"]))
             self.options = dict(json.loads(metadata["preprocessing"]))
             [pictures] = self._session.get_inputs()
@@ -102,6 +102,14 @@ class Classifier:
                 return path, preprocess(picture, self.size, self.mode, **self.options)
         except UNREADABLE as error:
             return path, " ".join(str(error).split()) or type(error).__name__
+
+
+def _open(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def find_model(place: Path) -> Path:

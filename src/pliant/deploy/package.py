@@ -20,12 +20,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pliant.accuracy.calibration import require_calibrated
 from pliant.deploy.own_source import own_source
 from pliant.files import write_atomically
+from pliant.metrics import Precision
 from pliant.networks import plain
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import describe
 from pliant.picture import preprocess
 from pliant.spaces.block import Block
 from pliant.training.checkpoint import save_tensors
+
+MODEL, INT8_MODEL = "model.onnx", "model.int8.onnx"
+"""The delivered network in fp32 and in int8."""
 
 _LOADER = '''
 
@@ -57,6 +61,7 @@ def write_model(
     classes: Sequence[str],
     metadata: Mapping[str, str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
+    precision: Precision = "fp32",
 ) -> None:
     """Write the files of a network but its card; each file is replaced atomically.
 
@@ -67,6 +72,7 @@ def write_model(
         classes: names of the labels, in the order of the logits.
         metadata: of the ONNX file.
         preprocessing: options of `pliant.picture.preprocess` that are not its defaults.
+        precision: of the file that is meant to be used: of model.onnx, or of model.int8.onnx.
 
     Raises:
         UncalibratedError: a BatchNorm has no statistics.
@@ -77,16 +83,31 @@ def write_model(
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
     save_tensors(folder / "model.safetensors", state)
+    used = MODEL if precision == "fp32" else INT8_MODEL
     options = dict(preprocessing or {})
     carried = dict(metadata or {}) | {
         "classes": json.dumps(list(classes)),
         "preprocessing": json.dumps(options),
+        "use": used,
     }
-    write_atomically(folder / "model.onnx", onnx_bytes(network, blocks, metadata=carried))
+    write_atomically(folder / MODEL, onnx_bytes(network, blocks, metadata=carried))
     write_atomically(folder / "model.py", model_source(blocks, classes))
     write_atomically(
-        folder / "predict.py", predict_source(blocks[0].in_channels, blocks[0].size, options)
+        folder / "predict.py", predict_source(blocks[0].in_channels, blocks[0].size, options, used)
     )
+
+
+def write_int8(folder: Path, model: bytes) -> None:
+    """Write model.int8.onnx beside model.onnx, with the same metadata.
+
+    Args:
+        folder: with model.onnx.
+        model: the quantized network, ONNX.
+    """
+    quantized, original = onnx.load_from_string(model), onnx.load(folder / MODEL)
+    del quantized.metadata_props[:]
+    quantized.metadata_props.extend(original.metadata_props)
+    write_atomically(folder / INT8_MODEL, quantized.SerializeToString())
 
 
 def onnx_bytes(
@@ -128,17 +149,20 @@ def model_source(blocks: Sequence[Block], classes: Sequence[str]) -> str:
     return inspect.getsource(plain).rstrip() + "\n" + own + loader
 
 
-def predict_source(channels: int, size: int, preprocessing: Mapping[str, object]) -> str:
+def predict_source(
+    channels: int, size: int, preprocessing: Mapping[str, object], model: str
+) -> str:
     """The text of predict.py.
 
     Args:
         channels: 1 for gray, 3 for RGB.
         size: height and width of the network's input, in pixels.
         preprocessing: options of `preprocess` that are not its defaults.
+        model: name of the ONNX file.
     """
     template = templates().get_template("predict.py.jinja")
     arguments = preprocess_arguments(channels, size, preprocessing)
-    return template.render(preprocess=preprocess_source(), arguments=arguments)
+    return template.render(preprocess=preprocess_source(), arguments=arguments, model=model)
 
 
 def preprocess_arguments(channels: int, size: int, preprocessing: Mapping[str, object]) -> str:

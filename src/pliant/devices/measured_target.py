@@ -48,7 +48,7 @@ class MeasuredTarget:
         of = self.profile
         return (
             f"{of.machine}, {of.runtime} {of.runtime_version}, {of.threads} thread(s), "
-            f"batch {of.batch}"
+            f"batch {of.batch}" + (", int8" if of.precision == "int8" else "")
         )
 
     @cached_property

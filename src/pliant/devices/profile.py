@@ -42,7 +42,9 @@ from pliant.devices.timings import (
 from pliant.errors import DamagedFileError, ProfileMismatchError, nearest
 from pliant.files import replace_atomically, write_atomically
 from pliant.host import machine_name
+from pliant.metrics import Precision
 from pliant.networks.onnx import block_model, network_model, random_weights
+from pliant.networks.quantize import quantized_at_random
 from pliant.spaces.block import BLOCK_TYPES, Block
 from pliant.spaces.check import check_space
 from pliant.spaces.space import Space
@@ -123,7 +125,8 @@ class DeviceProfile(_Table):
     threads: int
     batch: int
     optimisation: Optimisation
-    dtype: Literal["float32"] = "float32"
+    precision: Precision = "fp32"
+    """Of the networks that were measured."""
     pinned: bool
     convolution_peak_gflops: float
     anchor_us: float
@@ -177,14 +180,15 @@ class DeviceProfile(_Table):
             self.held_out,
         )
 
-    def require_settings(self, settings: Settings) -> None:
-        """Check that the profile was made with the same settings of the runtime.
+    def require_settings(self, settings: Settings, precision: Precision = "fp32") -> None:
+        """Check that the profile was made for the same settings of the runtime, and precision.
 
         Raises:
             ProfileMismatchError: naming the first field that differs, both values and the fix.
         """
-        for field in ("threads", "batch", "optimisation"):
-            here, there = getattr(settings, field), getattr(self, field)
+        wanted = {name: getattr(settings, name) for name in ("threads", "batch", "optimisation")}
+        for field, here in {**wanted, "precision": precision}.items():
+            there = getattr(self, field)
             if here != there:
                 raise ProfileMismatchError(
                     f"a profile is valid for the {field} with which it was made: {there} there, "
@@ -261,6 +265,7 @@ def profile_device(
     settings: Settings,
     *,
     seed: int,
+    precision: Precision = "fp32",
     measurements: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda note, done, total: None,
 ) -> DeviceProfile:
@@ -272,6 +277,7 @@ def profile_device(
         space: the one whose blocks are measured.
         settings: of the runtime and of the timings.
         seed: of the sampled networks, their weights and the order of timings.
+        precision: of the networks; blocks of int8 ones read and write integers.
         measurements: parquet file for the raw timings, which is written even if they are too noisy.
         progress: called with a note, the rounds done and the maximum number of rounds.
 
@@ -285,10 +291,13 @@ def profile_device(
     networks = sample_evenly_by_macs(space, FITTED_NETWORKS + HELD_OUT_NETWORKS, rng)
     models = {_ANCHOR: anchor_model(), _CALL: empty_model()}
     models |= {
-        f"block {index}": block_model(key, rng, batch=settings.batch).SerializeToString()
+        f"block {index}": timed_block(key, rng, settings.batch, precision)
         for index, key in enumerate(keys)
     }
-    models |= {f"network {one}": random_network_model(space.blocks(one), rng) for one in networks}
+    models |= {
+        f"network {one}": random_network_model(space.blocks(one), rng, precision)
+        for one in networks
+    }
     with pinned(measuring_processor(settings)) as is_pinned:
         peak = convolution_peak_gflops(settings)
         timings = collect_repeatable(
@@ -320,6 +329,7 @@ def profile_device(
         threads=settings.threads,
         batch=settings.batch,
         optimisation=settings.optimisation,
+        precision=precision,
         pinned=is_pinned,
         convolution_peak_gflops=peak,
         anchor_us=found[_ANCHOR].latency_ms * 1e3,
@@ -338,14 +348,27 @@ def profile_device(
     )
 
 
-def random_network_model(blocks: tuple[Block, ...], rng: np.random.Generator) -> bytes:
+def timed_block(block: Block, rng: np.random.Generator, batch: int, precision: Precision) -> bytes:
+    """An ONNX model of one block with random weights."""
+    model = block_model(block, rng, batch=batch)
+    if precision == "int8":
+        model = quantized_at_random(model, rng, integer_ends=True)
+    return model.SerializeToString()
+
+
+def random_network_model(
+    blocks: tuple[Block, ...], rng: np.random.Generator, precision: Precision = "fp32"
+) -> bytes:
     """An ONNX model of a network with random weights, which is as fast as the trained one."""
     state = {
         f"blocks.{block.slot}.{name}": array
         for block in blocks
         for name, array in random_weights(block, rng).items()
     }
-    return network_model(blocks, state, pictures=True).SerializeToString()
+    model = network_model(blocks, state, pictures=True)
+    if precision == "int8":
+        model = quantized_at_random(model, rng)
+    return model.SerializeToString()
 
 
 def measure_networks(

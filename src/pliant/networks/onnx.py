@@ -145,8 +145,7 @@ def _preprocess(writer: _Writer, part: str, layer: Layer, x: str) -> str:
     white = 1
     if writer.graph.pictures:
         white = 255  # the scale takes in the division of bytes
-        x = writer.node("Cast", "float", x, to=TensorProto.FLOAT)
-        x = writer.node("Transpose", "channels_first", x, perm=[0, 3, 1, 2])
+        x = _channels_first(writer, layer.G, writer.node("Cast", "float", x, to=TensorProto.FLOAT))
     scale = writer.constant("scale", (1 / (std * white)).astype(np.float32).reshape(shape))
     shift = writer.constant(
         "shift", (-writer.weights["mean"] / std).astype(np.float32).reshape(shape)
@@ -163,6 +162,21 @@ def _preprocess(writer: _Writer, part: str, layer: Layer, x: str) -> str:
     )
     mirrored = writer.node("Slice", "mirror", x, start, end, axis, step)
     return writer.node("Concat", "views", x, mirrored, axis=0)
+
+
+def _channels_first(writer: _Writer, channels: int, x: str) -> str:
+    """(N, size, size, channels) to (N, channels, size, size).
+
+    By way of a row of pixels: ONNX Runtime moves a transposition of four axes behind a resizing
+    that stands before integer convolutions, and then refuses the resizing.
+    """
+    size = writer.block.size
+    for name, shape in (("row", [-1, size**2, channels]), ("square", [-1, channels, size, size])):
+        constant = writer.constant(f"{name}.shape", np.array(shape, np.int64))
+        x = writer.node("Reshape", name, x, constant)
+        if name == "row":
+            x = writer.node("Transpose", "channels_first", x, perm=[0, 2, 1])
+    return x
 
 
 _MIRROR = {"start": -1, "end": np.iinfo(np.int64).min, "axis": 3, "step": -1}

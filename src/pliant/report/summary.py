@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pliant.accuracy.ranking import RankCorrelations
 from pliant.errors import DamagedFileError
 from pliant.files import write_atomically
-from pliant.metrics import Accuracy, Claim, Cost, Measured
+from pliant.metrics import Accuracy, Claim, Cost, DeliveredFile, Measured
 from pliant.objective import Objective
 
 VERSION: Literal[2] = 2
@@ -251,6 +251,8 @@ class Summary:
     test_openings: tuple[SplitOpening, ...]
     classification: Classification | None = None
     """None in a summary that was written without the images."""
+    files: tuple[DeliveredFile, ...] = ()
+    """Of the delivered network, fp32 first; none where nothing was delivered yet."""
     note: str | None = None
     """A remark for the head of the report."""
 

@@ -10,16 +10,16 @@ import numpy as np
 
 from pliant.accuracy.evaluation import top1
 from pliant.deploy.card import Card, write_card
-from pliant.deploy.package import write_model
+from pliant.deploy.int8 import MAX_INT8_LOSS, Int8Network, fine_tuned, model_answers
+from pliant.deploy.package import INT8_MODEL, MODEL, onnx_bytes, write_int8, write_model
 from pliant.deploy.verify import Agreement, verify_accuracy, verify_outputs
-from pliant.metrics import Accuracy, Cost, Measured
+from pliant.errors import MeasurementError
+from pliant.metrics import Accuracy, Cost, DeliveredFile, Measured, Precision
 from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
 from pliant.runs.shortlist import ShortlistedNetwork
 from pliant.spaces.architecture import Architecture
 
-ONNX = "model.onnx"
-"""The name under which the record keeps the test accuracy of the exported file."""
 COMPARED_IMAGES = 64
 
 
@@ -31,13 +31,21 @@ class Delivered:
     architecture: Architecture
     agreement: Agreement
     test: Accuracy
-    onnx_test: Accuracy
-    """Of the exported file."""
+    """Of the file in the run's precision."""
+    pytorch_test: Accuracy
+    """Of the network before its export, in fp32."""
+    files: tuple[DeliveredFile, ...]
+    """In fp32, and in int8."""
     predicted: Cost
     measured_apart: Measured | None
     """In a subprocess; None where the target cannot be measured."""
     front_test: dict[str, Accuracy]
     """Of this network and of the others of the front, from the same opening of the test split."""
+
+    def file(self, precision: Precision) -> DeliveredFile:
+        """The network in one precision."""
+        [found] = [one for one in self.files if one.precision == precision]
+        return found
 
 
 def deliver(
@@ -47,7 +55,7 @@ def deliver(
     folder: Path,
     others: Sequence[ShortlistedNetwork] = (),
 ) -> Delivered:
-    """Write model.onnx, model.safetensors, model.py and card.md of one network, verified.
+    """Write and verify the files of one network: in fp32 and in int8, in PyTorch, and its card.
 
     Args:
         session: of the run.
@@ -61,40 +69,91 @@ def deliver(
     """
     run, progress, architecture = session.run, session.progress, network.architecture
     module = session.network(architecture)
-    metadata = {"architecture": str(architecture), "run": run.recipe.name}
-    blocks = run.space.blocks(architecture)
     write_model(
         folder,
         module,
-        blocks,
+        run.space.blocks(architecture),
         classes=run.data.classes,
-        metadata=metadata,
+        metadata={"architecture": str(architecture), "run": run.recipe.name},
         preprocessing=run.data.decoding.options,
+        precision=session.precision,
     )
-    progress("deliver", 1, 4, "written")
+    progress("deliver", 1, 5, "written")
     validation = run.data.validation
     indices = np.arange(min(COMPARED_IMAGES, len(validation)))
     images = validation.batch(indices)[0]
     agreement = verify_outputs(folder, session.supernet, module, architecture, images)
-    progress("deliver", 2, 4, "outputs agree")
+    progress("deliver", 2, 5, "outputs agree")
+    fp32 = network.validated if session.precision == "fp32" else top1(module, validation)
+    int8, int8_validated = _int8(session, architecture, fp32)
+    validated: dict[Precision, Accuracy] = {"fp32": fp32, "int8": int8_validated}
+    write_int8(folder, int8.model)
+    progress("deliver", 3, 5, "quantized")
     tested = _tested(session, folder, architecture, others)
-    progress("deliver", 3, 4, "tested")
-    apart = network.measured_apart
-    if apart is None and session.target.can_measure:
-        apart = session.target.measure_file(folder / "model.onnx")
+    progress("deliver", 4, 5, "tested")
+    how = f"ranges by {int8.rule}" + (", fine-tuned" if int8.fine_tuned else "")
+    files = (
+        _file(session, network, folder / MODEL, "fp32", validated, tested, "exported"),
+        _file(session, network, folder / INT8_MODEL, "int8", validated, tested, how),
+    )
     delivered = Delivered(
         folder=folder,
         architecture=architecture,
         agreement=agreement,
-        test=tested[str(architecture)],
-        onnx_test=tested[ONNX],
+        test=tested[MODEL if session.precision == "fp32" else INT8_MODEL],
+        pytorch_test=tested[str(architecture)],
+        files=files,
         predicted=network.predicted,
-        measured_apart=apart,
-        front_test={name: accuracy for name, accuracy in tested.items() if name != ONNX},
+        measured_apart=files[session.precision == "int8"].measured,
+        front_test=_front_test(session, architecture, others, tested),
     )
     write_card(folder / "card.md", _card(session, network, delivered))
-    progress("deliver", 4, 4, "measured in a subprocess" if apart else "done")
+    apart = delivered.measured_apart
+    progress("deliver", 5, 5, "measured in a subprocess" if apart else "done")
     return delivered
+
+
+def _int8(
+    session: Session, architecture: Architecture, fp32: Accuracy
+) -> tuple[Int8Network, Accuracy]:
+    """The network in int8 and its validation accuracy; fine-tuned where that loses a point."""
+    run = session.run
+    found = session.int8(architecture)
+    accuracy = model_answers(found.model, run.data.validation).accuracy
+    if fp32.top1 - accuracy.top1 <= MAX_INT8_LOSS:
+        return found, accuracy
+    float_model = onnx_bytes(session.network(architecture), run.space.blocks(architecture))
+    tuned = fine_tuned(float_model, found, run.data.train, seed=run.recipe.seed)
+    after = model_answers(tuned.model, run.data.validation).accuracy
+    return (tuned, after) if after.top1 > accuracy.top1 else (found, accuracy)
+
+
+def _file(
+    session: Session,
+    network: ShortlistedNetwork,
+    path: Path,
+    precision: Precision,
+    validated: dict[Precision, Accuracy],
+    tested: dict[str, Accuracy],
+    how: str,
+) -> DeliveredFile:
+    """One file of the network, measured where the target measures."""
+    measured = network.measured_apart if precision == session.precision else None
+    if measured is None and session.target.can_measure:
+        try:
+            measured = session.target.measure_file(path)
+        except MeasurementError:
+            if precision == session.precision:
+                raise
+    return DeliveredFile(
+        name=path.name,
+        precision=precision,
+        size_bytes=path.stat().st_size,
+        validated=validated[precision],
+        test=tested[path.name],
+        measured=measured,
+        how=how,
+    )
 
 
 def deliver_result(session: Session, result: SearchResult) -> Delivered:
@@ -110,32 +169,52 @@ def _tested(
     architecture: Architecture,
     others: Sequence[ShortlistedNetwork],
 ) -> dict[str, Accuracy]:
-    """Test accuracy by architecture, and of the ONNX file; in one opening of the test split.
+    """Test accuracies, in one opening of the test split.
 
-    None is opened where the record holds all of them.
+    Of both files by their names, of the network in PyTorch by its architecture, and of the others
+    in the session's precision by theirs. None is opened where the record holds all of them.
     """
     run, weights = session.run, session.weights_digest
-    names = [ONNX, str(architecture), *(str(one.architecture) for one in others)]
-    contexts = {name: f"{weights} {architecture}" if name == ONNX else weights for name in names}
+    own = f"{weights} {architecture}"
+    contexts = {MODEL: own, INT8_MODEL: own, str(architecture): weights}
+    precision = "" if session.precision == "fp32" else f" {session.precision}"
+    for one in others:
+        contexts.setdefault(str(one.architecture), weights + precision)
     known: dict[str, Accuracy] = {}
-    for name in names:
-        row = run.record.evaluation("test", name, contexts[name])
+    for name, context in contexts.items():
+        row = run.record.evaluation("test", name, context)
         if row is not None and isinstance(row.quality, Accuracy):
             known[name] = row.quality
-    if len(known) == len(set(names)):
+    if len(known) == len(contexts):
         return known
     test = run.data.test.open(f"accuracy of {architecture} and of the front, in {folder.name}")
     ours, theirs = verify_accuracy(folder, session.network(architecture), test)
-    found = {ONNX: Accuracy(theirs, len(test)), str(architecture): Accuracy(ours, len(test))}
+    found = {
+        MODEL: Accuracy(theirs, len(test)),
+        INT8_MODEL: model_answers((folder / INT8_MODEL).read_bytes(), test).accuracy,
+        str(architecture): Accuracy(ours, len(test)),
+    }
     for one in others:
         name = str(one.architecture)
         if name not in found:
-            found[name] = known.get(name) or top1(session.network(one.architecture), test)
+            found[name] = known.get(name) or session.answers_on(one.architecture, test).accuracy
     for name, accuracy in found.items():
         run.record.add_evaluation(
             "test", name, context=contexts[name], split="test", quality=accuracy
         )
     return found
+
+
+def _front_test(
+    session: Session,
+    architecture: Architecture,
+    others: Sequence[ShortlistedNetwork],
+    tested: dict[str, Accuracy],
+) -> dict[str, Accuracy]:
+    """Test accuracy of each network of the front, in the session's precision."""
+    found = {str(one.architecture): tested[str(one.architecture)] for one in others}
+    own = str(architecture) if session.precision == "fp32" else INT8_MODEL
+    return found | {str(architecture): tested[own]}
 
 
 def _card(session: Session, network: ShortlistedNetwork, delivered: Delivered) -> Card:
@@ -153,6 +232,8 @@ def _card(session: Session, network: ShortlistedNetwork, delivered: Delivered) -
         test_openings=len(run.record.events("test split opened")),
         predicted=delivered.predicted,
         measured=delivered.measured_apart,
+        files=delivered.files,
+        used_file=delivered.file(session.precision).name,
         target=session.target.name,
         agreement=delivered.agreement,
         preprocessing=run.data.decoding.options,

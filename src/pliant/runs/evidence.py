@@ -8,8 +8,9 @@ import numpy as np
 
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.accuracy.ranking import BASELINES, MIN_NETWORKS, RankCorrelations, rank_correlations
+from pliant.deploy.int8 import MAX_INT8_LOSS
 from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE, Agreement
-from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Claim
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Claim, DeliveredFile
 from pliant.objective import ACCURACY, Candidate, Objective
 from pliant.pareto import hypervolume
 from pliant.report.summary import NetworkResult, TargetFacts
@@ -92,14 +93,17 @@ def hypervolumes(
     return ours, random
 
 
-def delivery_claims(agreement: Agreement, test: Accuracy, onnx_test: Accuracy) -> Iterator[Claim]:
+def delivery_claims(
+    agreement: Agreement, test: Accuracy, files: Sequence[DeliveredFile]
+) -> Iterator[Claim]:
     """The delivered files compute what was searched.
 
     Args:
         agreement: of outputs.
         test: accuracy of the network in PyTorch.
-        onnx_test: accuracy of the exported file.
+        files: the exported ones, in fp32 and in int8.
     """
+    fp32, int8 = files
     yield Claim(
         "Extracted network computes what the supernet computes",
         f"{agreement.supernet:.1e}",
@@ -117,10 +121,17 @@ def delivery_claims(agreement: Agreement, test: Accuracy, onnx_test: Accuracy) -
     )
     yield Claim(
         "Exported network is as accurate as its source",
-        f"{onnx_test.top1:.2%} against {test.top1:.2%}",
+        f"{fp32.test.top1:.2%} against {test.top1:.2%}",
         f"{test.images} test images",
         bound="0.2 points apart",
-        holds=abs(onnx_test.top1 - test.top1) <= ACCURACY_TOLERANCE,
+        holds=abs(fp32.test.top1 - test.top1) <= ACCURACY_TOLERANCE,
+    )
+    yield Claim(
+        "int8 is as accurate as fp32",
+        f"{int8.test.top1:.2%} against {fp32.test.top1:.2%}",
+        f"{test.images} test images; {int8.how}",
+        bound=f"{100 * MAX_INT8_LOSS:g} point less",
+        holds=fp32.test.top1 - int8.test.top1 <= MAX_INT8_LOSS,
     )
 
 

@@ -38,6 +38,7 @@ from pliant.runs.recipe import Recipe, ResolvedTable, load_recipe
 from pliant.spaces.check import check_space
 from pliant.spaces.presets import preset
 from pliant.spaces.space import Space
+from pliant.targets import TargetOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -271,7 +272,9 @@ class Run:
     @property
     def profile_path(self) -> Path:
         """The device profile."""
-        return self.folder / "device.json"
+        path = TargetOptions(folder=self.folder, precision=self.recipe.target.precision).profile
+        assert path is not None, "options with a folder have a profile"
+        return path
 
     @property
     def best(self) -> Path:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from pliant.accuracy.evaluation import Answers, answers
 from pliant.accuracy.supernet import SupernetEstimator
+from pliant.data.splits import Split
+from pliant.deploy.int8 import Int8Network, model_answers, to_int8
+from pliant.deploy.package import onnx_bytes
 from pliant.errors import InfeasibleError
 from pliant.files import write_atomically
-from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed, Precision
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit, Objective, Target, as_limits, checked_costs
@@ -24,6 +27,7 @@ from pliant.runs.train import train_supernet
 from pliant.search.feasible import FeasibleRange, check_feasible
 from pliant.search.registry import Build
 from pliant.spaces.architecture import Architecture
+from pliant.spaces.space import Space
 from pliant.targets import (
     TargetLike,
     TargetOptions,
@@ -40,6 +44,7 @@ class Session:
         run: open.
         target: instead of the recipe's; a name, a target, or a function or class that makes one
             for the space of the run. The run keeps its own.
+        precision: of what is delivered, measured and limited, instead of the recipe's.
         searcher: instead of the recipe's; a name, or a function or class that makes one.
         limits: instead of the recipe's.
         device: that trains, as PyTorch names it; the best one found where None.
@@ -56,6 +61,7 @@ class Session:
         run: Run,
         *,
         target: TargetLike | None = None,
+        precision: Precision | None = None,
         searcher: str | Build | None = None,
         limits: Iterable[Limit | str] | Limit | str | None = None,
         device: str | None = None,
@@ -63,13 +69,18 @@ class Session:
     ) -> None:
         self.run = run
         self.searcher: str | Build = searcher or run.part("search.searcher")
+        self.precision: Precision = precision or run.recipe.target.precision
         self._named_target: TargetLike = target or run.part("target.name")
-        self._is_own_target = target in (None, run.part("target.name"))
+        self._is_own_target = (
+            target in (None, run.part("target.name"))
+            and self.precision == run.recipe.target.precision
+        )
         self.limits = run.recipe.parsed_limits if limits is None else as_limits(limits)
         self.device = device
         self.progress = progress or printed()
         self._networks: dict[Architecture, Network] = {}
         self._answers: dict[Architecture, Answers] = {}
+        self._int8: dict[Architecture, Int8Network] = {}
         require_known(self._named_target)
 
     @cached_property
@@ -92,8 +103,9 @@ class Session:
             table.mapping,
             self.run.folder,
             self.run.recipe.seed,
+            self.precision,
         )
-        target = open_target(self._named_target, self.run.space, options, progress=self.progress)
+        target = open_target(self._named_target, self.space, options, progress=self.progress)
         self._wanted(target.metrics).require_reported(target)
         if self._is_own_target:
             self._keep(target)
@@ -105,6 +117,11 @@ class Session:
         if given.suffix == ".json" and not kept.is_file():
             write_atomically(kept, given.read_bytes())
         self.run.resolve(target=target.identity)
+
+    @cached_property
+    def space(self) -> Space:
+        """That of the run, with costs in the session's precision."""
+        return self.run.space if self.precision == "fp32" else self.run.space.with_bits(8)
 
     @cached_property
     def objective(self) -> Objective:
@@ -127,7 +144,7 @@ class Session:
         """
         objective = Objective(limits=self.limits)
         try:
-            return check_feasible(self.run.space, objective, self._predict, self.run.rng(1))
+            return check_feasible(self.space, objective, self._predict, self.run.rng(1))
         except InfeasibleError as error:
             advice = fitting_space(self.run.space, objective.cost_limits, self._smallest())
             raise InfeasibleError(f"{error} {advice}" if advice else str(error)) from None
@@ -184,13 +201,34 @@ class Session:
     def answers(self, architecture: Architecture) -> Answers:
         """What a network of the shortlist answers on the whole validation split."""
         if architecture not in self._answers:
-            network = self.network(architecture)
-            self._answers[architecture] = answers(network, self.run.data.validation)
+            self._answers[architecture] = self.answers_on(architecture, self.run.data.validation)
         return self._answers[architecture]
+
+    def answers_on(self, architecture: Architecture, split: Split) -> Answers:
+        """What a network of the shortlist, in its precision, answers on a split."""
+        if self.precision == "int8":
+            return model_answers(self.int8(architecture).model, split)
+        return answers(self.network(architecture), split)
 
     def validate(self, architecture: Architecture) -> Accuracy:
         """Top-1 of a network of the shortlist on the whole validation split."""
         return self.answers(architecture).accuracy
+
+    def onnx(self, architecture: Architecture) -> bytes:
+        """A network of the shortlist as it is delivered, in its precision."""
+        if self.precision == "int8":
+            return self.int8(architecture).model
+        return onnx_bytes(self.network(architecture), self.run.space.blocks(architecture))
+
+    def int8(self, architecture: Architecture) -> Int8Network:
+        """A network of the shortlist, quantized once."""
+        if architecture not in self._int8:
+            blocks = self.run.space.blocks(architecture)
+            model = onnx_bytes(self.network(architecture), blocks)
+            self._int8[architecture] = to_int8(
+                model, self.run.data.train, seed=self.run.recipe.seed
+            )
+        return self._int8[architecture]
 
 
 def overlaid(predicted: Cost | Failed, measured: Cost | None) -> Cost:

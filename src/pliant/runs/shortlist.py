@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pliant.deploy.package import onnx_bytes
 from pliant.errors import InfeasibleError
 from pliant.metrics import Accuracy, Cost, Measured
 from pliant.objective import ACCURACY, Candidate, Limit, Objective
@@ -74,9 +73,10 @@ class Shortlist:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.record = session.run.record
-        self.context = json.dumps(
-            {"weights": session.weights_digest, "target": session.target.identity}
-        )
+        context = {"weights": session.weights_digest, "target": session.target.identity}
+        if session.precision != "fp32":
+            context["precision"] = session.precision
+        self.context = json.dumps(context)
 
     def choose(
         self, history: Sequence[Candidate], wanted: int
@@ -129,11 +129,8 @@ class Shortlist:
     def _measure(self, architectures: Sequence[Architecture]) -> Mapping[str, Measured]:
         if not (architectures and self.session.target.can_measure):
             return {}
-        return self.session.target.measure({str(one): self._onnx(one) for one in architectures})
-
-    def _onnx(self, architecture: Architecture) -> bytes:
-        blocks = self.session.run.space.blocks(architecture)
-        return onnx_bytes(self.session.network(architecture), blocks)
+        models = {str(one): self.session.onnx(one) for one in architectures}
+        return self.session.target.measure(models)
 
     def _shortlisted(self, candidate: Candidate) -> ShortlistedNetwork:
         row = self._row("front", candidate)
@@ -149,7 +146,7 @@ class Shortlist:
         if self._row("apart", one) is None:
             with tempfile.TemporaryDirectory(prefix="pliant-") as scratch:
                 path = Path(scratch) / "model.onnx"
-                path.write_bytes(self._onnx(one.architecture))
+                path.write_bytes(self.session.onnx(one.architecture))
                 found = self.session.target.measure_file(path)
             self.record.add_evaluation(
                 "apart",

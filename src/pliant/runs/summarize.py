@@ -89,7 +89,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
     claims: list[Claim] = []
     if delivered is not None:
         of = delivered
-        claims += evidence.delivery_claims(of.agreement, of.test, of.onnx_test)
+        claims += evidence.delivery_claims(of.agreement, of.pytorch_test, of.files)
         claims += evidence.limit_claims(session.objective, chosen, target)
     claims += session.target.evidence()
     claims += evidence.search_claims(history, random_history, session.objective, seed)
@@ -120,6 +120,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         training=_training(session),
         test_openings=_openings(run),
         classification=classification(session, found.chosen.architecture),
+        files=delivered.files if delivered else (),
     )
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from pliant.errors import EncodingError
-from pliant.workload import NETWORK_INPUT, Kind, Layer, Operation, peak_activation_bytes
+from pliant.workload import NETWORK_INPUT, Kind, Layer, Operation, peak_activation_bytes, with_bits
 
 BLOCK_TYPES: dict[str, type[Block]] = {}
 """Every description by its name: each subclass of `Block` enters itself when it is defined."""
@@ -42,6 +42,7 @@ class BlockCost(NamedTuple):
 
     macs: int
     parameters: int
+    parameter_bytes: int
     peak_activation_bytes: int
 
 
@@ -91,7 +92,7 @@ class Block(ABC):
     @property
     def cost(self) -> BlockCost:
         """MACs, parameters and the activations alive at once, counted once for equal blocks."""
-        return _cost(self)
+        return cost_with_bits(self, 32)
 
     @property
     def in_views(self) -> int:
@@ -174,11 +175,15 @@ class Block(ABC):
 
 
 @cache
-def _cost(block: Block) -> BlockCost:
+def cost_with_bits(block: Block, bits: int) -> BlockCost:
+    """The cost of a block whose weights and activations have so many bits."""
     layers = block.layers()
-    input_bytes = 4 * block.in_views * block.in_channels * block.size**2
+    first = with_bits(layers, bits)
+    input_bits = first[0].bits
+    elements = block.in_views * block.in_channels * block.size**2
     return BlockCost(
         sum(layer.macs for layer in layers),
         sum(layer.parameters for layer in layers),
-        peak_activation_bytes(layers, input_bytes),
+        sum(layer.parameter_bytes for layer in first),
+        peak_activation_bytes(first, -(-elements * input_bits // 8)),
     )

@@ -8,6 +8,7 @@ same blocks.
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import re
@@ -22,7 +23,7 @@ import numpy as np
 from pliant.errors import EncodingError, nearest
 from pliant.metrics import Cost
 from pliant.spaces.architecture import Architecture, Option, option_text
-from pliant.spaces.block import Block
+from pliant.spaces.block import Block, cost_with_bits
 from pliant.workload import NETWORK_INPUT, Layer, Workload
 
 BLOCK_CACHE_ENTRIES = 100_000
@@ -94,6 +95,9 @@ class Space(ABC):
         image_size: height and width of the images that the network receives, in pixels.
         classes: number of labels.
     """
+
+    bits: int = 32
+    """Of weights and activations, where costs are computed; see `with_bits`."""
 
     def __init__(self, name: str, *, channels: int, image_size: int, classes: int) -> None:
         self.name = name
@@ -400,17 +404,23 @@ class Space(ABC):
             reads = layers[-1].name
         return Workload(tuple(layers), input_elements=self.channels * self.image_size**2)
 
+    def with_bits(self, bits: int) -> Space:
+        """The same space, whose costs are those of weights and activations of so many bits."""
+        changed = copy.copy(self)
+        changed.bits = bits
+        return changed
+
     def cost(self, architecture: Architecture) -> Cost:
         """Parameters, MACs and peak memory of one image.
 
         They are sums and a maximum over blocks, and equal blocks are counted once.
         """
-        costs = [block.cost for block in self.blocks(architecture)]
-        parameters = sum(cost.parameters for cost in costs)
+        costs = [cost_with_bits(block, self.bits) for block in self.blocks(architecture)]
         return Cost(
             macs=sum(cost.macs for cost in costs),
-            parameters=parameters,
-            peak_memory_bytes=4 * parameters + max(cost.peak_activation_bytes for cost in costs),
+            parameters=sum(cost.parameters for cost in costs),
+            peak_memory_bytes=sum(cost.parameter_bytes for cost in costs)
+            + max(cost.peak_activation_bytes for cost in costs),
         )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pliant.workload.layer import Workload as Workload
     from pliant.workload.layer import gates as gates
     from pliant.workload.layer import peak_activation_bytes as peak_activation_bytes
+    from pliant.workload.layer import with_bits as with_bits
     from pliant.workload.onnx_reader import onnx_workload as onnx_workload
     from pliant.workload.roofline import LayerBound as LayerBound
     from pliant.workload.roofline import Roofline as Roofline
@@ -33,6 +34,7 @@ else:
                 "Workload",
                 "gates",
                 "peak_activation_bytes",
+                "with_bits",
             ],
             "onnx_reader": ["onnx_workload"],
             "roofline": ["LayerBound", "Roofline", "layer_bounds", "least_seconds"],

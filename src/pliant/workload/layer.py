@@ -9,8 +9,8 @@ the layer that feeds them, as every inference runtime does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pliant.errors import EncodingError
@@ -173,6 +173,14 @@ class Layer:
         return self.inputs + self.concatenated
 
     @property
+    def parameter_bytes(self) -> int:
+        """Size of the stored numbers; addends keep 32 bits whatever the weights have."""
+        if self.stored is not None:
+            return -(-self.stored * self.bits // 8)
+        weights = self.G * self.K * self.C * self.R * self.S if self.weighted else 0
+        return -(-weights * self.bits // 8) + 4 * (self.parameters - weights)
+
+    @property
     def output_elements(self) -> int:
         """Numbers in the output tensor."""
         return self.N * self.G * self.K * self.P * self.Q
@@ -247,7 +255,7 @@ class Workload:
     @property
     def parameter_bytes(self) -> int:
         """Size of the stored numbers."""
-        return sum(-(-layer.parameters * layer.bits // 8) for layer in self.layers)
+        return sum(layer.parameter_bytes for layer in self.layers)
 
     @property
     def peak_activation_bytes(self) -> int:
@@ -258,6 +266,19 @@ class Workload:
     def peak_memory_bytes(self) -> int:
         """Parameters plus the peak of the activations."""
         return self.parameter_bytes + self.peak_activation_bytes
+
+
+def with_bits(layers: Iterable[Layer], bits: int) -> tuple[Layer, ...]:
+    """The layers with weights and activations of another width.
+
+    Pixels keep theirs until they are normalised and resized.
+    """
+    return tuple(
+        layer
+        if layer.operation and layer.operation.operator == "preprocess"
+        else replace(layer, bits=bits)
+        for layer in layers
+    )
 
 
 def peak_activation_bytes(layers: Sequence[Layer], input_bytes: int) -> int:
