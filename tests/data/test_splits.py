@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pliant.data.splits import ImagesInMemory, Split, TestSplit, epoch_permutation, stratified_split
+from pliant.data.splits import (
+    ImagesInMemory,
+    Split,
+    TestSplit,
+    balanced_permutation,
+    epoch_permutation,
+    stratified_split,
+)
 from pliant.errors import DataError
 
 
@@ -119,3 +126,30 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     orders = {tuple(epoch_permutation(50, epoch, seed)) for epoch in range(3) for seed in range(3)}
     assert len(orders) == 9
     assert tuple(epoch_permutation(50, 2, 1)) in orders
+
+
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    epoch=st.integers(0, 5),
+    seed=st.integers(0, 5),
+)
+def test_a_balanced_epoch_has_each_class_equally_often(
+    counts: list[int], epoch: int, seed: int
+) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    order = balanced_permutation(labels, epoch, seed)
+    assert len(order) == len(labels)
+    found = np.bincount(labels[order], minlength=len(counts))
+    assert found.max() - found.min() <= 1
+    assert np.array_equal(order, balanced_permutation(labels, epoch, seed))
+
+
+def test_balanced_epochs_take_turns_with_the_images_of_a_large_class() -> None:
+    labels = np.repeat([0, 1], [90, 10])
+    orders = [balanced_permutation(labels, epoch, 3) for epoch in range(4)]
+    for order in orders[:1]:
+        assert np.bincount(order[labels[order] == 1] - 90).tolist() == [5] * 10
+    large = [set(order[labels[order] == 0]) for order in orders]
+    assert {len(one) for one in large} == {50}
+    assert large[0] | large[1] == set(range(90))
+    assert not np.array_equal(np.sort(orders[0]), np.sort(orders[1]))

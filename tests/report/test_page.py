@@ -364,3 +364,14 @@ def test_the_file_is_replaced_whole(tmp_path: Path, summary: Summary) -> None:
     write_report(summary, path)
     assert path.read_text(encoding="utf-8") == first
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_the_page_lists_what_was_decided_and_left_out_of_the_images(summary: Summary) -> None:
+    skipped = tuple(f"cat/<{number}>.jpg: truncated" for number in range(201))
+    data = replace(summary.data, notes=("Two folders are splits.",), skipped=skipped)
+    page = run_page(replace(summary, data=data))
+    assert "<li>Two folders are splits.</li>" in page
+    assert "201 broken pictures were left out" in page
+    assert "cat/&lt;199&gt;.jpg: truncated" in page
+    assert "&lt;200&gt;" not in page
+    assert "and 1 more; summary.json lists all" in page

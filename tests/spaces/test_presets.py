@@ -77,3 +77,19 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 def test_every_space_says_what_it_is_for():
     assert all(row.purpose and row.build.__doc__ for row in PRESETS.values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_larger_images_are_refused_with_a_space_that_takes_them(name):
+    most = PRESETS[name].largest_image
+    preset(name, channels=1, image_size=most, classes=10)
+    with pytest.raises(
+        EncodingError, match=f"at most {most} pixels, received {most + 1}"
+    ) as caught:
+        preset(name, channels=1, image_size=most + 1, classes=10)
+    advice = str(caught.value).rsplit(". ", 1)[1]
+    if most == 320:
+        assert advice == "Use smaller images."
+    else:
+        other = advice.removeprefix("Use --space ").removesuffix(", or smaller images.")
+        preset(other, channels=1, image_size=most + 1, classes=10)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 import pliant
 from pliant.errors import RecipeError
+from pliant.progress import shown
 
 if TYPE_CHECKING:
     from pliant.runs.recipe import Recipe
@@ -45,6 +46,13 @@ OptionalRecipe = Annotated[
 ]
 Data = Annotated[
     str | None, typer.Option(help="Images: a folder, a parquet or .npz file, hf:NAME, or a name.")
+]
+MovedData = Annotated[
+    str | None, typer.Option("--data", help="Where the images of the run are now, if they moved.")
+]
+SkipBroken = Annotated[
+    bool | None,
+    typer.Option("--skip-broken", help="Leave out pictures that cannot be decoded."),
 ]
 Limits = Annotated[
     list[str] | None,
@@ -155,11 +163,13 @@ def open_run(
     from pliant.training.allocator import keep_freed_memory
 
     keep_freed_memory()
-    with (
-        interruptible(),
-        Run(folder, resolved) as held,
-    ):
-        yield held
+    with interruptible():
+        with shown(screen) as progress:
+            held = Run(folder, resolved, progress=progress)
+        with held:
+            for note in held.notes:
+                say(note)
+            yield held
 
 
 def _named(recipe: str, run_dir: Path | None, given: Mapping[str, Any]) -> tuple[Path, Recipe]:

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from pliant.cli.app import Limits, PrecisionName, RecipeArgument, TargetName, app, open_run, screen
+from pliant.cli.app import (
+    Limits,
+    MovedData,
+    PrecisionName,
+    RecipeArgument,
+    TargetName,
+    app,
+    open_run,
+    screen,
+)
 from pliant.cli.run import say_delivered
 from pliant.progress import shown
 
@@ -15,6 +24,7 @@ from pliant.progress import shown
 @app.command()
 def deploy(
     recipe: RecipeArgument,
+    data: MovedData = None,
     limit: Limits = None,
     target: TargetName = None,
     precision: PrecisionName = None,
@@ -38,7 +48,7 @@ def deploy(
             "an architecture is delivered as it is; give --architecture or --limit, not both."
         )
     limits = as_limits(limit or ())
-    with open_run(recipe) as run:
+    with open_run(recipe, changes={"data.source": data}) as run:
         named = run.space.parse(architecture) if architecture is not None else None
 
         from pliant.runs.deliver import deliver

@@ -7,6 +7,7 @@ from pliant.cli.app import (
     PrecisionName,
     RecipeArgument,
     RunDir,
+    SkipBroken,
     SpaceName,
     app,
     open_run,
@@ -22,11 +23,17 @@ def profile(
     recipe: RecipeArgument,
     precision: PrecisionName = None,
     data: Data = None,
+    skip_broken: SkipBroken = None,
     space: SpaceName = None,
     run_dir: RunDir = None,
 ) -> None:
     """Measure this machine: the latency of all blocks of the space, and of whole networks."""
-    changes = {"data.source": data, "space": space, "target.precision": precision}
+    changes = {
+        "data.source": data,
+        "data.skip_broken": skip_broken,
+        "space": space,
+        "target.precision": precision,
+    }
     with open_run(recipe, run_dir, changes) as run:
         from pliant.devices.measured_target import MeasuredTarget
         from pliant.runs.session import Session

@@ -16,6 +16,7 @@ from pliant.cli.app import (
     RunDir,
     SearcherName,
     Seed,
+    SkipBroken,
     SpaceName,
     StartName,
     StrategyName,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 def run(
     recipe: OptionalRecipe = None,
     data: Data = None,
+    skip_broken: SkipBroken = None,
     limit: Limits = None,
     target: TargetName = None,
     maximise: Maximise = None,
@@ -57,6 +59,7 @@ def run(
     """Measure the target, train a supernet, search it, deliver the best network, and report."""
     changes = {
         "data.source": data,
+        "data.skip_broken": skip_broken,
         "limits": limit,
         "target.name": target,
         "objective.maximise": maximise,

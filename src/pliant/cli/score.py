@@ -155,7 +155,10 @@ def shown_batch(
             )
         from pliant.data import load
 
-        return training_batch(load(data, seed=seed), images, seed)
+        loaded = load(data, seed=seed)
+        for note in loaded.notes:
+            say(note)
+        return training_batch(loaded, images, seed)
     if shape is None and space is None:
         raise RecipeError(
             "a network needs images to be scored: --data SOURCE, or --shape, as 3x32x32, for "

@@ -10,6 +10,7 @@ from pliant.cli.app import (
     RecipeArgument,
     RunDir,
     Seed,
+    SkipBroken,
     SpaceName,
     StrategyName,
     TrainOn,
@@ -25,6 +26,7 @@ from pliant.progress import shown
 def train(
     recipe: RecipeArgument,
     data: Data = None,
+    skip_broken: SkipBroken = None,
     space: SpaceName = None,
     strategy: StrategyName = None,
     epochs: Epochs = None,
@@ -35,6 +37,7 @@ def train(
     """Train the supernet; resume from the last checkpoint. In parallel under torchrun."""
     changes: dict[str, Any] = {
         "data.source": data,
+        "data.skip_broken": skip_broken,
         "space": space,
         "train.strategy": strategy,
         "train.epochs": epochs,

@@ -21,7 +21,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from pliant.progress import Progress, silent
 CACHE_VARIABLE = "PLIANT_CACHE"
 """Environment variable with the folder of the cache."""
 
-_VERSION = 1
+_VERSION = 2
 """Of the entries; raised whenever pictures are decoded otherwise."""
 
 _UNUSED_DAYS = 60
@@ -106,7 +106,7 @@ def prepare_cached(
         f"The cache {folder} cannot be used ({why}), so images were decoded into memory and will "
         f"be at every start. Name another folder by {CACHE_VARIABLE}."
     )
-    return Prepared(prepared.decoding, (*prepared.notes, note), prepared.broken, prepared.pixels)
+    return replace(prepared, notes=(*prepared.notes, note))
 
 
 def entry_key(digests: Mapping[SplitName, Digests], request: Request) -> str:
@@ -169,6 +169,7 @@ def _write(
         sink.close()
         described = {
             "decoding": asdict(decision.decoding),
+            "picture_size": decision.picture_size,
             "notes": decision.notes,
             "broken": broken,
             "checksums": sink.checksums,
@@ -194,6 +195,7 @@ def _open(entry: Path) -> Prepared | None:
             pixels[split] = torch.from_numpy(array)
         prepared = Prepared(
             decoding=_decoding(described["decoding"]),
+            picture_size=int(described["picture_size"]),
             notes=tuple(described["notes"]),
             broken={
                 split: {int(row): why for row, why in rows.items()}

@@ -44,6 +44,8 @@ class DataSet:
     decoding, in hexadecimal; the same wherever the pictures lie."""
     decoding: Decoding
     """How pictures became images; a network's own pictures take the same way."""
+    picture_size: int | None = None
+    """Median of the shorter sides of the training pictures before, in pixels."""
     notes: tuple[str, ...] = ()
     """What was recognised, decided or left out, in sentences for the user."""
     skipped: tuple[str, ...] = ()

@@ -193,5 +193,9 @@ def _endings(paths: Sequence[Path]) -> str:
 
 def _note_of_others(others: Sequence[Path], folder: Path) -> str:
     first = printable(others[0].relative_to(folder))
-    verb = "is" if len(others) == 1 else "are"
-    return f"{len(others)} files that are no pictures {verb} ignored ({_endings(others)}): {first}."
+    count = (
+        "1 file that is no picture is"
+        if len(others) == 1
+        else (f"{len(others)} files that are no pictures are")
+    )
+    return f"{count} ignored ({_endings(others)}), such as {first}."

@@ -253,7 +253,12 @@ def _assemble(opened: _Opened, seed: int, validation_share: float, test_share: f
     statistics = compute_statistics(splits["train"])
     notes = [*source.notes, *opened.prepared.notes, *_blank_channels(statistics, source.name)]
     if opened.skipped:
-        notes.append(f"{len(opened.skipped)} broken pictures are left out.")
+        count = len(opened.skipped)
+        notes.append(
+            "1 broken picture is left out."
+            if count == 1
+            else f"{count} broken pictures are left out."
+        )
     return DataSet(
         name=source.name,
         classes=source.classes,
@@ -266,6 +271,7 @@ def _assemble(opened: _Opened, seed: int, validation_share: float, test_share: f
         std=tuple(std or 1.0 for std in statistics.std),
         fingerprint=fingerprint(source.classes, decoding, content),
         decoding=decoding,
+        picture_size=opened.prepared.picture_size,
         notes=tuple(notes),
         skipped=opened.skipped,
     )

@@ -215,8 +215,8 @@ class EncodedPictures:
         self, work: Callable[[EncodedPicture], T], step: str, progress: Progress
     ) -> Iterator[list[T]]:
         """What `work` makes of each picture, a chunk of consecutive pictures at a time."""
-        items, done = self.items(), 0
-        with ThreadPoolExecutor(available_cores()) as threads:
+        items, done, cores = self.items(), 0, available_cores()
+        with ThreadPoolExecutor(cores) as threads:
             while chunk := list(islice(items, _CHUNK)):
                 groups = [chunk[start : start + _GROUP] for start in range(0, len(chunk), _GROUP)]
                 # Pillow warns of odd metadata, which does no harm. Threads share these filters.
@@ -226,7 +226,7 @@ class EncodedPictures:
                     found = [result for group in results for result in group]
                 yield found
                 done += len(chunk)
-                progress(step, done, self.count, "")
+                progress(step, done, self.count, f"on {cores} cores")
 
 
 def available_cores() -> int:

@@ -77,6 +77,8 @@ class Prepared:
     """All images of a source as arrays of one size."""
 
     decoding: Decoding
+    picture_size: int
+    """Median of the shorter sides of the training pictures, in pixels."""
     notes: tuple[str, ...]
     """What was decided for the user, and what is odd."""
     broken: Mapping[SplitName, Mapping[int, str]]
@@ -90,6 +92,8 @@ class Decision:
     """How to decode the pictures of a source, and what to say of it."""
 
     decoding: Decoding
+    picture_size: int
+    """Median of the shorter sides of the training pictures, in pixels."""
     notes: tuple[str, ...]
 
 
@@ -118,7 +122,8 @@ def decide(survey: Survey, request: Request) -> Decision:
         *([] if floats is None else [_range_note("floating-point pixels", floats)]),
         *_kind_notes(headers, decoding),
     ]
-    return Decision(decoding, tuple(notes))
+    sides = [min(header.width, header.height) for header in headers] or [size]
+    return Decision(decoding, round(float(np.median(sides))), tuple(notes))
 
 
 def default_size(headers: Sequence[Header], largest: int) -> int:
@@ -270,4 +275,4 @@ def prepare_in_memory(
     sink = MemorySink()
     broken = decode_all(pictures, decision.decoding, sink, progress)
     pixels = {split: torch.from_numpy(array) for split, array in sink.arrays.items()}
-    return Prepared(decision.decoding, decision.notes, broken, pixels)
+    return Prepared(decision.decoding, decision.picture_size, decision.notes, broken, pixels)

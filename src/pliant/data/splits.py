@@ -213,3 +213,37 @@ def epoch_permutation(
         A read-only permutation of range(count), or this process's share of it.
     """
     return _permutation(count, epoch, seed)[rank : count - count % world_size : world_size]
+
+
+def balanced_permutation(labels: NDArray[np.int64], epoch: int, seed: int) -> Rows:
+    """The order in which an epoch reads equally many images of each class.
+
+    The expected gradient is that of a loss whose classes have weights inverse to their numbers.
+    Images of large classes take turns from epoch to epoch; those of small ones occur several times.
+
+    Args:
+        labels: class index of each image; every class that occurs counts the same.
+        epoch: counted from 0.
+        seed: of the run.
+
+    Returns:
+        As many indices as there are images; the number of each class differs by at most 1.
+    """
+    return _balanced(labels.astype(np.int64).tobytes(), epoch, seed)
+
+
+@lru_cache(maxsize=4)
+def _balanced(raw_labels: bytes, epoch: int, seed: int) -> Rows:
+    labels = np.frombuffer(raw_labels, np.int64)
+    rng = np.random.default_rng((seed, epoch, 1))
+    classes = rng.permutation(np.unique(labels))  # the first ones get what does not divide
+    quota, rest = divmod(len(labels), len(classes))
+    chosen = []
+    for place, label in enumerate(classes):
+        members, wanted = np.flatnonzero(labels == label), quota + (place < rest)
+        # One fixed order per class, read on from where the last epoch stopped.
+        turn = np.random.default_rng((seed, int(label), 2)).permutation(members)
+        chosen.append(turn[(epoch * quota + np.arange(wanted)) % len(members)])
+    order = rng.permutation(np.concatenate(chosen))
+    order.flags.writeable = False
+    return order

@@ -48,6 +48,10 @@ class DataFacts:
     train: int
     validation: int
     test: int
+    notes: tuple[str, ...] = ()
+    """What was recognised, decided or left out."""
+    skipped: tuple[str, ...] = ()
+    """Broken pictures that were left out, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)

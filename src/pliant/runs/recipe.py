@@ -100,6 +100,8 @@ class TrainTable(_Table):
     """L2 penalty of the weights; none for BatchNorm, biases and kernel matrices."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of the label that is spread over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` shows as many images of each class, whatever their numbers."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` times one step of each and takes the faster."""
 
@@ -208,9 +210,12 @@ class Recipe(_Table):
 
     @property
     def digest(self) -> str:
-        """Equal for two recipes with the same trained weights: limits and search may differ."""
+        """Equal for two recipes with the same trained weights: limits and search may differ.
+
+        So may where the images are, which a run knows by their content.
+        """
         decides = {"seed", "space", "data", "train"} | ({"time"} if self.time else set())
-        deciding = self.model_dump(include=decides)
+        deciding = self.model_dump(include=decides, exclude={"data": {"source"}})
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_toml(self) -> str:

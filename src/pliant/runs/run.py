@@ -27,16 +27,18 @@ import numpy as np
 import pliant
 from pliant.data import load
 from pliant.data.dataset import DataSet
+from pliant.data.preparing import LARGEST_DEFAULT_SIZE
 from pliant.deploy.own_source import own_source
-from pliant.errors import InfeasibleError, RunConflictError
+from pliant.errors import DataError, InfeasibleError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
 from pliant.plugins import is_plugin, load_plugin
+from pliant.progress import Progress, silent
 from pliant.record import Record
 from pliant.runs.objects import split_objects
 from pliant.runs.recipe import Recipe, ResolvedTable, load_recipe
 from pliant.spaces.check import check_space
-from pliant.spaces.presets import preset
+from pliant.spaces.presets import largest_image, preset, spaces_for
 from pliant.spaces.space import Space
 from pliant.targets import TargetOptions
 
@@ -54,6 +56,7 @@ class Run:
         folder: of the run; created once the images and the space have been checked.
         recipe: what the run is.
         objects: parts that the recipe names as `object:NAME`, by their keys.
+        progress: told how many images are read; a session replaces it by its own.
 
     Raises:
         RunConflictError: the directory belongs to another recipe, or another process writes it.
@@ -64,9 +67,16 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, recipe: Recipe, objects: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        recipe: Recipe,
+        objects: Mapping[str, Any] | None = None,
+        progress: Progress = silent,
     ) -> None:
         self.objects = dict(objects or {})
+        self.progress = progress
+        self.notes: tuple[str, ...] = ()
+        """What there is to say of the images of a run that begins."""
         self.opened = time.monotonic()
         """When this process began to work on the run."""
         self.folder = folder
@@ -82,6 +92,7 @@ class Run:
         if not begun:
             _require_own_parts(recipe)  # checked first: a mistake leaves no directory behind
             _ = self._space
+            self.notes = self._data_notes
         folder.mkdir(parents=True, exist_ok=True)
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
         try:
@@ -152,6 +163,8 @@ class Run:
             return False
         require_readable(self.folder)
         known = load_recipe(str(path))
+        if known.data.source != self.recipe.data.source and known.digest == self.recipe.digest:
+            self._require_same_images()
         if known.digest != self.recipe.digest:
             differing = _differences(known, self.recipe)
             raise RunConflictError(
@@ -185,25 +198,75 @@ class Run:
         known = self.record.metadata("data_fingerprint")
         if known is None:
             self.record.set_metadata("data_fingerprint", data.fingerprint)
+            self.record.set_metadata("data_notes", list(self._data_notes))
+            self.record.set_metadata("data_skipped", list(data.skipped))
         elif known != data.fingerprint:
-            raise RunConflictError(
-                f"the images of {self.recipe.data.source} changed since {self.folder} was begun. "
-                "Use --run-dir NEW_DIRECTORY."
-            )
+            raise self._other_images()
         data.test.on_open = lambda purpose: self.record.event("test split opened", purpose=purpose)
         return data
+
+    def _require_same_images(self) -> None:
+        """Compare images that moved with those of the run, before anything is written."""
+        path = self.folder / "record.sqlite"
+        if not path.is_file():
+            return
+        with Record.read(path) as record:
+            known = record.metadata("data_fingerprint")
+        if known is not None and known != self._images.fingerprint:
+            raise self._other_images()
+
+    def _require_present(self, source: object) -> None:
+        """Say what to do where the images of a run that began are gone."""
+        if not isinstance(source, str) or is_plugin(source) or os.sep not in source:
+            return  # no path
+        if (self.folder / "recipe.toml").is_file() and not Path(source).exists():
+            raise DataError(
+                f"the images of {self.folder} were in {source}, which does not exist. Name where "
+                "they are by --data."
+            )
+
+    def _other_images(self) -> RunConflictError:
+        return RunConflictError(
+            f"a run keeps its images, wherever they are; those of {self.recipe.data.source} are "
+            f"not those with which {self.folder} was begun. Name these by --data, or use --run-dir "
+            "NEW_DIRECTORY."
+        )
+
+    @property
+    def _data_notes(self) -> tuple[str, ...]:
+        """What there is to say of the images, and of their size in this space."""
+        images, largest = self._images, self._largest_image
+        pictures = images.picture_size or 0
+        if self.recipe.data.image_size or pictures <= largest or largest == LARGEST_DEFAULT_SIZE:
+            return images.notes
+        larger = spaces_for(pictures) or spaces_for(LARGEST_DEFAULT_SIZE)
+        note = (
+            f"Space {self.recipe.space} is for images of up to {largest} pixels; for larger ones "
+            f"use --space {larger[0]}."
+        )
+        return (*images.notes, note)
+
+    @property
+    def _largest_image(self) -> int:
+        """The largest size that pictures get by themselves, in pixels."""
+        own = largest_image(self.part("space"))
+        return LARGEST_DEFAULT_SIZE if own is None else min(LARGEST_DEFAULT_SIZE, own)
 
     @cached_property
     def _images(self) -> DataSet:
         table = self.recipe.data
+        source = self.part("data.source")
+        self._require_present(source)
         return load(
-            self.part("data.source"),
+            source,
             seed=self.recipe.seed,
             image_size=table.image_size,
+            largest_size=self._largest_image,
             fit=table.fit,
             background=table.background,
             splits=table.splits,
             skip_broken=table.skip_broken,
+            progress=lambda *step: self.progress(*step),
         )
 
     @cached_property
@@ -309,6 +372,7 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
             found.append(f"{table} ({left} there, {right} here)")
             continue
         keys = [key for key in type(left).model_fields if getattr(left, key) != getattr(right, key)]
+        keys = [key for key in keys if f"{table}.{key}" != "data.source"]  # known by its content
         found += [
             f"{table}.{key} ({getattr(left, key)} there, {getattr(right, key)} here)"
             for key in keys

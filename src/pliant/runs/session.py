@@ -77,7 +77,7 @@ class Session:
         )
         self.limits = run.recipe.parsed_limits if limits is None else as_limits(limits)
         self.device = device
-        self.progress = progress or printed()
+        self.progress = run.progress = progress or printed()
         self._networks: dict[Architecture, Network] = {}
         self._answers: dict[Architecture, Answers] = {}
         self._int8: dict[Architecture, Int8Network] = {}

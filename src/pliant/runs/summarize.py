@@ -132,7 +132,14 @@ def _space(run: Run) -> SpaceFacts:
 
 def _data(run: Run) -> DataFacts:
     data = run.data
-    return DataFacts(data.name, len(data.train), len(data.validation), len(data.test))
+    return DataFacts(
+        name=data.name,
+        train=len(data.train),
+        validation=len(data.validation),
+        test=len(data.test),
+        notes=tuple(run.record.metadata("data_notes") or ()),
+        skipped=data.skipped,
+    )
 
 
 def _target(session: Session) -> TargetFacts:

@@ -199,6 +199,7 @@ def training_recipe(run: Run, precision: Precision, epochs: int) -> TrainingReci
         learning_rate=table.learning_rate,
         weight_decay=table.weight_decay,
         label_smoothing=table.label_smoothing,
+        class_weights=table.class_weights,
         precision=precision,
         seed=run.recipe.seed,
     )

@@ -26,6 +26,8 @@ class Preset:
 
     smallest_image: int
     """Least height and width of an image, in pixels."""
+    largest_image: int
+    """Largest height and width; networks for larger images need more stages."""
     purpose: str
     build: Callable[[int, int, int], Space]
     """From channels, image size and classes."""
@@ -197,24 +199,28 @@ def nas_bench_201(channels: int, image_size: int, classes: int) -> Space:
 
 
 PRESETS = {
-    "digits": Preset(6, "images of about 8 pixels", digits),
-    "mobile-32": Preset(24, "images of 28 to 32 pixels, least MACs", mobile_32),
-    "plain-32": Preset(24, "images of 28 to 32 pixels, fastest training on CPUs", plain_32),
+    "digits": Preset(6, 32, "images of about 8 pixels", digits),
+    "mobile-32": Preset(24, 64, "images of 28 to 32 pixels, least MACs", mobile_32),
+    "plain-32": Preset(24, 64, "images of 28 to 32 pixels, fastest training on CPUs", plain_32),
     "wide-32": Preset(
-        24, "images of 28 to 32 pixels, most accuracy for an hour of training", wide_32
+        24, 64, "images of 28 to 32 pixels, most accuracy for an hour of training", wide_32
     ),
-    "photos": Preset(64, "photographs of 64 to 224 pixels, EfficientNet-Lite0", photos),
-    "photos-lite1": Preset(64, "photographs, deeper: EfficientNet-Lite1", photos_lite1),
-    "photos-lite2": Preset(64, "photographs, deeper and wider: EfficientNet-Lite2", photos_lite2),
+    "photos": Preset(64, 320, "photographs of 64 to 224 pixels, EfficientNet-Lite0", photos),
+    "photos-lite1": Preset(64, 320, "photographs, deeper: EfficientNet-Lite1", photos_lite1),
+    "photos-lite2": Preset(
+        64, 320, "photographs, deeper and wider: EfficientNet-Lite2", photos_lite2
+    ),
     "ofa-mobilenetv3": Preset(
-        128, "images of 224 pixels, Once-for-All's MobileNetV3", ofa_mobilenetv3
+        128, 320, "images of 224 pixels, Once-for-All's MobileNetV3", ofa_mobilenetv3
     ),
     "ofa-mobilenetv3-w1.2": Preset(
-        128, "images of 224 pixels, the same with 1.2 times the channels", ofa_mobilenetv3_wide
+        128, 320, "images of 224 pixels, the same with 1.2 times the channels", ofa_mobilenetv3_wide
     ),
-    "ofa-resnet50": Preset(128, "images of 224 pixels, Once-for-All's ResNet-50", ofa_resnet50),
+    "ofa-resnet50": Preset(
+        128, 320, "images of 224 pixels, Once-for-All's ResNet-50", ofa_resnet50
+    ),
     "nas-bench-201": Preset(
-        8, "comparing scores and searches: the cells of NAS-Bench-201", nas_bench_201
+        8, 64, "comparing scores and searches: the cells of NAS-Bench-201", nas_bench_201
     ),
 }
 
@@ -258,8 +264,8 @@ def preset(
 
     Raises:
         RecipeError: no space of this name, or the function of your own does not return one.
-        EncodingError: the images are smaller than the space can handle, or the networks of a space
-            of your own do not fit together.
+        EncodingError: the images are smaller or larger than the space can handle, or the networks
+            of a space of your own do not fit together.
     """
     if isinstance(name, Space):
         return fitting_space(name, f"space {name.name!r}", channels, image_size, classes)
@@ -271,14 +277,33 @@ def preset(
         )
         origin = name if isinstance(name, str) else object_text(name)
         return fitting_space(space, origin, channels, image_size, classes)
-    if image_size < PRESETS[name].smallest_image:
-        fitting = [other for other, row in PRESETS.items() if row.smallest_image <= image_size]
+    row = PRESETS[name]
+    if not row.smallest_image <= image_size <= row.largest_image:
+        need = f"at least {row.smallest_image}", "larger"
+        if image_size > row.largest_image:
+            need = f"at most {row.largest_image}", "smaller"
+        fitting = spaces_for(image_size)
+        space = f"--space {fitting[0]}, or " if fitting else ""
         raise EncodingError(
-            f"space {name!r} needs images of at least {PRESETS[name].smallest_image} pixels, "
-            f"received {image_size}. "
-            + (f"Use --space {fitting[0]}, or larger images." if fitting else "Use larger images.")
+            f"space {name!r} needs images of {need[0]} pixels, received {image_size}. "
+            f"Use {space}{need[1]} images."
         )
-    return PRESETS[name].build(channels, image_size, classes)
+    return row.build(channels, image_size, classes)
+
+
+def spaces_for(image_size: int) -> list[str]:
+    """Names of the shipped spaces that take images of this height and width, in pixels."""
+    return [
+        name
+        for name, row in PRESETS.items()
+        if row.smallest_image <= image_size <= row.largest_image
+    ]
+
+
+def largest_image(name: object) -> int | None:
+    """Largest images of a shipped space, in pixels; None for a space of one's own."""
+    row = PRESETS.get(FAMILIES.get(name, name)) if isinstance(name, str) else None
+    return None if row is None else row.largest_image
 
 
 def fitting_space(

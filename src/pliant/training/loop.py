@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pliant.data.augment import Augmentation, alternating_flips
-from pliant.data.splits import Split, epoch_permutation
+from pliant.data.splits import Split, balanced_permutation, epoch_permutation
 from pliant.errors import RecipeError
 from pliant.training.allocator import trim_freed_memory
 from pliant.training.checkpoint import Checkpoints
@@ -227,7 +227,10 @@ class _Batches:
         """The share of this process: (N, channels, size, size) pixels from 0 to 1, and labels."""
         split, seed, accelerator = self.splits[name], self.recipe.seed, self.accelerator
         epoch, position = divmod(step, self.steps_per_epoch(name))
-        order = epoch_permutation(len(split), epoch, seed)
+        if self.recipe.class_weights == "balanced":
+            order = balanced_permutation(split.labels, epoch, seed)
+        else:
+            order = epoch_permutation(len(split), epoch, seed)
         size = self.recipe.batch_size
         indices = order[position * size : (position + 1) * size]
         mine = indices[accelerator.process_index :: accelerator.num_processes]

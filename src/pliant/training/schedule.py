@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 Precision = Literal["fp32", "bf16"]
+ClassWeights = Literal["none", "balanced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class TrainingRecipe:
     """Share of a phase's steps."""
     clip_norm: float = 5.0
     """Largest L2 norm of the gradient; 0 for none."""
+    class_weights: ClassWeights = "none"
+    """`balanced` draws equally many images of each class; see `balanced_permutation`."""
     precision: Precision = "fp32"
     seed: int = 0
 
