@@ -227,9 +227,8 @@ class Run:
 
     def _other_images(self) -> RunConflictError:
         return RunConflictError(
-            f"a run keeps its images, wherever they are; those of {self.recipe.data.source} are "
-            f"not those with which {self.folder} was begun. Name these by --data, or use --run-dir "
-            "NEW_DIRECTORY."
+            f"the images of {self.recipe.data.source} changed since {self.folder} was begun, or "
+            "are others. Name those of the run by --data, or use --run-dir NEW_DIRECTORY."
         )
 
     @property
