@@ -119,7 +119,16 @@ def test_the_same_name_with_other_widths_reuses_nothing(tmp_path, tiny):
     with Run.create(str(tiny), folder=tmp_path / "run", **changes) as run:
         _ = Session(run).supernet
         assert run.record.metadata("space_identity") == before.identity
-    path.write_text(path.read_text().replace("(8, 16, 24)", "(8, 16, 32)"))
+    moved = tmp_path / "moved_space.py"
+    moved.write_text(path.read_text())
+    with Run.reopen(tmp_path / "run", space=f"{moved}:build") as run:
+        assert run.space.identity == before.identity, "a file may be moved"
+    with Run.reopen(tmp_path / "run", space=name):
+        pass
+    moved.write_text(path.read_text().replace("(8, 16, 24)", "(8, 16, 32)"))
+    with pytest.raises(RunConflictError, match=r"the choices or blocks of .*moved_space"):
+        Run.reopen(tmp_path / "run", space=f"{moved}:build")
+    path.write_text(moved.read_text())
     after = preset(name, **sizes)
     assert after.name == before.name
     assert after.identity != before.identity

@@ -212,10 +212,13 @@ class Recipe(_Table):
     def digest(self) -> str:
         """Equal for two recipes with the same trained weights: limits and search may differ.
 
-        So may where the images are, which a run knows by their content.
+        So may where the images are, which a run knows by their content, and where a space of one's
+        own is, which a run knows by what it describes.
         """
         decides = {"seed", "space", "data", "train"} | ({"time"} if self.time else set())
         deciding = self.model_dump(include=decides, exclude={"data": {"source"}})
+        if is_plugin(self.space):
+            deciding["space"] = "own"
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_toml(self) -> str:

@@ -29,10 +29,10 @@ from pliant.data import load
 from pliant.data.dataset import DataSet
 from pliant.data.preparing import LARGEST_DEFAULT_SIZE
 from pliant.deploy.own_source import own_source
-from pliant.errors import DataError, InfeasibleError, RunConflictError
+from pliant.errors import DataError, InfeasibleError, PliantError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
-from pliant.plugins import is_plugin, load_plugin
+from pliant.plugins import is_object, is_plugin, load_plugin
 from pliant.progress import Progress, silent
 from pliant.record import Record
 from pliant.runs.objects import split_objects
@@ -97,8 +97,10 @@ class Run:
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
         try:
             self._previous = (folder / "recipe.toml").read_text("utf-8") if begun else None
+            if begun and load_recipe(str(folder / "recipe.toml")).space != recipe.space:
+                _ = self.space  # the same one from another place, else the run keeps its recipe
             write_atomically(folder / "recipe.toml", recipe.to_toml())
-        except OSError:
+        except (OSError, PliantError):
             self.record.close()
             raise
 
@@ -356,7 +358,7 @@ def _require_own_parts(recipe: Recipe) -> None:
         "a searcher": recipe.search.searcher,
     }
     for what, name in named.items():
-        if is_plugin(name):
+        if is_plugin(name) and not is_object(name):
             load_plugin(name, what=what)
 
 
