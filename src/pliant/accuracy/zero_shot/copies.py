@@ -1,6 +1,9 @@
 """Copies of a network for scores to work on, in evaluation mode and without running statistics.
 
-Without running statistics a normalisation takes those of the batch, and keeps nothing of it.
+Without running statistics a normalisation takes those of the batch, and keeps nothing of it. A
+weight that is computed from others (weight normalisation, spectral normalisation and any other
+parametrisation) is a plain parameter in the copy: a network scores as it computes, however its
+weights are expressed.
 """
 
 from __future__ import annotations
@@ -9,10 +12,12 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pliant.accuracy.zero_shot.scoring_input import RefusedError
+from pliant.networks.parametrization import fold_parametrizations
 
 _COMMON = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.Identity, nn.AvgPool2d, nn.MaxPool2d)
 """Layers with known attributes, most of those of a network."""
@@ -59,6 +64,10 @@ def _copy(network: nn.Module, memo: dict[int, object]) -> nn.Module:
                 "Run the network on an image first."
             )
     for module in network.modules():
+        for value in vars(module).values():
+            # Old weight normalisation keeps its result, which cannot be copied as it is.
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach()
         if type(module) in _COMMON:
             memo[id(module)] = _copy_layer(module, memo)
             continue
@@ -74,13 +83,14 @@ def _copy(network: nn.Module, memo: dict[int, object]) -> nn.Module:
             f"{error}"
         ) from error
     copied.eval()
+    fold_parametrizations(copied)
     for name, norm in stateful_norms(copied):
         if isinstance(norm, nn.SyncBatchNorm):
             raise RefusedError(
                 f"SyncBatchNorm {name!r} normalises over processes. "
                 "Score the network with BatchNorm in its place."
             )
-        norm.train()
+        norm.training = True  # Not its activation or dropout, where it holds one.
         norm.running_mean = norm.running_var = norm.num_batches_tracked = None
         norm.track_running_stats = False
     return copied

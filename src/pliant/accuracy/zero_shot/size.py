@@ -6,12 +6,16 @@ import torch
 
 from pliant.accuracy.zero_shot.copies import copy_shared_weights
 from pliant.accuracy.zero_shot.scoring_input import ScoringInput, ZeroShotScore
+from pliant.networks.parametrization import is_parametrized
 from pliant.networks.trace import module_workload
 
 
 def parameters(inputs: ScoringInput) -> ZeroShotScore:
-    """Number of parameters; shared ones count once."""
-    return ZeroShotScore(float(sum(one.numel() for one in inputs.network.parameters())))
+    """Number of parameters; shared ones count once, and computed weights as what they are."""
+    network = inputs.network
+    if is_parametrized(network):
+        network = copy_shared_weights(network)
+    return ZeroShotScore(float(sum(one.numel() for one in network.parameters())))
 
 
 @torch.no_grad()
