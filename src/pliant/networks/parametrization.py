@@ -40,8 +40,9 @@ def is_parametrized(network: nn.Module) -> bool:
 
 def _fold(module: nn.Module) -> None:
     """PyTorch's own removal would change the class, which copies of the module share."""
-    values = {name: getattr(module, name) for name in module.parametrizations}
-    trained = any(one.requires_grad for one in module.parametrizations.parameters())
+    computed = module.get_submodule("parametrizations")
+    values = {name: getattr(module, name) for name, _ in computed.named_children()}
+    trained = any(one.requires_grad for one in computed.parameters())
     del module.parametrizations
     module.__class__ = type(module).__bases__[0]
     for name, value in values.items():

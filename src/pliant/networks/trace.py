@@ -18,6 +18,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
@@ -29,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pliant.workload import Workload
-from pliant.workload.operators import Operation, Operator, Tensor, build_workload
+from pliant.workload.operators import MULTIPLIES, Operation, Operator, Tensor, build_workload
 
 _NAMES: Final[dict[Operator, str]] = {
     "convolution": "convolution",
@@ -99,6 +100,78 @@ def module_workload(
         else:
             recorder = _export_or_watch(module, example)
     return build_workload(recorder.operations, recorder.inputs, stored=recorder.stored, skip=skip)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterRole:
+    """What a run of a network does with a parameter."""
+
+    kind: Literal["weight", "bias", "scale", "shift"]
+    """A weight is multiplied with what is computed, a bias is added to that product; scale and
+    shift belong to a normalisation."""
+    is_transposed: bool = False
+    """Whether a matrix has inputs as its rows, as in `x @ weight`."""
+
+
+def parameter_roles(module: nn.Module, *example: torch.Tensor) -> dict[str, ParameterRole]:
+    """The roles of parameters by name, as one run on the example shows; others have none."""
+    with _evaluation_mode(module):
+        recorder = _watch(module, example)
+    names: dict[Hashable, list[str]] = {}
+    for name, parameter in module.named_parameters():
+        names.setdefault(_described(parameter).key, []).append(name)
+    origins = {key: frozenset(of_key) for key, of_key in names.items()}
+    computed = {tensor.key for tensor in recorder.inputs}
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    roles: dict[str, ParameterRole] = {}
+    for operation in recorder.operations:
+        constants = [tensor for tensor in operation.inputs if tensor.key not in computed]
+        multiplies = operation.operator in MULTIPLIES
+        for position, tensor in enumerate(operation.inputs):
+            for name in origins.get(tensor.key, ()) if tensor in constants else ():
+                role = _role(operation, position, len(shapes[name]), constants)
+                if role is not None:
+                    roles.setdefault(name, role)
+        keys = {tensor.key for tensor in operation.outputs}
+        if multiplies or len(constants) < len(operation.inputs):
+            computed |= keys
+        else:
+            made_of = frozenset[str]().union(*(origins.get(one.key, ()) for one in constants))
+            origins |= dict.fromkeys(keys, made_of)
+    return roles
+
+
+def _role(
+    operation: Operation, position: int, dims: int, constants: Sequence[Tensor]
+) -> ParameterRole | None:
+    """The role of a constant that an operation reads.
+
+    Args:
+        operation: reads it.
+        position: among the inputs.
+        dims: of the parameter that the constant is made of.
+        constants: all inputs that are not computed.
+    """
+    read = operation.inputs[position]
+    match operation.operator:
+        case "convolution" if position > 0:
+            return ParameterRole("weight" if dims > 1 else "bias")
+        case "recurrent":
+            return ParameterRole("weight" if dims > 1 else "bias")
+        case "product" if position == 1 or operation.inputs[1] not in constants:
+            if dims == 1 and position > 1:
+                return ParameterRole("bias")
+            strides: tuple[int, ...] = read.view[2]  # type: ignore[index]
+            by_rows = position == 1 and len(strides) > 1 and strides[-1] == 1 != strides[-2]
+            transposed = by_rows and not operation.attributes["transpose_right"]
+            return ParameterRole("weight", transposed) if dims > 1 else None
+        case "product" if dims == 1 and position > 1:
+            return ParameterRole("bias")
+        case "add" if dims == 1:
+            return ParameterRole("bias")
+        case "batch_norm" | "whole_tensor" if dims == 1 and "norm" in operation.native:
+            return ParameterRole("scale" if position == 1 else "shift")
+    return None
 
 
 @contextlib.contextmanager

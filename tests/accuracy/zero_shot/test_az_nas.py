@@ -25,7 +25,7 @@ from pliant.metrics import Failed
 
 def names(network: nn.Module, images: Tensor) -> list[str]:
     by_module = {id(module): name for name, module in network.named_modules()}
-    return [by_module[id(end)] for end in block_ends(network.eval(), images)]
+    return [by_module[id(end.module)] for end in block_ends(network.eval(), images)]
 
 
 def test_blocks_of_a_network_with_parts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -23,11 +24,7 @@ def by_loop(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train()
-    weights = [
-        module.weight
-        for module in network.modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
-    ]
+    weights = [one for one in network.parameters() if one.ndim > 1]
     counts = [torch.zeros_like(weight) for weight in weights]
     for image, label in zip(images.split(1), labels.split(1), strict=True):
         gradients = torch.autograd.grad(
@@ -130,19 +127,47 @@ def tied() -> nn.Module:
     return network
 
 
+class Recurring(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.LSTM(12, 6, batch_first=True), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x[:, 0])[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Twice(),
+        tied(),
+        nn.Sequential(nn.ConvTranspose2d(3, 3, 2), nn.Flatten(), nn.Linear(507, 4)),
+        Recurring(),
+    ],
+    ids=["twice", "tied", "transposed", "recurrent"],
+)
+def test_weights_of_other_layers_get_a_pass_for_each_image(
+    network: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    found = gradsign(ScoringInput(network, images, labels, 0)).value
+    assert found == pytest.approx(by_loop(network, images, labels), rel=5e-3)
+
+
+def test_logits_that_are_not_finite_are_said_to_be(images: Tensor, labels: Tensor) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(432, 4))
+    with torch.no_grad():
+        network[1].weight.fill_(math.nan)
+    with pytest.raises(RefusedError, match="logits of this network are not finite"):
+        gradsign(ScoringInput(network, images, labels, 0))
+
+
 @pytest.mark.parametrize(
     ("network", "what"),
     [
         (Mixing(), "depends on the others"),
-        (Twice(), "'conv' runs again"),
-        (tied(), "'0' and '1' share"),
-        (
-            nn.Sequential(nn.ConvTranspose2d(3, 3, 2), nn.Flatten(), nn.Linear(507, 4)),
-            "ConvTranspose2d '0'",
-        ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(432, 5), nn.BatchNorm1d(5), nn.Linear(5, 4)),
-            "BatchNorm1d '2' sees one value",
+            "BatchNorm '2' sees one value",
         ),
     ],
 )

@@ -13,28 +13,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pliant.accuracy.zero_shot.average_pooling import forward_pass
+from pliant.accuracy.zero_shot.forward import forward_pass
 from pliant.accuracy.zero_shot.scoring_input import RefusedError
 
-_RECTIFIERS = frozenset(
+RECTIFIERS = frozenset(
     {
-        F.relu,
-        F.relu_,
-        torch.relu,
-        torch.relu_,
-        Tensor.relu,
-        Tensor.relu_,
-        F.relu6,
-        F.hardtanh,
-        F.hardswish,
-        F.silu,
-        F.gelu,
-        F.leaky_relu,
-        F.prelu,
-        F.elu,
-        F.mish,
+        *(F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
+        *(F.relu6, F.hardtanh, F.hardtanh_, F.threshold, torch.threshold, torch.threshold_),
+        *(F.leaky_relu, F.leaky_relu_, F.prelu, torch.prelu, Tensor.prelu),
+        *(F.rrelu, F.rrelu_, torch.rrelu, torch.rrelu_),
+        *(F.elu, F.elu_, F.selu, F.selu_, torch.selu, torch.selu_),
+        *(F.celu, F.celu_, torch.celu, torch.celu_),
+        *(F.hardswish, F.silu, F.gelu, F.mish, F.softplus),
     }
 )
+"""Units of these are on where their input is positive."""
+CLAMPS = frozenset(
+    {
+        *(torch.clamp, torch.clamp_, torch.clip, torch.clip_, torch.clamp_min, torch.clamp_min_),
+        *(Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clip_),
+        *(Tensor.clamp_min, Tensor.clamp_min_),
+    }
+)
+LARGER = frozenset(
+    {
+        *(torch.maximum, torch.max, torch.fmax, torch.minimum, torch.min, torch.fmin),
+        *(Tensor.maximum, Tensor.max, Tensor.fmax, Tensor.minimum, Tensor.min, Tensor.fmin),
+    }
+)
+"""Of two tensors: a unit is on where the first one is larger."""
+_CHOICES = frozenset(
+    {
+        *(torch.where, Tensor.where),
+        *(torch.masked_fill, Tensor.masked_fill, Tensor.masked_fill_),
+    }
+)
+"""A unit is on where the condition holds."""
 
 
 class _LastMap(TorchFunctionMode):
@@ -91,12 +105,14 @@ def last_feature_map(network: nn.Module, images: Tensor) -> Tensor:
     return watcher.found
 
 
-class _RectifierInputs(TorchFunctionMode):
-    """Passes the input of each rectifier to a function."""
+class _Rectifiers(TorchFunctionMode):
+    """Passes on which units of each rectifier are on, as a tensor that is positive there."""
 
     def __init__(self, see: Callable[[Tensor], None]) -> None:
         super().__init__()
         self.see = see
+        self.unseen: set[str] = set()
+        """Names of functions that may rectify, but not in a way that is known here."""
 
     def __torch_function__(
         self,
@@ -105,19 +121,54 @@ class _RectifierInputs(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Look at the input of a function, before it may be overwritten in place."""
-        if func in _RECTIFIERS:
-            self.see(args[0] if args else (kwargs or {})["input"])
+        """Look at the inputs of a function, before they may be overwritten in place."""
+        given = [*args, *(kwargs or {}).values()]
+        tensors = [one for one in given if isinstance(one, Tensor)]
+        if func in RECTIFIERS:
+            self.see(tensors[0])
+        elif func in CLAMPS and tensors[0].is_floating_point():
+            lowest = (kwargs or {}).get("min", args[1] if len(args) > 1 else None)
+            self._clamp(func, tensors, lowest)
+        elif func in LARGER and len(tensors) == 2 and tensors[0].is_floating_point():
+            self.see(tensors[0] - tensors[1])
+        elif func in _CHOICES or _masks(func, tensors):
+            chosen = [one for one in tensors if one.dtype == torch.bool]
+            for mask in chosen:
+                self.see(mask.float() - 0.5)
         return func(*args, **(kwargs or {}))
 
+    def _clamp(self, func: Callable[..., Any], tensors: Sequence[Tensor], lowest: Any) -> None:
+        if isinstance(lowest, Tensor):
+            self.see(tensors[0] - lowest)
+        elif lowest == 0:
+            self.see(tensors[0])
+        elif lowest is not None:
+            self.unseen.add(f"{func.__name__} from {lowest:g}")
 
-def observe_activations(network: nn.Module, images: Tensor, see: Callable[[Tensor], None]) -> None:
-    """Run a network and pass on the input of each ReLU or similar activation.
+
+def _masks(func: Callable[..., Any], tensors: Sequence[Tensor]) -> bool:
+    """Whether a tensor is multiplied by a condition, as in `x * (x > 0)`."""
+    multiplies = getattr(func, "__name__", "") in ("mul", "mul_", "__mul__", "__rmul__", "multiply")
+    return multiplies and any(one.dtype == torch.bool for one in tensors)
+
+
+def observe_activations(
+    network: nn.Module, images: Tensor, see: Callable[[Tensor], None]
+) -> tuple[str, ...]:
+    """Run a network and pass on which units of each ReLU or similar activation are on.
+
+    A rectifier is one however it is written: `clamp(min=0)`, `torch.maximum`, `torch.where` too.
 
     Args:
         network: any module.
         images: (N, channels, height, width)
-        see: called with each input, in running order; hard swish, GELU, SiLU and so on included.
+        see: called in running order with a tensor that is positive where a unit is on: the input of
+            a ReLU; hard swish, GELU, SiLU and so on included.
+
+    Returns:
+        Names of functions that may rectify and were not looked at.
     """
-    with _RectifierInputs(see):
+    rectifiers = _Rectifiers(see)
+    with rectifiers:
         forward_pass(network, images)
+    return tuple(sorted(rectifiers.unseen))

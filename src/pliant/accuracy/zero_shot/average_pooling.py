@@ -7,38 +7,14 @@ takes a tenth of that and returns the same averages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 
-def forward_pass(network: nn.Module, images: Tensor) -> Any:
-    """The output of a network; average poolings run as convolutions where that is faster."""
-    with _FastAveragePooling():
-        return network(images)
-
-
-class _FastAveragePooling(TorchFunctionMode):
-    """Runs average poolings of fp32 maps on a CPU as convolutions."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Replace one function, and only where `avg_pool_as_conv` computes the same."""
-        if func is F.avg_pool2d:
-            return _avg_pool2d(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _avg_pool2d(
+def fast_avg_pool2d(
     input: Tensor,  # noqa: A002
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
@@ -47,6 +23,7 @@ def _avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
+    """`F.avg_pool2d`, of fp32 maps on a CPU as a convolution."""
     kernel, around = _pair(kernel_size), _pair(padding)
     steps = kernel if stride is None else _pair(stride)
     if ceil_mode:  # no difference where the strides divide evenly

@@ -15,6 +15,9 @@ and positions, divided by their sum.
 s_i is the largest singular value of the mean over images and positions of g_in g_out'. Here g_out
 is a random +1 or -1 for each value of F_i+1, and g_in its gradient with respect to F_i. Where a
 block reduces the map, the positions of g_in that belong to one of g_out are stacked as channels.
+The channels of images are their second axis, those of tokens the last one
+(`zero_shot.channel_axis`); tokens that a block adds in front have no partner in g_in and are left
+out of g_out.
 
 `aggregate_ranks` combines components over a set of networks:
 
@@ -25,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +36,15 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pliant.accuracy.zero_shot.average_pooling import forward_pass
-from pliant.accuracy.zero_shot.block_ends import block_ends
+from pliant.accuracy.zero_shot.block_ends import BlockOutputs, block_ends
+from pliant.accuracy.zero_shot.channel_axis import (
+    ChannelAxes,
+    channel_axis,
+    channels_second,
+    set_channel_axis,
+)
 from pliant.accuracy.zero_shot.copies import copy_own_weights
+from pliant.accuracy.zero_shot.forward import forward_pass
 from pliant.accuracy.zero_shot.initial_weights import kaiming_normal
 from pliant.accuracy.zero_shot.scoring_input import (
     RefusedError,
@@ -74,14 +84,14 @@ def trainability(inputs: ScoringInput) -> ZeroShotScore:
         RefusedError: a block passes its gradient on unchanged, or makes maps larger.
     """
     network, generator = copy_own_weights(inputs.network), inputs.generator()
-    kaiming_normal(network, generator)
+    kaiming_normal(network, generator, inputs.images[:2])
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     maps = _maps(network, inputs.noise(generator), cut=True)
     stabilities = []
     while len(maps) > 1:  # the last block first; a map that is done is freed
-        made, _ = maps.pop()
-        given = maps[-1][1]
+        made, _, axis = maps.pop()
+        _, given, axis_before = maps[-1]
         g_out = (
             torch.empty(made.shape).bernoulli_(0.5, generator=generator).mul_(2).sub_(1).to(made)
         )
@@ -91,15 +101,18 @@ def trainability(inputs: ScoringInput) -> ZeroShotScore:
             else None
         )
         g_in = torch.zeros_like(given) if g_in is None else g_in
-        stabilities.append(_stability(g_in, g_out))
+        stabilities.append(
+            _stability(channels_second(g_in, axis_before), channels_second(g_out, axis))
+        )
     return ZeroShotScore(float(np.mean(stabilities)))  # (3)
 
 
 @torch.no_grad()
 def _entropies(inputs: ScoringInput) -> list[float]:
     network, generator = copy_own_weights(inputs.network), inputs.generator()
-    kaiming_normal(network, generator)
-    return [_entropy(one) for one, _ in _maps(network, inputs.noise(generator), cut=False)]
+    kaiming_normal(network, generator, inputs.images[:2])
+    maps = _maps(network, inputs.noise(generator), cut=False)
+    return [_entropy(channels_second(made, axis)) for made, _, axis in maps]
 
 
 def _entropy(feature: Tensor) -> float:
@@ -114,24 +127,32 @@ def _entropy(feature: Tensor) -> float:
     return float(-(share * (share + 1e-8).log()).sum())
 
 
-def _maps(network: nn.Module, images: Tensor, *, cut: bool) -> list[tuple[Tensor, Tensor]]:
-    """The feature map of each block: as its output, and as the input of the next block.
+def _maps(network: nn.Module, images: Tensor, *, cut: bool) -> list[tuple[Tensor, Tensor, int]]:
+    """The feature map of each block: as its output, as the input of the next block, and the axis
+    of its channels.
 
     Args:
         network: a copy, which keeps the hooks.
         images: (N, channels, height, width)
         cut: whether gradients end between a block and the next.
     """
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor, int]] = []
+    ends = {id(end.module): end for end in block_ends(network, images)}
 
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...], made: Tensor) -> Tensor | None:
-        given = made.detach().requires_grad_(cut)
-        found.append((made, given))
-        return given.clone()  # the next block may overwrite its input in place
+    def keep(module: nn.Module, functions: int, made: Any) -> Any:
+        if functions != ends[id(module)].functions:
+            return made
+        given, axis = made.detach().requires_grad_(cut), channel_axis(made)
+        found.append((made, given, axis))
+        following = given.clone()  # the next block may overwrite its input in place
+        set_channel_axis(following, axis)
+        return following
 
-    for end in block_ends(network, images):
-        end.register_forward_hook(keep)
-    forward_pass(network, images)
+    outputs = BlockOutputs(keep)
+    for end in ends.values():
+        end.module.register_forward_hook(outputs.ended)
+    with ChannelAxes(), outputs:
+        forward_pass(network, images)
     return found
 
 
@@ -140,8 +161,12 @@ def _stability(g_in: Tensor, g_out: Tensor) -> float:
         raise RefusedError(
             "a block passes its gradient on unchanged: trainability is minus infinity."
         )
-    if g_in.ndim == 4 and g_in.shape[2:] != g_out.shape[2:]:
+    if g_in.ndim == g_out.ndim == 4 and g_in.shape[2:] != g_out.shape[2:]:
         g_in = _stack_positions(g_in, g_out)
+    if 3 in (g_in.ndim, g_out.ndim):  # tokens
+        g_in, g_out = g_in.flatten(2), g_out.flatten(2)
+        # Those that a block adds in front, as a class token, have no partner.
+        g_out = g_out[:, :, max(0, g_out.shape[2] - g_in.shape[2]) :]
     if g_in.shape[2:] != g_out.shape[2:]:
         raise RefusedError(
             "blocks keep the size of maps or reduce it; one goes from "

@@ -6,20 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pliant.accuracy.zero_shot.scoring_input import compute_logits, weight_layers
+from pliant.accuracy.zero_shot.scoring_input import compute_logits
+from pliant.accuracy.zero_shot.weights import network_weights
 
 
 def batch_gradients(
     network: nn.Module, images: Tensor, labels: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """Weight and gradient of every convolution and linear layer that the loss depends on.
+    """Gradient of every weight that the loss depends on, with the weight.
 
     Args:
         network: a copy of the caller's.
         images: (N, channels, height, width)
         labels: (N,); the loss is the mean cross entropy.
     """
-    weights = [layer.weight for _, layer in weight_layers(network)]
+    weights = [weight.parameter for weight in network_weights(network, images[:2])]
     loss = F.cross_entropy(compute_logits(network, images), labels)
     gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     pairs = []

@@ -5,9 +5,9 @@ arXiv:2110.08616, Algorithm 1.
 
     gradsign = sum over weights w of | sum over images i of sign(dL_i / dw) |               (1)
 
-over the weights of convolutions and linear layers; L_i is the cross entropy of image i alone, at
-the weights that the network has. Biases and normalisations take no part. The sum must not be
-divided by the number of weights: the mean does not rank networks.
+over the weights of convolutions and products; L_i is the cross entropy of image i alone, at the
+weights that the network has. Biases and normalisations take no part. The sum must not be divided by
+the number of weights: the mean does not rank networks.
 
 How all images share one pass. By definition each image is alone in its pass, so a BatchNorm
 normalises it by the statistics of its own positions. That is an instance normalisation, under which
@@ -18,6 +18,10 @@ signs are added to the counts at once, so memory beyond the network is one numbe
 whatever the number of images. In a linear layer without positions the sign of a product is the
 product of the signs, and the counts are one matrix product.
 
+This holds for convolutions and linear layers that run once per pass. A network with other weights
+(functional calls, attention, recurrent layers, transposed convolutions, weights that are used
+twice) gets a pass for each image, as by definition.
+
 Where a gradient is 0 in theory, rounding leaves a small number whose sign is counted, here as in a
 loop with one pass per image. Such signs differ between two ways to compute one sum, so equality is
 to 0.5 %, not exact. A gradient of exactly 0, as on disconnected paths, counts nothing.
@@ -27,24 +31,26 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from pliant.accuracy.zero_shot.copies import copy_shared_weights
+from pliant.accuracy.zero_shot.normalisations import BatchNormCall, replace_batch_norms
 from pliant.accuracy.zero_shot.scoring_input import (
     RefusedError,
     ScoringInput,
-    WeightLayer,
     ZeroShotScore,
-    batch_norms,
     compute_logits,
-    require_standard_batch_norm,
+)
+from pliant.accuracy.zero_shot.weights import (
+    WeightLayer,
+    has_unknown_weights,
+    network_weights,
     weight_layers,
 )
 
@@ -55,7 +61,10 @@ _GROUP_BYTES = 4 << 20
 _ACTIVATION_BYTES = 384 << 20
 """All feature maps of a pass."""
 _KNOWN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_FOREIGN = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
+
+
+class _OtherWeightsError(Exception):
+    """The gradients per image do not follow from one pass."""
 
 
 def gradsign(inputs: ScoringInput, *, images_per_pass: int | None = None) -> ZeroShotScore:
@@ -67,73 +76,80 @@ def gradsign(inputs: ScoringInput, *, images_per_pass: int | None = None) -> Zer
             None. It changes no gradient.
 
     Raises:
-        RefusedError: no labels, a layer whose gradients per image are not known, or a network whose
-            output for an image depends on the others.
+        RefusedError: no labels, or a network whose output for an image depends on the others.
     """
     labels = inputs.require_labels()
+    try:
+        return ZeroShotScore(_together(inputs, labels, images_per_pass))
+    except _OtherWeightsError:
+        return ZeroShotScore(_one_by_one(inputs, labels))
+
+
+def _together(inputs: ScoringInput, labels: Tensor, images_per_pass: int | None) -> float:
+    """The score from passes of many images."""
     network = copy_shared_weights(inputs.network)
-    left_out = [name for name, _ in network.named_parameters() if not _in_pytorch(network, name)]
+    functions = replace_batch_norms(network, _normalise_alone)
     counters = _prepare(network)
-    alone, fit = _probe(network, inputs.images[:1])
+    with functions:
+        alone, fit = _probe(network, inputs.images[:1])
     passes = math.ceil(len(inputs.images) / (images_per_pass or fit))
     images_per_pass = math.ceil(len(inputs.images) / passes)
     parts = zip(inputs.images.split(images_per_pass), labels.split(images_per_pass), strict=True)
     for number, (images, answers) in enumerate(parts):
         for counter in counters:
             counter.calls = 0
-        logits = compute_logits(network, images)
+        with functions:
+            logits = compute_logits(network, images)
         if number == 0:
             _require_independent(alone, logits[:1].detach())
         if logits.requires_grad:
             F.cross_entropy(logits, answers, reduction="sum").backward()
-    value = 0.0
-    for counter in counters:
-        value += float(counter.counts.abs().sum(dtype=torch.float64))  # (1)
-    if not left_out:
-        return ZeroShotScore(value)
-    names = ", ".join(sorted(left_out))
-    note = f"parameters of no convolution, linear layer or normalisation, left out: {names}"
-    return ZeroShotScore(value, notes=(note,))
+    return _agreement([counter.counts for counter in counters])
 
 
-def _in_pytorch(network: nn.Module, parameter: str) -> bool:
-    """Whether a parameter belongs to a layer of PyTorch's own."""
-    owner = network.get_submodule(parameter.rpartition(".")[0])
-    return type(owner).__module__.startswith("torch.nn.modules")
+def _one_by_one(inputs: ScoringInput, labels: Tensor) -> float:
+    """The score from a pass for each image, whatever the layers."""
+    network = copy_shared_weights(inputs.network)
+    weights = [weight.parameter for weight in network_weights(network, inputs.images[:2])]
+    functions = replace_batch_norms(network, _normalise_alone)
+    counts = [torch.zeros_like(weight) for weight in weights]
+    with functions:
+        with torch.no_grad():
+            alone = compute_logits(network, inputs.images[:1])
+            together = compute_logits(network, inputs.images[:2])[:1]
+        _require_independent(alone, together)
+        for image, label in zip(inputs.images.split(1), labels.split(1), strict=True):
+            loss = F.cross_entropy(compute_logits(network, image), label)
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+            for count, gradient in zip(counts, gradients, strict=True):
+                if gradient is not None:
+                    count.add_(gradient.sgn_())
+    return _agreement(counts)
+
+
+def _agreement(counts: Sequence[Tensor]) -> float:
+    """(1) from the sum of signs of each weight."""
+    return sum(float(count.abs().sum(dtype=torch.float64)) for count in counts)
 
 
 def _prepare(network: nn.Module) -> list[_Counter]:
-    """Replace the forward of layers and BatchNorms; no parameter needs a gradient of its own."""
-    for name, module in network.named_modules():
-        if isinstance(module, _FOREIGN):
-            raise RefusedError(
-                "GradSign knows the gradients per image of convolutions and linear layers; "
-                f"{type(module).__name__} {name!r} is neither."
-            )
+    """Replace the forward of layers; no parameter needs a gradient of its own.
+
+    Raises:
+        _OtherWeightsError: a layer whose gradients per image do not follow from one pass.
+    """
+    if has_unknown_weights(network) or not weight_layers(network):
+        raise _OtherWeightsError
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    for name, norm in batch_norms(network):
-        require_standard_batch_norm(name, norm)
-        alone = functools.partial(_normalise_alone, name, norm)
-        norm.forward = alone  # type: ignore[method-assign]
     counters: list[_Counter] = []
     owners: dict[int, str] = {}
     for name, layer in weight_layers(network):
         known = next((kind for kind in _KNOWN if isinstance(layer, kind)), None)
-        if (
-            known is None
-            or type(layer).forward is not known.forward
-            or hasattr(layer, "parametrizations")
-        ):
-            raise RefusedError(
-                f"GradSign knows the gradients per image of {_names()}; "
-                f"{type(layer).__name__} {name!r} is none of them."
-            )
-        if (other := owners.setdefault(layer.weight.data_ptr(), name)) != name:
-            raise RefusedError(
-                f"GradSign counts each weight once, {other!r} and {name!r} share theirs. "
-                "Give each its own."
-            )
+        if known is None or type(layer).forward is not known.forward:
+            raise _OtherWeightsError
+        if owners.setdefault(layer.weight.data_ptr(), name) != name:
+            raise _OtherWeightsError
         counters.append(
             _Counter(
                 name,
@@ -147,15 +163,11 @@ def _prepare(network: nn.Module) -> list[_Counter]:
     return counters
 
 
-def _names() -> str:
-    return ", ".join(kind.__name__ for kind in _KNOWN)
-
-
-def _normalise_alone(name: str, norm: _BatchNorm, x: Tensor) -> Tensor:
+def _normalise_alone(norm: BatchNormCall, x: Tensor) -> Tensor:
     """BatchNorm of a batch of one, for every image of a batch."""
     if x.ndim < 3 or x.shape[2:].numel() == 1:
         raise RefusedError(
-            f"in a pass of one image {type(norm).__name__} {name!r} sees one value per channel, "
+            f"in a pass of one image the BatchNorm {norm.name!r} sees one value per channel, "
             "which has no variance."
         )
     return F.group_norm(x, x.shape[1], norm.weight, norm.bias, norm.eps)
@@ -175,10 +187,7 @@ def _run(counter: _Counter, x: Tensor) -> Tensor:
     """The layer's forward, and a hook that counts signs once its output has a gradient."""
     layer, counter.calls = counter.layer, counter.calls + 1
     if counter.calls > 1:
-        raise RefusedError(
-            f"GradSign needs layers that run once per pass, {counter.name!r} runs again. "
-            "Give each call its own layer."
-        )
+        raise _OtherWeightsError
     if isinstance(layer, nn.Linear):
         y, count = F.linear(x, layer.weight, layer.bias), _count_linear
     else:
@@ -305,6 +314,11 @@ def _probe(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
 
 def _require_independent(alone: Tensor, together: Tensor) -> None:
     """Refuse a network whose output for an image depends on the others of the batch."""
+    if not bool(alone.isfinite().all() and together.isfinite().all()):
+        raise RefusedError(
+            "GradSign looks at signs of gradients, but the logits of this network are not finite: "
+            "numbers overflow in it."
+        )
     if not torch.allclose(alone, together, rtol=1e-2, atol=1e-2 * float(alone.abs().max())):
         raise RefusedError(
             "GradSign looks at each image alone, but the output of this network for an image "

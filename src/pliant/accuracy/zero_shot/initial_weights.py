@@ -5,27 +5,45 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor, nn
 
-from pliant.accuracy.zero_shot.scoring_input import WeightLayer, weight_layers
-
-_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
-
-
-def standard_normal(network: nn.Module, generator: torch.Generator) -> None:
-    """Weights from N(0, 1) whatever the fan-in, biases 0, normalisations the identity (Zen-NAS)."""
-    for _, layer in weight_layers(network):
-        _fill(layer, 1.0, generator)
-    _reset_norms(network)
+from pliant.accuracy.zero_shot.weights import (
+    Weight,
+    network_weights,
+    parameter_role_by_name,
+    reset_norms,
+    weight_layers,
+)
 
 
-def kaiming_normal(network: nn.Module, generator: torch.Generator) -> None:
-    """Weights from N(0, 2 / fan-in), biases 0, normalisations the identity (AZ-NAS)."""
-    for _, layer in weight_layers(network):
-        fan_in = layer.weight[0].numel()
-        _fill(layer, math.sqrt(2 / fan_in), generator)
-    _reset_norms(network)
+def standard_normal(
+    network: nn.Module, generator: torch.Generator, images: Tensor | None = None
+) -> None:
+    """Weights from N(0, 1) whatever the fan-in, biases 0, normalisations the identity (Zen-NAS).
+
+    Args:
+        network: changed in place.
+        generator: draws the weights.
+        images: as of `network_weights`.
+    """
+    for weight in network_weights(network, images):
+        _fill(weight, 1.0, generator)
+    _reset_others(network, images)
+
+
+def kaiming_normal(
+    network: nn.Module, generator: torch.Generator, images: Tensor | None = None
+) -> None:
+    """Weights from N(0, 2 / fan-in), biases 0, normalisations the identity (AZ-NAS).
+
+    Args:
+        network: changed in place.
+        generator: draws the weights.
+        images: as of `network_weights`.
+    """
+    for weight in network_weights(network, images):
+        _fill(weight, math.sqrt(2 / weight.fan_in), generator)
+    _reset_others(network, images)
 
 
 def default_reset(network: nn.Module) -> None:
@@ -40,19 +58,22 @@ def default_reset(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _fill(layer: WeightLayer, std: float, generator: torch.Generator) -> None:
-    weight, bias = layer.weight, layer.bias
+def _fill(weight: Weight, std: float, generator: torch.Generator) -> None:
     # Drawn in contiguous order on the CPU: the same for every memory format and device.
-    weight.copy_(torch.empty(weight.shape).normal_(0.0, std, generator=generator))
-    if bias is not None:
-        bias.zero_()
+    stored = weight.parameter.T if weight.is_transposed else weight.parameter
+    stored.copy_(torch.empty(stored.shape).normal_(0.0, std, generator=generator))
 
 
 @torch.no_grad()
-def _reset_norms(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, _NORMS):
-            if module.weight is not None:
-                module.weight.fill_(1.0)
-            if module.bias is not None:
-                module.bias.zero_()
+def _reset_others(network: nn.Module, images: Tensor | None) -> None:
+    """Biases and normalisations."""
+    for _, layer in weight_layers(network):
+        if layer.bias is not None:
+            layer.bias.zero_()
+    reset_norms(network)
+    parameters = dict(network.named_parameters())
+    for name, role in parameter_role_by_name(network, images).items():
+        if role.kind == "scale":
+            parameters[name].fill_(1.0)
+        elif role.kind in ("bias", "shift"):
+            parameters[name].zero_()

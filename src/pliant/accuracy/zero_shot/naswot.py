@@ -7,7 +7,7 @@ ICML 2021, arXiv:2006.04647.
 
 K_ij is the number of rectified units that are on for both images i and j, or off for both. A unit
 is on where the input of its ReLU is positive; similar activations (hard swish, SiLU, GELU and so
-on) count as well.
+on) count as well. A ReLU is one however it is written (`clamp(min=0)`, `maximum`, `where`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,17 @@ def naswot(inputs: ScoringInput) -> ZeroShotScore:
             codes = (x.flatten(1) > 0).float().mul_(2).sub_(1)
             kernel.add_((codes @ codes.T + codes.shape[1]) / 2)
 
-    observe_activations(copy_shared_weights(inputs.network), inputs.images, add)
+    unseen = observe_activations(copy_shared_weights(inputs.network), inputs.images, add)
     if not bool(kernel.any()):
-        raise RefusedError("NASWOT looks at ReLUs and similar activations, the network has none.")
+        others = f" It has {', '.join(unseen)}." if unseen else ""
+        raise RefusedError(
+            f"NASWOT looks at ReLUs and similar activations, the network has none.{others}"
+        )
     sign, value = torch.linalg.slogdet(kernel)
     if sign == 0:
         raise RefusedError(
             "NASWOT is the logarithm of a determinant, which is 0: the network does not tell two "
             "of the images apart."
         )
-    return ZeroShotScore(float(value))
+    notes = (f"not seen as activations: {', '.join(unseen)}",) if unseen else ()
+    return ZeroShotScore(float(value), notes=notes)

@@ -13,13 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
-from pliant.accuracy.zero_shot.average_pooling import forward_pass
+from pliant.accuracy.zero_shot.forward import forward_pass
 from pliant.errors import PliantError
-
-WeightLayer = _ConvNd | nn.Linear
-"""A layer whose weights the scores look at."""
 
 
 class RefusedError(PliantError, ValueError):
@@ -83,36 +79,6 @@ def batch_norms(network: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm):
             yield name, module
-
-
-def require_standard_batch_norm(name: str, norm: _BatchNorm) -> None:
-    """Refuse a subclass of BatchNorm with its own `forward`, which a score would replace.
-
-    Raises:
-        RefusedError: naming it.
-    """
-    if type(norm).forward is not _BatchNorm.forward:
-        raise RefusedError(
-            f"{type(norm).__name__} {name!r} normalises in its own way. "
-            "Score the network with BatchNorm in its place."
-        )
-
-
-def weight_layers(network: nn.Module) -> list[tuple[str, WeightLayer]]:
-    """Every convolution and linear layer by name: the weights that scores sum over.
-
-    Raises:
-        RefusedError: there are none.
-    """
-    found: list[tuple[str, WeightLayer]] = []
-    for name, module in network.named_modules():
-        if isinstance(module, _ConvNd | nn.Linear):
-            found.append((name, module))
-    if not found:
-        raise RefusedError(
-            f"scores look at convolutions and linear layers, {type(network).__name__} has none."
-        )
-    return found
 
 
 def compute_logits(network: nn.Module, images: Tensor) -> Tensor:

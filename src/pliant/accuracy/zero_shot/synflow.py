@@ -7,7 +7,8 @@ Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021, arXiv:21
     synflow = log( sum over weights w of | w dR/dw | )
 
 over the weights of convolutions and linear layers. R is the sum of the logits for one image of
-ones, with the absolute values of all weights and without normalisations. The sum reaches 1e60 in
+ones, with the absolute values of all weights and without normalisations: modules and functions
+that normalise are taken out of the path, and what normalises by hand is refused. The sum reaches 1e60 in
 deep networks, so it is computed in float64; its logarithm ranks networks alike.
 """
 
@@ -17,39 +18,36 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from pliant.accuracy.zero_shot.copies import copy_own_weights
+from pliant.accuracy.zero_shot.normalisations import WithoutNormalisations
 from pliant.accuracy.zero_shot.scoring_input import (
     RefusedError,
     ScoringInput,
     ZeroShotScore,
     compute_logits,
-    weight_layers,
 )
-
-_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+from pliant.accuracy.zero_shot.weights import network_weights, weight_layers
 
 
 def synflow(inputs: ScoringInput) -> ZeroShotScore:
     """The score.
 
     Raises:
-        RefusedError: no signal arrives, or it overflows.
+        RefusedError: no signal arrives, or it overflows, or the network normalises by hand.
     """
     network = copy_own_weights(inputs.network).double()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_()
-    for module in network.modules():
-        if isinstance(module, _NORMS):
-            module.forward = _identity  # type: ignore[method-assign]
-    layers = [layer for _, layer in weight_layers(network)]
-    for layer in layers:
+    for _, layer in weight_layers(network):
         layer.register_forward_pre_hook(_to_double)
-    weights = [layer.weight for layer in layers]
     ones = torch.ones_like(inputs.images[:1], dtype=torch.float64)
-    signal = compute_logits(network, ones).sum()
+    weights = [
+        weight.parameter for weight in network_weights(network, ones.expand(2, *ones.shape[1:]))
+    ]
+    with WithoutNormalisations(network):
+        signal = compute_logits(network, ones).sum()
     gradients = torch.autograd.grad(signal, weights, allow_unused=True)
     total = 0.0
     for weight, gradient in zip(weights, gradients, strict=True):
@@ -61,10 +59,6 @@ def synflow(inputs: ScoringInput) -> ZeroShotScore:
             "is disconnected or too deep."
         )
     return ZeroShotScore(math.log(total))
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
 
 
 def _to_double(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -22,23 +22,21 @@ are means over `repeats` draws.
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pliant.accuracy.zero_shot.activations import last_feature_map
 from pliant.accuracy.zero_shot.copies import copy_own_weights
 from pliant.accuracy.zero_shot.initial_weights import standard_normal
+from pliant.accuracy.zero_shot.normalisations import BatchNormCall, replace_batch_norms
 from pliant.accuracy.zero_shot.scoring_input import (
     RefusedError,
     ScoringInput,
     ZeroShotScore,
     batch_norms,
-    require_standard_batch_norm,
 )
 
 MIXTURE = 0.01
@@ -49,25 +47,24 @@ _MOMENTUM = 0.1
 
 
 class _Variances:
-    """Runs every BatchNorm by batch statistics and keeps their variance in the last pass."""
+    """What the BatchNorms of a network divided by in the last pass."""
 
     def __init__(self, network: nn.Module) -> None:
         self.by_name: dict[str, float] = {}
         """Mean variance over channels."""
         self.values: dict[str, int] = {}
         """Number of values per channel."""
-        for name, norm in batch_norms(network):
-            require_standard_batch_norm(name, norm)
-            norm.forward = partial(self._normalise, name, norm)  # type: ignore[method-assign]
+        self.functions = replace_batch_norms(network, self._normalise)
 
-    def _normalise(self, name: str, norm: _BatchNorm, x: Tensor) -> Tensor:
+    def _normalise(self, norm: BatchNormCall, x: Tensor) -> Tensor:
+        """Normalises by the batch, and keeps its variance."""
         made, _, inverse = torch.native_batch_norm(
             x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps
         )
         variance = float((inverse.double().square().reciprocal() - norm.eps).mean())
         # Rounding leaves about 1e-7 of eps where all values are equal.
-        self.by_name[name] = variance if variance > 1e-4 * norm.eps else 0.0
-        self.values[name] = x.numel() // x.shape[1]
+        self.by_name[norm.name] = variance if variance > 1e-4 * norm.eps else 0.0
+        self.values[norm.name] = x.numel() // x.shape[1]
         return made
 
 
@@ -117,7 +114,7 @@ def zen_reference(inputs: ScoringInput, *, repeats: int = REPEATS) -> ZeroShotSc
         for seen in (first, second):
             for name, value in seen.items():
                 unbiased = value * variances.values[name] / (variances.values[name] - 1)
-                running[name] = (1 - _MOMENTUM) * running[name] + _MOMENTUM * unbiased
+                running[name] = (1 - _MOMENTUM) * running.get(name, 1.0) + _MOMENTUM * unbiased
         z1 = _log(
             float(difference.abs().sum(list(range(1, difference.ndim)), dtype=torch.float64).mean())
         )
@@ -130,14 +127,15 @@ def _perturb(
     network: nn.Module, variances: _Variances, inputs: ScoringInput, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, float], dict[str, float]]:
     """One repeat: f(x) - f(x + 0.01 e) under new weights, and the variances of both passes."""
-    standard_normal(network, generator)
+    standard_normal(network, generator, inputs.images[:2])
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, shift = inputs.noise(generator), inputs.noise(generator)
     order = torch.channels_last if images.ndim == 4 else torch.contiguous_format
     maps, seen = [], []
     for shown in (images, images + MIXTURE * shift):
         variances.by_name = {}
-        maps.append(last_feature_map(network, shown.contiguous(memory_format=order)))
+        with variances.functions:
+            maps.append(last_feature_map(network, shown.contiguous(memory_format=order)))
         seen.append(variances.by_name)
     return maps[0] - maps[1], seen[0], seen[1]
 
