@@ -74,3 +74,12 @@ def test_the_partial_file_has_the_type_of_the_whole(tmp_path):
     assert seen[0].parent == tmp_path
     assert seen[0].suffix == ".npz"
     assert seen[0].name.startswith(".")
+
+
+def test_all_files_have_the_usual_mode(tmp_path):
+    """Whatever mode their writers choose, safetensors' for one."""
+    (tmp_path / "usual").touch()
+    replace_atomically(
+        tmp_path / "file.bin", lambda partial: (partial.touch(), partial.chmod(0o600))
+    )
+    assert (tmp_path / "file.bin").stat().st_mode == (tmp_path / "usual").stat().st_mode

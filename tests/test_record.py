@@ -166,7 +166,7 @@ def test_a_forked_worker_that_outlives_a_killed_writer_holds_nothing(path: Path)
             os.killpg(writer.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("damage", ["scrambled", "cut", "text", "foreign", "page"])
+@pytest.mark.parametrize("damage", ["scrambled", "cut", "text", "byte", "foreign", "page"])
 def test_a_damaged_file_is_named_and_left_in_place(path: Path, damage: str) -> None:
     with opened(path) as record:
         for number in range(100):
@@ -183,6 +183,7 @@ def test_a_damaged_file_is_named_and_left_in_place(path: Path, damage: str) -> N
             "scrambled": os.urandom(4096),
             "cut": whole[:middle],
             "text": b"hello",
+            "byte": b"\n",
             "page": whole[:8192] + bytes(8192) + whole[16384:],
         }
         path.write_bytes(kinds[damage])
@@ -207,7 +208,7 @@ def test_an_empty_file_is_a_record_not_yet_begun(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "remedy"),
-    [(1, "Choose another run directory to start again"), (3, "Upgrade Pliant to resume this run")],
+    [(1, "Choose another run directory to start again"), (4, "Upgrade Pliant to resume this run")],
 )
 def test_another_version_is_refused_and_not_touched(path: Path, version: int, remedy: str) -> None:
     opened(path).close()
@@ -216,7 +217,7 @@ def test_another_version_is_refused_and_not_touched(path: Path, version: int, re
     other.close()
     before = path.read_bytes()
     for attempt in (lambda: opened(path), lambda: Record.read(path)):
-        with pytest.raises(PliantError, match=f"record version {version}, .* version 2. {remedy}"):
+        with pytest.raises(PliantError, match=f"record version {version}, .* version 3. {remedy}"):
             attempt()
     assert path.read_bytes() == before
 
@@ -251,3 +252,31 @@ def test_reading_from_a_medium_that_cannot_be_written(
         "record.sqlite",
         "record.sqlite.lock",
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        'UPDATE evaluations SET quality = \'{"images": 9, "top1": 0.9}\'',
+        "UPDATE metadata SET value = '{' WHERE key = 'recipe_digest'",
+        "UPDATE train_log SET measures = '{}'",
+        "UPDATE asked SET evaluation = 2",
+        "UPDATE events SET created = CAST(x'ff' AS TEXT)",
+        "CREATE TABLE more (a)",
+    ],
+)
+def test_what_pliant_did_not_write_is_refused(path: Path, change: str) -> None:
+    with opened(path) as record:
+        row = record.add_evaluation("estimate", "r8", quality=Accuracy(0.5, 10))
+        record.note_asked("linas", [row])
+        record.log_step(10, 0.1, {"loss": 1.5})
+        record.event("test split opened")
+    with sqlite3.connect(path) as other:
+        triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        kept = other.execute(triggers).fetchall()
+        other.executescript("".join(f"DROP TRIGGER {name};" for name, _ in kept))
+        other.executescript(f"{change}; {''.join(f'{sql};' for _, sql in kept)}")
+    other.close()
+    for attempt in (lambda: opened(path), lambda: Record.read(path)):
+        with pytest.raises(DamagedFileError, match="have the checksums with which they were"):
+            attempt()

@@ -1,10 +1,31 @@
-"""Atomic replacement of files: a killed process leaves the old file or the new one, complete."""
+"""Files that can be trusted: replaced atomically, and with a checksum of what was written.
+
+A killed process leaves the old file or the new one, complete.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+CHECKSUM = "sha256"
+"""The key of a JSON file for the checksum of its other keys."""
+
+
+def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a JSON file with its checksum, whatever order and spaces it is written in."""
+    rest = {key: value for key, value in content.items() if key != CHECKSUM}
+    text = json.dumps(rest, sort_keys=True)
+    return rest | {CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def has_checksum(content: Mapping[str, Any]) -> bool:
+    """Whether the content of a JSON file is what was written."""
+    return content.get(CHECKSUM) == with_checksum(content)[CHECKSUM]
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -16,7 +37,10 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{os.getpid()}{path.suffix}")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         write(partial)
+        partial.chmod(mode)  # some libraries write files that nobody else may read
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)

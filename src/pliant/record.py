@@ -3,7 +3,8 @@
 It makes a run resumable (an evaluation that it holds is never repeated) and a report possible.
 Every write is committed before the call returns, so a killed process loses nothing that it
 recorded. One process writes, which a lock file ensures; any number read meanwhile. Structured
-values are JSON; nothing is pickled.
+values are JSON; nothing is pickled. Every row has a checksum, which is verified when the record is
+opened.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import math
 import os
 import socket
 import sqlite3
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +28,30 @@ from filelock import FileLock, Timeout
 from pliant.errors import DamagedFileError, PliantError, RunConflictError
 from pliant.metrics import Accuracy, Cost, Failed, Quality, Score
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x506C6E74
 """`Plnt`: how a record is told from any other SQLite file."""
+_MAGIC = b"SQLite format 3\0"
 
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+_TABLES = """
+CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER);
 CREATE TABLE evaluations (
     id INTEGER PRIMARY KEY, stage TEXT NOT NULL, architecture TEXT NOT NULL, context TEXT NOT NULL,
     split TEXT, quality TEXT, cost TEXT, measures TEXT NOT NULL, failed INTEGER NOT NULL,
-    created TEXT NOT NULL, UNIQUE (stage, architecture, context)
+    created TEXT NOT NULL, checksum INTEGER, UNIQUE (stage, architecture, context)
 );
 CREATE TABLE asked (
-    id INTEGER PRIMARY KEY, searcher TEXT NOT NULL, evaluation INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY, searcher TEXT NOT NULL, evaluation INTEGER NOT NULL, checksum INTEGER,
     UNIQUE (searcher, evaluation)
 );
 CREATE TABLE train_log (
     phase TEXT NOT NULL, step INTEGER NOT NULL, epoch REAL NOT NULL, measures TEXT NOT NULL,
-    PRIMARY KEY (phase, step)
+    checksum INTEGER, PRIMARY KEY (phase, step)
 );
 CREATE TABLE events (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, details TEXT NOT NULL, created TEXT NOT NULL
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, details TEXT NOT NULL, created TEXT NOT NULL,
+    checksum INTEGER
 );
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
 """
 
 _COLUMNS = "id, stage, architecture, context, split, quality, cost, measures, created"
@@ -195,7 +196,7 @@ class Record:
     def set_metadata(self, key: str, value: Any) -> None:
         """Set a key to anything that JSON can hold, replacing an older value."""
         self._write(
-            "INSERT INTO metadata VALUES (?, ?) "
+            "INSERT INTO metadata (key, value) VALUES (?, ?) "
             "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, _json(value)),
         )
@@ -309,7 +310,7 @@ class Record:
         )
         merged = {**(json.loads(rows[0][0]) if rows else {}), **values}
         self._write(
-            "INSERT OR REPLACE INTO train_log VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO train_log (phase, step, epoch, measures) VALUES (?, ?, ?, ?)",
             (phase, step, epoch, _json(merged)),
         )
 
@@ -392,9 +393,12 @@ def _holder(path: Path) -> str:
 
 def _connect(path: Path, uri: str, *, create: bool) -> sqlite3.Connection:
     """A checked connection; every statement commits on its own (`isolation_level=None`)."""
+    _require_database(path)
     with _translated(path):
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
         try:
+            connection.create_function("row_checksum", -1, _row_checksum, deterministic=True)
+            connection.execute("PRAGMA trusted_schema = ON")  # its triggers call that function
             _check(path, connection, create)
             if create:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -407,15 +411,22 @@ def _connect(path: Path, uri: str, *, create: bool) -> sqlite3.Connection:
         return connection
 
 
+def _require_database(path: Path) -> None:
+    """SQLite takes a short file of any content for an empty database, and writes over it."""
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise DamagedFileError(f"a record is an SQLite database; {path} is none. {_LEFT}")
+
+
 def _check(path: Path, connection: sqlite3.Connection, create: bool) -> None:
     def pragma(name: str) -> Any:
         with closing(connection.execute(f"PRAGMA {name}")) as cursor:
             return cursor.fetchone()[0]
 
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if create and not tables:
-        connection.executescript(_SCHEMA)
-    elif pragma("application_id") != APPLICATION_ID:
+    if create and not pragma("page_count"):
+        connection.executescript(_schema())
+    if pragma("application_id") != APPLICATION_ID:
         raise DamagedFileError(
             f"a record is a file that Pliant wrote; {path} is another database. Name the record "
             "of a run."
@@ -430,10 +441,76 @@ def _check(path: Path, connection: sqlite3.Connection, create: bool) -> None:
             f"{path} has record version {version}, this Pliant reads version {SCHEMA_VERSION}. "
             f"{remedy}"
         )
-    if (found := pragma("quick_check(1)")) != "ok":
+    if (found := pragma("integrity_check(1)")) != "ok":
         raise DamagedFileError(
             f"a record must pass SQLite's check; {path} does not: {found}. {_LEFT}"
         )
+    try:
+        altered = _altered_tables(connection)
+    except sqlite3.Error as error:
+        raise DamagedFileError(f"the tables of {path} cannot be read: {error}. {_LEFT}") from error
+    if altered:
+        raise DamagedFileError(
+            f"the rows of a record have the checksums with which they were written; those of table "
+            f"{', '.join(altered)} in {path} have not. {_LEFT}"
+        )
+
+
+# Checksums of rows: triggers keep them, so that no statement that writes has to know them.
+
+
+def _row_checksum(*values: Any) -> int:
+    return zlib.crc32(repr(values).encode())
+
+
+def _checksum_call(connection: sqlite3.Connection, table: str) -> str:
+    """SQL for the checksum of a row; text as its bytes, since damaged text may not decode."""
+    columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    values = []
+    for _, name, kind, *_ in columns:
+        if name != "checksum":
+            values.append(f"CAST({name} AS BLOB)" if kind == "TEXT" else name)
+    return f"row_checksum({', '.join(values)})"
+
+
+def _table_names(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    return [name for (name,) in rows]
+
+
+@cache
+def _schema() -> str:
+    """The statements that make an empty record, in one transaction."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_TABLES)
+        triggers = ""
+        for table in _table_names(connection):
+            for event in ("INSERT", "UPDATE"):
+                triggers += (
+                    f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN "
+                    f"UPDATE {table} SET checksum = {_checksum_call(connection, table)} "
+                    "WHERE rowid = new.rowid; END;\n"
+                )
+    return (
+        f"BEGIN IMMEDIATE;\n{_TABLES}{triggers}PRAGMA application_id = {APPLICATION_ID};\n"
+        f"PRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;\n"
+    )
+
+
+def _altered_tables(connection: sqlite3.Connection) -> list[str]:
+    """Tables with a row whose checksum differs, or that are not those of a record."""
+    master = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        fresh.executescript(_schema())
+        if connection.execute(master).fetchall() != fresh.execute(master).fetchall():
+            return ["sqlite_master"]
+    altered = []
+    for table in _table_names(connection):
+        call = _checksum_call(connection, table)
+        different = f"SELECT 1 FROM {table} WHERE checksum IS NOT {call} LIMIT 1"
+        if connection.execute(different).fetchone():
+            altered.append(table)
+    return altered
 
 
 _LEFT = (

@@ -9,6 +9,7 @@ import pytest
 
 from pliant import Record, Run
 from pliant.devices.profile import load_profile
+from pliant.files import with_checksum
 from pliant.objective import Limit
 from pliant.runs import train
 from pliant.units import format_cost
@@ -69,7 +70,7 @@ def test_another_target(command, tmp_path, copied, digits_profile):
         block["latency_us"] *= 2
     for network in profile["networks"]:
         network["latency_ms"] *= 2
-    (tmp_path / "phone.json").write_text(json.dumps(profile))
+    (tmp_path / "phone.json").write_text(json.dumps(with_checksum(profile)))
     code, said, error = command(
         "deploy", copied, "--target", tmp_path / "phone.json", "--output-dir", tmp_path / "phone"
     )
@@ -94,7 +95,9 @@ def test_another_target(command, tmp_path, copied, digits_profile):
 
 def test_runtime_of_another_version_is_another_device(command, tmp_path, copied, digits_profile):
     (tmp_path / "old.json").write_text(
-        json.dumps(json.loads(digits_profile.read_text()) | {"runtime_version": "1.2.3"})
+        json.dumps(
+            with_checksum(json.loads(digits_profile.read_text()) | {"runtime_version": "1.2.3"})
+        )
     )
     code, said, _ = command(
         "deploy", copied, "--target", tmp_path / "old.json", "--output-dir", tmp_path / "old"
@@ -108,7 +111,7 @@ def test_whole_job_for_a_target_that_is_elsewhere(tmp_path, copied, digits_profi
     from pliant import run_all
 
     (tmp_path / "phone.json").write_text(
-        json.dumps(json.loads(digits_profile.read_text()) | {"machine": "a phone"})
+        json.dumps(with_checksum(json.loads(digits_profile.read_text()) | {"machine": "a phone"}))
     )
     with Run.reopen(copied, target__name=str(tmp_path / "phone.json")) as run:
         result = run_all(run)

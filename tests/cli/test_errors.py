@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pliant import Record
+from pliant.files import with_checksum
 
 
 def _refused(answer, *words):
@@ -248,7 +249,7 @@ SPACE_KEY = {"name": "digits", "channels": 1, "image_size": 8, "classes": 10, "i
 )
 def test_profile_of_another_device(command, tmp_path, digits_profile, change, said):
     (tmp_path / "other.json").write_text(
-        json.dumps(json.loads(digits_profile.read_text()) | change)
+        json.dumps(with_checksum(json.loads(digits_profile.read_text()) | change))
     )
     _refused(
         command(
@@ -368,6 +369,7 @@ def test_second_process_on_a_run(command, copied):
     holder = f"""
 import sys
 from pliant import Record
+from pliant.files import with_checksum
 with Record.open({str(copied / "record.sqlite")!r}, recipe_digest=sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

@@ -20,6 +20,7 @@ from pliant.devices.profile import (
 from pliant.devices.table import distinct_blocks
 from pliant.devices.timings import Settings
 from pliant.errors import DamagedFileError, MeasurementError, ProfileMismatchError
+from pliant.files import with_checksum
 from pliant.host import machine_name
 from pliant.spaces.presets import preset
 
@@ -189,3 +190,42 @@ def test_whole_networks_are_measured_as_the_profile_was(toy_space):
     model = random_network_model(blocks, np.random.default_rng(0))
     [found] = measure_networks({"a": model}, QUICK, seed=0).values()
     assert found.latency_ms > 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, True, "1"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("anchor_us",),
+        ("call_us",),
+        ("convolution_peak_gflops",),
+        ("threads",),
+        ("cores",),
+        ("split_half_error",),
+        ("space", "image_size"),
+        ("blocks", 0, "latency_us"),
+        ("networks", 0, "latency_ms"),
+        ("networks", 0, "spread_ms"),
+    ],
+)
+def test_numbers_have_ranges(profile, tmp_path, place, value):
+    content = json.loads(profile.model_dump_json())
+    inner = content
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[place[-1]] = value
+    path = tmp_path / "device.json"
+    path.write_text(json.dumps(with_checksum(content)))
+    with pytest.raises(
+        DamagedFileError, match="is not a device profile: " + ".".join(map(str, place))
+    ):
+        load_profile(path)
+
+
+def test_an_edited_profile_is_refused(profile, tmp_path):
+    profile.save(tmp_path / "device.json")
+    content = json.loads((tmp_path / "device.json").read_text())
+    content["networks"][0]["latency_ms"] *= 1.001
+    (tmp_path / "device.json").write_text(json.dumps(content))
+    with pytest.raises(DamagedFileError, match="its checksum differs"):
+        load_profile(tmp_path / "device.json")

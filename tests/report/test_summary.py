@@ -57,6 +57,24 @@ def test_a_wrong_file_is_refused_by_field(
     assert f"pliant search {tmp_path}" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set("chosen", "architecture", to="r8"),
+        _set("front", to=[]),
+        _set("note", to="better than it is"),
+        _set("sha256", to="0"),
+        lambda content: content.pop("sha256"),
+    ],
+)
+def test_an_edited_file_is_refused(tmp_path: Path, summary: Summary, change) -> None:
+    content = json.loads(summary_to_json(summary))
+    change(content)
+    (tmp_path / "summary.json").write_text(json.dumps(content))
+    with pytest.raises(DamagedFileError, match="its checksum differs"):
+        read_summary_file(tmp_path / "summary.json")
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "2", ""])
 def test_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "summary.json").write_text(text)

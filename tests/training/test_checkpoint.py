@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from pliant.errors import DamagedFileError
@@ -111,7 +110,7 @@ def test_a_damaged_one_is_named_and_the_others_are_whole(keep, tmp_path):
     ],
 )
 def test_other_tensors_are_no_checkpoint(tensors, metadata, tmp_path):
-    save_file(tensors, tmp_path / "checkpoint-000000003.safetensors", metadata)
+    save_tensors(tmp_path / "checkpoint-000000003.safetensors", tensors, metadata)
     with pytest.raises(
         DamagedFileError,
         match=r"checkpoint-000000003\.safetensors is not a checkpoint of a training run",

@@ -40,7 +40,13 @@ from pliant.devices.timings import (
     summarise,
 )
 from pliant.errors import DamagedFileError, ProfileMismatchError, nearest
-from pliant.files import replace_atomically, write_atomically
+from pliant.files import (
+    CHECKSUM,
+    has_checksum,
+    replace_atomically,
+    with_checksum,
+    write_atomically,
+)
 from pliant.host import machine_name
 from pliant.metrics import Precision
 from pliant.networks.onnx import block_model, network_model, random_weights
@@ -63,7 +69,13 @@ def _reader(kind: type[Block]) -> TypeAdapter[Any]:
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",
+    )
 
 
 class BlockLatency(_Table):
@@ -71,7 +83,7 @@ class BlockLatency(_Table):
 
     type: str
     sizes: dict[str, int | float | bool | str]
-    latency_us: float = Field(gt=0, allow_inf_nan=False)
+    latency_us: float = Field(gt=0)
 
     @cached_property
     def block(self) -> Block:
@@ -98,18 +110,18 @@ class NetworkLatency(_Table):
     """Latency of one whole network with random weights."""
 
     architecture: str
-    latency_ms: float = Field(gt=0, allow_inf_nan=False)
-    spread_ms: float = Field(ge=0, allow_inf_nan=False)
+    latency_ms: float = Field(gt=0)
+    spread_ms: float = Field(ge=0)
     """Half the interquartile range over rounds."""
 
 
 class SpaceKey(_Table):
     """Identifies the space of a profile."""
 
-    name: str
-    channels: int
-    image_size: int
-    classes: int
+    name: str = Field(min_length=1)
+    channels: int = Field(ge=1)
+    image_size: int = Field(ge=1)
+    classes: int = Field(ge=1)
     identity: str
     """`Space.identity`: spaces of one name may describe different networks."""
 
@@ -118,24 +130,24 @@ class DeviceProfile(_Table):
     """The measured latencies of a device for the networks of one space."""
 
     version: Literal[4] = PROFILE_VERSION
-    machine: str
-    cores: int
-    runtime: str
-    runtime_version: str
-    threads: int
-    batch: int
+    machine: str = Field(min_length=1)
+    cores: int = Field(ge=1)
+    runtime: str = Field(min_length=1)
+    runtime_version: str = Field(min_length=1)
+    threads: int = Field(ge=1)
+    batch: int = Field(ge=1)
     optimisation: Optimisation
     precision: Precision = "fp32"
     """Of the networks that were measured."""
     pinned: bool
-    convolution_peak_gflops: float
-    anchor_us: float
+    convolution_peak_gflops: float = Field(gt=0)
+    anchor_us: float = Field(gt=0)
     """Latency of the fixed network of `measure.anchor_model`, to compare two profiles."""
-    call_us: float
+    call_us: float = Field(gt=0)
     """Dispatch overhead of the runtime per call; it is subtracted from each block's latency."""
-    split_half_error: float
+    split_half_error: float = Field(ge=0)
     """Median over all models."""
-    preempted_share: float
+    preempted_share: float = Field(ge=0, le=1)
     space: SpaceKey
     blocks: tuple[BlockLatency, ...]
     networks: tuple[NetworkLatency, ...]
@@ -214,20 +226,23 @@ class DeviceProfile(_Table):
                 )
 
     def save(self, path: Path) -> None:
-        """Write the profile; an older one is replaced atomically."""
-        write_atomically(path, self.model_dump_json(indent=1) + "\n")
+        """Write the profile with a checksum; an older one is replaced atomically."""
+        content = with_checksum(self.model_dump(mode="json"))
+        write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def load_profile(path: Path) -> DeviceProfile:
     """Read a profile.
 
     Raises:
-        DamagedFileError: the file does not exist or is not a profile of this version.
+        DamagedFileError: the file does not exist, is not a profile of this version, or was
+            changed since it was written.
     """
     try:
         content = path.read_bytes()
         _require_version(path, content)
-        return DeviceProfile.model_validate_json(content)
+        stored = _without_checksum(content)
+        profile = DeviceProfile.model_validate_json(stored)
     except OSError as error:
         raise DamagedFileError(
             f"a device profile is a JSON file; {path} cannot be read: {error.strerror}."
@@ -244,6 +259,22 @@ def load_profile(path: Path) -> DeviceProfile:
             f"{path} is not a device profile: {key or 'file'}: {fault['msg']}.{hint} "
             "Make it again with pliant profile."
         ) from None
+    if not has_checksum(json.loads(content)):
+        raise DamagedFileError(
+            f"{path} is not the device profile that was written: its checksum differs. "
+            "Make it again with pliant profile."
+        )
+    return profile
+
+
+def _without_checksum(content: bytes) -> bytes:
+    try:
+        stored = json.loads(content)
+    except ValueError:
+        return content  # the validation that follows reports where the JSON is invalid
+    if isinstance(stored, dict):
+        stored.pop(CHECKSUM, None)
+    return json.dumps(stored).encode()
 
 
 def _require_version(path: Path, content: bytes) -> None:

@@ -2,7 +2,7 @@
 
 Everything that a run decides once is in here, with the objective and the target that it was for;
 a reader takes it by attribute. The file is strict: one of another version, or with a wrong field,
-is refused in one sentence and never half read.
+is refused in one sentence and never half read. So is one that was edited: its checksum differs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pliant.accuracy.ranking import RankCorrelations
 from pliant.errors import DamagedFileError
-from pliant.files import write_atomically
+from pliant.files import CHECKSUM, has_checksum, with_checksum, write_atomically
 from pliant.metrics import Accuracy, Claim, Cost, DeliveredFile, Measured
 from pliant.objective import Objective
 
@@ -267,8 +267,8 @@ def write_summary_file(summary: Summary, path: Path) -> None:
 
 
 def summary_to_json(summary: Summary) -> str:
-    """A summary as JSON text, field by field."""
-    return json.dumps(asdict(summary), indent=1, allow_nan=False) + "\n"
+    """A summary as JSON text, field by field, and its checksum."""
+    return json.dumps(with_checksum(asdict(summary)), indent=1, allow_nan=False) + "\n"
 
 
 def read_summary_file(path: Path) -> Summary:
@@ -291,8 +291,9 @@ def read_summary_file(path: Path) -> Summary:
         raise DamagedFileError(
             f"this Pliant reads a summary of version {VERSION}, {path} has {version}. {again}"
         )
+    fields = {key: value for key, value in content.items() if key != CHECKSUM}
     try:
-        return TypeAdapter(Summary).validate_json(text)
+        summary = TypeAdapter(Summary).validate_json(json.dumps(fields))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the whole file"
@@ -300,3 +301,9 @@ def read_summary_file(path: Path) -> Summary:
             f"a summary has the fields that Pliant wrote, {path} is wrong at {field}: "
             f"{first['msg'].rstrip('.')}. {again}"
         ) from error
+    if not has_checksum(content):
+        raise DamagedFileError(
+            f"a summary is read as it was written, {path} was changed: its checksum differs. "
+            f"{again}"
+        )
+    return summary

@@ -88,7 +88,7 @@ def _trained(run: Run, device: str, progress: Progress) -> Supernet:
 
 def _load(supernet: Supernet, path: Path) -> Supernet:
     try:
-        supernet.load_state_dict(load_tensors(path)[0])
+        supernet.load_state_dict(load_tensors(path, require_digest=True)[0])
     except RuntimeError as error:
         if isinstance(error, DamagedFileError):
             raise

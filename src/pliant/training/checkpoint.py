@@ -2,11 +2,13 @@
 
 A file holds the model (`model.`), the state of each optimizer (`NAME/KEY.`, such as
 `weights/momentum_buffer.`) and a strategy's own tensors (`strategy.`), with the step in its header.
-Nothing random is stored: it follows from seed and step.
+Nothing random is stored: it follows from seed and step. Every file that is written here has a
+SHA-256 of its content in its header, which is verified when it is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +85,7 @@ class Checkpoints:
         files = self.files()
         if not files:
             return 0, {}
-        tensors, metadata = load_tensors(files[-1])
+        tensors, metadata = load_tensors(files[-1], require_digest=True)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "strategy": {}}
         try:
             step = int(metadata["step"])
@@ -119,26 +121,50 @@ class Checkpoints:
         return step, strategy
 
 
+DIGEST = "sha256"
+"""Key of the header under which a file keeps the digest of its content."""
+
+
 def save_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file atomically."""
+    """Write a safetensors file atomically, with its digest in the header."""
     whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    replace_atomically(path, lambda partial: save_file(whole, partial, metadata))
+    header = dict(metadata or {})
+    header |= {DIGEST: tensors_digest(whole, header)}
+    replace_atomically(path, lambda partial: save_file(whole, partial, header))
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the header of a safetensors file.
+def load_tensors(
+    path: Path, *, require_digest: bool = False
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the header of a safetensors file, verified where its header has a digest.
+
+    Args:
+        path: of the file.
+        require_digest: whether `save_tensors` wrote it, so that it must have one.
 
     Raises:
-        DamagedFileError: the file cannot be read.
+        DamagedFileError: the file cannot be read, or is not what was written.
     """
+    intact = "The run's other files are intact: remove this one, and the run resumes from them."
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise DamagedFileError(
-            f"{path} cannot be read ({error}). The run's other files are intact: remove this one, "
-            "and the run resumes from them."
-        ) from error
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DamagedFileError(f"{path} cannot be read ({error}). {intact}") from error
+    stated = metadata.pop(DIGEST, None)
+    if stated != tensors_digest(tensors, metadata) and (require_digest or stated is not None):
+        raise DamagedFileError(f"{path} is not what was written: its checksum differs. {intact}")
+    return tensors, metadata
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of names, types, shapes and bytes of the tensors, and of the header's other keys."""
+    digest = hashlib.sha256(repr(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
