@@ -86,7 +86,7 @@ def _pictures(folder: Path, **classes: int) -> Path:
         ),
         (["run", "digits", "--seed", "one"], ["Invalid value for '--seed'", "valid integer"]),
         (["run", "digits", "--bogus"], ["No such option: --bogus"]),
-        (["run"], ["Missing argument"]),
+        (["run"], ["a recipe or images, received neither"]),
         (["rum", "digits"], ["No such command 'rum'", "run"]),
         (
             ["deploy", "digits", "--architecture", "r8", "--limit", "macs=1M"],
