@@ -46,6 +46,29 @@ def test_the_largest_network_computes_the_same(space, perturbed, pixels):
 
 
 @torch.no_grad()
+def test_by_images_the_largest_network_computes_the_same_too(space, perturbed, pixels):
+    supernet, images = perturbed(space), pixels(space, 4)
+    before = supernet(images, space.largest())
+    supernet.sort_channels(images=images)
+    close(supernet(images, space.largest()), before)
+
+
+@torch.no_grad()
+def test_by_images_what_channels_contribute_falls(shipped, perturbed, pixels):
+    """Standard deviation of a mid channel times the norm of the weights that read it, by hand."""
+    supernet = perturbed(shipped("photos", 64))
+    images, block = pixels(supernet.space, 4), supernet.blocks["stage2_block2"]
+    supernet.sort_channels(images=images)
+    read = []
+    hook = block.project.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    supernet(images, supernet.space.largest())
+    hook.remove()
+    norms = block.project.weight.square().sum((0, 2, 3)).sqrt()
+    assert falls(read[0].std((0, 2, 3)) * norms)
+    assert not falls(block.project.weight.abs().sum((0, 2, 3)))
+
+
+@torch.no_grad()
 def test_the_large_spaces_of_once_for_all_too(shipped, perturbed, pixels):
     for name in ("ofa-mobilenetv3", "ofa-resnet50"):
         space = shipped(name, 128)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from pliant.errors import DamagedFileError, RecipeError
+from pliant.networks.supernet import Supernet
+from pliant.spaces.presets import preset
 from pliant.training.checkpoint import save_tensors
 from pliant.training.start import STARTS, make_start
 
@@ -123,3 +125,32 @@ def test_a_run_resumes_when_the_file_of_its_start_is_gone(tmp_path, tiny, monkey
         pytest.raises(RecipeError, match="found none at"),
     ):
         train_supernet(run)
+
+
+def test_without_training_a_network_has_the_weights_of_its_start(tmp_path, tiny):
+    from pliant import Run
+    from pliant.runs.train import new_supernet, train_supernet
+
+    path = tmp_path / "weights.safetensors"
+    options = {"train__start": str(path), "train__epochs": 0}
+    with Run.create(str(tiny), folder=tmp_path / "run", **options) as run:
+        expected = {name: tensor + 1 for name, tensor in new_supernet(run).state_dict().items()}
+        save_tensors(path, expected)
+        found = train_supernet(run).state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    with (
+        Run.create(str(tiny), folder=tmp_path / "none", train__epochs=0) as run,
+        pytest.raises(RecipeError, match="needs a classifier of the 10 classes"),
+    ):
+        train_supernet(run)
+
+
+@torch.no_grad()
+def test_weights_of_a_run_with_other_classes_keep_all_but_the_classifier(digits_space, tmp_path):
+    few = preset("digits", channels=1, image_size=8, classes=3)
+    parent, child = (Supernet(space, mean=[0], std=[1]) for space in (digits_space, few))
+    before, path = child.blocks["head"].classifier.weight.clone(), tmp_path / "weights.safetensors"
+    save_tensors(path, dict(parent.state_dict()))
+    make_start(str(path)).apply(child, images)
+    assert torch.equal(child.blocks["head"].classifier.weight, before)
+    assert torch.equal(child.blocks["head"].expand.weight, parent.blocks["head"].expand.weight)

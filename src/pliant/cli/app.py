@@ -75,13 +75,14 @@ StartName = Annotated[
     str | None,
     typer.Option(
         "--start",
-        help="Where weights begin: patch-pca, none, efficientnet-lite0, a file, or file.py:NAME.",
+        help="Where weights begin: patch-pca, none, published weights such as efficientnet-lite0, "
+        "a file, or file.py:NAME.",
     ),
 ]
 ImageSize = Annotated[
     int | None, typer.Option(min=4, help="Height and width of the images, in pixels.")
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
+Epochs = Annotated[int | None, typer.Option(min=0, help="Passes over the training images.")]
 TimeBudget = Annotated[
     str | None,
     typer.Option(

@@ -24,7 +24,7 @@ class ChannelGroup:
     """Channels that must keep the same order in several parameters."""
 
     consumers: list[Axis] = field(default_factory=list)
-    """Weights that read the channels: their L1 norm is the importance (Once-for-All's rule)."""
+    """Weights that read the channels, from which their importance follows."""
     producers: list[Axis] = field(default_factory=list)
     """Everything else that is indexed by the channels: what writes them or passes them through."""
     layer: str = ""

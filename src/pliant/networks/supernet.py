@@ -28,6 +28,7 @@ from pliant.networks.channels import (
     merged,
 )
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Head, copy_active
+from pliant.networks.importance import Contribution, Importance, input_deviations, l1_norm
 from pliant.networks.initialization import initialise
 from pliant.networks.onnx import random_weights
 from pliant.plugins import error_place
@@ -199,7 +200,9 @@ class Supernet(nn.Module):
         return network.to(next(self.parameters()).device)
 
     @torch.no_grad()
-    def sort_channels(self, trained: Sequence[Architecture] = ()) -> None:
+    def sort_channels(
+        self, trained: Sequence[Architecture] = (), images: Tensor | None = None
+    ) -> None:
         """Put the important channels first in every group whose width can shrink.
 
         The largest network computes the same.
@@ -208,7 +211,13 @@ class Supernet(nn.Module):
             trained: architectures whose widths were already trained as leading channels. Channels
                 never cross the border of such a width, so what those networks compute stays the
                 same too.
+            images: (N, channels, size, size) pixels from 0 to 1, by whose activations channels are
+                important; by their weights alone where None.
         """
+        importance: Importance = l1_norm
+        if images is not None:
+            run = functools.partial(self, images, self.space.largest())
+            importance = Contribution(input_deviations(self, run))
         largest = self.space.blocks(self.space.largest())
         channels = {block.slot: block_channels(block, self.blocks[block.slot]) for block in largest}
         narrower = _by_slot(self.space, self.space.corners())
@@ -220,8 +229,8 @@ class Supernet(nn.Module):
                 if group.fixed or widths <= {widest, None}:
                     continue
                 found = {channels_of(other, group.layer) for other in kept[block.slot]}
-                _sort(group, {width for width in found if width is not None})
-        _sort_outputs(largest, channels, kept)
+                _sort(group, {width for width in found if width is not None}, importance)
+        _sort_outputs(largest, channels, kept, importance)
 
 
 def _by_slot(space: Space, architectures: Iterable[Architecture]) -> Mapping[str, set[Block]]:
@@ -237,6 +246,7 @@ def _sort_outputs(
     largest: Sequence[Block],
     channels: Mapping[str, BlockChannels],
     kept: Mapping[str, set[Block]],
+    importance: Importance,
 ) -> None:
     """Sort the output channels of blocks.
 
@@ -250,30 +260,23 @@ def _sort_outputs(
         widths |= {other.in_channels for other in kept[block.slot]}
         if found.output is found.input:
             continue
-        _sort(group, widths)
+        _sort(group, widths, importance)
         group, widths = found.output, set()
 
 
-def _sort(group: ChannelGroup, kept: Iterable[int]) -> None:
-    """Order channels by falling L1 norm of the weights that consume them.
+def _sort(group: ChannelGroup, kept: Iterable[int], importance: Importance) -> None:
+    """Order channels by falling importance.
 
     Channels stay inside the tier between two kept widths.
     """
     if group.fixed or not group.consumers or not group.producers:
         return
-    # In double precision, so that the order does not depend on the order of the sum.
-    importance = functools.reduce(
-        torch.add,
-        (
-            weight.double().abs().transpose(0, dim).flatten(1).sum(1)
-            for weight, dim in group.consumers
-        ),
-    )
-    channels = len(importance)
+    found = importance(group)
+    channels = len(found)
     borders = sorted({0, channels, *(width for width in kept if width < channels)})
     order = torch.cat(
         [
-            start + importance[start:end].argsort(descending=True, stable=True)
+            start + found[start:end].argsort(descending=True, stable=True)
             for start, end in itertools.pairwise(borders)
         ]
     )

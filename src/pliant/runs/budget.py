@@ -44,7 +44,7 @@ def known_plan(run: Run) -> Plan | None:
     """What the recipe states or was planned before; None where it is still to be planned."""
     recipe, resolved = run.recipe, run.recipe.resolved
     epochs, estimates = recipe.train.epochs, recipe.search.estimates
-    if recipe.time is None:
+    if recipe.time is None or epochs == 0:
         assert epochs is not None  # the recipe was refused otherwise
         return Plan(epochs, estimates)
     planned = run.record.metadata("plan")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
@@ -64,7 +64,12 @@ def _trained(run: Run, device: str, progress: Progress) -> Supernet:
     start = _start(run, begun=bool(checkpoints.files()))
     progress("train", 0, 1, "preparing images, weights and precision")
     chosen = strategy(run)
+    fresh = _classifier(supernet).clone()
     start.apply(supernet, lambda: first_images(run))
+    if run.recipe.train.epochs == 0:
+        _require_classifier(run, supernet, fresh)
+        save_tensors(run.weights, dict(supernet.state_dict()))
+        return supernet.eval()
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes, device)
     accelerator = make_accelerator(precision, device)
@@ -84,6 +89,24 @@ def _trained(run: Run, device: str, progress: Progress) -> Supernet:
         log.close()
         save_tensors(run.weights, dict(supernet.state_dict()))
     return supernet.eval()
+
+
+def _classifier(supernet: Supernet) -> Tensor:
+    """The weight of the last linear layer, (classes, features)."""
+    return [module for module in supernet.modules() if isinstance(module, nn.Linear)][-1].weight
+
+
+def _require_classifier(run: Run, supernet: Supernet, fresh: Tensor) -> None:
+    """Without training a network knows the classes of its start only.
+
+    Raises:
+        RecipeError: the start brought no classifier, or one of other classes.
+    """
+    if torch.equal(_classifier(supernet), fresh):
+        raise RecipeError(
+            f"without training (epochs = 0) a start needs a classifier of the {len(fresh)} classes"
+            f" of the images; start {run.recipe.train.start!r} has none. Train for an epoch or more."
+        )
 
 
 def _load(supernet: Supernet, path: Path) -> Supernet:

@@ -68,8 +68,7 @@ class EarlyStopping:
         device = next(network.parameters()).device
         loss, right, seen = 0.0, 0, 0
         for rows in self._batches:
-            images, labels = self.validation.batch(rows)
-            pixels = images.to(device, memory_format=torch.channels_last).float() / 255
+            pixels, labels = self._batch(rows, device)
             for architecture in architectures:
                 logits = network(pixels, architecture).cpu()
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
@@ -79,6 +78,17 @@ class EarlyStopping:
         self._waited = 0 if improved else self._waited + 1
         self._best_loss = min(self._best_loss, loss / seen)
         self._best_top1 = max(self._best_top1, right / seen)
+
+    def images(self, network: Supernet) -> Tensor | None:
+        """A batch of the validation images, (N, channels, size, size) pixels from 0 to 1."""
+        if self.validation is None:
+            return None
+        return self._batch(self._batches[0], next(network.parameters()).device)[0]
+
+    def _batch(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        assert self.validation is not None
+        images, labels = self.validation.batch(rows)
+        return images.to(device, memory_format=torch.channels_last).float() / 255, labels
 
     def state(self) -> Tensor:
         """For a checkpoint."""

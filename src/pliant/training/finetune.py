@@ -7,11 +7,12 @@
    language model fine-tuning for text classification, 2018, arXiv:1801.06146, section 3.2) and
    averaged weights, at resolutions that grow (Tan, M. and Le, Q. V., EfficientNetV2, 2021,
    arXiv:2104.00298, section 4).
-3. Sub-networks: channels are sorted by importance, then the sandwich rule of BigNAS (Yu, J. et al.,
-   2020, arXiv:2003.11142): the full width at any resolution and smaller networks, which shrink as
-   the phase goes on. They learn from the frozen teacher at the largest resolution and from the
-   labels. Blocks are dropped later than channels, and middle networks come up more often than the
-   smallest, since a pretrained network that is cut at once loses what it knows.
+3. Sub-networks: channels are sorted by what they contribute on validation images, then the sandwich
+   rule of BigNAS (Yu, J. et al., 2020, arXiv:2003.11142): the full width at any resolution and
+   smaller networks, which shrink as the phase goes on. They learn from the frozen teacher at the
+   largest resolution and from the labels. Blocks are dropped later than channels, and middle
+   networks come up more often than the smallest, since a pretrained network that is cut at once
+   loses what it knows.
 
 A full network at a low resolution beats a narrow one at a high resolution, so resolutions are drawn
 evenly from the first step on.
@@ -116,7 +117,7 @@ class FineTune(TrainingStrategy):
         """Sort the channels and freeze the teacher before the last phase; begin a new average."""
         assert isinstance(model, Supernet)
         if phase == "sub-networks":
-            model.sort_channels()
+            model.sort_channels(images=self._stopping.images(model))
             self._teacher = frozen_copy(model)
         self._average = None if phase == "head" else WeightAverage(model)
         self._stopping.begin()
