@@ -249,7 +249,7 @@ PROBED_NETWORKS = 16
 class FunctionTarget(Arithmetic):
     """A function of costs as a target; metrics that it leaves out follow from the layers.
 
-        target = FunctionTarget(space, function=lambda networks: [Cost(latency_ms=1.0)] * len(networks))
+        target = FunctionTarget(space, function=lambda some: [Cost(latency_ms=1.0)] * len(some))
 
     Args:
         function: architectures in, one cost per architecture out.

@@ -165,8 +165,8 @@ class Supernet(nn.Module):
             ) from error
         if found != expected:
             raise EncodingError(
-                f"an elastic module computes what its layers say: {name} returns (images, channels) "
-                f"{found}, its layers {expected}."
+                f"an elastic module computes what its layers say: {name} returns (images, "
+                f"channels) {found}, its layers {expected}."
             )
 
     def forward(
