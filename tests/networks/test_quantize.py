@@ -16,6 +16,7 @@ from pliant.networks.onnx_module import OnnxModule
 from pliant.networks.quantize import (
     Observed,
     affine,
+    float_operators,
     least_error_range,
     observe,
     percentile_range,
@@ -142,6 +143,16 @@ def test_which_activations_are_fast_in_int8(activation, fast, tmp_path):
     kinds = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
     assert "QLinearConv" in kinds
     assert (kinds <= {"QLinearConv", "Transpose"}) == fast
+    assert (not float_operators(int8)) == fast
+
+
+def test_the_space_for_photographs_offers_what_is_fast_in_int8():
+    rng = np.random.default_rng(0)
+    for name, slow in (("photos", set()), ("plain-32", set()), ("mobile-32", {"HardSwish"})):
+        size = 64 if name == "photos" else 32
+        space = preset(name, channels=3, image_size=size, classes=10)
+        int8 = quantized_at_random(model_of(space.blocks(space.largest()), rng), rng)
+        assert set(float_operators(int8)) - {"HardSigmoid"} == slow, name
 
 
 def test_a_module_refuses_what_it_does_not_know():

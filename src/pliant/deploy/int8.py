@@ -16,7 +16,7 @@ import onnxruntime
 
 from pliant.accuracy.evaluation import Answers
 from pliant.data.splits import Split
-from pliant.networks.quantize import RANGE_RULES, Range, observe, quantized_model
+from pliant.networks.quantize import RANGE_RULES, Range, float_operators, observe, quantized_model
 from pliant.training.quantization_aware import fine_tune_quantized
 
 CALIBRATION_IMAGES = 256
@@ -39,6 +39,16 @@ class Int8Network:
     """Of the activations, by name."""
     fine_tuned: bool = False
     """Whether the weights were trained with quantization in place."""
+
+    @property
+    def how(self) -> str:
+        """In words: the ranges, and what stays in float because there is no integer kernel."""
+        in_float = float_operators(onnx.load_from_string(self.model))
+        words = [f"ranges by {self.rule}", *(["fine-tuned"] if self.fine_tuned else [])]
+        if in_float:
+            counts = ", ".join(f"{count} {name}" for name, count in in_float.items())
+            words.append(f"in float: {counts}")
+        return "; ".join(words)
 
 
 def to_int8(model: bytes, train: Split, *, seed: int) -> Int8Network:

@@ -28,6 +28,8 @@ INTEGER_OPERATORS = ("Conv", "Gemm", "Add", "Mul", "GlobalAveragePool", "Average
 DequantizeLinear and a QuantizeLinear."""
 PASSING_OPERATORS = ("Flatten", "Reshape", "MaxPool", "Identity")
 """The result has the range of the input."""
+SLOW_OPERATORS = ("HardSwish", "HardSigmoid", "Gelu", "BatchNormalization", "LayerNormalization")
+"""They leave the integers for every value of a tensor, and come back."""
 CLIPPING_OPERATORS = ("Relu", "Clip")
 """What the range of a quantized tensor does by itself."""
 INTEGER_END = ".integer"
@@ -100,6 +102,15 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+
+
+def float_operators(model: onnx.ModelProto) -> Mapping[str, int]:
+    """The operators of a quantized model that compute in float and take most of the time.
+
+    Activations without an integer kernel, such as HardSwish, and the factors of
+    squeeze-and-excite; how often by name. Spaces for int8 have none of them.
+    """
+    return Counter(node.op_type for node in model.graph.node if node.op_type in SLOW_OPERATORS)
 
 
 def quantized_at_random(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pliant.report import classes, evidence_cards, front, headline, pages, reproduce
+from pliant.report import classes, delivered_files, evidence_cards, front, headline, pages, reproduce
 from pliant.report.block_chart import block_chart, drawn_metric
 from pliant.report.drawing import StagePicture, drawing
 from pliant.report.figure import Chart, chart
@@ -54,6 +54,7 @@ def _values(summary: Summary) -> dict[str, object]:
         "drawing": _drawing(summary),
         "training_chart": _training_chart(summary),
         "steps_are_averaged": _steps_are_averaged(summary),
+        "files": delivered_files,
         "evidence_cards": evidence_cards,
         "metadata": reproduce.metadata(summary),
     }

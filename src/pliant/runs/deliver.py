@@ -91,10 +91,9 @@ def deliver(
     progress("deliver", 3, 5, "quantized")
     tested = _tested(session, folder, architecture, others)
     progress("deliver", 4, 5, "tested")
-    how = f"ranges by {int8.rule}" + (", fine-tuned" if int8.fine_tuned else "")
     files = (
         _file(session, network, folder / MODEL, "fp32", validated, tested, "exported"),
-        _file(session, network, folder / INT8_MODEL, "int8", validated, tested, how),
+        _file(session, network, folder / INT8_MODEL, "int8", validated, tested, int8.how),
     )
     delivered = Delivered(
         folder=folder,
