@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from plotly.offline import get_plotlyjs
 
-from pliant.metrics import Cost
+from pliant.metrics import Accuracy, Cost, DeliveredFile, Measured
 from pliant.objective import Limit, Objective
 from pliant.report.classes import balanced_accuracy, class_rows, confusion_chart
+from pliant.report.delivered_files import file_rows
 from pliant.report.front_chart import MAX_POINTS
 from pliant.report.headline import goal
 from pliant.report.packed import packed_plotly
@@ -375,3 +376,24 @@ def test_the_page_lists_what_was_decided_and_left_out_of_the_images(summary: Sum
     assert "cat/&lt;199&gt;.jpg: truncated" in page
     assert "&lt;200&gt;" not in page
     assert "and 1 more; summary.json lists all" in page
+
+
+def test_both_delivered_files_stand_side_by_side(summary: Summary) -> None:
+    def file(name: str, precision: str, latency_ms: float | None) -> DeliveredFile:
+        measured = None if latency_ms is None else Measured(Cost(latency_ms=latency_ms), Cost())
+        return DeliveredFile(
+            name=name,
+            precision=precision,
+            size_bytes=2_000_000,
+            validated=Accuracy(0.91, 100),
+            test=Accuracy(0.9, 100),
+            measured=measured,
+            how="ranges by <b>",
+        )
+
+    assert "The delivered files" not in run_page(replace(summary, files=()))
+    files = (file("model.onnx", "fp32", 3.28), file("model.int8.onnx", "int8", None))
+    page = run_page(replace(summary, files=files))
+    assert "The delivered files" in page
+    assert "ranges by &lt;b&gt;" in page
+    assert [row[3] for row in file_rows(files)] == ["3.28\N{NO-BREAK SPACE}ms", "not measured"]

@@ -12,7 +12,7 @@ HEADS = ("file", "test accuracy", "validation accuracy", "latency", "size", "mad
 
 def file_rows(files: Sequence[DeliveredFile]) -> list[tuple[str, ...]]:
     """One row per file; a latency only where it was measured."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in files:
         latency_ms = None if one.measured is None else one.measured.cost.latency_ms
         rows.append(

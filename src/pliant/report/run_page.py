@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pliant.report import classes, delivered_files, evidence_cards, front, headline, pages, reproduce
+from pliant.report import (
+    classes,
+    delivered_files,
+    evidence_cards,
+    front,
+    headline,
+    pages,
+    reproduce,
+)
 from pliant.report.block_chart import block_chart, drawn_metric
 from pliant.report.drawing import StagePicture, drawing
 from pliant.report.figure import Chart, chart
