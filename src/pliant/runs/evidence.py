@@ -13,7 +13,7 @@ from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE, Agreement
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Claim, DeliveredFile
 from pliant.objective import ACCURACY, Candidate, Objective
 from pliant.pareto import hypervolume
-from pliant.report.summary import NetworkResult, TargetFacts
+from pliant.report.summary import Baselines, NetworkResult, TargetFacts
 from pliant.spaces.space import Space
 
 ACCURACY_TOLERANCE = 2e-3
@@ -133,6 +133,33 @@ def delivery_claims(
         bound=f"{100 * MAX_INT8_LOSS:g} point less",
         holds=fp32.test.top1 - int8.test.top1 <= MAX_INT8_LOSS,
     )
+
+
+def baseline_claims(chosen: NetworkResult, known: Baselines) -> Iterator[Claim]:
+    """The network is better than guessing, and than a linear classifier on the frozen start.
+
+    Args:
+        chosen: the network.
+        known: what the images give with little work.
+    """
+    ours, images = chosen.validated.top1, chosen.validated.images
+    guess = max(known.chance, known.majority.top1)
+    yield Claim(
+        "Network is more accurate than guessing",
+        f"{ours:.2%} against {guess:.2%}",
+        f"{images} validation images; chance {known.chance:.1%}, the most frequent class "
+        f"{known.majority.top1:.1%}",
+        bound=f"{guess:.2%}",
+        holds=ours > guess,
+    )
+    if known.linear is not None:
+        yield Claim(
+            "Network is more accurate than a linear classifier on the frozen start",
+            f"{ours:.2%} against {known.linear.top1:.2%}",
+            f"{images} validation images; logistic regression on features of {known.features}",
+            bound=f"{known.linear.top1:.2%}",
+            holds=ours > known.linear.top1,
+        )
 
 
 def limit_claims(

@@ -20,7 +20,9 @@ from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit, Objective, Target, as_limits, checked_costs
 from pliant.progress import Progress, printed
+from pliant.report.summary import Baselines
 from pliant.runs.advice import KnownCost, fitting_space
+from pliant.runs.baselines import baselines
 from pliant.runs.budget import Plan, known_plan
 from pliant.runs.run import Run
 from pliant.runs.train import train_supernet
@@ -159,6 +161,11 @@ class Session:
 
     def _predict(self, architectures: Sequence[Architecture]) -> Sequence[Cost | Failed]:
         return checked_costs(self.target.predict, architectures)
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """What the images give with little work."""
+        return baselines(self.run, self.progress)
 
     @cached_property
     def supernet(self) -> Supernet:

@@ -91,6 +91,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         of = delivered
         claims += evidence.delivery_claims(of.agreement, of.pytorch_test, of.files)
         claims += evidence.limit_claims(session.objective, chosen, target)
+    claims += evidence.baseline_claims(chosen, session.baselines)
     claims += session.target.evidence()
     claims += evidence.search_claims(history, random_history, session.objective, seed)
     claims += [evidence.share_claim(found.share_within), *evidence.ranking_claims(ranking)]
@@ -119,6 +120,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         search=_search(run, history, random_history, session.objective),
         training=_training(session),
         test_openings=_openings(run),
+        baselines=session.baselines,
         classification=classification(session, found.chosen.architecture),
         files=delivered.files if delivered else (),
     )

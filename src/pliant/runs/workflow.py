@@ -57,6 +57,7 @@ def run_all(
 def run_steps(session: Session, *, deliver: bool = True) -> Result:
     """The steps of a run, in a session of it; `run_all` makes one."""
     _ = session.feasible  # opens the target: measures this machine where it never was
+    _ = session.baselines  # before the plan of the time that is left
     _ = session.supernet  # trains it where it never was
     found = search_front(session)
     delivered = deliver_result(session, found) if deliver else None

@@ -1,0 +1,79 @@
+"""What images give with little work: guessing, and a linear classifier on frozen features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pliant.accuracy.calibration import fitting_batch, require_calibrated
+from pliant.accuracy.evaluation import pixels
+from pliant.data.splits import Split
+from pliant.errors import EncodingError
+from pliant.metrics import Accuracy
+from pliant.networks.plain import Network
+
+PROBE_IMAGES = 5000
+"""Training images that a linear classifier is fitted to, at most."""
+PROBE_ITERATIONS = 1000
+
+
+def majority_class(train: NDArray[np.int64], validation: NDArray[np.int64]) -> Accuracy:
+    """Of always answering the most frequent class of the training images.
+
+    Args:
+        train: labels of the training images.
+        validation: labels of the images that are answered.
+    """
+    answer = np.bincount(train).argmax()
+    return Accuracy(float((validation == answer).mean()), len(validation))
+
+
+def linear_probe(network: Network, train: Split, validation: Split, *, seed: int = 0) -> Accuracy:
+    """Of logistic regression on the features that a network's classifier reads.
+
+    Args:
+        network: calibrated; its classifier does not matter.
+        train: the regression is fitted to these, or to a random `PROBE_IMAGES` of them.
+        validation: images that are answered.
+        seed: of the subset.
+
+    Raises:
+        UncalibratedError: a BatchNorm has no statistics.
+        EncodingError: the last block has no layer called `classifier`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:PROBE_IMAGES])
+    model = LogisticRegression(max_iter=PROBE_ITERATIONS)
+    model.fit(features(network, train.subset(rows)), train.labels[rows])
+    answers = model.predict(features(network, validation))
+    return Accuracy(float((answers == validation.labels).mean()), len(validation))
+
+
+@torch.no_grad()
+def features(network: Network, split: Split) -> NDArray[np.float32]:
+    """What the classifier of a network reads, (N, features), images as they are.
+
+    Raises:
+        UncalibratedError: a BatchNorm has no statistics.
+        EncodingError: the last block has no layer called `classifier`.
+    """
+    require_calibrated(network)
+    classifier = getattr(list(network.blocks.values())[-1], "classifier", None)
+    if not isinstance(classifier, nn.Module):
+        raise EncodingError(
+            "features are what the layer `classifier` of the last block reads; this one has none."
+        )
+    found: list[Tensor] = []
+    hook = classifier.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch_size = fitting_batch(split.batch(np.arange(1))[0].shape[-1], 1000)
+    try:
+        for start in range(0, len(split), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(split)))
+            network(pixels(split.batch(rows)[0]))
+    finally:
+        hook.remove()
+    return torch.cat(found).numpy()
