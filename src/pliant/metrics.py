@@ -176,4 +176,8 @@ class Claim:
     how: str
     bound: str | None = None
     holds: bool | None = None
-    """None where there is nothing to hold."""
+    """None where there is nothing to hold, or where it is undecided."""
+    undecided: bool = False
+    """Whether it cannot be told from this much data: the 95 % interval holds both answers."""
+    advice: str = ""
+    """What to do where it does not hold or is undecided."""

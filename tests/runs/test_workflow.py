@@ -97,7 +97,8 @@ def test_claims_about_the_delivered_network_hold(finished):
     assert claims["Limit parameters=20k"].value == f"{parameters:.4g}"
     better = claims["Search beats random search at equal cost"]
     ours, random = map(float, better.value.split(" against "))
-    assert better.holds == (ours >= random)
+    assert better.undecided or better.holds == (ours > random)
+    assert better.holds or better.advice
 
 
 def test_delivered_onnx_is_as_accurate_as_the_card_says(finished):

@@ -388,6 +388,21 @@ def test_stored_numbers_count_once_and_products_of_data_store_nothing(
         assert workload.parameters == parameters
 
 
+def test_a_computed_weight_counts_as_the_plain_one_that_it_is() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 4))
+    expected = module_workload(plain, torch.zeros(1, 3, 3, 3))
+    wrapped = nn.Sequential(
+        *(
+            nn.utils.parametrizations.spectral_norm(one) if hasattr(one, "weight") else one
+            for one in plain
+        )
+    )
+    before = list(wrapped.state_dict())
+    for way in ("export", "watch"):
+        assert module_workload(wrapped, torch.zeros(1, 3, 3, 3), way=way) == expected
+    assert list(wrapped.state_dict()) == before
+
+
 def test_a_mask_is_no_parameter(tmp_path: Path) -> None:
     mask = np.where(np.tri(6, dtype=bool), 0, -np.inf).astype(np.float32)
     nodes = [

@@ -2,7 +2,7 @@
 
 The same figures for every estimator, be it a zero-shot score, a predictor or a supernet, next to
 those of parameter count and MACs. All correlations are signed: a score that ranks backwards gets a
-negative one. A network that failed, or whose score is minus infinity, ranks last and is counted.
+negative one. A network that failed, or whose score is infinite, ranks last and is counted.
 
 Kendall, M. G., The treatment of ties in ranking problems, 1945, DOI 10.1093/biomet/33.3.239
 (tau-b). Efron, B., Bootstrap methods: another look at the jackknife, 1979,
@@ -19,6 +19,7 @@ and two estimators are compared on the same samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ class RankCorrelations:
     name: str
     networks: int
     failed: int
-    """Networks that failed or whose score is minus infinity; they rank last."""
+    """Networks that failed or whose score is infinite; they rank last."""
     kendall: Correlation | None
     """Kendall's tau-b of score and ground truth, -1 to 1."""
     spearman: Correlation | None
@@ -83,6 +84,11 @@ class RankCorrelations:
     ground truth; the mean over ties."""
     seconds: float | None
     """Typical time for one network on one thread."""
+    strongest_baseline: str = ""
+    """Of the baselines, and of each turned around (the smaller network is better), the one with the
+    highest Kendall's tau."""
+    over_strongest: Correlation | None = None
+    """Kendall's tau minus that of the strongest baseline, on the same bootstrap samples."""
 
     @property
     def too_few(self) -> bool:
@@ -122,12 +128,13 @@ def rank_correlations(
         else None
     )
     taus = {name: _taus(found, true, draws, None) for name, found in ranks.items()}
+    strongest, highest = _strongest_baseline(taus)
     k = min(len(true), top or max(1, round(TOP_SHARE * len(true))))
     return [
         RankCorrelations(
             name=name,
             networks=len(true),
-            failed=int(sum(value is None or not value > -np.inf for value in scores[name])),
+            failed=sum(not _is_score(value) for value in scores[name]),
             kendall=_correlation(taus[name]),
             spearman=_correlation(_spearmans(found, true, draws)),
             equal_size=None if sizes is None else _correlation(_taus(found, true, draws, sizes)),
@@ -139,9 +146,22 @@ def rank_correlations(
             top_overlap=float(_members(found, k) @ _members(true, k)) / k,
             regret=float(true.max() - true[found == found.max()].mean()),
             seconds=(seconds or {}).get(name),
+            strongest_baseline=strongest,
+            over_strongest=None if highest is None else _correlation(taus[name] - highest),
         )
         for name, found in ranks.items()
     ]
+
+
+def _strongest_baseline(taus: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray | None]:
+    """The name and Kendall's taus, one per draw, of the baseline that ranks best, either way."""
+    signed = {name: taus[name] for name in BASELINES if name in taus}
+    signed |= {f"fewer {name}": -values for name, values in signed.items()}
+    known = [name for name, values in signed.items() if np.isfinite(values[0])]
+    if not known:
+        return "", None
+    strongest = max(known, key=lambda name: signed[name][0])
+    return strongest, signed[strongest]
 
 
 def _require_sound(true: np.ndarray, scores: Mapping[str, Sequence[float | None]]) -> None:
@@ -159,11 +179,13 @@ def _require_sound(true: np.ndarray, scores: Mapping[str, Sequence[float | None]
 
 
 def _ranks(scores: Sequence[float | None]) -> np.ndarray:
-    """Scores as ranks from 1 up; all that failed share the lowest one."""
-    values = np.array(
-        [-np.inf if value is None or np.isnan(value) else value for value in scores], dtype=float
-    )
+    """Scores as ranks from 1 up; all that failed share the lowest one, and so does infinity."""
+    values = np.array([value if _is_score(value) else -np.inf for value in scores], dtype=float)
     return stats.rankdata(values)
+
+
+def _is_score(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _draws(networks: int, seed: int) -> np.ndarray:

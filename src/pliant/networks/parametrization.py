@@ -6,11 +6,35 @@ PyTorch has two spellings: `torch.nn.utils.parametrizations` replaces the attrib
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+
+def folded_copy(network: nn.Module) -> nn.Module:
+    """A copy of a network whose weights are all plain parameters."""
+    copied = copy.deepcopy(network, computed_tensors(network))
+    fold_parametrizations(copied)
+    return copied
+
+
+def computed_tensors(network: nn.Module) -> dict[int, object]:
+    """What `copy.deepcopy` needs to know to copy a network: the old spelling keeps its result as an
+    attribute, which cannot be copied as it is.
+
+    Returns:
+        Copies by the id of the original: the start of a `memo`.
+    """
+    memo: dict[int, object] = {}
+    for module in network.modules():
+        for value in vars(module).values() if module._forward_pre_hooks else ():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach()
+    return memo
 
 
 @torch.no_grad()

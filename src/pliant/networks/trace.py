@@ -29,6 +29,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pliant.networks.parametrization import folded_copy, is_parametrized
 from pliant.workload import Workload
 from pliant.workload.operators import MULTIPLIES, Operation, Operator, Tensor, build_workload
 
@@ -79,7 +80,8 @@ def module_workload(
 ) -> Workload:
     """The layers of a module, in the order in which they run.
 
-    The module is in evaluation mode while it is read, and is left as it was.
+    The module is in evaluation mode while it is read, and is left as it was. A weight that is
+    computed from others (a parametrisation) is the plain one that it is when it is delivered.
 
     Args:
         module: anything that can be called with the example.
@@ -92,6 +94,8 @@ def module_workload(
         EncodingError: an operator that has no cost (named), or a convolution that is no layer of
         ours.
     """
+    if is_parametrized(module):
+        module = folded_copy(module)
     with _evaluation_mode(module):
         if way == "watch":
             recorder = _watch(module, example)

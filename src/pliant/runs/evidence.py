@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pliant.accuracy.predictor import AccuracyPredictor
-from pliant.accuracy.ranking import BASELINES, MIN_NETWORKS, RankCorrelations, rank_correlations
+from pliant.accuracy.ranking import (
+    BASELINES,
+    CONFIDENCE,
+    MIN_NETWORKS,
+    MIN_NETWORKS_FOR_INTERVALS,
+    Correlation,
+    RankCorrelations,
+    rank_correlations,
+)
 from pliant.deploy.int8 import MAX_INT8_LOSS
 from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE, Agreement
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Claim, DeliveredFile
@@ -16,6 +24,7 @@ from pliant.pareto import hypervolume
 from pliant.report.summary import Baselines, NetworkResult, TargetFacts
 from pliant.spaces.space import Space
 
+_RESAMPLES = 400
 ACCURACY_TOLERANCE = 2e-3
 """Test accuracies of a network and its export may differ by so much, of 1."""
 
@@ -79,6 +88,37 @@ def hypervolumes(
         random_history: what random search evaluated.
         objective: its costs and their limits.
     """
+    ours, random, reference = _scaled(history, random_history, objective)
+    return hypervolume(ours, reference), hypervolume(random, reference)
+
+
+def _hypervolume_gain(
+    history: Sequence[Candidate],
+    random_history: Sequence[Candidate],
+    objective: Objective,
+    seed: int,
+) -> Correlation:
+    """Hypervolume of the search minus that of random search.
+
+    The interval is that of both searches' evaluations resampled (a percentile bootstrap).
+    """
+    ours, random, reference = _scaled(history, random_history, objective)
+    gain = hypervolume(ours, reference) - hypervolume(random, reference)
+    if min(len(ours), len(random)) < MIN_NETWORKS_FOR_INTERVALS:
+        return Correlation(gain)
+    rng, resampled = np.random.default_rng(seed), []
+    for _ in range(_RESAMPLES):
+        drawn = (values[rng.integers(len(values), size=len(values))] for values in (ours, random))
+        one, other = (hypervolume(values, reference) for values in drawn)
+        resampled.append(one - other)
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Correlation(gain, float(low), float(high))
+
+
+def _scaled(
+    history: Sequence[Candidate], random_history: Sequence[Candidate], objective: Objective
+) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """The points of both searches, scaled as `hypervolumes` says, and the reference."""
     parts = []
     for candidates in (history, random_history):
         values = objective.values([one for one in candidates if one.failure is None])
@@ -89,8 +129,8 @@ def hypervolumes(
     for limit in objective.limits:
         if limit.metric in objective.costs:
             reference[1 + objective.costs.index(limit.metric)] = limit.bound
-    ours, random = (hypervolume(values / reference, [1.0] * len(reference)) for values in parts)
-    return ours, random
+    ours, random = (values / reference for values in parts)
+    return ours, random, [1.0] * len(reference)
 
 
 def delivery_claims(
@@ -215,14 +255,37 @@ def search_claims(
         seed: of the run.
     """
     ours, random = hypervolumes(history, random_history, objective)
+    gain = _hypervolume_gain(history, random_history, objective, seed)
+    holds, undecided = _verdict(gain)
     yield Claim(
         "Search beats random search at equal cost",
         f"{ours:.4f} against {random:.4f}",
         f"hypervolume of accuracy and {', '.join(objective.costs)} after {len(history)} and "
-        f"{len(random_history)} evaluations, seed {seed}, one run",
+        f"{len(random_history)} evaluations, seed {seed}, one run; difference {_interval(gain)}, "
+        "by resampling the evaluations of both",
         bound=f"{random:.4f}",
-        holds=ours >= random,
+        holds=holds,
+        undecided=undecided,
+        advice=""
+        if holds
+        else "Compare over several seeds, or raise the number of evaluations; until then random "
+        "search is as good a choice.",
     )
+
+
+def _verdict(difference: Correlation | None) -> tuple[bool | None, bool]:
+    """Whether a difference is above 0 (None where that is open), and whether it is undecided."""
+    if difference is None or difference.low is None or difference.high is None:
+        return None, True
+    if difference.low > 0:
+        return True, False
+    return (False, False) if difference.high < 0 else (None, True)
+
+
+def _interval(difference: Correlation) -> str:
+    if difference.low is None:
+        return f"{difference.value:+.4f}, too few networks for an interval"
+    return f"{difference.value:+.4f} [{difference.low:.4f}, {difference.high:.4f}]"
 
 
 def share_claim(share_within: float) -> Claim:
@@ -233,18 +296,25 @@ def share_claim(share_within: float) -> Claim:
 
 
 def ranking_claims(ranking: Sequence[RankCorrelations]) -> Iterator[Claim]:
-    """The predictor ranks networks better than their size does."""
+    """The predictor ranks networks better than their size does, be larger or smaller better."""
     taus = {one.name: one.kendall for one in ranking}
-    predictor = taus.get("predictor")
-    if predictor is None:
+    predictor = next((one for one in ranking if one.name == "predictor"), None)
+    if predictor is None or predictor.kendall is None:
         return
-    baselines = [tau.value for name in BASELINES if (tau := taus[name]) is not None]
-    highest = max(baselines, default=0.0)
+    over, strongest = predictor.over_strongest, predictor.strongest_baseline
+    holds, undecided = _verdict(over)
     yield Claim(
         "Accuracy predictor ranks networks better than their size does",
-        f"Kendall tau {predictor}; " + ", ".join(f"{name} {taus[name]}" for name in BASELINES),
-        f"{ranking[0].networks} random networks that the search did not evaluate, estimated with "
-        "supernet weights",
-        bound=f"{highest:.3f}",
-        holds=predictor.value >= highest,
+        f"Kendall tau {predictor.kendall}; "
+        + ", ".join(f"{name} {taus[name]}" for name in BASELINES),
+        f"{predictor.networks} random networks that the search did not evaluate, estimated with "
+        f"supernet weights; over {strongest or 'size'}, in its better direction: "
+        f"{over or 'undefined'}",
+        bound="-" if over is None else f"{predictor.kendall.value - over.value:.3f}",
+        holds=holds,
+        undecided=undecided,
+        advice=""
+        if holds
+        else "Raise the number of evaluations: the predictor learns from them, and the interval "
+        f"narrows. Until then choose by estimated accuracy, or by {strongest or 'size'}.",
     )

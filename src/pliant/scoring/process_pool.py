@@ -7,6 +7,7 @@ the threads of PyTorch can deadlock.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -144,7 +145,7 @@ def _require_sendable(worker: Worker, processes: int) -> None:
 def _row(name: str, method: str, found: Scored | Failed) -> ScoreRow:
     if isinstance(found, Failed):
         return ScoreRow(name, method, failure=found.reason)
-    if found.value != found.value:
+    if not found.value < math.inf:  # NaN, or an overflow that would rank first
         return ScoreRow(
             name,
             method,

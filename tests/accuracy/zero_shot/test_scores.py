@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.accuracy.zero_shot import SCORES, ZeroShotScore, default_reset, score
-from pliant.errors import RecipeError
+from pliant.errors import DataError, RecipeError
 from pliant.metrics import Failed
 
 Make = Callable[[], nn.Module]
@@ -194,3 +194,29 @@ def test_default_weights_are_pytorchs(make_network: Make) -> None:
     bound = 1 / math.sqrt(72)
     assert float(network.block.conv1.weight.detach().abs().max()) == pytest.approx(bound, rel=0.02)
     assert bool((network.block.norm2.weight == 1).all())
+
+
+def test_a_wrong_argument_is_not_blamed_on_the_network(
+    make_network: Make, images: Tensor, labels: Tensor
+) -> None:
+    network = make_network()
+    for wrong, said in (
+        ({"images": images[:0]}, "scores need images"),
+        ({"images": images.numpy()}, "received ndarray"),
+        ({"images": (images * 255).to(torch.uint8)}, "real numbers.*uint8"),
+        ({"images": images / 0}, "finite numbers"),
+        ({"labels": labels[:3]}, "one class index per image"),
+        ({"labels": labels.float()}, "one class index per image"),
+        ({"labels": labels - 1}, "from 0 up"),
+    ):
+        arguments = {"images": images, "labels": labels} | wrong
+        with pytest.raises(DataError, match=said):
+            score(network, ["snip"], **arguments)
+    with pytest.raises(RecipeError, match="no score is asked for"):
+        score(network, [], images)
+    with pytest.raises(RecipeError, match="received dict"):
+        score({"a": network}, ["zen"], images)
+    for name in ("snip", "zico", "grad-norm", "gradsign"):
+        found = score(network, [name], images, labels + 3)[name]
+        assert isinstance(found, Failed)
+        assert "below the number of logits, 4; received 6" in found.reason

@@ -195,7 +195,8 @@ def aggregate_ranks(
     """One number per network, higher is better: (5).
 
     Args:
-        rows: the scores of each network by name; one that failed or is missing ranks last.
+        rows: the scores of each network by name; one that failed, is missing or is infinite ranks
+            last.
         components: names of the scores to combine.
 
     Raises:
@@ -215,6 +216,6 @@ def aggregate_ranks(
 
 def _last_if_missing(score: float | ZeroShotScore | Failed | None) -> float:
     value = score.value if isinstance(score, ZeroShotScore) else score
-    if value is None or isinstance(value, Failed) or math.isnan(value):
+    if value is None or isinstance(value, Failed) or not math.isfinite(value):
         return -math.inf
     return float(value)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pliant.accuracy.zero_shot.scoring_input import compute_logits
+from pliant.accuracy.zero_shot.scoring_input import compute_logits, require_classes
 from pliant.accuracy.zero_shot.weights import network_weights
 
 
@@ -21,7 +21,9 @@ def batch_gradients(
         labels: (N,); the loss is the mean cross entropy.
     """
     weights = [weight.parameter for weight in network_weights(network, images[:2])]
-    loss = F.cross_entropy(compute_logits(network, images), labels)
+    logits = compute_logits(network, images)
+    require_classes(logits, labels)
+    loss = F.cross_entropy(logits, labels)
     gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     pairs = []
     for weight, gradient in zip(weights, gradients, strict=True):

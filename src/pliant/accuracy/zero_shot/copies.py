@@ -12,12 +12,11 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pliant.accuracy.zero_shot.scoring_input import RefusedError
-from pliant.networks.parametrization import fold_parametrizations
+from pliant.networks.parametrization import computed_tensors, fold_parametrizations
 
 _COMMON = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.Identity, nn.AvgPool2d, nn.MaxPool2d)
 """Layers with known attributes, most of those of a network."""
@@ -63,11 +62,8 @@ def _copy(network: nn.Module, memo: dict[int, object]) -> nn.Module:
                 f"a network is scored with weights, {name!r} has no shape yet. "
                 "Run the network on an image first."
             )
+    memo |= computed_tensors(network)
     for module in network.modules():
-        for value in vars(module).values():
-            # Old weight normalisation keeps its result, which cannot be copied as it is.
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach()
         if type(module) in _COMMON:
             memo[id(module)] = _copy_layer(module, memo)
             continue

@@ -46,6 +46,7 @@ from pliant.accuracy.zero_shot.scoring_input import (
     ScoringInput,
     ZeroShotScore,
     compute_logits,
+    require_classes,
 )
 from pliant.accuracy.zero_shot.weights import (
     WeightLayer,
@@ -92,6 +93,7 @@ def _together(inputs: ScoringInput, labels: Tensor, images_per_pass: int | None)
     counters = _prepare(network)
     with functions:
         alone, fit = _probe(network, inputs.images[:1])
+    require_classes(alone, labels)
     passes = math.ceil(len(inputs.images) / (images_per_pass or fit))
     images_per_pass = math.ceil(len(inputs.images) / passes)
     parts = zip(inputs.images.split(images_per_pass), labels.split(images_per_pass), strict=True)
@@ -117,6 +119,7 @@ def _one_by_one(inputs: ScoringInput, labels: Tensor) -> float:
         with torch.no_grad():
             alone = compute_logits(network, inputs.images[:1])
             together = compute_logits(network, inputs.images[:2])[:1]
+        require_classes(alone, labels)
         _require_independent(alone, together)
         for image, label in zip(inputs.images.split(1), labels.split(1), strict=True):
             loss = F.cross_entropy(compute_logits(network, image), label)

@@ -22,7 +22,7 @@ from pliant.accuracy.zero_shot.snip import snip
 from pliant.accuracy.zero_shot.synflow import synflow
 from pliant.accuracy.zero_shot.zen import zen, zen_reference
 from pliant.accuracy.zero_shot.zico import zico
-from pliant.errors import PliantError, RecipeError, nearest
+from pliant.errors import DataError, PliantError, RecipeError, nearest
 from pliant.metrics import Failed
 from pliant.plugins import is_plugin
 
@@ -113,8 +113,10 @@ def score(
         By name, a score or why there is none; never a number in place of a failure.
 
     Raises:
-        RecipeError: no score has such a name, or two have the same.
+        RecipeError: no score has such a name, or two have the same, or none is asked for.
+        DataError: images or labels that no network could be scored on.
     """
+    _require_inputs(network, images, labels)
     if isinstance(methods, str) and methods == "all":
         chosen = [one for one in SCORES.values() if labels is not None or one.needs != "labels"]
     elif isinstance(methods, str):
@@ -123,10 +125,40 @@ def score(
         chosen = [find_method(methods)]
     else:
         chosen = [find_method(one) for one in methods]
+    if not chosen:
+        raise RecipeError(f"no score is asked for. Name some of {', '.join(SCORES)}, or all.")
     require_distinct(chosen)
     first = next(network.parameters(), images)
     inputs = ScoringInput(network, images.detach().to(first.device), labels, seed)
     return {method.name: _compute(method, inputs) for method in chosen}
+
+
+def _require_inputs(network: nn.Module, images: Tensor, labels: Tensor | None) -> None:
+    """Tells a wrong argument from a network that fails on a right one."""
+    if not isinstance(network, nn.Module):
+        raise RecipeError(
+            f"what is scored is a torch.nn.Module, received {type(network).__name__}. "
+            "Several networks are scored by pliant.scoring.score_networks."
+        )
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:
+        received = f"{images.dtype}, {tuple(images.shape)}" if isinstance(images, Tensor) else None
+        raise DataError(
+            "images are a tensor of real numbers, (N, channels, height, width); received "
+            f"{received or type(images).__name__}. Normalise them."
+        )
+    if not images.numel():
+        raise DataError(f"scores need images, received a batch of shape {tuple(images.shape)}.")
+    if not bool(images.isfinite().all()):
+        raise DataError("images are finite numbers, received some that are not.")
+    if labels is None:
+        return
+    whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
+    if not whole or labels.shape != images.shape[:1] or int(labels.min()) < 0:
+        received = f"{labels.dtype}, {tuple(labels.shape)}" if isinstance(labels, Tensor) else None
+        raise DataError(
+            f"labels are one class index per image, ({len(images)},), from 0 up; received "
+            f"{received or type(labels).__name__}."
+        )
 
 
 def require_distinct(methods: Sequence[Method]) -> None:

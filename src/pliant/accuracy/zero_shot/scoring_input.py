@@ -74,6 +74,20 @@ class ScoringInput:
         return self.labels.to(self.images.device)
 
 
+def require_classes(logits: Tensor, labels: Tensor) -> None:
+    """Refuse labels that the network has no logit for.
+
+    Raises:
+        RefusedError: with the numbers of both.
+    """
+    highest, classes = int(labels.max()), logits.shape[1]
+    if highest >= classes:
+        raise RefusedError(
+            f"labels are class indices below the number of logits, {classes}; received {highest}. "
+            "Pass the labels of this network's classes."
+        )
+
+
 def batch_norms(network: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
     """Every BatchNorm of any dimension, by name."""
     for name, module in network.named_modules():

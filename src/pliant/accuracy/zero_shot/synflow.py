@@ -6,9 +6,9 @@ Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021, arXiv:21
 
     synflow = log( sum over weights w of | w dR/dw | )
 
-over the weights of convolutions and linear layers. R is the sum of the logits for one image of
-ones, with the absolute values of all weights and without normalisations: modules and functions
-that normalise are taken out of the path, and what normalises by hand is refused. The sum reaches 1e60 in
+over the weights of convolutions and products. R is the sum of the logits for one image of ones,
+with the absolute values of all weights and without normalisations: modules and functions that
+normalise are taken out of the path, and what normalises by hand is refused. The sum reaches 1e60 in
 deep networks, so it is computed in float64; its logarithm ranks networks alike.
 """
 
