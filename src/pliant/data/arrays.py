@@ -210,8 +210,9 @@ def find_pairs(names: Sequence[str], where: str) -> dict[SplitName, tuple[str, s
             pairs[split] = (x, y)
     if "train" not in pairs:
         raise DataError(
-            "images and labels are x and y, or x_train, y_train, x_test and y_test, or train_images, "
-            f"train_labels, ...; {where} has {', '.join(names) or 'nothing'}. Rename the arrays."
+            "images and labels are x and y, or x_train, y_train, x_test and y_test, or "
+            f"train_images, train_labels, ...; {where} has {', '.join(names) or 'nothing'}. "
+            "Rename the arrays."
         )
     return pairs
 

@@ -1,6 +1,6 @@
 """Decoded images on disk, so that pictures are decoded once and not at every start.
 
-An entry is a folder named by the digest of the pictures' content, of the request and of the decoder:
+An entry is a folder. Its name is a digest of the pictures' content, the request and the decoder:
 
     <digest>/entry.json      how the pictures were decoded, broken ones, checksums
     <digest>/<split>.npy     uint8 (N, channels, size, size), mapped into memory when used

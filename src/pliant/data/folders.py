@@ -79,7 +79,8 @@ def _folders(folder: Path) -> list[Path]:
 def _unreadable(fault: OSError) -> DataError:
     name = os.fsencode(fault.filename or "").decode("utf-8", "backslashreplace")
     return DataError(
-        f"a folder of images can be listed; {name} cannot: {fault.strerror}. Change its permissions."
+        f"a folder of images can be listed; {name} cannot: {fault.strerror}. Change its "
+        "permissions."
     )
 
 

@@ -20,7 +20,7 @@ _BATCH = 256
 
 @contextmanager
 def _quiet() -> Iterator[Any]:
-    """The library `datasets` without progress bars and messages, as only the command line writes."""
+    """The library `datasets`, without its progress bars and messages."""
     import datasets
     from huggingface_hub.utils import (
         are_progress_bars_disabled,

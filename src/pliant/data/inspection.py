@@ -1,6 +1,7 @@
 """What images are like before any is decoded: how many, of which classes, how large.
 
-A run without a recipe decides by it, and images that cannot be split are refused before work begins.
+A run without a recipe decides by it, and images that cannot be split are refused before work
+begins.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class SourceFacts:
 
     name: str
     images: Mapping[str, int]
-    """By class: of the split called train, which the other splits come from where there are none."""
+    """By class, of the split called train; the others are split off it where there are none."""
     channels: int
     side: int
     """Median of the shorter sides, in pixels."""

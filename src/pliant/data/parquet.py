@@ -1,8 +1,8 @@
 """Parquet files of pictures: a column of encoded images and one of labels.
 
-Images are bytes, or a struct of `bytes` and `path` as the Hugging Face hub writes it. A path without
-bytes is read only below the folder of the parquet file. Names of classes are taken from the hub's
-metadata where there are any. Files are read row group by row group.
+Images are bytes, or a struct of `bytes` and `path` as the Hugging Face hub writes it. A path
+without bytes is read only below the folder of the parquet file. Names of classes are taken from the
+hub's metadata where there are any. Files are read row group by row group.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read_parquet(path: Path, splits: str = AUTOMATIC) -> Source:
     """A parquet file of training images, or a folder with files for each split.
 
     Args:
-        path: a file, or a folder with files such as `train-00000-of-00002.parquet` and `test.parquet`.
+        path: a file, or a folder with files such as `train-00000-of-00002.parquet`.
         splits: `auto` to recognise files by their names, `none` where all are training images, or
             `train=NAME,test=NAME` with names of files.
 

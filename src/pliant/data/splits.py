@@ -95,10 +95,10 @@ class Split:
         return len(self.labels)
 
     def batch(self, indices: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
-        """Images, uint8 (N, channels, size, size), and labels, int64 (N,), in the order of the indices.
+        """Images, uint8 (N, channels, size, size), and labels, int64 (N,).
 
-        Raises:
-            DataError: an image of a split that streams cannot be decoded.
+        Args:
+            indices: of the split, in the order of the result.
         """
         return self._store.take(self._rows[indices]), torch.from_numpy(self.labels[indices])
 
