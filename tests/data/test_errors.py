@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from pathlib import Path
@@ -223,6 +224,45 @@ def test_labels_that_are_none(labels: list[Any], message: str, tmp_path: Path) -
     images = [{"bytes": png(value), "path": ""} for value in range(6)]
     with pytest.raises(DataError, match=message):
         load(write_table(tmp_path / "a.parquet", image=images, label=labels), seed=0)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        [{"bytes": "text", "path": "a.png"}] * 12,
+        [{"bytes": png(1), "path": 3}] * 12,
+        [[{"bytes": png(1), "path": None}]] * 12,
+    ],
+)
+def test_columns_that_hold_no_images(image: list[Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a column of images"):
+        load(write_table(tmp_path / "a.parquet", image=image, label=[0, 1] * 6), seed=0)
+
+
+def test_whole_numbers_of_any_type_are_labels(tmp_path: Path) -> None:
+    images = [png(value) for value in range(12)]
+    for kind, large in ((pa.uint64(), 2**63 + 1), (pa.int8(), -3)):
+        labels = pa.array([large, 5] * 6, kind)
+        pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "a.parquet")
+        assert set(load(tmp_path / "a.parquet", seed=0).classes) == {"5", str(large)}
+
+
+def test_no_flipped_bit_ends_in_another_error(tmp_path: Path) -> None:
+    """Seeded mutations of a table, an archive and a folder are loaded, or refused by name."""
+    rng = np.random.default_rng(0)
+    images = [png(value) for value in range(12)]
+    write_table(tmp_path / "a.parquet", image=images, label=["a", "b"] * 6)
+    np.savez_compressed(tmp_path / "a.npz", x=rng.integers(0, 256, (12, 8, 8)), y=Y)
+    folder = write_folder(tmp_path / "folder", a=6, b=6)
+    for path in (tmp_path / "a.parquet", tmp_path / "a.npz", folder / "a" / "3.png"):
+        whole, source = path.read_bytes(), path if path.parent == tmp_path else folder
+        for _ in range(25):
+            damaged = bytearray(whole)
+            for place in rng.integers(len(whole), size=2):
+                damaged[place] ^= 1 << rng.integers(8)
+            path.write_bytes(damaged)
+            with contextlib.suppress(DataError):
+                load(source, seed=0)
 
 
 def test_odd_schemas(tmp_path: Path) -> None:

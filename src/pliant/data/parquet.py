@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -113,8 +112,8 @@ class Table:
 
         def items() -> Iterator[EncodedPicture]:
             row = 0
-            for batch in self._read([column]):
-                for value in batch.column(0).to_pylist():
+            for values in self._read(column):
+                for value in values:
                     yield self._picture(row, value)
                     row += 1
 
@@ -157,20 +156,20 @@ class Table:
                 f"{column!r} has {kind}. Convert them."
             )
         found: list[Any] = []
-        for batch in self._read([column]):
-            values = batch.column(0)
-            if values.null_count:
-                row = len(found) + pc.index(pc.is_null(values), True).as_py()
+        for values in self._read(column):
+            if None in values:
                 raise DataError(
-                    f"every image has a label; {self.where}, row {row}, has none. Add it or remove "
-                    "the row."
+                    f"every image has a label; {self.where}, row {len(found) + values.index(None)}"
+                    ", has none. Add it or remove the row."
                 )
-            found += values.to_pylist()
-        return np.array(found, np.str_ if text else np.int64)
+            found += values
+        return np.array(found, np.str_ if text else value_type.to_pandas_dtype())
 
-    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch | pa.Table]:
+    def _read(self, column: str) -> Iterator[list[Any]]:
+        """The values of a column, a batch of rows at a time."""
         try:
-            yield from self._batches(columns)
+            for batch in self._batches([column]):
+                yield batch.column(0).to_pylist()
         except (pa.ArrowException, OSError, ValueError, KeyError) as fault:
             raise DataError(
                 f"a data set's parquet files are whole and have the same columns; {self.where}: "
@@ -264,9 +263,15 @@ def _label_column(schema: pa.Schema) -> str | None:
 
 def _holds_images(kind: pa.DataType) -> bool:
     """Whether a column's type is bytes, or the hub's struct of bytes and path."""
-    if pa.types.is_struct(kind):
-        return {kind.field(place).name for place in range(kind.num_fields)} == {"bytes", "path"}
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if not pa.types.is_struct(kind):
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    fields = {kind.field(place).name: kind.field(place).type for place in range(kind.num_fields)}
+    if set(fields) != {"bytes", "path"}:
+        return False
+    content, path = fields["bytes"], fields["path"]
+    is_content = pa.types.is_binary(content) or pa.types.is_large_binary(content)
+    is_path = pa.types.is_string(path) or pa.types.is_large_string(path)
+    return (is_content or pa.types.is_null(content)) and (is_path or pa.types.is_null(path))
 
 
 def hub_features(schema: pa.Schema) -> dict[str, list[str]]:
