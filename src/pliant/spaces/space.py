@@ -24,7 +24,7 @@ from pliant.errors import EncodingError, nearest
 from pliant.metrics import Cost
 from pliant.spaces.architecture import Architecture, Option, option_text
 from pliant.spaces.block import Block, cost_with_bits
-from pliant.workload import NETWORK_INPUT, Layer, Workload
+from pliant.workload import NETWORK_INPUT, Layer, Workload, with_bits
 
 BLOCK_CACHE_ENTRIES = 100_000
 """Architectures whose blocks are kept.
@@ -400,7 +400,7 @@ class Space(ABC):
         layers: list[Layer] = []
         reads = NETWORK_INPUT
         for block in self.blocks(architecture):
-            layers += block.layers(reads)
+            layers += with_bits(block.layers(reads), self.bits)
             reads = layers[-1].name
         return Workload(tuple(layers), input_elements=self.channels * self.image_size**2)
 

@@ -273,6 +273,8 @@ def with_bits(layers: Iterable[Layer], bits: int) -> tuple[Layer, ...]:
 
     Pixels keep theirs until they are normalised and resized.
     """
+    if bits == 32:
+        return tuple(layers)
     return tuple(
         layer
         if layer.operation and layer.operation.operator == "preprocess"
