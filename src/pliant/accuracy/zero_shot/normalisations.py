@@ -65,9 +65,11 @@ Normalise = Callable[[BatchNormCall, Tensor], Tensor]
 class _BatchNormFunctions(TorchFunctionMode):
     """Replaces the functions; `current` is the module that is running, if it is a BatchNorm."""
 
-    def __init__(self, network: nn.Module, normalise: Normalise) -> None:
+    def __init__(self, normalise: Normalise) -> None:
         super().__init__()
-        self.normalise, self.weights = normalise, _storages(network)
+        self.normalise = normalise
+        self.weights: set[int] = set()
+        """Where the weights are in this pass."""
         self.current: str | None = None
         self.calls = 0
         """Of the running module."""
@@ -109,7 +111,7 @@ def replace_batch_norms(network: nn.Module, normalise: Normalise) -> TorchFuncti
     Raises:
         RefusedError: a BatchNorm normalises without PyTorch's function; raised when it runs.
     """
-    mode = _BatchNormFunctions(network, normalise)
+    mode = _BatchNormFunctions(normalise)
     for name, norm in batch_norms(network):
         if type(norm).forward is _BatchNorm.forward:
             call = BatchNormCall(name, norm.weight, norm.bias, norm.eps)
@@ -121,8 +123,8 @@ def replace_batch_norms(network: nn.Module, normalise: Normalise) -> TorchFuncti
     return mode
 
 
-def _begin(mode: _BatchNormFunctions, *_: object) -> None:
-    mode.unnamed = 0
+def _begin(mode: _BatchNormFunctions, network: nn.Module, *_: object) -> None:
+    mode.unnamed, mode.weights = 0, _storages(network)
 
 
 def _enter(mode: _BatchNormFunctions, name: str, *_: object) -> None:
