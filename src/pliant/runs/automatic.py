@@ -130,9 +130,13 @@ def resumed_recipe(folder: Path, changes: Mapping[str, Any]) -> Recipe | None:
 
 
 def _space_of(start: str | None) -> str | None:
-    """The space of published weights; None where they are none or of a file."""
+    """The space of published weights, by their name or their file; None for other starts."""
     found = [space for space, name in PUBLISHED.items() if name == start]
-    return found[0] if found else None
+    if found or start is None:
+        return found[0] if found else None
+    from pliant.networks.backbones.registry import space_of_file  # heavy
+
+    return space_of_file(Path(start).expanduser())
 
 
 def _space_for(facts: SourceFacts) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from pliant.errors import RecipeError
 from pliant.networks.backbones import once_for_all
-from pliant.networks.backbones.registry import NAMES, published, published_file
+from pliant.networks.backbones.registry import NAMES, published, space_of_file
 from pliant.networks.supernet import Supernet
 from pliant.spaces.presets import preset
 from pliant.training.start import make_start
@@ -39,7 +39,7 @@ def case(request, tmp_path_factory):
         tensors = {as_older_files(name): tensor for name, tensor in tensors.items()}
     path = tmp_path_factory.mktemp("ofa") / "supernet"
     torch.save({"state_dict": tensors}, path)
-    assert published_file(path).space == ofa.NETWORKS[name]
+    assert space_of_file(path) == ofa.NETWORKS[name]
     return ofa.supernet(ofa.NETWORKS[name], path), reference["cases"]
 
 

@@ -19,6 +19,17 @@ FAMILIES = (EFFICIENTNET_LITE, OFA_MOBILENETV3, OFA_RESNET50)
 NAMES = (*WHEELS, *URLS)
 
 
+def space_of_file(path: Path) -> str | None:
+    """The preset whose largest network a file holds; None where it is no file of published weights.
+
+    Raises:
+        DamagedFileError: it cannot be read.
+        RecipeError: it holds another network.
+    """
+    own = path.suffix in (".py", ".safetensors")  # of a user and of a run
+    return published_file(path).space if path.is_file() and not own else None
+
+
 def published(name: str) -> PublishedWeights:
     """The weights of a name.
 
