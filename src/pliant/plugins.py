@@ -98,7 +98,7 @@ def call_plugin(
         return function(*arguments, **options)
     except PliantError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RecipeError(
             f"{text} ended in an error at {error_place(error)}: {error!r}."
         ) from error
@@ -125,7 +125,7 @@ def _load(path: Path, what: str) -> ModuleType:
     except PliantError:
         del sys.modules[name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise RecipeError(
             f"{path} ended in an error at {error_place(error)}: {error!r}."
@@ -133,7 +133,7 @@ def _load(path: Path, what: str) -> ModuleType:
     return module
 
 
-def error_place(error: Exception) -> str:
+def error_place(error: BaseException) -> str:
     """Where an error is raised outside of Pliant, as `line 12 of my_space.py in build`."""
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}"

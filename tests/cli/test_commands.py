@@ -108,7 +108,7 @@ def test_interrupted_command_says_that_it_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert error == "error: stopped; the same command resumes from here.\n"
+    assert error == "error: stopped; the same command resumes from what was recorded.\n"
 
 
 @pytest.mark.timeout(900)

@@ -5,8 +5,15 @@ from __future__ import annotations
 
 def main() -> None:
     """Entry point of `pliant`. A user's mistake ends in a message and exit code 2, no traceback."""
-    import errno
+    from pliant.cli.interrupts import ended_by_signals
+
+    with ended_by_signals():
+        _run_command()
+
+
+def _run_command() -> None:
     import logging
+    import os
     import sys
     import warnings
 
@@ -14,39 +21,23 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger().setLevel(logging.ERROR)
 
-    from safetensors import SafetensorError
-
     from pliant.cli.app import app, print_error
+    from pliant.cli.faults import sentence
     from pliant.errors import PliantError
 
     try:
         app()
     except PliantError as error:
         print_error(str(error))
-        sys.exit(2)
-    except (OSError, SafetensorError) as fault:
-        cause = _system_error(fault)
-        if cause.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+    except BrokenPipeError:
+        # Who read the output has ended; what is left of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as fault:
+        said = sentence(fault)
+        if said is None:
             raise
-        fix = (
-            "Allow writing there"
-            if cause.errno in (errno.EACCES, errno.EROFS)
-            else "Free some space"
-        )
-        place = cause.filename or "the disk"
-        print_error(
-            f"a run must be able to write; {place}: {cause.strerror}. {fix}, then start the same "
-            "command again."
-        )
-        sys.exit(2)
-
-
-def _system_error(fault: Exception) -> OSError:
-    """The system's error behind one of safetensors, which gives its number in words only."""
-    import os
-    import re
-
-    if isinstance(fault, OSError):
-        return fault
-    number = re.search(r"\(os error (\d+)\)", str(fault))
-    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(fault))
+        print_error(said)
+    else:
+        return
+    sys.exit(2)

@@ -12,16 +12,37 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
+from typer.core import TyperGroup
 
 import pliant
+from pliant.cli.interrupts import say_stopped
 from pliant.errors import RecipeError
+from pliant.plugins import error_place
 from pliant.progress import shown
 
 if TYPE_CHECKING:
     from pliant.runs.recipe import Recipe
     from pliant.runs.run import Run
 
+
+class _Commands(TyperGroup):
+    """The commands, which end in one sentence also where other code would end the process."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(say_stopped()) from None
+        except SystemExit as end:
+            raise RecipeError(
+                f"code of your own ends with an error or a result; {error_place(end)} called "
+                f"sys.exit({end.code!r}). Raise an error instead."
+            ) from end
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -164,13 +185,12 @@ def open_run(
     from pliant.training.allocator import keep_freed_memory
 
     keep_freed_memory()
-    with interruptible():
-        with shown(screen) as progress:
-            held = Run(folder, resolved, progress=progress)
-        with held:
-            for note in held.notes:
-                say(note)
-            yield held
+    with shown(screen) as progress:
+        held = Run(folder, resolved, progress=progress)
+    with held:
+        for note in held.notes:
+            say(note)
+        yield held
 
 
 def _named(recipe: str, run_dir: Path | None, given: Mapping[str, Any]) -> tuple[Path, Recipe]:
@@ -213,16 +233,6 @@ def _automatic(run_dir: Path | None, given: Mapping[str, Any]) -> tuple[Path, Re
         about=folder / "recipe.toml",
     )
     return folder, recipe
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C ends a resumable step with a line that says how to resume it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print_error("stopped; the same command resumes from here.")
-        raise typer.Exit(130) from None
 
 
 @app.callback(invoke_without_command=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pliant.cli.app import Data, Seed, app, interruptible, say, screen
+from pliant.cli.app import Data, Seed, app, say, screen
 from pliant.errors import RecipeError
 from pliant.progress import shown
 
@@ -101,7 +101,7 @@ def score(
     batch = shown_batch(data, shape, classes, space, images, seed or 0)
     from pliant.scoring.score import score_networks
 
-    with interruptible(), shown(screen) as progress:
+    with shown(screen) as progress:
         rows = score_networks(
             space or model or "",
             method,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from pliant.cli.app import interruptible, say, screen
+from pliant.cli.app import say, screen
 from pliant.cli.score import format_score, shown_batch
 from pliant.errors import RecipeError
 from pliant.metrics import ARITHMETIC_METRICS
@@ -76,7 +76,7 @@ def run_zero_shot_search(
     batch = shown_batch(data, shape, classes, name, images, seed)
     networks = preset_networks(name, batch.shape)
     folder = run_dir or Path("runs") / f"{networks.space.name}-{method.name}"
-    with interruptible(), shown(screen) as progress:
+    with shown(screen) as progress:
         opened = _target(target, networks.space, folder, seed, progress)
         result = search_by_score(
             networks,

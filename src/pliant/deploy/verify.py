@@ -7,8 +7,6 @@ in a subprocess without Pliant, and `model.onnx` in ONNX Runtime.
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from pliant.accuracy.calibration import fitting_batch
 from pliant.accuracy.evaluation import pixels, top1
+from pliant.child import run_python
 from pliant.data.splits import Split
 from pliant.errors import VerificationError
 from pliant.networks.plain import Network
@@ -157,8 +156,7 @@ def run_model_py(folder: Path, images: Tensor) -> Tensor:
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "images.safetensors", Path(scratch) / "logits.safetensors"
         save_file({"images": images.contiguous()}, source)
-        command = [sys.executable, "-c", _RUN_ALONE, str(folder), str(source), str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_python(_RUN_ALONE, str(folder.absolute()), str(source), str(target))
         if done.returncode:
             raise VerificationError(
                 f"model.py in {folder} runs on its own; it ended with: "

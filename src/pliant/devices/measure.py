@@ -14,8 +14,6 @@ import importlib
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from pliant.child import run_python
 from pliant.devices.timings import (
     Measurement,
     Sample,
@@ -389,22 +388,23 @@ def measure_in_subprocess(path: Path, settings: Settings) -> Measurement:
     Raises:
         MeasurementError: the subprocess fails; the message quotes its last line.
     """
-    arguments = [str(path.resolve()), json.dumps(asdict(settings))]
-    command = [sys.executable, "-m", "pliant.devices.measure", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_python(_MEASURE_FILE, str(path.resolve()), json.dumps(asdict(settings)))
     if done.returncode:
         last = " ".join(done.stderr.strip().splitlines()[-1:])
         raise MeasurementError(f"{path} is measured in a subprocess, which failed: {last}")
     return Measurement(**json.loads(done.stdout))
 
 
-def _measure_file(path: str, settings: str) -> str:
-    """Measure in this process, for `python -m pliant.devices.measure MODEL SETTINGS`."""
+_MEASURE_FILE = """
+import sys
+from pliant.devices.measure import measure_file_here
+sys.stdout.write(measure_file_here(*sys.argv[1:]))
+"""
+
+
+def measure_file_here(path: str, settings: str) -> str:
+    """A measurement in this process, as JSON; what the subprocess does."""
     given = Settings(**json.loads(settings))
     with pinned(measuring_processor(given)):
         [found] = measure({"model": Path(path).read_bytes()}, given, seed=0).values()
     return json.dumps(asdict(found))
-
-
-if __name__ == "__main__":
-    sys.stdout.write(_measure_file(*sys.argv[1:]))

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pliant.child import started_safely
 from pliant.devices.measure import available_processors
 from pliant.errors import MeasurementError, PliantError, RecipeError
 from pliant.metrics import Failed, Quality, Score
@@ -177,16 +178,20 @@ class ScorePool:
         if self.processes > 1:
             _require_sendable(self.worker, self.processes)
             spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                self.processes,
-                mp_context=spawn,
-                initializer=_start_process,
-                initargs=(self.worker,),
-            )
+            with started_safely():  # the pool's locks start a process, too
+                self._pool = ProcessPoolExecutor(
+                    self.processes,
+                    mp_context=spawn,
+                    initializer=_start_process,
+                    initargs=(self.worker,),
+                )
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         if self._pool is not None:
+            if kind is not None:  # nobody waits for the networks that are being scored
+                for process in list((self._pool._processes or {}).values()):
+                    process.kill()
             self._pool.shutdown(cancel_futures=True)
 
     def score(self, jobs: Sequence[Job]) -> Iterator[list[ScoreRow]]:
@@ -201,7 +206,9 @@ class ScorePool:
                     yield self.worker(job)
             return
         try:
-            for done in as_completed([self._pool.submit(_work, job) for job in jobs]):
+            with started_safely():
+                submitted = [self._pool.submit(_work, job) for job in jobs]
+            for done in as_completed(submitted):
                 yield done.result()
         except BrokenProcessPool as error:
             raise MeasurementError(

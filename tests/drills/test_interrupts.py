@@ -1,0 +1,109 @@
+"""Ctrl-C and SIGTERM at any moment: two seconds, one sentence, no process left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from pliant.spaces.presets import preset
+
+PLIANT = Path(sys.executable).with_name("pliant")
+SECONDS = 2.0
+SAID = {
+    signal.SIGINT: "error: stopped; the same command resumes from what was recorded.\n",
+    signal.SIGTERM: "error: stopped by SIGTERM; the same command resumes from what was recorded.\n",
+}
+
+
+def _hear_interrupts() -> None:
+    """What a shell starts in its background ignores them, and the tests may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run a second later; nobody may have asked for the exit code of an orphan."""
+    _, alive = psutil.wait_procs(processes, timeout=1.0)
+    return [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def stop(words: list[object], delay: float, number: signal.Signals, *, group: bool) -> None:
+    """Start a command, send it a signal after a delay, and check how it ends."""
+    process = subprocess.Popen(
+        [PLIANT, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_hear_interrupts,
+    )
+    time.sleep(delay)
+    if process.poll() is not None:
+        assert process.wait() == 0, process.stderr.read()
+        return  # done before
+    started = psutil.Process(process.pid)
+    family = [started, *started.children(recursive=True)]
+    if group:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    sent = time.monotonic()
+    _, error = process.communicate()  # which also waits for who inherited its output
+    assert (process.returncode, error) == (128 + number, SAID[number]), words
+    assert time.monotonic() - sent < SECONDS, words
+    assert not _alive(family), words
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> Path:
+    space = preset("digits", channels=1, image_size=8, classes=10)
+    rng = np.random.default_rng(0)
+    path = tmp_path / "networks.csv"
+    path.write_text("\n".join(["arch", *(str(space.sample(rng)) for _ in range(200))]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("number", "group"), [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, True)]
+)
+def test_processes_that_score_end_with_the_command(networks, number, group):
+    words = ["score", "--space", "digits", "--architectures", networks, "--processes", 2]
+    stop(words, random.Random(f"{number} {group}").uniform(2.0, 9.0), number, group=group)
+
+
+def test_a_child_ends_with_a_parent_that_is_killed():
+    program = """
+from pliant.child import run_python
+run_python("import sys, time; sys.stderr.close(); time.sleep(60)")
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    process = psutil.Process(parent.pid)
+    deadline = time.monotonic() + 60
+    while not process.children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    [child] = process.children()
+    parent.kill()
+    parent.wait()
+    assert not _alive([child])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+def test_any_moment_of_any_command(seed, networks, tmp_path, tiny, finished, digits_profile):
+    rng = random.Random(seed)
+    commands = [
+        ["run", tiny, "--run-dir", tmp_path / "run"],
+        ["score", "--space", "digits", "--architectures", networks, "--processes", 2],
+        ["search", "--space", "digits", "--estimator", "zen", "--run-dir", tmp_path / "search"],
+        ["deploy", finished.folder, "--output-dir", tmp_path / "out"],
+    ]
+    number = rng.choice([signal.SIGINT, signal.SIGINT, signal.SIGTERM])
+    stop(commands[seed % 4], rng.uniform(1.0, 20.0), number, group=rng.random() < 0.5)
