@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from pliant.accuracy.baselines import features, linear_probe, majority_class
+from pliant.accuracy.baselines import features, fit_probe, majority_class
 from pliant.accuracy.calibration import calibrate
 from pliant.accuracy.evaluation import pixels
 from pliant.errors import EncodingError, UncalibratedError
@@ -34,12 +34,21 @@ def test_features_are_what_the_classifier_reads(network, digits):
     torch.testing.assert_close(network.blocks["head"].classifier(torch.from_numpy(found)), logits)
 
 
-def test_the_probe_is_logistic_regression_on_the_features(network, digits):
-    train = digits.train.subset(np.arange(300))
+@pytest.mark.parametrize("classes", [2, 10])
+def test_the_probe_is_logistic_regression_on_the_features(network, digits, classes):
+    train, validation = (
+        split.subset(np.flatnonzero(split.labels < classes)[:300])
+        for split in (digits.train, digits.validation)
+    )
     model = LogisticRegression(max_iter=1000).fit(features(network, train), train.labels)
-    right = model.score(features(network, digits.validation), digits.validation.labels)
-    found = linear_probe(network, train, digits.validation)
-    assert found.top1 == pytest.approx(right)
+    read = features(network, validation)
+    probe = fit_probe(network, train, 10)
+    expected = model.predict_proba(read)
+    logits = torch.from_numpy(read) @ probe.weight.T + probe.bias
+    if classes == 10:
+        np.testing.assert_allclose(logits.softmax(1).numpy(), expected, atol=1e-4)
+    found = probe.top1(read, validation.labels)
+    assert found.top1 == pytest.approx(model.score(read, validation.labels), abs=0.02)
     assert found.top1 > 0.7, "random features tell digits apart"
 
 

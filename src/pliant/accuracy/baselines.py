@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,13 +32,28 @@ def majority_class(train: NDArray[np.int64], validation: NDArray[np.int64]) -> A
     return Accuracy(float((validation == answer).mean()), len(validation))
 
 
-def linear_probe(network: Network, train: Split, validation: Split, *, seed: int = 0) -> Accuracy:
-    """Of logistic regression on the features that a network's classifier reads.
+@dataclass(frozen=True)
+class LinearProbe:
+    """A linear classifier on the features of a network."""
+
+    weight: Tensor
+    """(classes, features)."""
+    bias: Tensor
+    """(classes,)."""
+
+    def top1(self, found: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:
+        """On features, (N, features), and the labels of their images."""
+        logits = torch.from_numpy(found) @ self.weight.T + self.bias
+        return Accuracy(float((logits.argmax(1).numpy() == labels).mean()), len(labels))
+
+
+def fit_probe(network: Network, train: Split, classes: int, *, seed: int = 0) -> LinearProbe:
+    """Logistic regression on the features that a network's classifier reads.
 
     Args:
         network: calibrated; its classifier does not matter.
         train: the regression is fitted to these, or to a random `PROBE_IMAGES` of them.
-        validation: images that are answered.
+        classes: number of them.
         seed: of the subset.
 
     Raises:
@@ -48,8 +65,14 @@ def linear_probe(network: Network, train: Split, validation: Split, *, seed: int
     rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:PROBE_IMAGES])
     model = LogisticRegression(max_iter=PROBE_ITERATIONS)
     model.fit(features(network, train.subset(rows)), train.labels[rows])
-    answers = model.predict(features(network, validation))
-    return Accuracy(float((answers == validation.labels).mean()), len(validation))
+    weight, bias = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn gives the difference of two classes
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    # A class that is not among the fitted images is as likely as the least likely one.
+    every = LinearProbe(torch.zeros(classes, weight.shape[1]), torch.full((classes,), min(bias)))
+    every.weight[model.classes_] = torch.from_numpy(weight).float()
+    every.bias[model.classes_] = torch.from_numpy(bias).float()
+    return every
 
 
 @torch.no_grad()

@@ -1,19 +1,29 @@
-"""What a run's images give with little work, computed once and kept in the record."""
+"""What a run's images give with little work, and the linear classifier that fine-tuning begins with.
+
+The classifier is fitted once and kept beside the weights; the figures are kept in the record.
+"""
 
 from __future__ import annotations
 
-from pliant.accuracy.baselines import linear_probe, majority_class
+import os
+from pathlib import Path
+
+import torch
+
+from pliant.accuracy.baselines import LinearProbe, features, fit_probe, majority_class
 from pliant.accuracy.calibration import calibrate, calibration_images, require_calibrated
 from pliant.accuracy.evaluation import pixels
 from pliant.errors import UncalibratedError
 from pliant.metrics import Accuracy
 from pliant.networks.backbones.published import PublishedWeights
 from pliant.networks.plain import Network
-from pliant.networks.supernet import build
+from pliant.networks.supernet import Supernet, build
 from pliant.progress import Progress
 from pliant.report.summary import Baselines
 from pliant.runs.run import Run
-from pliant.training.start import Fresh, Start, make_start, start_file
+from pliant.training.checkpoint import load_tensors, save_tensors
+from pliant.training.finetune import classifier
+from pliant.training.start import Start, make_start, start_file
 
 
 def baselines(run: Run, progress: Progress) -> Baselines:
@@ -44,15 +54,63 @@ def baselines(run: Run, progress: Progress) -> Baselines:
 
 def _computed(run: Run) -> dict[str, object]:
     data = run.data
-    majority = majority_class(data.train.labels, data.validation.labels)
-    file = start_file(run.recipe.train.start)
-    is_gone = file is not None and not file.is_file()  # which a run that began does not need
-    start = Fresh() if is_gone else make_start(run.recipe.train.start)
-    if not isinstance(start, PublishedWeights):
-        return {"majority": majority.top1, "linear": None, "features": None}
-    linear = linear_probe(_started(run, start), data.train, data.validation, seed=run.recipe.seed)
-    what = f"{run.recipe.train.start} at {dict(run.space.largest().options).get('r')} pixels"
-    return {"majority": majority.top1, "linear": linear.top1, "features": what}
+    found: dict[str, object] = {"linear": None, "features": None}
+    found["majority"] = majority_class(data.train.labels, data.validation.labels).top1
+    start = published_start(run)
+    if start is not None:
+        network = _started(run, start)
+        validated = features(network, data.validation)
+        found["linear"] = _probe(run, network).top1(validated, data.validation.labels).top1
+        size = dict(run.space.largest().options).get("r", data.image_size)
+        found["features"] = f"{run.recipe.train.start} at {size} pixels"
+    return found
+
+
+def published_start(run: Run) -> PublishedWeights | None:
+    """The start of a run where it is published weights, whose file is still there."""
+    name = run.recipe.train.start
+    file = start_file(name)
+    if file is not None and not file.is_file():
+        return None
+    start = make_start(name)
+    return start if isinstance(start, PublishedWeights) else None
+
+
+@torch.no_grad()
+def begin_with_probe(run: Run, supernet: Supernet) -> None:
+    """Give a supernet with published weights the linear classifier of the run's images.
+
+    Args:
+        run: whose images and start it is about; nothing is changed where the start is no published
+            weights.
+        supernet: with the weights of the start; changed in place.
+    """
+    start = published_start(run)
+    layer = classifier(supernet)
+    if start is None or not isinstance(layer, torch.nn.Linear):
+        return
+    path = _probe_file(run)
+    network = None if path.is_file() else _started(run, start)
+    probe = _probe(run, network)
+    layer.weight.copy_(probe.weight)
+    layer.bias.copy_(probe.bias)
+
+
+def _probe_file(run: Run) -> Path:
+    return run.folder / "supernet" / "linear_classifier.safetensors"
+
+
+def _probe(run: Run, network: Network | None) -> LinearProbe:
+    """The classifier of the file, or fitted to a network and kept there."""
+    path = _probe_file(run)
+    if path.is_file():
+        return LinearProbe(**load_tensors(path)[0])
+    assert network is not None
+    probe = fit_probe(network, run.data.train, len(run.data.classes), seed=run.recipe.seed)
+    if int(os.environ.get("RANK", "0")) == 0:
+        path.parent.mkdir(exist_ok=True)
+        save_tensors(path, {"weight": probe.weight, "bias": probe.bias})
+    return probe
 
 
 def _started(run: Run, start: Start) -> Network:

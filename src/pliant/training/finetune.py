@@ -42,8 +42,8 @@ SHARES = {"head": 0.05, "teacher": 0.4, "sub-networks": 0.55}
 """Of the epochs."""
 LR_FACTORS = {"head": 1.0, "teacher": 1.0, "sub-networks": 0.7}
 """Peak learning rates over the recipe's."""
-CLASSIFIER_RATE = 10.0
-"""Learning rate of the classifier, which is new, over that of the last block."""
+CLASSIFIER_RATE = 2.0
+"""Learning rate of the classifier over that of the last block; it begins as a linear classifier."""
 DEPTH_DECAY = 0.93
 """Learning rate of a block over that of the block after it."""
 AVERAGED_SHARE = 0.1
