@@ -7,6 +7,7 @@ import pytest
 from pliant.errors import DataError
 from pliant.report.ranking_page import ranking_page, write_ranking_page
 from pliant.scoring.ground_truth import read_truth, table_correlations
+from pliant.scoring.images import Shape, noise_batch
 from pliant.scoring.process_pool import ScoreRow
 from pliant.scoring.score_tables import write_rows
 
@@ -125,3 +126,8 @@ def test_a_table_without_parameters(tmp_path, table):
     write_rows([ScoreRow("net1", "zen", 1.0)], tmp_path / "zen.csv")
     with pytest.raises(DataError, match="has no parameters"):
         table_correlations(tmp_path / "zen.csv", table / "truth.csv")
+
+
+def test_networks_are_scored_on_at_least_one_image() -> None:
+    with pytest.raises(DataError, match="at least one image, received 0"):
+        noise_batch(Shape(3, 8, 10), images=0)

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
+from pliant.accelerator.chip import load_chip
+from pliant.accelerator.network_mapping import map_workload
 from pliant.cli.accelerator import app
 from pliant.errors import DamagedFileError, EncodingError
 from pliant.networks.trace import module_workload
+from pliant.report.mapping_page import write_mapping_report
 from pliant.workload import Workload
 from pliant.workload.onnx_reader import onnx_workload
 
@@ -180,10 +183,15 @@ def test_what_is_skipped_is_said_and_nothing_is_proven(tmp_path: Path) -> None:
         helper.make_node("MatMul", ["d", "w"], ["out"]),
     ]
     path = saved(tmp_path / "net.onnx", nodes, {"x": [4, 4]}, {"w": reals(4, 4)})
-    assert onnx_workload(path, skip={"Det"}).left_out == ("Det",)
+    skipped = onnx_workload(path, skip={"Det"})
+    assert skipped.left_out == ("Det",)
     arguments = ["map", str(path), "--chip", "nvdla-256", "--skip", "Det"]
     text = CliRunner().invoke(app, arguments, catch_exceptions=False).output
-    assert "without Det, so nothing is proven of the network" in text
+    said = "without Det, so nothing is proven of the network"
+    assert said in text
+    page = tmp_path / "report.html"
+    write_mapping_report(map_workload(skipped, load_chip("nvdla-256")), page)
+    assert said in page.read_text(encoding="utf-8")
     refused = CliRunner().invoke(app, [*arguments, "--time-limit-s", "-1"])
     assert refused.exit_code == 2
 

@@ -89,12 +89,14 @@ def _tiles(mapped: NetworkMapping) -> list[Tile]:
     of = "" if chip.energy.unit == "picojoule" else "in energies of one MAC"
     proven = sum(best.certificate.proven for best in mapped.layers)
     number = len(mapped.layers)
+    left_out = ", ".join(mapped.workload.left_out)
+    without = f"without {left_out}, so nothing is proven of the network" if left_out else ""
     return [
         Tile("Latency", quantity("latency_ms", mapped.latency_ms), f"at {chip.clock_mhz:g} MHz"),
         Tile("Energy", energy, of),
         Tile("Utilisation", percent(mapped.utilisation, 1), "of the array's operations"),
         Tile("Area", quantity("area_mm2", chip.area_mm2), "without wires"),
-        Tile("Mappings proven best", f"{proven} of {number}"),
+        Tile("Mappings proven best", f"{proven} of {number}", without),
     ]
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pliant.data.dataset import DataSet
 from pliant.data.loading import load
 from pliant.data.splits import epoch_permutation
+from pliant.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,9 @@ def training_batch(data: DataSet, images: int = 64, seed: int = 0) -> Batch:
         seed: of the draw.
 
     Raises:
-        DataError: an image cannot be decoded.
+        DataError: an image cannot be decoded, or none is asked for.
     """
+    _require_images(images)
     pixels, labels = data.train.batch(epoch_permutation(len(data.train), 0, seed)[:images])
     mean = np.array(data.mean, dtype=np.float32).reshape(-1, 1, 1)
     std = np.array(data.std, dtype=np.float32).reshape(-1, 1, 1)
@@ -107,9 +109,18 @@ def noise_batch(shape: Shape, images: int = 64, seed: int = 0) -> Batch:
         shape: of the images, with the number of classes.
         images: how many.
         seed: of the noise.
+
+    Raises:
+        DataError: no image is asked for.
     """
+    _require_images(images)
     size = (images, shape.channels, shape.image_size, shape.image_size)
     return _batch(np.random.default_rng(seed).standard_normal(size, dtype=np.float32), None, shape)
+
+
+def _require_images(images: int) -> None:
+    if images < 1:
+        raise DataError(f"networks are scored on at least one image, received {images}.")
 
 
 def _batch(images: NDArray[np.float32], labels: NDArray[np.int64] | None, shape: Shape) -> Batch:
