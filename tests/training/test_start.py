@@ -154,3 +154,13 @@ def test_weights_of_a_run_with_other_classes_keep_all_but_the_classifier(digits_
     make_start(str(path)).apply(child, images)
     assert torch.equal(child.blocks["head"].classifier.weight, before)
     assert torch.equal(child.blocks["head"].expand.weight, parent.blocks["head"].expand.weight)
+
+
+def test_a_start_that_does_not_exist_is_refused_before_anything_is_measured(tmp_path, tiny):
+    from pliant import Run, run_all
+
+    path = tmp_path / "gone.safetensors"
+    with Run.create(str(tiny), folder=tmp_path / "run", train__start=str(path)) as run:
+        with pytest.raises(RecipeError, match=r"found none at .*gone\.safetensors"):
+            run_all(run)
+        assert not run.profile_path.exists()

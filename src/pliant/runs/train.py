@@ -125,6 +125,16 @@ def _load(supernet: Supernet, path: Path) -> Supernet:
     return supernet.eval()
 
 
+def require_start(run: Run) -> None:
+    """Refuse a start that does not exist before anything is measured.
+
+    Raises:
+        RecipeError: the recipe names no start, or weights that are not installed.
+    """
+    if not run.weights.is_file() and not Checkpoints(run.folder / "supernet").files():
+        make_start(run.recipe.train.start)
+
+
 def _start(run: Run, *, begun: bool) -> Start:
     """The weights with which training begins.
 
