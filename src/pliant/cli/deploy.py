@@ -15,6 +15,7 @@ from pliant.cli.app import (
     TargetName,
     app,
     open_run,
+    say,
     screen,
 )
 from pliant.cli.run import say_delivered
@@ -35,6 +36,9 @@ def deploy(
         Path | None,
         typer.Option(help="Folder for the network; best/ or front/NAME of the run if not given."),
     ] = None,
+    tflite: Annotated[
+        bool, typer.Option("--tflite", help="Also write model.tflite; needs pliant[tflite].")
+    ] = False,
 ) -> None:
     """Write a network as ONNX, safetensors and plain PyTorch, and prove it.
 
@@ -47,6 +51,10 @@ def deploy(
         raise typer.BadParameter(
             "an architecture is delivered as it is; give --architecture or --limit, not both."
         )
+    if tflite:
+        from pliant.deploy.tflite import require_converter
+
+        require_converter()
     limits = as_limits(limit or ())
     with open_run(recipe, changes={"data.source": data}) as run:
         named = run.space.parse(architecture) if architecture is not None else None
@@ -72,3 +80,11 @@ def deploy(
                 folder = output_dir or run.folder / "front" / str(network.architecture)
                 delivered = deliver(session, network, folder=folder)
         say_delivered(session, delivered)
+        if tflite:
+            from pliant.deploy.tflite import TFLITE_MODEL, write_tflite
+
+            worst = write_tflite(delivered.folder, session.network(delivered.architecture))
+            say(
+                f"probabilities within {worst:.1e} of model.onnx",
+                about=delivered.folder / TFLITE_MODEL,
+            )
