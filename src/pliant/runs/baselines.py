@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pliant.accuracy.baselines import LinearProbe, features, fit_probe, majority_class
 from pliant.accuracy.calibration import calibrate, calibration_images, require_calibrated
@@ -17,6 +18,7 @@ from pliant.errors import UncalibratedError
 from pliant.metrics import Accuracy
 from pliant.networks.backbones.published import PublishedWeights
 from pliant.networks.plain import Network
+from pliant.networks.statistics import absorb_statistics
 from pliant.networks.supernet import Supernet, build
 from pliant.progress import Progress
 from pliant.report.summary import Baselines
@@ -77,8 +79,11 @@ def published_start(run: Run) -> PublishedWeights | None:
 
 
 @torch.no_grad()
-def begin_with_probe(run: Run, supernet: Supernet) -> None:
-    """Give a supernet with published weights the linear classifier of the run's images.
+def adapt_start(run: Run, supernet: Supernet) -> None:
+    """Fit published weights to the run's images, before any training.
+
+    The supernet gets the linear classifier of the images, and computes on them by batch statistics
+    what the published network computes by its own.
 
     Args:
         run: whose images and start it is about; nothing is changed where the start is no published
@@ -89,8 +94,8 @@ def begin_with_probe(run: Run, supernet: Supernet) -> None:
     layer = classifier(supernet)
     if start is None or not isinstance(layer, torch.nn.Linear):
         return
-    path = _probe_file(run)
-    network = None if path.is_file() else _started(run, start)
+    network = _started(run, start)
+    absorb_statistics(supernet, network, _calibration_images(run))
     probe = _probe(run, network)
     layer.weight.copy_(probe.weight)
     layer.bias.copy_(probe.bias)
@@ -100,12 +105,11 @@ def _probe_file(run: Run) -> Path:
     return run.folder / "supernet" / "linear_classifier.safetensors"
 
 
-def _probe(run: Run, network: Network | None) -> LinearProbe:
+def _probe(run: Run, network: Network) -> LinearProbe:
     """The classifier of the file, or fitted to a network and kept there."""
     path = _probe_file(run)
     if path.is_file():
         return LinearProbe(**load_tensors(path)[0])
-    assert network is not None
     probe = fit_probe(network, run.data.train, len(run.data.classes), seed=run.recipe.seed)
     if int(os.environ.get("RANK", "0")) == 0:
         path.parent.mkdir(exist_ok=True)
@@ -117,10 +121,16 @@ def _started(run: Run, start: Start) -> Network:
     """The largest network with published weights, and their statistics where they have any."""
     space, data = run.space.trainable_space(), run.data
     network = build(space, space.largest(), mean=data.mean, std=data.std)
-    rows = run.rng(2).permutation(len(data.train))[: calibration_images(data.image_size)]
-    start.apply(network, lambda: pixels(data.train.batch(rows)[0]))
+    start.apply(network, lambda: _calibration_images(run))
     try:
         require_calibrated(network)
     except UncalibratedError:
-        calibrate(network, pixels(data.train.batch(rows)[0]))
+        calibrate(network, _calibration_images(run))
     return network.eval()
+
+
+def _calibration_images(run: Run) -> Tensor:
+    """Random training images, the same at every start of the run."""
+    train = run.data.train
+    rows = run.rng(2).permutation(len(train))[: calibration_images(run.data.image_size)]
+    return pixels(train.batch(rows)[0])

@@ -20,7 +20,7 @@ from pliant.errors import DamagedFileError, RecipeError, RunConflictError, neare
 from pliant.networks.initialization import PATCH_IMAGES, PATCH_PIXELS
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, given_or_shown
-from pliant.runs.baselines import begin_with_probe
+from pliant.runs.baselines import adapt_start
 from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan
 from pliant.runs.run import Run
 from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
@@ -71,8 +71,8 @@ def _trained(run: Run, device: str, progress: Progress) -> Supernet:
         _require_classifier(run, supernet, fresh)
         save_tensors(run.weights, dict(supernet.state_dict()))
         return supernet.eval()
-    if run.recipe.train.strategy == "fine-tune":
-        begin_with_probe(run, supernet)
+    if run.recipe.train.strategy == "fine-tune" and not checkpoints.files():
+        adapt_start(run, supernet)
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes, device)
     accelerator = make_accelerator(precision, device)
