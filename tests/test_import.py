@@ -132,3 +132,13 @@ pliant.Runn
     assert "-> pliant.runs.workflow.Result" in revealed[1]
     assert all(line.count('"def (') == 1 for line in revealed), "functions, with their types"
     assert 'no attribute "Runn"' in checked.stdout
+
+
+def test_no_module_needs_posix() -> None:
+    """Where a system lacks one of these, nothing that imports it opens."""
+    needs = {"fcntl", "resource", "pwd", "grp", "termios", "posix"}
+    for path in Path(pliant.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            assert not needs & set(names), path

@@ -35,6 +35,10 @@ class UncalibratedError(PliantError, RuntimeError):
     """A sub-network whose BatchNorm statistics were never computed."""
 
 
+class DivergedError(PliantError, RuntimeError):
+    """Training whose loss or weights are no longer numbers."""
+
+
 class MeasurementError(PliantError, RuntimeError):
     """A measurement that is too noisy, or that the device refused."""
 

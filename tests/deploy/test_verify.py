@@ -160,3 +160,16 @@ def test_measuring_what_is_no_model(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(MeasurementError, match="measured in a subprocess, which failed"):
         measure_in_subprocess(tmp_path / "model.onnx", Settings())
+
+
+def test_model_py_refuses_other_images(delivered):
+    run, *_ = delivered
+    size, range_ = r"images are \(N, 1, 8, 8\)", "pixels are fractions from 0 to 1"
+    for images, said in (
+        (torch.rand(2, 1, 16, 16), size),
+        (torch.rand(2, 3, 8, 8), size),
+        (torch.rand(2, 1, 8, 8) * 255, range_),
+        (torch.full((2, 1, 8, 8), torch.nan), range_),
+    ):
+        with pytest.raises(VerificationError, match=said):
+            run_model_py(run.best, images)

@@ -11,6 +11,7 @@ from torch import nn
 
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.data import Augmentation
+from pliant.errors import DivergedError
 from pliant.networks.supernet import build
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.loop import train
@@ -295,3 +296,28 @@ def test_a_supernet_learns_to_read(plain_space, digits, fresh, cpu):
     assert rough.validate(plain_space.largest()) == estimate.validate(plain_space.largest()), (
         "what counts is computed in fp32"
     )
+
+
+class Breaks(Sandwich):
+    """The weights are no longer numbers from the fourth step on."""
+
+    def on_step_start(self, phase, model, step, steps):
+        if step == 3:
+            next(iter(model.parameters())).data.fill_(torch.inf)
+
+
+def test_divergence_is_noticed_before_a_checkpoint_is_written(
+    tiny_space, digits, fresh, cpu, tmp_path
+):
+    checkpoints = Checkpoints(tmp_path, seconds=0.0)
+    with pytest.raises(DivergedError, match=r"after step 4 .*learning rate .*losses are nan"):
+        train(
+            fresh(tiny_space),
+            digits.train.subset(np.arange(200)),
+            Augmentation(),
+            TrainingRecipe(epochs=4, batch_size=64),
+            Breaks(tiny_space),
+            accelerator=cpu,
+            checkpoints=checkpoints,
+        )
+    assert checkpoints.files()[-1].name == "checkpoint-000000003.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,10 +62,19 @@ Cache = Annotated[
         help="Folder of results; layers of equal shape on equal chips are never mapped twice."
     ),
 ]
+
+
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise typer.BadParameter(f"seconds are a finite number, 0 for no limit, received {seconds}")
+    return seconds
+
+
 Limit = Annotated[
     float,
     typer.Option(
         min=0.0,
+        callback=_finite,
         help="Seconds per layer shape; then the best so far counts, with its gap. 0: no limit.",
     ),
 ]

@@ -110,7 +110,7 @@ TimeBudget = Annotated[
         "--time", help="For the whole run, such as 30min; epochs and estimates are planned to fit."
     ),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")]
 RunDir = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]
 TrainOn = Annotated[
     str | None, typer.Option("--train-on", help="Where to train, as PyTorch names it: cpu, cuda.")

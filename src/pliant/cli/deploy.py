@@ -55,9 +55,11 @@ def deploy(
         from pliant.deploy.tflite import require_converter
 
         require_converter()
+    if architecture == "":
+        raise typer.BadParameter("an architecture is a text as the report shows it, received none.")
     limits = as_limits(limit or ())
     with open_run(recipe, changes={"data.source": data}) as run:
-        named = run.space.parse(architecture) if architecture is not None else None
+        named = run.parse(architecture) if architecture is not None else None
 
         from pliant.runs.deliver import deliver
         from pliant.runs.session import Session

@@ -21,7 +21,8 @@ def sentence(fault: BaseException) -> str | None:
             "smaller batch; what was recorded before is kept."
         )
     if isinstance(fault, UnicodeError):
-        return f"names and texts are in UTF-8: {fault}. Rename the file, or convert its text."
+        what = f" {ascii(fault.object)[:200]}:" if isinstance(fault, UnicodeEncodeError) else ""
+        return f"names and texts are in UTF-8:{what} {fault}. Rename the file, or convert its text."
     error = _system_error(fault)
     return _system_sentence(error) if error is not None else None
 

@@ -86,7 +86,7 @@ def score(
 ) -> None:
     """Score a network of your own, or networks of a space, without training them.
 
-    Higher is better in every score.
+    Higher is better in every score. Exit code 1 if every score failed.
     """
     if (model is None) == (architectures is None) or (architectures is None) != (space is None):
         raise RecipeError(
@@ -128,6 +128,8 @@ def score(
     if out is not None:
         advice = f"compare with known accuracies by pliant fidelity {out} --truth FILE.csv"
         say(f"{len(rows)} rows; {advice}", about=out)
+    if len(failed) == len(rows):
+        raise typer.Exit(1)
 
 
 def shown_batch(

@@ -49,7 +49,25 @@ def load(weights: str | None = None) -> Network:
 
     network = Network(DESCRIPTION)
     network.load_state_dict(load_file(weights or Path(__file__).with_name("model.safetensors")))
+    network.register_forward_pre_hook(require_pixels)
     return network.eval()
+
+
+def require_pixels(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Refuse images of another size, and pixels that are not from 0 to 1."""
+    images = inputs[0]
+    if images.ndim != 4 or tuple(images.shape[1:]) != ({channels}, {size}, {size}):
+        raise ValueError(
+            f"images are (N, {channels}, {size}, {size}), received {{tuple(images.shape)}}."
+        )
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not len(images):
+        return
+    low, high = float(images.min()), float(images.max())
+    if not images.is_floating_point() or not (low >= -0.01 and high <= 1.01):
+        raise ValueError(
+            f"pixels are fractions from 0 to 1, received {{images.dtype}} from {{low:g}} to "
+            f"{{high:g}}. Divide bytes by 255."
+        )
 '''
 
 

@@ -51,15 +51,15 @@ folder of that file, or else to the working folder."""
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataTable(_Table):
     """Where the labelled images come from."""
 
-    source: str
+    source: str = Field(min_length=1)
     """`digits`, `fashion-mnist`, a folder, a parquet or .npz file, `hf:NAME`, or `file.py:NAME`."""
-    image_size: int | None = Field(None, ge=4)
+    image_size: int | None = Field(None, ge=4, le=4096)
     """Height and width to which images are brought, in pixels; their own where unset."""
     fit: Literal["crop", "pad"] = "crop"
     """`crop` resizes the shorter side and crops the middle, `pad` the longer and adds mid gray."""
@@ -69,7 +69,7 @@ class DataTable(_Table):
     """`auto` by names, `none` (a folder is a class), or `train=NAME,validation=NAME,test=NAME`."""
     skip_broken: bool = False
     """Leave out pictures that cannot be decoded; they are listed in the record and the report."""
-    pad: int = Field(2, ge=0)
+    pad: int = Field(2, ge=0, le=4096)
     """Pixels by which training images are shifted at most, in each direction."""
     flip: bool = False
     """Whether a mirrored image shows the same thing."""
@@ -77,7 +77,7 @@ class DataTable(_Table):
     """Least area of a random crop of a training image over the image's; 1 for no crop."""
     colour_jitter: float = Field(0.0, ge=0, lt=1)
     """Largest change of a training image's brightness, contrast and saturation, as a share."""
-    cutout: int = Field(0, ge=0)
+    cutout: int = Field(0, ge=0, le=4096)
     """Side of the square that is blanked in a training image, in pixels."""
 
 
@@ -90,17 +90,19 @@ class TrainTable(_Table):
     start: str = "patch-pca"
     """`patch-pca`, `none`, published weights by name or file (docs/spaces.md), a .safetensors file
     of the same space, or `file.py:NAME`."""
-    epochs: int | None = Field(None, ge=0)
+    epochs: int | None = Field(None, ge=0, le=1_000_000)
     """Passes over the training images; where `time` is set, the most of them, or as many as fit. With
     0, networks have the weights of the start: for a published supernet and images of its classes."""
-    batch_size: int = Field(512, ge=2)
+    batch_size: int = Field(512, ge=2, le=1_000_000)
     """Images per step, of all processes together; fewer where an epoch had less than 8 steps."""
-    learning_rate: float = Field(0.375, gt=0)
+    learning_rate: float = Field(0.375, gt=0, le=1000)
     """Peak, for a batch of 256."""
-    weight_decay: float = Field(1.3e-3, ge=0)
+    weight_decay: float = Field(1.3e-3, ge=0, le=1000)
     """L2 penalty of the weights; none for BatchNorm, biases and kernel matrices."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of the label that is spread over all classes."""
+    lower_rate: int = Field(2, ge=0, le=10)
+    """How often training that diverges begins again with half the learning rate."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` shows as many images of each class, whatever their numbers."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -112,9 +114,9 @@ class TargetTable(_Table):
 
     name: str = THIS_CPU
     """`this-cpu`, a device profile (.json), a chip by name or .toml, or `file.py:NAME`."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=4096)
     """Threads of ONNX Runtime on this machine."""
-    batch: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1, le=65536)
     """Images per inference on this machine."""
     precision: Precision = "fp32"
     """`fp32` or `int8`: of the delivered network, and of what is limited, measured and searched."""
@@ -140,15 +142,15 @@ class SearchTable(_Table):
 
     searcher: Annotated[str, AfterValidator(require_searcher)] = "linas"
     """`linas`, `nsga2`, `evolution`, `random`, or `file.py:NAME`."""
-    estimates: int = Field(200, ge=20)
+    estimates: int = Field(200, ge=20, le=1_000_000)
     """Sub-networks evaluated with supernet weights; the predictor is refitted after each round."""
-    rounds: int = Field(4, ge=1)
+    rounds: int = Field(4, ge=1, le=10_000)
     """Rounds of evaluations."""
-    candidates: int = Field(20_000, ge=100)
+    candidates: int = Field(20_000, ge=100, le=100_000_000)
     """Architectures searched by predictor and table in each round."""
-    front: int = Field(8, ge=2)
+    front: int = Field(8, ge=2, le=10_000)
     """Networks of the front that are validated on all images and measured on the device."""
-    images: int = Field(2500, ge=50)
+    images: int = Field(2500, ge=50, le=100_000_000)
     """Validation images behind one estimate."""
 
 
@@ -184,7 +186,7 @@ class Recipe(_Table):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Of the run, and of its directory under runs/."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
     """Of everything random."""
     space: str
     """A shipped space by name or short name, such as `plain-32` or `mobile`, or `file.py:NAME`."""

@@ -37,6 +37,7 @@ from pliant.progress import Progress, silent
 from pliant.record import Record
 from pliant.runs.objects import split_objects
 from pliant.runs.recipe import Recipe, ResolvedTable, load_recipe
+from pliant.spaces.architecture import Architecture
 from pliant.spaces.check import check_space
 from pliant.spaces.presets import largest_image, preset, spaces_for
 from pliant.spaces.space import Space
@@ -200,6 +201,8 @@ class Run:
         known = self.record.metadata("data_fingerprint")
         if known is None:
             self.record.set_metadata("data_fingerprint", data.fingerprint)
+            shape = {"channels": data.channels, "image_size": data.image_size}
+            self.record.set_metadata("image_shape", shape | {"classes": len(data.classes)})
             self.record.set_metadata("data_notes", list(self._data_notes))
             self.record.set_metadata("data_skipped", list(data.skipped))
         elif known != data.fingerprint:
@@ -295,16 +298,25 @@ class Run:
     @cached_property
     def _space(self) -> Space:
         images = self._images
-        found = preset(
-            self.part("space"),
-            channels=images.channels,
-            image_size=images.image_size,
-            classes=len(images.classes),
-        )
-        space = found if self.recipe.data.flip else found.trainable_space()
+        space = self._space_for(images.channels, images.image_size, len(images.classes))
         check_space(space)
         own_source(type(block).__name__ for block in space.blocks(space.largest()))
         return space
+
+    def parse(self, text: str) -> Architecture:
+        """An architecture of the run's space, without reading the images of a run that began.
+
+        Raises:
+            EncodingError: the text names none.
+        """
+        shape = self.record.metadata("image_shape")
+        return (self._space_for(**shape) if shape else self.space).parse(text)
+
+    def _space_for(self, channels: int, image_size: int, classes: int) -> Space:
+        found = preset(
+            self.part("space"), channels=channels, image_size=image_size, classes=classes
+        )
+        return found if self.recipe.data.flip else found.trainable_space()
 
     def resolve(self, **decided: Any) -> None:
         """Write what the run decided or found by itself into its recipe.

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pliant.accuracy.evaluation import pixels
 from pliant.data.augment import Augmentation
 from pliant.data.splits import Split
-from pliant.errors import DamagedFileError, RecipeError, RunConflictError, nearest
+from pliant.errors import DamagedFileError, DivergedError, RecipeError, RunConflictError, nearest
 from pliant.networks.initialization import PATCH_IMAGES, PATCH_PIXELS
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, given_or_shown
@@ -78,20 +78,54 @@ def _trained(run: Run, device: str, progress: Progress) -> Supernet:
     accelerator = make_accelerator(precision, device)
     plan = _agreed_plan(run, supernet, precision, accelerator)
     log = _Log(run, progress) if accelerator.is_main_process else None
-    train(
-        supernet,
-        {"train": run.data.train, "validation": run.data.validation},
-        augmentation(run),
-        training_recipe(run, precision, plan.epochs),
-        chosen,
-        accelerator=accelerator,
-        checkpoints=checkpoints,
-        on_step=log or (lambda step: None),
-    )
+    try:
+        train(
+            supernet,
+            {"train": run.data.train, "validation": run.data.validation},
+            augmentation(run),
+            training_recipe(run, precision, plan.epochs),
+            chosen,
+            accelerator=accelerator,
+            checkpoints=checkpoints,
+            on_step=log or (lambda step: None),
+        )
+    except DivergedError as error:
+        _lower_rate(run, checkpoints, error, accelerator)
+        progress("train", 0, 1, f"{error} Training begins again with half the rate.")
+        return _trained(run, device, progress)
+    finally:
+        if log:
+            log.close()
     if log:
-        log.close()
         save_tensors(run.weights, dict(supernet.state_dict()))
+        # As a resumed run loads them: convolutions round by the order of weights in memory.
+        return _load(new_supernet(run), run.weights).to(accelerator.device)
     return supernet.eval()
+
+
+def _lower_rate(
+    run: Run, checkpoints: Checkpoints, error: DivergedError, accelerator: Accelerator
+) -> None:
+    """Let training begin again with half the learning rate, as often as the recipe allows.
+
+    From the beginning, since a checkpoint from shortly before may be on its way already, and where
+    it was made depends on the clock. The record keeps the number of halvings.
+
+    Raises:
+        DivergedError: the recipe does not allow it again; the last checkpoint is kept.
+    """
+    halvings = rate_halvings(run)
+    if halvings >= run.recipe.train.lower_rate or accelerator.num_processes > 1:
+        raise error
+    run.record.event("training diverged", reason=str(error), halvings=halvings + 1)
+    for path in checkpoints.files():
+        path.unlink()
+    run.record.set_metadata("rate_halvings", halvings + 1)
+
+
+def rate_halvings(run: Run) -> int:
+    """How often the learning rate was halved since training diverged."""
+    return int(run.record.metadata("rate_halvings") or 0)
 
 
 def _classifier(supernet: Supernet) -> Tensor:
@@ -232,7 +266,7 @@ def training_recipe(run: Run, precision: Precision, epochs: int) -> TrainingReci
     return TrainingRecipe(
         epochs=epochs,
         batch_size=batch_size(table.batch_size, len(run.data.train)),
-        learning_rate=table.learning_rate,
+        learning_rate=table.learning_rate / 2 ** rate_halvings(run),
         weight_decay=table.weight_decay,
         label_smoothing=table.label_smoothing,
         class_weights=table.class_weights,

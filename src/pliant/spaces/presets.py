@@ -267,6 +267,12 @@ def preset(
         EncodingError: the images are smaller or larger than the space can handle, or the networks
             of a space of your own do not fit together.
     """
+    for what, value in {"channels": channels, "image_size": image_size, "classes": classes}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise EncodingError(
+                f"channels, image size and classes are whole numbers from 1, received "
+                f"{what}={value!r}."
+            )
     if isinstance(name, Space):
         return fitting_space(name, f"space {name.name!r}", channels, image_size, classes)
     if isinstance(name, str):

@@ -8,7 +8,7 @@ been, and all processes of a data-parallel run draw the same sub-networks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,11 +21,14 @@ from torch.optim import Optimizer
 
 from pliant.data.augment import Augmentation, alternating_flips
 from pliant.data.splits import Split, balanced_permutation, epoch_permutation
-from pliant.errors import RecipeError
+from pliant.errors import DivergedError, RecipeError
 from pliant.training.allocator import trim_freed_memory
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.schedule import Precision, Timetable, TrainingRecipe
 from pliant.training.strategy import TrainingStrategy
+
+CHECKED_EVERY = 5
+"""Steps after which losses and weights are checked to be finite, as they are before a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ def train(
 
     Raises:
         DamagedFileError: the last checkpoint cannot be read.
+        DivergedError: a loss or a weight is no longer finite; every checkpoint is from before.
         RecipeError: a turn names an optimizer that the strategy has not, or a split that was not
             given; before the first step.
     """
@@ -119,6 +123,9 @@ def train(
                 rng = np.random.default_rng((recipe.seed, step, number)[: 3 if number else 2])
                 found = strategy.turn_losses(turn, phase, autocast, images, labels, rng)
                 losses += _optimizer_step(model, optimizer, found, recipe, accelerator)
+        due = checkpoints is not None and accelerator.is_main_process and checkpoints.due()
+        if step % CHECKED_EVERY == 0 or step + 1 == last or due:
+            _require_finite(losses, model, step, phase, rate)
         strategy.on_step_end(phase, model, step)
         clock.steps += 1
         step = done = end if strategy.phase_complete(phase) else step + 1
@@ -139,9 +146,27 @@ def train(
                     overhead=overhead,
                 )
             )
-        if checkpoints and accelerator.is_main_process and (checkpoints.due() or done == last):
+        if checkpoints and accelerator.is_main_process and (due or done == last):
             checkpoints.save(done, model, optimizers, strategy.state())
     accelerator.wait_for_everyone()
+
+
+def _require_finite(
+    losses: Sequence[Tensor], model: nn.Module, step: int, phase: str, rate: float
+) -> None:
+    """Refuse to go on with losses or weights that are not finite."""
+    if any(not bool(loss.isfinite().all()) for loss in losses):
+        what = f"the losses are {', '.join(f'{float(loss):g}' for loss in losses)}"
+    else:
+        names = (n for n, p in model.named_parameters() if not bool(p.detach().isfinite().all()))
+        name = next(names, None)
+        if name is None:
+            return
+        what = f"weight {name} is not finite"
+    raise DivergedError(
+        f"training diverged: after step {step + 1} (phase {phase!r}, learning rate {rate:.3g}) "
+        f"{what}. Lower train.learning_rate, or check the images and labels."
+    )
 
 
 def _require_known_turns(
