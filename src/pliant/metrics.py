@@ -73,11 +73,11 @@ class Failed:
     reason: str
 
 
-Precision = Literal["fp32", "int8"]
+InferencePrecision = Literal["fp32", "int8"]
 """Of the numbers that a delivered network computes with."""
 
 
-def as_precision(name: str | None) -> Precision | None:
+def as_precision(name: str | None) -> InferencePrecision | None:
     """A precision by its name.
 
     Raises:
@@ -85,9 +85,9 @@ def as_precision(name: str | None) -> Precision | None:
     """
     if name is None:
         return None
-    for known in get_args(Precision):
+    for known in get_args(InferencePrecision):
         if name == known:
-            found: Precision = known
+            found: InferencePrecision = known
             return found
     raise RecipeError(f"a precision is fp32 or int8, received {name!r}. Choose one of them.")
 
@@ -156,7 +156,7 @@ class DeliveredFile:
     """The delivered network in one precision."""
 
     name: str
-    precision: Precision
+    precision: InferencePrecision
     size_bytes: int
     validated: Accuracy
     """On all validation images."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pliant.errors import DamagedFileError, ProfileMismatchError, RecipeError, nearest
-from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Failed, Measured, Precision
+from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Failed, InferencePrecision, Measured
 from pliant.objective import CostModel, Target, checked_costs, function_name
 from pliant.plugins import call_plugin, is_object, is_plugin, load_plugin, plugin_path
 from pliant.progress import Progress, given_or_shown
@@ -50,7 +50,7 @@ class TargetOptions:
     mapping: str = "edp"
     folder: Path | None = None
     seed: int = 0
-    precision: Precision = "fp32"
+    precision: InferencePrecision = "fp32"
 
     @property
     def settings(self) -> Settings:

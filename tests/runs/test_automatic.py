@@ -91,12 +91,23 @@ def test_no_resolution_is_useful_beyond_the_limit(limit, size):
 
 
 def test_no_resolution_is_useful_beyond_what_the_device_runs(monkeypatch):
-    monkeypatch.setattr(automatic, "_latencies", lambda full, sizes: {s: s / 40 for s in sizes})
+    rates = {"fp32": 40, "int8": 80}
+    monkeypatch.setattr(
+        automatic,
+        "_latencies",
+        lambda full, sizes, precision: {s: s / rates[precision] for s in sizes},
+    )
     assert useful_size("photos", facts(), [Limit.parse("latency_ms=3")], {}) == 128
     other = {"target.name": "eyeriss"}
     assert useful_size("photos", facts(), [Limit.parse("latency_ms=3")], other) == 224, (
         "not this machine"
     )
+    int8 = {"target.precision": "int8"}
+    assert useful_size("photos", facts(), [Limit.parse("latency_ms=1.5")], int8) == 128
+    # About 16 MB at 64 pixels in fp32.
+    limit = [Limit.parse("peak_memory=10MB")]
+    assert useful_size("photos", facts(), limit, {}) == 64
+    assert useful_size("photos", facts(), limit, int8) > 64
 
 
 @pytest.mark.parametrize(("time", "size"), [("10h", 224), ("10min", 128), ("20s", 96)])

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pliant.accuracy.calibration import require_calibrated
 from pliant.deploy.own_source import own_source
 from pliant.files import write_atomically
-from pliant.metrics import Precision
+from pliant.metrics import InferencePrecision
 from pliant.networks import plain
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import describe
@@ -79,7 +79,7 @@ def write_model(
     classes: Sequence[str],
     metadata: Mapping[str, str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
-    precision: Precision = "fp32",
+    precision: InferencePrecision = "fp32",
 ) -> None:
     """Write the files of a network but its card; each file is replaced atomically.
 

@@ -48,7 +48,7 @@ from pliant.files import (
     write_atomically,
 )
 from pliant.host import machine_name
-from pliant.metrics import Precision
+from pliant.metrics import InferencePrecision
 from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.networks.quantize import quantized_at_random
 from pliant.spaces.block import BLOCK_TYPES, Block
@@ -137,7 +137,7 @@ class DeviceProfile(_Table):
     threads: int = Field(ge=1)
     batch: int = Field(ge=1)
     optimisation: Optimisation
-    precision: Precision = "fp32"
+    precision: InferencePrecision = "fp32"
     """Of the networks that were measured."""
     pinned: bool
     convolution_peak_gflops: float = Field(gt=0)
@@ -192,7 +192,7 @@ class DeviceProfile(_Table):
             self.held_out,
         )
 
-    def require_settings(self, settings: Settings, precision: Precision = "fp32") -> None:
+    def require_settings(self, settings: Settings, precision: InferencePrecision = "fp32") -> None:
         """Check that the profile was made for the same settings of the runtime, and precision.
 
         Raises:
@@ -296,7 +296,7 @@ def profile_device(
     settings: Settings,
     *,
     seed: int,
-    precision: Precision = "fp32",
+    precision: InferencePrecision = "fp32",
     measurements: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda note, done, total: None,
 ) -> DeviceProfile:
@@ -379,7 +379,9 @@ def profile_device(
     )
 
 
-def timed_block(block: Block, rng: np.random.Generator, batch: int, precision: Precision) -> bytes:
+def timed_block(
+    block: Block, rng: np.random.Generator, batch: int, precision: InferencePrecision
+) -> bytes:
     """An ONNX model of one block with random weights."""
     model = block_model(block, rng, batch=batch)
     if precision == "int8":
@@ -388,7 +390,7 @@ def timed_block(block: Block, rng: np.random.Generator, batch: int, precision: P
 
 
 def random_network_model(
-    blocks: tuple[Block, ...], rng: np.random.Generator, precision: Precision = "fp32"
+    blocks: tuple[Block, ...], rng: np.random.Generator, precision: InferencePrecision = "fp32"
 ) -> bytes:
     """An ONNX model of a network with random weights, which is as fast as the trained one."""
     state = {

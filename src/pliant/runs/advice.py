@@ -46,7 +46,7 @@ def fitting_space(space: Space, limits: Sequence[Limit], known: KnownCost | None
                 )
             except EncodingError:
                 continue  # smaller than the space can handle
-            cost = other.cost(other.smallest())
+            cost = other.with_bits(space.bits).cost(other.smallest())
             if all(_within(limit, cost, known) for limit in limits):
                 fitting = (name, size)
         if fitting is not None:

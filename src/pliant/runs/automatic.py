@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pliant.data.inspection import SourceFacts, inspect_source, listed
+from pliant.metrics import InferencePrecision, as_precision
 from pliant.objective import Limit
 from pliant.runs.recipe import Recipe, load_recipe, parse_recipe, replace_keys
 from pliant.spaces.photos import RESOLUTIONS
@@ -206,27 +207,36 @@ def useful_size(
     if "time" in changes:
         sizes = _affordable(facts, full, parse_duration(changes["time"]))
     for limit in limits:
-        costs = _costs(full, sizes, limit.metric, changes.get("target.name", THIS_CPU))
+        named = changes.get("target.name", THIS_CPU)
+        precision = as_precision(changes.get("target.precision")) or "fp32"
+        costs = _costs(full, sizes, limit.metric, named, precision)
         beyond = [size for size in sizes if costs.get(size, 0.0) > limit.bound]
         sizes = [size for size in sizes if not beyond or size <= beyond[0]]
     return sizes[-1]
 
 
 def _costs(
-    full: Mapping[int, Space], sizes: Sequence[int], metric: str, target: str
+    full: Mapping[int, Space],
+    sizes: Sequence[int],
+    metric: str,
+    target: str,
+    precision: InferencePrecision,
 ) -> dict[int, float]:
     """A metric of the full network at each size; none where only a target can tell it."""
     if metric == "latency_ms" and target == THIS_CPU:
-        return _latencies(full, sizes)
+        return _latencies(full, sizes, precision)
     found = {}
     for size in sizes:
-        cost = full[size].cost(full[size].largest())
+        space = full[size].with_bits(8) if precision == "int8" else full[size]
+        cost = space.cost(space.largest())
         if metric in cost.metrics:
             found[size] = cost.metric(metric)
     return found
 
 
-def _latencies(full: Mapping[int, Space], sizes: Sequence[int]) -> dict[int, float]:
+def _latencies(
+    full: Mapping[int, Space], sizes: Sequence[int], precision: InferencePrecision
+) -> dict[int, float]:
     """A quick measurement of the full network at each size on this machine."""
     import numpy as np
 
@@ -237,7 +247,7 @@ def _latencies(full: Mapping[int, Space], sizes: Sequence[int]) -> dict[int, flo
     settings = Settings(min_rounds=3, rounds=5, samples=3)
     rng = np.random.default_rng(0)
     models = {
-        str(size): random_network_model(full[size].blocks(full[size].largest()), rng)
+        str(size): random_network_model(full[size].blocks(full[size].largest()), rng, precision)
         for size in sizes
     }
     found = measure(models, settings, seed=0, refuse=False)

@@ -14,7 +14,7 @@ from pliant.deploy.int8 import MAX_INT8_LOSS, Int8Network, fine_tuned, model_ans
 from pliant.deploy.package import INT8_MODEL, MODEL, onnx_bytes, write_int8, write_model
 from pliant.deploy.verify import Agreement, verify_accuracy, verify_outputs
 from pliant.errors import MeasurementError
-from pliant.metrics import Accuracy, Cost, DeliveredFile, Measured, Precision
+from pliant.metrics import Accuracy, Cost, DeliveredFile, InferencePrecision, Measured
 from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
 from pliant.runs.shortlist import ShortlistedNetwork
@@ -42,7 +42,7 @@ class Delivered:
     front_test: dict[str, Accuracy]
     """Of this network and of the others of the front, from the same opening of the test split."""
 
-    def file(self, precision: Precision) -> DeliveredFile:
+    def file(self, precision: InferencePrecision) -> DeliveredFile:
         """The network in one precision."""
         [found] = [one for one in self.files if one.precision == precision]
         return found
@@ -86,7 +86,7 @@ def deliver(
     progress("deliver", 2, 5, "outputs agree")
     fp32 = network.validated if session.precision == "fp32" else top1(module, validation)
     int8, int8_validated = _int8(session, architecture, fp32)
-    validated: dict[Precision, Accuracy] = {"fp32": fp32, "int8": int8_validated}
+    validated: dict[InferencePrecision, Accuracy] = {"fp32": fp32, "int8": int8_validated}
     write_int8(folder, int8.model)
     progress("deliver", 3, 5, "quantized")
     tested = _tested(session, folder, architecture, others)
@@ -131,8 +131,8 @@ def _file(
     session: Session,
     network: ShortlistedNetwork,
     path: Path,
-    precision: Precision,
-    validated: dict[Precision, Accuracy],
+    precision: InferencePrecision,
+    validated: dict[InferencePrecision, Accuracy],
     tested: dict[str, Accuracy],
     how: str,
 ) -> DeliveredFile:

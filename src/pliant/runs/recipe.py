@@ -19,7 +19,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pliant.errors import RecipeError, nearest
-from pliant.metrics import Precision
+from pliant.metrics import InferencePrecision
 from pliant.objective import ACCURACY, Limit, Objective
 from pliant.plugins import is_object, is_plugin
 from pliant.search.registry import require_searcher
@@ -118,8 +118,8 @@ class TargetTable(_Table):
     """Threads of ONNX Runtime on this machine."""
     batch: int = Field(1, ge=1, le=65536)
     """Images per inference on this machine."""
-    precision: Precision = "fp32"
-    """`fp32` or `int8`: of the delivered network, and of what is limited, measured and searched."""
+    precision: InferencePrecision = "fp32"
+    """`fp32` or `int8`: of the network that is delivered, limited, measured and searched."""
     optimisation: Literal["basic", "extended", "all"] = "all"
     """Graph optimisation level of ONNX Runtime."""
     mapping: str = "edp"

@@ -15,7 +15,7 @@ from pliant.deploy.int8 import Int8Network, model_answers, to_int8
 from pliant.deploy.package import onnx_bytes
 from pliant.errors import InfeasibleError
 from pliant.files import write_atomically
-from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed, Precision
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed, InferencePrecision
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit, Objective, Target, as_limits, checked_costs
@@ -63,7 +63,7 @@ class Session:
         run: Run,
         *,
         target: TargetLike | None = None,
-        precision: Precision | None = None,
+        precision: InferencePrecision | None = None,
         searcher: str | Build | None = None,
         limits: Iterable[Limit | str] | Limit | str | None = None,
         device: str | None = None,
@@ -71,7 +71,7 @@ class Session:
     ) -> None:
         self.run = run
         self.searcher: str | Build = searcher or run.part("search.searcher")
-        self.precision: Precision = precision or run.recipe.target.precision
+        self.precision: InferencePrecision = precision or run.recipe.target.precision
         self._named_target: TargetLike = target or run.part("target.name")
         self._is_own_target = (
             target in (None, run.part("target.name"))
@@ -148,7 +148,7 @@ class Session:
         try:
             return check_feasible(self.space, objective, self._predict, self.run.rng(1))
         except InfeasibleError as error:
-            advice = fitting_space(self.run.space, objective.cost_limits, self._smallest())
+            advice = fitting_space(self.space, objective.cost_limits, self._smallest())
             raise InfeasibleError(f"{error} {advice}" if advice else str(error)) from None
 
     def _smallest(self) -> KnownCost | None:
