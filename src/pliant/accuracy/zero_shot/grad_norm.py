@@ -5,8 +5,8 @@ ICLR 2021, arXiv:2101.08134.
 
     grad-norm = sum over layers of || dL/dW ||_2
 
-over convolutions and linear layers with weights W. L is the mean cross entropy of the images;
-BatchNorms take the statistics of the batch.
+over convolutions and products with weights W. L is the mean cross entropy of the images; BatchNorms
+take the statistics of the batch.
 """
 
 from __future__ import annotations

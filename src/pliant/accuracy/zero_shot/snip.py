@@ -6,7 +6,7 @@ Proxies for Lightweight NAS", ICLR 2021, arXiv:2101.08134.
 
     snip = sum over weights w of | w dL/dw |
 
-over the weights of convolutions and linear layers. L is the mean cross entropy of the images;
+over the weights of convolutions and products. L is the mean cross entropy of the images;
 BatchNorms take the statistics of the batch. As in the original, the score does not change when a
 layer before a BatchNorm is scaled.
 """

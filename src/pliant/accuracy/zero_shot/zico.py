@@ -5,8 +5,8 @@ Variation on Gradients", ICLR 2023, arXiv:2301.11300.
 
     zico = sum over layers of log( sum over weights of mean_b |g_b| / std_b g_b )
 
-over convolutions and linear layers; g_b is the gradient of the mean cross entropy of batch b. The
-images are split into two batches. A weight with the same gradient in both is left out, and so is a
+over convolutions and products; g_b is the gradient of the mean cross entropy of batch b. The images
+are split into two batches. A weight with the same gradient in both is left out, and so is a
 layer of such weights only.
 """
 
