@@ -156,7 +156,7 @@ def test_a_space_that_would_meet_the_limits_is_named(tmp_path, tiny):
     space = preset("photos", channels=3, image_size=64, classes=10)
     advice = fitting_space(space, [Limit.parse("macs=3M")], None)
     assert advice is not None
-    assert "--space mobile-32 --image-size 32." in advice
+    assert "--space mobile-32 --image-size 32 " in advice
     known = KnownCost(10**7, Cost(latency_ms=1.0))
     scaled = fitting_space(space, [Limit.parse("latency_ms=0.3")], known)
     assert scaled is not None

@@ -56,7 +56,10 @@ def fitting_space(space: Space, limits: Sequence[Limit], known: KnownCost | None
     name, size = fitting
     scaled = any(limit.metric not in ARITHMETIC_METRICS for limit in limits)
     how = "should meet it, by MACs: " if scaled else "meets it: "
-    return f"Space {name!r} with images of {size} pixels {how}--space {name} --image-size {size}."
+    return (
+        f"Space {name!r} with images of {size} pixels {how}--space {name} --image-size {size} "
+        "--run-dir NEW_DIRECTORY"
+    )
 
 
 def _within(limit: Limit, cost: Cost, known: KnownCost | None) -> bool:
