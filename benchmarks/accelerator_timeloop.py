@@ -142,7 +142,7 @@ def pair_counts(
     mapping = Mapping(
         register, (spatial,), factors(lower), factors(upper), order(lower), order(upper)
     )  # type: ignore[arg-type]
-    chip = Chip("roomy", (Axis("all", 10**9, max_loops=8),), ROOMY, ROOMY, TABLES["eyeriss"], 1.0)
+    chip = Chip("roomy", (Axis("all", 2**20, max_loops=8),), ROOMY, ROOMY, TABLES["eyeriss"], 1.0)
     return evaluate(layer, chip, mapping, halo=True).counts, math.prod(spatial)
 
 

@@ -196,7 +196,6 @@ def proof(best: BestMapping) -> str:
         )
     return (
         f"Proven best of {c.mappings:,} mappings: {c.evaluated:,} costed exactly, "
-        f"{c.pruned_by_spatial_bound:,} pruned by the spatial bound, {c.pruned_by_registers:,} too "
-        f"large for the registers, {c.pruned_by_traffic_bound_or_buffer:,} pruned by the traffic "
-        f"bound or too large for the buffer; gap 0, {c.seconds:.2f} s."
+        f"{c.pruned_by_spatial_bound:,} pruned by the spatial bound, {c.pruned_by_tiles:,} too "
+        f"large for a memory or pruned by the traffic bound; gap 0, {c.seconds:.2f} s."
     )

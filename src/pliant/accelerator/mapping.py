@@ -212,8 +212,11 @@ def order_to_short(order: str) -> str:
 
 
 def stationary_order(tensor: str) -> str:
-    """The order that keeps a tensor in place longest: loops that do not move over it inside."""
-    outer = [dim for dim in DIMS if dim in RELEVANT[tensor]]
+    """The order that keeps a tensor in place longest: loops that do not move over it inside.
+
+    Where those run once, the order is that of another tensor.
+    """
+    outer = [dim for dim in "GKNPQCRS" if dim in RELEVANT[tensor]]
     return "".join(outer + [dim for dim in DIMS if dim not in RELEVANT[tensor]])
 
 

@@ -24,7 +24,7 @@ from pliant.files import write_atomically
 from pliant.metrics import Cost
 from pliant.workload import Layer, Workload
 
-MODEL_VERSION: Final = 1
+MODEL_VERSION: Final = 2
 """Part of every cache key: raised when costs or the mapping space change."""
 
 

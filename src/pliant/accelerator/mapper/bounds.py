@@ -18,27 +18,12 @@ from pliant.accelerator.model import energy_latency as el
 from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, kernel
 from pliant.accelerator.model.energy_latency import ChipRecord
 
-# Columns of a list of register tiles, three each for W, I, O: traffic of a tensor if every loop
+# Columns of what a register tile costs, three each for W, I, O: traffic of a tensor if every loop
 # outside refetches its array tiles, and if none does; at the array, and summed over the PEs.
 ARRAY_FULL, DELIVERED_FULL, ARRAY_ONCE, DELIVERED_ONCE = 0, 3, 6, 9
-# Columns of a list of buffer tiles, three each for W, I, O: DRAM words if refetched, words of one
-# tile, refetches of the array tiles by the DRAM loops, and the same summed over the active PEs.
-DRAM_FULL, TILE_WORDS, REPEATS, ACTIVE = 0, 3, 6, 9
-# Columns of every cost that is added up: energy, then bits on DRAM, buffer port and network.
-ENERGY, DRAM_BITS, PORT_BITS, NOC_BITS = 0, 1, 2, 3
-
-
-class Split(NamedTuple):
-    """One spatial split: how a layer is spread over the array."""
-
-    pes: Ints
-    """PEs by loop, shape (8,)."""
-    rounds: Ints
-    """Rounds of the array over each loop, shape (8,)."""
-    divisors: Ints
-    """Of the rounds, ascending, one row for each loop; shape (8, longest)."""
-    divisor_counts: Ints
-    """How many divisors each row has, shape (8,)."""
+# Columns of every cost that is added up: energy, bits on DRAM, buffer port and network, and cycles
+# of compute.
+ENERGY, DRAM_BITS, PORT_BITS, NOC_BITS, COMPUTE = 0, 1, 2, 3, 4
 
 
 class Floor(NamedTuple):
@@ -61,173 +46,42 @@ class Scratch(NamedTuple):
     """Shape (6,)."""
 
 
-@kernel
-def make_split(pes: Ints, rounds: Ints) -> Split:
-    """A split with the divisors of its rounds, found by trial up to their square root."""
-    counts, longest = np.zeros(8, dtype=np.int64), 1
-    for d in range(8):
-        k = 1
-        while k * k <= rounds[d]:
-            if rounds[d] % k == 0:
-                counts[d] += 1 if k * k == rounds[d] else 2
-            k += 1
-        longest = max(longest, counts[d])
-    divisors = np.ones((8, longest), dtype=np.int64)
-    for d in range(8):
-        found, k = 0, 1
-        while k * k <= rounds[d]:
-            if rounds[d] % k == 0:
-                divisors[d, found] = k
-                divisors[d, counts[d] - 1 - found] = rounds[d] // k
-                found += 1
-            k += 1
-    return Split(pes, rounds, divisors, counts)
-
-
 Powers = tuple[float, float]
 """Of energy and of cycles in the objective."""
 
 
+class Goal(NamedTuple):
+    """What is minimised, and what may not get worse by it."""
+
+    powers: Powers
+    """Of energy and of cycles."""
+    held: Powers
+    """Of the objective that came first, and stays at its optimum."""
+    cap: float
+    """Its value may be at most this; infinite where nothing came first."""
+
+
 @kernel
 def objective(energy: float, cycles: float, powers: Powers) -> float:
-    """What is minimised: energy^a cycles^b."""
+    """energy^a cycles^b."""
     if powers[0] == 1.0 and powers[1] == 1.0:
         return energy * cycles
+    if powers[0] == 1.0 and powers[1] == 0.0:
+        return energy
+    if powers[0] == 0.0 and powers[1] == 1.0:
+        return cycles
     return float(energy ** powers[0] * cycles ** powers[1])
 
 
 @kernel
-def split_code(pes: Ints) -> Ints:
-    """The code of a mapping of which only the spatial split is known."""
-    code = np.ones(65, dtype=np.int64)
-    code[ct.BYPASS] = 0
-    for d in range(8):
-        code[ct.AXES + d] = pes[d]
-    return code
+def value_of(energy: float, cycles: float, goal: Goal) -> float:
+    """What is minimised; infinite where the objective that came first would get worse.
 
-
-@kernel
-def register_tiles(
-    layer: LayerRecord, chip: ChipRecord, split: Split, s: Floats
-) -> tuple[Ints, Floats]:
-    """Every register tile that fits, and its traffic.
-
-    Args:
-        layer: the loops.
-        chip: the hardware.
-        split: the spatial split.
-        s: scratch of `counts.prepare`.
-
-    Returns:
-        Extents by loop, shape (tiles, 8), and the columns above, shape (tiles, 12).
+    It grows with energy and with cycles, so that of lower bounds it makes a lower bound.
     """
-    tiles, traffic = np.ones((256, 8), dtype=np.int64), np.empty((256, 12))
-    code = split_code(split.pes)
-    digit = np.zeros(8, dtype=np.int64)
-    found, depth = 0, 0
-    for d in range(8):
-        s[ct.TILE, d] = 1.0
-    # Depth first over the loops, each through its divisors in ascending order. A tile that does not
-    # fit is not grown: neither along later loops, nor further along this one.
-    while depth >= 0:
-        if depth == 8:
-            if found == len(tiles):
-                tiles, traffic = np.concatenate((tiles, tiles)), np.concatenate((traffic, traffic))
-            for d in range(8):
-                tile = split.divisors[d, digit[d]]
-                tiles[found, d] = code[d] = tile
-                code[ct.BUFFER + d], code[ct.DRAM + d] = split.rounds[d] // tile, 1
-            _tile_traffic(layer, code, chip.multicast, s, traffic[found])
-            found += 1
-            depth -= 1
-            digit[depth] += 1
-            continue
-        if digit[depth] < split.divisor_counts[depth]:
-            s[ct.TILE, depth] = split.divisors[depth, digit[depth]]
-            for d in range(depth + 1, 8):
-                s[ct.TILE, d] = 1.0
-            if el.register_excess(layer, s, chip) == 0.0:
-                depth += 1
-                if depth < 8:
-                    digit[depth] = 0
-                continue
-        s[ct.TILE, depth] = 1.0
-        depth -= 1
-        if depth >= 0:
-            digit[depth] += 1
-    return tiles[:found], traffic[:found]
-
-
-@kernel
-def _tile_traffic(layer: LayerRecord, code: Ints, multicast: bool, s: Floats, out: Floats) -> None:
-    """Traffic of one register tile, refetched by every loop outside, or by none."""
-    ct.prepare(layer, code, s)
-    for d in range(8):
-        s[ct.PART, d] = ct.ALL
-    for tensor in range(3):
-        words = ct.moved_words(tensor, s, layer, False)
-        delivered = ct.moved_words(tensor, s, layer, True)
-        full, full_delivered, once_delivered = words, delivered, delivered
-        for d in range(8):
-            if not ct.RELEVANCE[tensor, d]:
-                full *= s[ct.TILES, d]
-                full_delivered *= s[ct.ALL_ACTIVE, d]
-                once_delivered *= s[ct.PES, d]
-        if not multicast and tensor != O:
-            full, words = full_delivered, once_delivered
-        copies = layer.copies[tensor]
-        out[ARRAY_FULL + tensor] = full * copies
-        out[DELIVERED_FULL + tensor] = full_delivered * copies
-        out[ARRAY_ONCE + tensor] = words * copies
-        out[DELIVERED_ONCE + tensor] = once_delivered * copies
-
-
-@kernel
-def buffer_tiles(layer: LayerRecord, split: Split, s: Floats) -> tuple[Ints, Floats]:
-    """Every number of buffer tiles by loop, and what follows from it.
-
-    Args:
-        layer: the loops.
-        split: the spatial split.
-        s: scratch of `counts.prepare`.
-
-    Returns:
-        Bounds of the DRAM loops, shape (tiles, 8), and the columns above, shape (tiles, 12).
-    """
-    total = 1
-    for d in range(8):
-        total *= split.divisor_counts[d]
-    outer, facts = np.empty((total, 8), dtype=np.int64), np.empty((total, 12))
-    digit = np.zeros(8, dtype=np.int64)
-    code = split_code(split.pes)
-    for row in range(total):
-        for d in range(8):
-            dram = split.divisors[d, digit[d]]
-            outer[row, d] = code[ct.DRAM + d] = dram
-            code[d] = split.rounds[d] // dram
-        # The whole buffer tile as one register tile has the same extents, and the fewest active PEs
-        # in the last one.
-        ct.prepare(layer, code, s)
-        _block_facts(layer, s, facts[row])
-        for d in range(7, -1, -1):  # count on, the last loop fastest
-            digit[d] += 1
-            if digit[d] < split.divisor_counts[d]:
-                break
-            digit[d] = 0
-    return outer, facts
-
-
-@kernel
-def _block_facts(layer: LayerRecord, s: Floats, out: Floats) -> None:
-    for tensor in range(3):
-        words, repeats, active = ct.block_words(tensor, s, layer), 1.0, 1.0
-        for d in range(8):
-            if not ct.RELEVANCE[tensor, d]:
-                repeats *= s[ct.OUTER, d]
-                active *= s[ct.BLOCK_ACTIVE, d]
-        out[DRAM_FULL + tensor] = words * repeats * layer.copies[tensor]
-        out[REPEATS + tensor], out[ACTIVE + tensor] = repeats, active
-        out[TILE_WORDS + tensor] = el.tile_words(tensor, s, ct.EXTENT, layer)
+    if goal.cap < np.inf and objective(energy, cycles, goal.held) > goal.cap:
+        return float(np.inf)
+    return objective(energy, cycles, goal.powers)
 
 
 @kernel
@@ -298,59 +152,29 @@ def constant_energy(layer: LayerRecord, pes: Ints, chip: ChipRecord) -> float:
 
 
 @kernel
-def bound(floor: Floor, a: Floats, b: Floats, chip: ChipRecord, powers: Powers) -> float:
+def bound(floor: Floor, a: Floats, b: Floats, chip: ChipRecord, goal: Goal) -> float:
     """(19) Least value of any mapping whose energies and bits are at least the sum of two parts.
 
     Args:
         floor: of the split.
-        a: energy and bits by the columns above, shape (4,).
+        a: energy, bits and cycles by the columns above, shape (5,).
         b: the same.
         chip: the hardware.
-        powers: of the objective.
+        goal: what is minimised.
     """
     cycles = max(
-        floor.cycles,
+        max(floor.cycles, a[COMPUTE] + b[COMPUTE]),
         (a[DRAM_BITS] + b[DRAM_BITS]) / chip.dram_bits_per_cycle,
         (a[PORT_BITS] + b[PORT_BITS]) / chip.buffer_bits_per_cycle,
         (a[NOC_BITS] + b[NOC_BITS]) / chip.noc_bits_per_cycle,
     )
     energy = floor.energy + a[ENERGY] + b[ENERGY] + cycles * chip.idle_energy
-    return objective(energy, cycles, powers)
-
-
-@kernel
-def fits_buffer(facts: Floats, partial: bool, bypass: int, chip: ChipRecord) -> bool:
-    """(15) Whether a buffer tile fits.
-
-    Args:
-        facts: of the buffer tile, the columns above.
-        partial: whether sums wait in the buffer, at full width.
-        bypass: bits of the tensors that bypass it.
-        chip: the hardware.
-    """
-    w, i, o = facts[TILE_WORDS], facts[TILE_WORDS + 1], facts[TILE_WORDS + 2]
-    return bool(el.words_excess_buffer(w, i, o, partial, bypass, chip) == 0.0)
-
-
-@kernel
-def set_tiles(code: Ints, split: Split, tile: Ints, outer: Ints) -> None:
-    """Writes the factors of a mapping into its code.
-
-    Args:
-        code: of a mapping.
-        split: the spatial split.
-        tile: register tile by loop.
-        outer: buffer tiles by loop.
-    """
-    for d in range(8):
-        code[d], code[ct.DRAM + d] = tile[d], outer[d]
-        code[ct.AXES + d], code[ct.AXES + 8 + d], code[ct.AXES + 16 + d] = split.pes[d], 1, 1
-        code[ct.BUFFER + d] = split.rounds[d] // (tile[d] * outer[d])
+    return value_of(energy, cycles, goal)
 
 
 @kernel
 def exact_value(
-    layer: LayerRecord, chip: ChipRecord, code: Ints, powers: Powers, work: Scratch
+    layer: LayerRecord, chip: ChipRecord, code: Ints, goal: Goal, work: Scratch
 ) -> float:
     """What a mapping really costs, infinity where it does not fit.
 
@@ -358,7 +182,7 @@ def exact_value(
         layer: the loops.
         chip: the hardware.
         code: as `Mapping.encode`.
-        powers: of the objective.
+        goal: what is minimised.
         work: scratch.
     """
     s, counts = work.s, work.counts
@@ -369,4 +193,4 @@ def exact_value(
     if over > 0.0:
         return float(np.inf)
     energy, cycles = el.total_energy_and_cycles(counts, layer, bypass, chip, work.parts)
-    return objective(energy, cycles, powers)
+    return value_of(energy, cycles, goal)

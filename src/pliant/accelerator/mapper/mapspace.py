@@ -3,13 +3,14 @@
 * Spatial: on every axis, at most `max_loops` of its loops take factors whose product is at most its
   size. A factor is kept if no smaller one needs as few rounds (of 64 channels on 12 PEs, 11 are
   enough for the 6 rounds of 12).
-* Temporal: with S PEs a loop of bound D has m = ceil(D / S) rounds; register tile, buffer loop and
-  DRAM loop are every ordered factorisation of m into three. The one ragged edge of a loop is the
-  last round of the array.
-* Orders: all (8!)^2 pairs, of which nine dominate the rest: at each level, the loops that do not
-  move over one tensor are innermost. The three sets of such loops, W {N, P, Q}, I {K}, O {C, R, S},
-  are disjoint, so a level can keep one tensor in place only, and keeps it longest with all its
-  loops inside.
+* Temporal: with S PEs a loop of bound D has m = ceil(D / S) rounds. Any register tile F of 1..m
+  makes T = ceil(m / F) array tiles; any buffer loop T1 of 1..T makes T2 = ceil(T / T1) buffer tiles.
+  Tiles need not divide: the last one of a loop is ragged.
+* Orders: nine, which dominate all (8!)^2 pairs. At each level, the loops that do not move over one
+  tensor are innermost. The three sets of such loops, W {N, P, Q}, I {K}, O {C, R, S}, are disjoint,
+  so a level can keep one tensor in place only, and keeps it longest with all its loops inside. The
+  one exception: in a last buffer tile that holds a single array tile another tensor could rest than
+  in the others, for which other orders may be better; they are outside the space.
 * Bypass: all eight sets of tensors.
 """
 
@@ -65,15 +66,14 @@ def divisors(number: int) -> tuple[int, ...]:
     return tuple(small + [number // d for d in reversed(small) if d * d != number])
 
 
-def factorisations(number: int, parts: int) -> int:
-    """Ordered ways to write a number as a product of so many factors."""
-    total, rest, prime = 1, number, 2
-    while rest > 1:
-        power = 0
-        while rest % prime == 0:
-            rest, power = rest // prime, power + 1
-        total *= math.comb(power + parts - 1, parts - 1)
-        prime = prime + 1 if prime * prime <= rest else max(rest, 2)
+def tilings(rounds: int) -> int:
+    """Ways to cover so many rounds: register tile F, buffer loop T1 of 1..ceil(rounds / F)."""
+    total, tile = 0, 1
+    while tile <= rounds:  # all tiles with as many array tiles at once
+        tiles = -(-rounds // tile)
+        following = rounds + 1 if tiles == 1 else -(-rounds // (tiles - 1))
+        total += tiles * (following - tile)
+        tile = following
     return total
 
 
@@ -103,7 +103,7 @@ def spatial_splits(layer: Layer, chip: Chip) -> SpatialSplits:
     chosen = chosen[kept][first]
     axes = tuple(tuple(per_axis[a][index] for a, index in enumerate(row)) for row in chosen)
     rounds = -(-np.array(sizes, dtype=np.int64) // table)
-    counts = {int(m): factorisations(int(m), 3) for m in np.unique(rounds)}
+    counts = {int(m): tilings(int(m)) for m in np.unique(rounds)}
     mappings = tuple(ORDERS_AND_BYPASSES * math.prod(counts[int(m)] for m in row) for row in rounds)
     return SpatialSplits(table, rounds, axes, mappings)
 

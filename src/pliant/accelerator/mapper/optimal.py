@@ -2,8 +2,10 @@
 
 `optimal_mapping` searches the space of `mapspace` to the end, by branch and bound. It visits
 spatial splits in ascending order of a lower bound, stops where the bound reaches the best mapping
-found, and inside a split prunes what cannot win. The certificate counts what was pruned and why. If
-the time is up first, it states the gap between the best so far and the bound.
+found, and inside a split prunes what cannot win: first with tiles that divide, for a good value to beat, then
+with all. Among mappings of the least latency the one with the least energy is found, and the other
+way round. The certificate counts what was pruned and why. If the time is up first, it states the
+gap between the best so far and the bound.
 """
 
 from __future__ import annotations
@@ -11,24 +13,22 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import Chip
-from pliant.accelerator.mapper.mapspace import (
-    ORDERS_AND_BYPASSES,
-    STATIONARY_ORDERS,
-    SpatialSplits,
-    spatial_splits,
-)
+from pliant.accelerator.mapper.mapspace import STATIONARY_ORDERS, SpatialSplits, spatial_splits
 from pliant.accelerator.mapping import ENCODED_LENGTH, TENSORS, Mapping
 from pliant.accelerator.model.cost import MappingCost, evaluate
-from pliant.accelerator.model.counts import layer_record
+from pliant.accelerator.model.counts import COUNTS, SCRATCH, layer_record
 from pliant.accelerator.model.energy_latency import chip_record
 from pliant.errors import InfeasibleError, RecipeError, nearest
 from pliant.workload import Layer
+
+if TYPE_CHECKING:
+    from pliant.accelerator.mapper.bounds import Goal
 
 MappingObjective = Literal["energy", "latency", "edp"]
 _TERM: Final = re.compile(r"(energy|latency)(?:\^(\d+(?:\.\d+)?))?")
@@ -57,7 +57,7 @@ class DataflowConstraint:
 class Certificate:
     """Why the mapping is the best: how many mappings the space holds, and why each was left out.
 
-    Counted are mappings with one of the nine orders that dominate all (8!)^2.
+    Counted are mappings with one of the nine orders of `mapspace`, all eight bypasses, any tiles.
     """
 
     mappings: int
@@ -66,10 +66,8 @@ class Certificate:
     """Costed exactly."""
     pruned_by_spatial_bound: int
     """Compute time and least traffic of their split cannot win."""
-    pruned_by_registers: int
-    """Do not fit the registers."""
-    pruned_by_traffic_bound_or_buffer: int
-    """Cannot win with the traffic that their tiles imply, or do not fit the buffer."""
+    pruned_by_tiles: int
+    """Do not fit a memory, or cannot win with the traffic that their tiles imply."""
     gap: float
     """(value - lower bound) / value; 0 where the search ran to its end."""
     seconds: float
@@ -122,11 +120,19 @@ def optimal_mapping(
     splits = spatial_splits(layer, chip).only_spread(allowed.spread)
     search = _Search(layer, chip, powers, allowed, splits)
     step, gap = 1 if np.isfinite(time_limit_s) else _STEP, 0.0
-    while search.bound < search.best:
-        if time.perf_counter() - started > time_limit_s and np.isfinite(search.best):
-            gap = (search.best - search.bound) / search.best
-            break
-        search.advance(step)
+    for ragged in (False, True):
+        search.start(search.problem.goal, ragged=ragged)
+        while search.bound < search.best:
+            if time.perf_counter() - started > time_limit_s and np.isfinite(search.best):
+                gap = (search.best - search.bound) / search.best
+                break
+            search.advance(step)
+    second = search.second_criterion() if gap == 0.0 else None
+    if second is not None:
+        for ragged in (False, True):
+            search.start(second, ragged=ragged)
+            while search.bound < search.best and time.perf_counter() - started <= time_limit_s:
+                search.advance(step)
     if not np.isfinite(search.best):
         raise InfeasibleError(
             f"layer {layer.name!r}: no mapping of the space fits chip {chip.name!r}; its registers "
@@ -191,33 +197,56 @@ class _Search:
         splits: SpatialSplits,
     ) -> None:
         # Loading the kernels takes a second where they are not compiled yet.
-        from pliant.accelerator.mapper import split_search
+        from pliant.accelerator.mapper import bounds, split_search, split_tiles
 
-        self._kernel, self.splits = split_search, splits
-        self.problem = split_search.Problem(
-            layer_record(layer),
-            chip_record(chip),
-            powers,
+        self._kernel, self._bounds, self.splits = split_search, bounds, splits
+        loops, numbers = layer_record(layer), chip_record(chip)
+        least, outer = split_search.least_words(loops), _bits(constraint.keep_outer)
+        self.problem = split_tiles.Problem(
+            loops,
+            numbers,
+            bounds.Goal(powers, powers, np.inf),
             STATIONARY_ORDERS,
             _bits(constraint.keep_inner),
-            _bits(constraint.keep_outer),
+            outer,
             255 if constraint.bypass else 1,
+            least,
+            split_tiles.least_dram_bits(loops, numbers, outer, least),
+            split_tiles.curved_loops(loops),
+            False,
         )
         self.incumbent = split_search.Incumbent(
             value=np.full(1, np.inf),
             code=np.zeros(ENCODED_LENGTH, dtype=np.int64),
             evaluated=np.zeros(1, dtype=np.int64),
-            fitting=np.zeros(1, dtype=np.int64),
         )
+        self.start(self.problem.goal, ragged=False)
 
-        bounds = split_search.split_bounds(
-            self.problem.layer, self.problem.chip, splits.pes, splits.rounds, powers
-        )
+    def start(self, goal: Goal, *, ragged: bool) -> None:
+        """Begins anew with all splits, with the best mapping so far as the one to beat."""
+        self.problem = self.problem._replace(goal=goal, ragged=ragged)
+        bounds = self._kernel.split_bounds(self.problem, self.splits.pes, self.splits.rounds)
         self.bounds: NDArray[np.float64] = bounds * (1 - _ROUNDING)
         """Least value that any mapping of each split could have."""
         self.order = np.argsort(self.bounds, kind="stable")
         self.done = 0
         """Splits that were searched, in ascending order of their bound."""
+
+    def second_criterion(self) -> Goal | None:
+        """Energy among mappings of equal latency, and the other way round; None for products.
+
+        The best mapping so far stays the one to beat, by its value of the new goal.
+        """
+        energy, cycles = self.problem.goal.powers
+        if (energy and cycles) or not np.isfinite(self.best):
+            return None
+        cap = self.best * (1 + _ROUNDING)
+        goal = self._bounds.Goal((float(not energy), float(not cycles)), (energy, cycles), cap)
+        work = self._bounds.Scratch(np.zeros(SCRATCH), np.empty(len(COUNTS)), np.empty(6))
+        self.incumbent.value[0] = self._bounds.exact_value(
+            self.problem.layer, self.problem.chip, self.incumbent.code, goal, work
+        )
+        return goal
 
     @property
     def best(self) -> float:
@@ -256,13 +285,11 @@ class _Search:
         searched = self.order[: self.done]
         total, visited = sum(mappings), sum(mappings[int(split)] for split in searched)
         evaluated = int(self.incumbent.evaluated[0])
-        fitting = int(self.incumbent.fitting[0]) * ORDERS_AND_BYPASSES
         return Certificate(
             mappings=total,
             evaluated=evaluated,
             pruned_by_spatial_bound=total - visited,
-            pruned_by_registers=visited - fitting,
-            pruned_by_traffic_bound_or_buffer=fitting - evaluated,
+            pruned_by_tiles=visited - evaluated,
             gap=gap,
             seconds=seconds,
         )
