@@ -68,11 +68,11 @@ def random_chip(generator: np.random.Generator) -> Chip:
 
 
 def small_case(generator: np.random.Generator, most: int) -> tuple[Layer, Chip]:
-    """A layer and a chip whose space has at most so many tilings, and loops that tiles leave odd."""
+    """A layer and a chip whose space has at most so many tilings."""
     while True:
         layer, chip = random_layer(generator), random_chip(generator)
         if generator.random() < 0.5:  # long loops, of which few tiles divide
-            sizes = {dim: 1 for dim in DIMS}
+            sizes = dict.fromkeys(DIMS, 1)
             for dim in generator.permutation(list("GNKC"))[:2]:
                 sizes[dim] = int(generator.integers(3, 14))
             layer = replace(layer, kind="matmul", inputs=("image",), **sizes)

@@ -4,8 +4,8 @@
   size. A factor is kept if no smaller one needs as few rounds (of 64 channels on 12 PEs, 11 are
   enough for the 6 rounds of 12).
 * Temporal: with S PEs a loop of bound D has m = ceil(D / S) rounds. Any register tile F of 1..m
-  makes T = ceil(m / F) array tiles; any buffer loop T1 of 1..T makes T2 = ceil(T / T1) buffer tiles.
-  Tiles need not divide: the last one of a loop is ragged.
+  makes T = ceil(m / F) array tiles; any buffer loop T1 of 1..T makes T2 = ceil(T / T1) buffer
+  tiles. Tiles need not divide: the last one of a loop is ragged.
 * Orders: nine, which dominate all (8!)^2 pairs. At each level, the loops that do not move over one
   tensor are innermost. The three sets of such loops, W {N, P, Q}, I {K}, O {C, R, S}, are disjoint,
   so a level can keep one tensor in place only, and keeps it longest with all its loops inside. The

@@ -2,10 +2,10 @@
 
 `optimal_mapping` searches the space of `mapspace` to the end, by branch and bound. It visits
 spatial splits in ascending order of a lower bound, stops where the bound reaches the best mapping
-found, and inside a split prunes what cannot win: first with tiles that divide, for a good value to beat, then
-with all. Among mappings of the least latency the one with the least energy is found, and the other
-way round. The certificate counts what was pruned and why. If the time is up first, it states the
-gap between the best so far and the bound.
+found, and inside a split prunes what cannot win: first with tiles that divide, for a good value to
+beat, then with all. Among mappings of the least latency the one with the least energy is found, and
+the other way round. The certificate counts what was pruned and why. If the time is up first, it
+states the gap between the best so far and the bound.
 """
 
 from __future__ import annotations

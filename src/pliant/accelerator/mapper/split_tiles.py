@@ -108,7 +108,7 @@ def make_split(problem: Problem, pes: Ints, rounds: Ints, s: Floats) -> Split:
         rounds: the same.
         s: scratch.
     """
-    largest, counts, outer_counts = np.ones(8, dtype=np.int64), np.zeros(8, np.int64), 0
+    largest, counts = np.ones(8, dtype=np.int64), np.zeros(8, dtype=np.int64)
     s[ct.TILE, :] = 1.0
     width, depth = 1, 1
     for d in range(8):
