@@ -78,7 +78,7 @@ def test_a_loss_above_a_point_is_fine_tuned(copied, finished, monkeypatch):
         before = model_answers(session.int8(chosen.architecture).model, run.data.validation)
         assert chosen.validated.top1 - before.accuracy.top1 > deliver.MAX_INT8_LOSS
         _, file = deliver.deliver(session, chosen, folder=copied / "front" / "tuned").files
-    assert file.how == "ranges by narrow; fine-tuned"
+    assert file.how.startswith("ranges by narrow; fine-tuned; in float: ")
     assert file.validated.top1 > before.accuracy.top1
     assert file.how in (copied / "front" / "tuned" / "card.md").read_text()
 
