@@ -12,6 +12,7 @@ from pliant.accuracy.evaluation import pixels, top1
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.errors import UncalibratedError
 from pliant.metrics import Accuracy, Failed
+from pliant.networks.supernet import build
 
 
 def test_statistics_by_brute_force(digits_space, digits, fresh):
@@ -131,3 +132,12 @@ def test_a_network_that_diverged_is_a_failed_row_and_not_the_end(
     estimator = SupernetEstimator(supernet, digits.train, digits.validation)
     [found] = estimator.estimate([digits_space.smallest()])
     assert found == Failed("the network's weights or BatchNorm statistics are not finite")
+
+
+def test_training_an_extracted_network_begins_its_statistics(tiny_space):
+    """Trained further by a loop of one's own, a network without statistics gets some."""
+    network = build(tiny_space, tiny_space.largest(), mean=[0.5], std=[0.2]).train()
+    for _ in range(3):
+        network(torch.rand(16, 1, 8, 8))
+    require_calibrated(network)
+    assert network.eval()(torch.rand(2, 1, 8, 8)).isfinite().all()

@@ -76,12 +76,23 @@ class BlockModule(nn.Module):
         return self.conv_type(inputs, outputs, kernel, stride, around, groups=groups, bias=bias)
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
-        """A BatchNorm whose running statistics are unknown until they are computed."""
+        """A BatchNorm whose running statistics are unknown until it is calibrated or trained."""
         norm = self.norm_type(channels)
         if norm.running_mean is not None and norm.running_var is not None:
             norm.running_mean.fill_(torch.nan)
             norm.running_var.fill_(torch.nan)
+            norm.register_forward_pre_hook(begin_statistics)
         return norm
+
+
+@torch.no_grad()
+def begin_statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Replace unknown statistics by those of the first training batch: an average keeps NaN."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    mean, variance = norm.running_mean, norm.running_var
+    if norm.training and mean is not None and variance is not None and bool(mean[0].isnan()):
+        mean.copy_(inputs[0].mean((0, 2, 3)))
+        variance.copy_(inputs[0].var((0, 2, 3)))
 
 
 class Preprocess(BlockModule):
