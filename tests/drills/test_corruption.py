@@ -73,7 +73,7 @@ def _refusal(read: Callable[[Path], Any], path: Path, truth: Any) -> str | None:
 
 def _drill(name: str, folder: Path, place: Path, mutations: int) -> int:
     """Read so many mutations of one file of a run; the number of those that were refused."""
-    [path] = folder.glob(f"{name}*") if name.endswith("checkpoint") else [folder / name]
+    path = sorted(folder.glob(f"{name}*"))[-1]
     read, rng = READERS[name], random.Random(name)
     copy = place / path.name
     shutil.copy(path, copy)

@@ -99,6 +99,7 @@ def test_run_killed_before_its_recipe_was_written_can_be_started_again(tmp_path,
     (tmp_path / ".recipe.partial77.toml").write_text("half")
     with Run.create(str(tiny), folder=tmp_path):
         assert (tmp_path / "recipe.toml").is_file()
+        assert not list(tmp_path.glob(".*.partial*"))
 
 
 @pytest.mark.slow

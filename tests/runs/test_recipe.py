@@ -125,8 +125,8 @@ def test_digest_tells_apart_what_decides_the_weights(changes):
         ),
         (_with(serch={}), ["unknown key 'serch'", "Did you mean 'search'?"]),
         (
-            _with(train={"epochs": 0}),
-            ["'train.epochs'", "greater than or equal to 1", "received 0"],
+            _with(train={"epochs": -1}),
+            ["'train.epochs'", "greater than or equal to 0", "received -1"],
         ),
         (_with(train={"epochs": "two"}), ["'train.epochs'", "valid integer", "received 'two'"]),
         (_with(train=3), ["'train'", "received 3"]),

@@ -97,6 +97,8 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.record = Record.open(folder / "record.sqlite", recipe_digest=recipe.digest)
         try:
+            for partial in folder.rglob(".*.partial*"):
+                partial.unlink(missing_ok=True)  # of a process that was killed while it wrote
             self._previous = (folder / "recipe.toml").read_text("utf-8") if begun else None
             if begun and load_recipe(str(folder / "recipe.toml")).space != recipe.space:
                 _ = self.space  # the same one from another place, else the run keeps its recipe
