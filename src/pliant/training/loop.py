@@ -28,7 +28,7 @@ from pliant.training.schedule import Precision, Timetable, TrainingRecipe
 from pliant.training.strategy import TrainingStrategy
 
 CHECKED_EVERY = 5
-"""Steps after which losses and weights are checked to be finite, as they are before a checkpoint."""
+"""Steps between two checks of losses and weights, which are checked before a checkpoint, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +158,11 @@ def _require_finite(
     if any(not bool(loss.isfinite().all()) for loss in losses):
         what = f"the losses are {', '.join(f'{float(loss):g}' for loss in losses)}"
     else:
-        names = (n for n, p in model.named_parameters() if not bool(p.detach().isfinite().all()))
-        name = next(names, None)
-        if name is None:
+        weights = dict(model.named_parameters())
+        finite = torch.stack([weight.detach().isfinite().all() for weight in weights.values()])
+        if bool(finite.all()):
             return
-        what = f"weight {name} is not finite"
+        what = f"weight {list(weights)[int(finite.int().argmin())]} is not finite"
     raise DivergedError(
         f"training diverged: after step {step + 1} (phase {phase!r}, learning rate {rate:.3g}) "
         f"{what}. Lower train.learning_rate, or check the images and labels."
