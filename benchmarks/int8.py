@@ -3,9 +3,9 @@
 python benchmarks/int8.py [--data ../shared/data/clothing] [--epochs 5] [--quantization-aware]
 
 The full network of the space for photographs starts from the published weights and is fine-tuned by
-a plain loop (AdamW, cosine, random crops and flips), once; `benchmarks/work/` keeps the weights. It is
-then delivered in both precisions. Accuracy is of the validation images and of those that are cut off
-for testing, together. Latencies are of one thread, in interleaved rounds.
+a plain loop (AdamW, cosine, random crops and flips), once; `benchmarks/work/` keeps the weights. It
+is then delivered in both precisions. Accuracy is of the validation images and of those that are cut
+off for testing, together. Latencies are of one thread, in interleaved rounds.
 """
 
 from __future__ import annotations

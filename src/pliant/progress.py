@@ -89,7 +89,7 @@ def lines(
 
 
 def printed() -> Progress:
-    """Lines on standard output where steps begin and end; unlike those of `lines`, without a block."""
+    """Lines on standard output where steps begin and end; unlike `lines`, without a block."""
     return _Lines(partial(print, flush=True), time.monotonic)
 
 

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -159,7 +159,7 @@ def open_target(
 def _own_target(given: TargetLike, space: Space) -> Target:
     """A target that was given, or what a function or class of the user's own makes of a space."""
     makes = isinstance(given, (str, type)) or not hasattr(given, "predict")
-    target: Target = call_plugin(given, space, what="a target") if makes else given  # type: ignore[arg-type, assignment]
+    target = cast(Target, call_plugin(cast(Any, given), space, what="a target") if makes else given)
     if not hasattr(target, "predict"):
         raise RecipeError(
             f"a target predicts the costs of networks; {given} returned {type(target).__name__}, "
@@ -280,7 +280,9 @@ class FunctionTarget(Arithmetic):
         networks += [self.space.sample_choices(rng) for _ in range(PROBED_NETWORKS)]
         return hashlib.sha256(repr(self.predict(networks)).encode()).hexdigest()[:12]
 
-    def predict(self, architectures: Sequence[Architecture]) -> list[Cost | Failed]:  # type: ignore[override]
+    def predict(  # type: ignore[override]
+        self, architectures: Sequence[Architecture]
+    ) -> list[Cost | Failed]:
         """What the function returns, with what follows from the layers."""
         found: list[Cost | Failed] = []
         for one, cost in zip(

@@ -249,7 +249,8 @@ def test_hostile_text_stays_text(summary: Summary) -> None:
 
 EMPTY: dict[str, Any] = {
     "front": (), "random_front": (), "blocks": (), "evidence": (), "predictor": None,
-    "ranking": (), "training": None, "classification": None, "test_openings": (), "note": None, "machine": {},
+    "ranking": (), "training": None, "classification": None, "test_openings": (),
+    "note": None, "machine": {},
 }  # fmt: skip
 
 

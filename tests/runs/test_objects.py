@@ -107,7 +107,8 @@ def test_data_sets_of_ones_own(tmp_path, digits):
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n\n\n"
         "def images():\n    x = np.arange(40 * 64, dtype=np.uint8).reshape(40, 8, 8)\n"
-        "    return {'x_train': x, 'y_train': np.arange(40) % 2, 'x_test': x, 'y_test': [0, 1] * 20}\n\n\n"
+        "    y = np.arange(40) % 2\n"
+        "    return {'x_train': x, 'y_train': y, 'x_test': x, 'y_test': y}\n\n\n"
         "def nothing():\n    return 3\n"
     )
     found = load(f"{tmp_path}/mine.py:images", seed=0)

@@ -1,4 +1,4 @@
-"""An ONNX model that this package wrote, as a PyTorch module: what quantization-aware training needs.
+"""An ONNX model that this package wrote, as a PyTorch module, for quantization-aware training.
 
 Rounding lets gradients pass (straight-through estimator: Bengio, Y. et al., Estimating or
 propagating gradients through stochastic neurons for conditional computation, 2013,

@@ -2,8 +2,8 @@
 images, the limits and the time.
 
 Photographs, and small pictures of which there are few, are taught to published weights (space
-`photos`); other small pictures train a space of their size from nothing. What was decided is written
-as a recipe like any other, so the same file repeats the run.
+`photos`); other small pictures train a space of their size from nothing. What was decided is
+written as a recipe like any other, so the same file repeats the run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OFA_SIZE = 224
 PHOTOGRAPH = 48
 """Images with a larger shorter side are photographs."""
 FEW_IMAGES = 5000
-"""Colour images up to this number are taught to published weights, enlarged where they are small."""
+"""Up to so many colour images are taught to published weights, enlarged where they are small."""
 SMALLEST_ENLARGED = 24
 """Smaller images show too little for that."""
 ENLARGED = 128

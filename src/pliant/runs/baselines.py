@@ -1,4 +1,4 @@
-"""What a run's images give with little work, and the linear classifier that fine-tuning begins with.
+"""What a run's images give with little work, and the linear classifier where fine-tuning begins.
 
 The classifier is fitted once and kept beside the weights; the figures are kept in the record.
 """

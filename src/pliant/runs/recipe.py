@@ -91,8 +91,9 @@ class TrainTable(_Table):
     """`patch-pca`, `none`, published weights by name or file (docs/spaces.md), a .safetensors file
     of the same space, or `file.py:NAME`."""
     epochs: int | None = Field(None, ge=0, le=1_000_000)
-    """Passes over the training images; where `time` is set, the most of them, or as many as fit. With
-    0, networks have the weights of the start: for a published supernet and images of its classes."""
+    """Passes over the training images; where `time` is set, the most of them, or as many as fit.
+    With 0, networks have the weights of the start: for a published supernet and images of its
+    classes."""
     batch_size: int = Field(512, ge=2, le=1_000_000)
     """Images per step, of all processes together; fewer where an epoch had less than 8 steps."""
     learning_rate: float = Field(0.375, gt=0, le=1000)

@@ -142,7 +142,8 @@ def _require_classifier(run: Run, supernet: Supernet, fresh: Tensor) -> None:
     if torch.equal(_classifier(supernet), fresh):
         raise RecipeError(
             f"without training (epochs = 0) a start needs a classifier of the {len(fresh)} classes"
-            f" of the images; start {run.recipe.train.start!r} has none. Train for an epoch or more."
+            f" of the images; start {run.recipe.train.start!r} has none. Train for an epoch or "
+            "more."
         )
 
 

