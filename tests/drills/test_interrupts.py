@@ -107,3 +107,23 @@ def test_any_moment_of_any_command(seed, networks, tmp_path, tiny, finished, dig
     ]
     number = rng.choice([signal.SIGINT, signal.SIGINT, signal.SIGTERM])
     stop(commands[seed % 4], rng.uniform(1.0, 20.0), number, group=rng.random() < 0.5)
+
+
+def test_an_error_that_a_signal_causes_is_not_told():
+    """C extensions turn an interrupt while they are imported into errors of their own."""
+    program = """
+import os, signal, pliant.cli.app
+def app():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("initialization failed")
+pliant.cli.app.app = app
+from pliant.cli import main
+main()
+"""
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, preexec_fn=_hear_interrupts
+    )
+    assert (done.returncode, done.stderr) == (130, SAID[signal.SIGINT])

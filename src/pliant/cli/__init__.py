@@ -23,18 +23,19 @@ def _run_command() -> None:
 
     from pliant.cli.app import app, print_error
     from pliant.cli.faults import sentence
+    from pliant.cli.interrupts import is_stopped
     from pliant.errors import PliantError
 
     try:
         app()
-    except PliantError as error:
-        print_error(str(error))
     except BrokenPipeError:
         # Who read the output has ended; what is left of it goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as fault:
-        said = sentence(fault)
+        if is_stopped():
+            raise KeyboardInterrupt from None
+        said = str(fault) if isinstance(fault, PliantError) else sentence(fault)
         if said is None:
             raise
         print_error(said)

@@ -49,6 +49,11 @@ def say_stopped() -> int:
     return _ending.say()
 
 
+def is_stopped() -> bool:
+    """Whether the command was told to end; libraries may raise errors of their own because of it."""
+    return _ending.is_received
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Inside, Ctrl-C and SIGTERM raise KeyboardInterrupt, and the process ends in time."""
