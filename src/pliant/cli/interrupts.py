@@ -50,7 +50,7 @@ def say_stopped() -> int:
 
 
 def is_stopped() -> bool:
-    """Whether the command was told to end; libraries may raise errors of their own because of it."""
+    """Whether the command was told to end; libraries may raise errors of their own for it."""
     return _ending.is_received
 
 
