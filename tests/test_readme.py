@@ -6,11 +6,17 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
+from PIL import Image
 
-from pliant.cli.app import app
+from pliant.cli.app import app, open_run
+from pliant.metrics import ARITHMETIC_METRICS
+from pliant.progress import silent
 from pliant.runs.recipe import parse_recipe, tomllib
+from pliant.runs.session import Session
+from pliant.targets import Arithmetic
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -69,6 +75,40 @@ def test_python_runs(block, tmp_path, monkeypatch, tiny, digits_profile):
     monkeypatch.setattr(run, "load_recipe", quick)
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def _limited() -> list[str]:
+    """Commands that begin a run with limits, but those that map or measure for minutes."""
+    elsewhere = ("phone.json", "board.py", "photos/ --limit latency_ms", "energy_uj")
+    return [
+        command
+        for command in _commands("pliant")
+        if command.startswith("pliant run") and "--limit" in command
+        if not any(word in command for word in elsewhere)
+    ]
+
+
+@pytest.mark.parametrize("command", _limited())
+def test_limits_can_be_met(command, tmp_path, monkeypatch, digits_profile):
+    """As they stand there, on pictures where the command names some."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "photos" / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (240, 240, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    _, name, *words = shlex.split(command, comments=True)
+    given = typer.main.get_command(app).commands[name].make_context(name, words).params
+    changes = {
+        "data.source": given["data"],
+        "limits": given["limit"],
+        "target.name": given["target"] or str(digits_profile),
+    }
+    with open_run(given["recipe"], tmp_path / "run", changes) as run:
+        computed = {one.metric for one in run.recipe.parsed_limits} <= set(ARITHMETIC_METRICS)
+        target = Arithmetic(run.space) if computed else None
+        assert Session(run, target=target, progress=silent).feasible.share > 0
 
 
 @pytest.mark.parametrize("block", _blocks("toml"))
