@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from pliant.accelerator.chip import load_chip
 from pliant.accelerator.explain import explanation, tiles
 from pliant.accelerator.mapper.optimal import optimal_mapping
-from pliant.cli.accelerator import app
+from pliant.cli.accelerator import app, compile_notice
 from pliant.errors import RecipeError
 from pliant.workload import Layer
 
@@ -86,6 +87,20 @@ def test_explain_says_in_words_what_bounds_a_layer(model: Path) -> None:
     assert "is the bottleneck" in text
     assert "█" in text
     assert "Proven best" in text
+    assert "Not modelled: fill and drain of a systolic array" in text
+
+
+def test_a_silent_start_says_that_it_compiles(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pliant.cli.accelerator.COMPILE_NOTICE_S", 0.01)
+    with compile_notice():
+        time.sleep(0.2)
+    assert "compiled" in capsys.readouterr().err
+    monkeypatch.setattr("pliant.cli.accelerator.COMPILE_NOTICE_S", 60.0)
+    with compile_notice():
+        pass
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,9 +156,15 @@ def test_restrictions_bypass_and_bad_input() -> None:
         1.0,
     )
     assert optimal_mapping(wide, tight).certificate.proven
-    with pytest.raises(InfeasibleError, match="no mapping"):
-        # Two inputs at once never fit where one does.
-        optimal_mapping(LAYERS[5], tight)
+    # An addition reads its inputs one after the other, so room for one word is enough.
+    added = optimal_mapping(LAYERS[5], tight)
+    assert added.certificate.proven
+    assert added.mapping.register == (1,) * 8
+    assert added.cost.counts["delivered_inputs"] == 2 * LAYERS[5].output_elements
+    # In the buffer all its inputs are there at once.
+    six = replace(LAYERS[5], inputs=("image",) * 6)
+    with pytest.raises(InfeasibleError, match=r"buffer hold 6 bytes, where .* tensor is 7"):
+        optimal_mapping(six, tight, constraint=DataflowConstraint(bypass=False))
 
 
 def test_a_weighted_product_is_written_as_text_or_as_powers() -> None:

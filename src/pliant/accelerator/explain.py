@@ -7,7 +7,7 @@ the same sentences.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pliant.accelerator.chip import DIMS, Chip
 from pliant.accelerator.mapper.optimal import BestMapping
@@ -24,6 +24,10 @@ PART_NAMES = {
     "idle": "idling",
     "compute": "compute",
 }
+NOT_MODELLED = (
+    "Not modelled: fill and drain of a systolic array, ports of its own for each tensor "
+    "(docs/accelerator_validation.md)."
+)
 _BAR = 40
 
 
@@ -50,18 +54,18 @@ def tiles(best: BestMapping) -> tuple[Tile, ...]:
         for extent, count, size in zip(array, mapping.buffer, sizes, strict=True)
     ]
     levels = {"register": register, "array": array, "buffer": buffer, "dram": list(sizes)}
-    return tuple(
-        Tile(
-            tensor,
-            level,
-            None
-            if level == "buffer" and tensor in mapping.bypass
-            else tile_words(layer, tensor, [[extent] for extent in extents]),
-        )
-        for level, extents in levels.items()
-        for tensor in "WIO"
-        if tensor != "W" or layer.weighted
-    )
+    found = []
+    for level, extents in levels.items():
+        for tensor in "WIO" if layer.weighted else "IO":
+            words: int | None = tile_words(layer, tensor, [[extent] for extent in extents])
+            if level == "buffer" and tensor in mapping.bypass:
+                words = None
+            elif level == "register" and tensor == "I" and layer.kind == "elementwise":
+                words = tile_words(
+                    replace(layer, inputs=layer.inputs[:1]), tensor, [[e] for e in extents]
+                )
+            found.append(Tile(tensor, level, words))
+    return tuple(found)
 
 
 def reasons(best: BestMapping, chip: Chip) -> tuple[str, ...]:
@@ -172,7 +176,7 @@ def explanation(best: BestMapping, chip: Chip) -> str:
     unit = "uJ" if cost.energy_unit == "picojoule" else "million MAC energies"
     lines += ["", f"energy: {cost.energy / 1e6:,.4g} {unit}"]
     lines += _bars(cost.energy_parts, cost.energy)
-    lines += ["", *reasons(best, chip), "", proof(best)]
+    lines += ["", *reasons(best, chip), "", proof(best), NOT_MODELLED]
     return "\n".join(lines)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +21,9 @@ app = typer.Typer(
     help="Accelerators on paper: chips, exact costs, and mappings proven to be the best.",
     no_args_is_help=True,
 )
+
+COMPILE_NOTICE_S = 2.0
+"""Silence after which a first search says that it compiles."""
 
 Model = Annotated[
     Path | None, typer.Argument(help="An ONNX file; left out where --space names a network.")
@@ -124,6 +130,8 @@ def map_network(
         typer.echo(_layer_lines(number, best, hardware))
 
     limit = time_limit_s or float("inf")
+    with compile_notice():
+        _first_mapping(hardware)
     mapped = map_workload(
         workload, hardware, objective, time_limit_s=limit, cache=cache, progress=progress
     )
@@ -157,8 +165,30 @@ def explain(
     workload = _workload(model, size or [], skip or [], space, architecture, images, classes)
     names = [item.name for item in workload.layers]
     chosen = workload.layers[_layer_index(layer, names)]
+    with compile_notice():
+        _first_mapping(hardware)
     best = optimal_mapping(chosen, hardware, objective, time_limit_s=time_limit_s or float("inf"))
     typer.echo(explanation(best, hardware))
+
+
+@contextmanager
+def compile_notice() -> Iterator[None]:
+    """Says after a while why nothing is there yet: the first search compiles its kernels."""
+    text = "The mapper is being compiled; this takes about half a minute, once per installation."
+    timer = Timer(COMPILE_NOTICE_S, lambda: typer.echo(text, err=True))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _first_mapping(chip: Chip) -> None:
+    """Maps one multiply-accumulate: loads the kernels, or compiles them where they are new."""
+    from pliant.accelerator.mapper.optimal import optimal_mapping
+    from pliant.workload import Layer
+
+    optimal_mapping(Layer("first", "matmul", ("input",)), chip)
 
 
 def _layer_index(layer: str, names: list[str]) -> int:

@@ -118,7 +118,7 @@ def optimal_mapping(
     powers = objective_powers(objective)
     allowed = constraint or DataflowConstraint()
     splits = spatial_splits(layer, chip).only_spread(allowed.spread)
-    search = _Search(layer, chip, powers, allowed, splits)
+    search = MappingSearch(layer, chip, powers, allowed, splits)
     step, gap = 1 if np.isfinite(time_limit_s) else _STEP, 0.0
     for ragged in (False, True):
         search.start(search.problem.goal, ragged=ragged)
@@ -134,10 +134,7 @@ def optimal_mapping(
             while search.bound < search.best and time.perf_counter() - started <= time_limit_s:
                 search.advance(step)
     if not np.isfinite(search.best):
-        raise InfeasibleError(
-            f"layer {layer.name!r}: no mapping of the space fits chip {chip.name!r}; its registers "
-            "or its buffer are too small."
-        )
+        raise InfeasibleError(_no_room(layer, chip))
     mapping = search.mapping()
     cost = evaluate(layer, chip, mapping)
     certificate = search.certificate(gap, time.perf_counter() - started)
@@ -149,6 +146,24 @@ def optimal_mapping(
         float(cost.energy ** powers[0] * cost.cycles ** powers[1]),
         certificate,
     )
+
+
+def _no_room(layer: Layer, chip: Chip) -> str:
+    """What the smallest tiles of a layer need, and what there is."""
+    widths, copies = chip.word_widths, layer_record(layer)["copies"]
+    weight, word = copies[0] * widths.weight_bits / 8, widths.input_bits / 8
+    least = {
+        "registers": weight + word + widths.partial_sum_bits / 8,
+        "buffer": weight + copies[1] * word + widths.output_bits / 8,
+    }
+    needs = []
+    for level, needed in least.items():
+        held = getattr(chip, level).total_bytes / (2 if getattr(chip, level).double_buffered else 1)
+        needs.append(
+            f"its {level} hold {held:g} bytes, where one word of each tensor is {needed:g}"
+        )
+    said = f"layer {layer.name!r}: no mapping of the space fits chip {chip.name!r}"
+    return f"{said}; {'; '.join(needs)}."
 
 
 def _objective_name(objective: str | tuple[float, float]) -> str:
@@ -185,7 +200,7 @@ def _product(text: str) -> tuple[float, float]:
     return powers.get("energy", 0.0), powers.get("latency", 0.0)
 
 
-class _Search:
+class MappingSearch:
     """The state of one search: the problem as the kernels know it, and the best mapping so far."""
 
     def __init__(

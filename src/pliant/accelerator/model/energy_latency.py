@@ -151,9 +151,12 @@ def excess_bits(
 
 @kernel
 def register_excess(layer: LayerRecord, s: Floats, chip: ChipRecord) -> float:
-    """(14) Bits by which a PE's tile exceeds its registers; sums are kept at their full width."""
+    """(14) Bits by which a PE's tile exceeds its registers; sums are kept at their full width.
+
+    An element-wise layer reads its inputs one after the other, so that one of them is there.
+    """
     weights = tile_words(W, s, TILE, layer) * chip.bits[W]
-    inputs = tile_words(I, s, TILE, layer) * chip.bits[I]
+    inputs = tile_words(I, s, TILE, layer) * chip.bits[I] / layer.copies[I]
     sums = tile_words(O, s, TILE, layer) * chip.sum_bits
     return excess_bits(weights, inputs, sums, chip.register_capacity)
 

@@ -269,13 +269,14 @@ def tile_bits(row: int, layer: LayerRecord, chip: ChipRecord, s: Floats) -> None
 @kernel
 def capacity(layer: LayerRecord, chip: ChipRecord, s: Floats) -> None:
     """(13) to (15) Bits by which registers and buffer are exceeded together; 0 where all fits."""
-    bits_o, bits_sum = chip.output_bits, chip.sum_bits
+    bits_o, bits_sum, inputs = chip.output_bits, chip.sum_bits, layer.copies[I]
     held = chip.register_capacity
     # Copied out of its array, or every lane would load it again: it might overlap the scratch.
     most = (held[0], held[1], held[2], held[3])
     tile_bits(TILE, layer, chip, s)
     for lane in range(LANES):
-        w, i = s[(BITS + W) * LANES + lane], s[(BITS + I) * LANES + lane]
+        # An element-wise layer reads its inputs one after the other.
+        w, i = s[(BITS + W) * LANES + lane], s[(BITS + I) * LANES + lane] / inputs
         o = s[(BITS + O) * LANES + lane] * bits_sum
         s[OVER * LANES + lane] = excess_bits(w, i, o, most)
     held = chip.buffer_capacity
