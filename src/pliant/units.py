@@ -70,9 +70,10 @@ DURATIONS_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 def parse_duration(text: str) -> float | None:
     """Seconds of a duration such as `90s`, `30min` or `1.5h`; None where it reads otherwise."""
+    text = text.strip()
     for unit, seconds in DURATIONS_S.items():
         number = text.removesuffix(unit).strip()
-        if number != text.strip() and re.fullmatch(r"\d+(\.\d+)?", number) and float(number) > 0:
+        if number != text and re.fullmatch(r"\d+(\.\d+)?", number) and float(number) > 0:
             return float(number) * seconds
     return None
 
