@@ -104,10 +104,14 @@ def drawing(blocks: Sequence[Mapping[str, Any]]) -> tuple[StagePicture, ...]:
 def _block(facts: Mapping[str, Any]) -> Block | None:
     """The block that was summarised, None for one that this version does not know."""
     slot, kind, sizes = facts.get("slot", ""), facts.get("type", ""), facts.get("sizes") or {}
-    try:
-        return BLOCK_TYPES[kind](slot=slot, **sizes) if kind in BLOCK_TYPES else None
-    except (TypeError, EncodingError):
+    if kind not in BLOCK_TYPES:
         return None
+    try:
+        block = BLOCK_TYPES[kind](slot=slot, **sizes)
+        block.layers()
+    except (TypeError, ValueError, EncodingError):
+        return None
+    return block
 
 
 def _groups(slots: Sequence[str]) -> list[str]:

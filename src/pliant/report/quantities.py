@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from pliant.objective import ACCURACY
 
@@ -53,13 +53,18 @@ def significant(value: float | str | None, digits: int = 3) -> str:
     """A number with so many significant digits: 0.312, 4,320, 2.1 × 10⁻⁶. Text stays as it is."""
     if value is None:
         return NOT_MEASURED
-    if isinstance(value, str) or not math.isfinite(value):
+    if isinstance(value, str):
+        return value
+    # As a decimal, since a number of networks may be beyond the range of floats.
+    exact = Decimal(value if isinstance(value, int) else float(value))
+    if not exact.is_finite():
         return str(value)
     if value == 0:
         return "0"
-    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    rounded, _, power = f"{exact:.{digits - 1}e}".partition("e")
+    exponent = int(power)
     if exponent < -4 or exponent >= 12:
-        mantissa = f"{value / 10.0**exponent:.{digits - 1}f}".rstrip("0").rstrip(".")
+        mantissa = rounded.rstrip("0").rstrip(".") if "." in rounded else rounded
         return f"{mantissa}{GAP}{TIMES}{GAP}10{str(exponent).translate(_SUPERSCRIPTS)}"
     if isinstance(value, int) or value.is_integer():
         return f"{int(value):,}"
@@ -133,9 +138,9 @@ def duration(seconds: float | None) -> str:
     """Time that a step took: 42 s, 6 min 52 s, 1 h 29 min."""
     if seconds is None:
         return NOT_MEASURED
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{significant(float(seconds), 2)}{GAP}s"
-    if seconds < 3600:
+    if seconds < 3599.5:
         return f"{round(seconds) // 60}{GAP}min {round(seconds) % 60}{GAP}s"
     return f"{round(seconds / 60) // 60}{GAP}h {round(seconds / 60) % 60}{GAP}min"
 
