@@ -1,4 +1,4 @@
-"""Rules of the data package by themselves: names of splits, ranges of pixels, statistics, digests."""
+"""Rules of the data package alone: names of splits, ranges of pixels, statistics, digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of spaces: random trees of choices by enumeration, shipped spaces by what must not happen."""
+"""Laws of spaces: random trees of choices by enumeration, and what every shipped space keeps."""
 
 from __future__ import annotations
 
