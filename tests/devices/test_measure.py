@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from pliant.devices.measure import (
     convolution_peak_gflops,
     empty_model,
     measure,
+    measure_in_subprocess,
     measuring_processor,
     pinned,
 )
@@ -135,11 +133,11 @@ def test_the_peak_is_a_rate_that_processors_have():
 def test_a_process_of_its_own_measures_a_file(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(conv(32))
-    settings = json.dumps(dataclasses.asdict(dataclasses.replace(QUICK, noise_limit=100.0)))
-    command = [sys.executable, "-W", "error", "-m", "pliant.devices.measure", str(path), settings]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["latency_ms"] > 0
+    found = measure_in_subprocess(path, dataclasses.replace(QUICK, noise_limit=100.0))
+    assert found.latency_ms > 0
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(MeasurementError, match=r"broken.onnx is measured in a subprocess, which"):
+        measure_in_subprocess(tmp_path / "broken.onnx", QUICK)
 
 
 def test_what_does_not_repeat_is_measured_again_with_twice_the_rounds(monkeypatch):
