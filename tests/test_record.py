@@ -102,10 +102,19 @@ def test_one_writer_many_readers(path: Path) -> None:
 
 
 def test_another_recipe_is_refused_and_the_lock_given_back(path: Path) -> None:
-    opened(path).close()
+    with opened(path) as record:
+        record.event("test split opened")
     with pytest.raises(RunConflictError, match="has digest abc, received xyz"):
         opened(path, "xyz")
     opened(path).close()
+
+
+def test_a_record_without_a_result_begins_again_under_another_recipe(path: Path) -> None:
+    with opened(path) as record:
+        record.set_metadata("data_fingerprint", "of other images")
+    with opened(path, "xyz") as record:
+        assert record.metadata("recipe_digest") == "xyz"
+        assert record.metadata("data_fingerprint") is None
 
 
 WRITER = """

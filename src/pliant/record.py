@@ -120,7 +120,7 @@ class Record:
         Args:
             path: of the SQLite file; its folder is created.
             recipe_digest: of the resolved recipe; a run resumes under the recipe with which it
-                began only.
+                began only. A record without a result begins again under another one.
 
         Raises:
             RunConflictError: another process writes it, or it belongs to another recipe.
@@ -139,6 +139,9 @@ class Record:
             raise
         try:
             known = record.metadata("recipe_digest")
+            if known not in (None, recipe_digest) and not record.has_results():
+                record._write("DELETE FROM metadata", ())
+                known = None
             if known is None:
                 record.set_metadata("recipe_digest", recipe_digest)
             elif known != recipe_digest:
@@ -185,6 +188,11 @@ class Record:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+    def has_results(self) -> bool:
+        """Whether anything was evaluated or trained, or noted as an event."""
+        tables = ("evaluations", "train_log", "events")
+        return any(self._rows(f"SELECT 1 FROM {table} LIMIT 1") for table in tables)
 
     # Metadata of the run.
 

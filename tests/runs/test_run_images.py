@@ -12,6 +12,7 @@ from PIL import Image
 from pliant import Run
 from pliant.errors import DataError, EncodingError, RunConflictError
 from pliant.record import Record
+from pliant.runs.recipe import load_recipe
 from pliant.runs.session import Session
 
 RECIPE = """
@@ -122,3 +123,13 @@ def test_balanced_training_shows_each_class_equally_often(
         shares[weights] = np.mean(seen)
     assert shares["none"] > 0.65
     assert shares["balanced"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_mistake_is_corrected_in_the_directory_that_it_left(recipe: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    Run.create(recipe, folder=folder, seed=1).close()
+    with Run.create(recipe, folder=folder, seed=2) as run:
+        run.record.event("something happened")
+    with pytest.raises(RunConflictError, match="differs in seed"):
+        Run.create(recipe, folder=folder, seed=3)
+    assert load_recipe(str(folder / "recipe.toml")).seed == 2

@@ -171,12 +171,23 @@ class Run:
         if known.data.source != self.recipe.data.source and known.digest == self.recipe.digest:
             self._require_same_images()
         if known.digest != self.recipe.digest:
+            if self._is_unused():
+                return False
             differing = _differences(known, self.recipe)
             raise RunConflictError(
                 f"{self.folder} belongs to another recipe; it differs in {', '.join(differing)}. "
                 "Use --run-dir NEW_DIRECTORY, or the same recipe to resume that run."
             )
         return True
+
+    def _is_unused(self) -> bool:
+        """Whether the run ended before its first result, as one that was refused for a mistake."""
+        path = self.folder / "record.sqlite"
+        others = {entry.name for entry in self.folder.iterdir()} - {"recipe.toml"}
+        if not path.is_file() or not all(name.startswith(path.name) for name in others):
+            return False
+        with Record.read(path) as record:
+            return not record.has_results()
 
     def close(self) -> None:
         """Let go of the record."""

@@ -209,7 +209,7 @@ def _why_none(objective: Objective, tried: Sequence[ShortlistedNetwork]) -> str:
         f"is within {', '.join(map(str, objective.limits))}"
     )
     if not tried:
-        return f"{start}: the search found none. Raise a limit, or search longer."
+        return f"{start}: the search found none. Relax a limit, or search longer."
     nearest = min(tried, key=lambda one: objective.violation(one.outcome_apart))
     outcome = nearest.outcome_apart
     has = []
