@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -23,6 +24,10 @@ from pliant.spaces.presets import preset
 from pliant.spaces.resnet import PlainSpace, ResidualStage
 from pliant.spaces.space import Choice, Space
 from pliant.training.loop import make_accelerator
+
+# How long one example takes says how busy the machine is.
+hypothesis.settings.register_profile("pliant", deadline=None)
+hypothesis.settings.load_profile("pliant")
 
 
 @pytest.fixture(scope="session", autouse=True)

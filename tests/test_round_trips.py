@@ -264,6 +264,7 @@ def test_recipes_that_contradict_themselves(changes: dict[str, Any], words: str)
     assert isinstance(load_recipe("digits"), Recipe)
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.floats(0.2, 9), st.floats(0.1, 2)), min_size=1, max_size=5),
     st.integers(5, 40),
@@ -277,7 +278,8 @@ def test_phases_follow_each_other_and_every_rate_lies_below_its_peak(
     assert boundaries[-1] == round(sum(epochs for epochs, _ in phases) * steps)
     recipe = TrainingRecipe(epochs=1, batch_size=256, learning_rate=0.5)
     for index, (start, end) in enumerate(itertools.pairwise(boundaries)):
-        assert 0 <= end - start - phases[index][0] * steps + 1 <= 2
+        # Both ends are the nearest step.
+        assert abs(end - start - phases[index][0] * steps) <= 1 + 1e-9
         if start == end:
             continue
         assert [timetable.phase_index(step) for step in (start, end - 1)] == [index, index]
