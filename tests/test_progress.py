@@ -87,7 +87,7 @@ def test_a_run_shows_its_steps(copied, capsys):
         run_all(run)
         shown = capsys.readouterr().out
         assert "search" in shown
-        assert "deliver 4/4" in shown
+        assert "deliver 5/5" in shown
         _ = search_front(Session(run))
         assert re.fullmatch(r"(search|front) .*\n(\w+ .* done in .*\n)+", capsys.readouterr().out)
         run_all(run, progress=silent)

@@ -6,7 +6,7 @@ import pytest
 
 from pliant.errors import RecipeError
 from pliant.objective import Limit
-from pliant.runs.recipe import builtin_recipes, load_recipe, parse_recipe, tomllib
+from pliant.runs.recipe import TrainTable, builtin_recipes, load_recipe, parse_recipe, tomllib
 
 SMALLEST = {"name": "one", "space": "digits", "data": {"source": "digits"}, "train": {"epochs": 1}}
 
@@ -100,6 +100,15 @@ def test_paths_of_the_command_line_hold_in_every_directory(tmp_path, monkeypatch
 )
 def test_digest_ignores_what_does_not_decide_the_weights(changes):
     assert load_recipe("digits", changes).digest == load_recipe("digits").digest
+
+
+def test_digest_does_not_see_keys_at_their_defaults():
+    """A key that a later version adds leaves the digest of older runs as it is."""
+    default = TrainTable.model_fields["label_smoothing"].default
+    assert (
+        parse_recipe(SMALLEST, "test").digest
+        == parse_recipe(_with(train={"epochs": 1, "label_smoothing": default}), "test").digest
+    )
 
 
 @pytest.mark.parametrize(

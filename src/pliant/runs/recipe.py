@@ -217,10 +217,12 @@ class Recipe(_Table):
         """Equal for two recipes with the same trained weights: limits and search may differ.
 
         So may where the images are, which a run knows by their content, and where a space of one's
-        own is, which a run knows by what it describes.
+        own is, which a run knows by what it describes. Keys at their defaults are left out, so that
+        a run may be resumed by a version that has more keys.
         """
         decides = {"seed", "space", "data", "train"} | ({"time"} if self.time else set())
-        deciding = self.model_dump(include=decides, exclude={"data": {"source"}})
+        hidden = {"data": {"source"}}
+        deciding = self.model_dump(include=decides, exclude=hidden, exclude_defaults=True)
         if is_plugin(self.space):
             deciding["space"] = "own"
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
