@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ import pytest
 from oracles.random_nests import random_nest
 from pliant.accelerator.chip import DIMS, Axis, Chip, Memory, load_chip
 from pliant.accelerator.energy import TABLES
+from pliant.accelerator.explain import proof
+from pliant.accelerator.mapper import optimal
 from pliant.accelerator.mapper.mapspace import divisors, spatial_splits, tilings
 from pliant.accelerator.mapper.optimal import DataflowConstraint, optimal_mapping
 from pliant.accelerator.mapping import Mapping, stationary_order
 from pliant.accelerator.model.cost import evaluate
+from pliant.accelerator.network_mapping import map_layer
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
 
@@ -134,6 +138,30 @@ def test_a_time_limit_leaves_an_honest_gap() -> None:
     assert patient.certificate.proven
     assert not hurried.certificate.proven
     assert hurried.value * (1 - hurried.certificate.gap) <= patient.value <= hurried.value
+
+
+def test_ties_that_the_time_left_open_are_told_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    original = optimal.MappingSearch.second_criterion
+
+    def late(search: optimal.MappingSearch) -> object:
+        now[0] = 100.0
+        return original(search)
+
+    layer = Layer("conv", "conv", ("image",), K=16, C=16, P=14, Q=14, R=3, S=3)
+    chip = load_chip("nvdla-1024")
+    settled = optimal_mapping(layer, chip, "latency")
+    monkeypatch.setattr(optimal.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(optimal.MappingSearch, "second_criterion", late)
+    best = map_layer(layer, chip, "latency", time_limit_s=10.0, cache=tmp_path)
+    assert best.certificate.proven
+    assert not best.certificate.ties_settled
+    assert best.value == settled.value
+    assert best.cost.energy >= settled.cost.energy
+    assert "before the cheapest of equals was known" in proof(best)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_restrictions_bypass_and_bad_input() -> None:

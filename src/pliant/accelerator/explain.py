@@ -202,4 +202,5 @@ def proof(best: BestMapping) -> str:
         f"Proven best of {c.mappings:,} mappings: {c.evaluated:,} costed exactly, "
         f"{c.pruned_by_spatial_bound:,} pruned by the spatial bound, {c.pruned_by_tiles:,} too "
         f"large for a memory or pruned by the traffic bound; gap 0, {c.seconds:.2f} s."
+        + ("" if c.ties_settled else " The time was up before the cheapest of equals was known.")
     )

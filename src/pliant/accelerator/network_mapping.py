@@ -130,7 +130,7 @@ def map_layer(
     time_limit_s: float = float("inf"),
     cache: Path | None = None,
 ) -> BestMapping:
-    """`optimal_mapping`, or its result from a folder, where new results that are proven go.
+    """`optimal_mapping`, or its result from a folder, where new proven results go.
 
     Args:
         layer: the loops.
@@ -149,7 +149,7 @@ def map_layer(
     if stored is not None:
         return stored
     best = optimal_mapping(layer, chip, objective, time_limit_s=time_limit_s)
-    if best.certificate.proven:
+    if best.certificate.proven and best.certificate.ties_settled:
         _write(file, best)
     return best
 

@@ -72,6 +72,8 @@ class Certificate:
     """(value - lower bound) / value; 0 where the search ran to its end."""
     seconds: float
     """Wall-clock time of the search."""
+    ties_settled: bool = True
+    """Whether the cheapest of the equally good mappings was searched for to its end."""
 
     @property
     def proven(self) -> bool:
@@ -127,17 +129,23 @@ def optimal_mapping(
                 gap = (search.best - search.bound) / search.best
                 break
             search.advance(step)
-    second = search.second_criterion() if gap == 0.0 else None
+    if not np.isfinite(search.best):
+        raise InfeasibleError(_no_room(layer, chip))
+    certificate = search.certificate(gap)  # of the objective; ties are settled behind it
+    settled = gap == 0.0
+    second = search.second_criterion() if settled else None
     if second is not None:
         for ragged in (False, True):
             search.start(second, ragged=ragged)
-            while search.bound < search.best and time.perf_counter() - started <= time_limit_s:
+            while search.bound < search.best:
+                if time.perf_counter() - started > time_limit_s:
+                    settled = False
+                    break
                 search.advance(step)
-    if not np.isfinite(search.best):
-        raise InfeasibleError(_no_room(layer, chip))
     mapping = search.mapping()
     cost = evaluate(layer, chip, mapping)
-    certificate = search.certificate(gap, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    certificate = replace(certificate, seconds=seconds, ties_settled=settled)
     return BestMapping(
         layer,
         mapping,
@@ -253,7 +261,7 @@ class MappingSearch:
         The best mapping so far stays the one to beat, by its value of the new goal.
         """
         energy, cycles = self.problem.goal.powers
-        if (energy and cycles) or not np.isfinite(self.best):
+        if energy and cycles:
             return None
         cap = self.best * (1 + _ROUNDING)
         goal = self._bounds.Goal((float(not energy), float(not cycles)), (energy, cycles), cap)
@@ -294,8 +302,8 @@ class MappingSearch:
         row = int(np.flatnonzero((self.splits.pes == flat.spatial[0]).all(axis=1))[0])
         return replace(flat, spatial=self.splits.axes[row])  # type: ignore[arg-type]
 
-    def certificate(self, gap: float, seconds: float) -> Certificate:
-        """What became of every mapping of the space."""
+    def certificate(self, gap: float) -> Certificate:
+        """What became of every mapping of the space, by the search that ended last."""
         mappings = self.splits.mappings
         searched = self.order[: self.done]
         total, visited = sum(mappings), sum(mappings[int(split)] for split in searched)
@@ -306,7 +314,7 @@ class MappingSearch:
             pruned_by_spatial_bound=total - visited,
             pruned_by_tiles=visited - evaluated,
             gap=gap,
-            seconds=seconds,
+            seconds=0.0,
         )
 
 
