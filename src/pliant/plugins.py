@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,25 @@ OBJECT = "object"
 def is_plugin(text: str) -> bool:
     """Whether a name means a part of the user's own: `file.py:NAME` or `object:NAME`."""
     return text.rpartition(":")[0].endswith(".py") or is_object(text)
+
+
+def require_part(name: str, known: Collection[str], *, what: str) -> str:
+    """The same name, if it is known or means a part of the user's own.
+
+    Args:
+        name: as a recipe or the command line has it.
+        known: names of the parts that ship.
+        what: what the part is, for the message, such as `a searcher`.
+
+    Raises:
+        RecipeError: it means none.
+    """
+    if name not in known and not is_plugin(name):
+        raise RecipeError(
+            f"{what} is one of {', '.join(known)} or file.py:NAME, received {name!r}. "
+            f"{nearest(name, known)}"
+        )
+    return name
 
 
 def is_object(text: str) -> bool:

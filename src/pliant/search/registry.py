@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pliant.errors import RecipeError, nearest
+from pliant.errors import RecipeError
 from pliant.objective import CostModel, Objective
-from pliant.plugins import call_plugin, is_plugin
+from pliant.plugins import call_plugin, is_plugin, require_part
 from pliant.search.ask_tell import Searcher
 from pliant.spaces.space import Space
 
@@ -95,12 +95,7 @@ def require_searcher(name: str) -> str:
     Raises:
         RecipeError: it means none.
     """
-    if name not in SEARCHERS and not is_plugin(name):
-        raise RecipeError(
-            f"a searcher is one of {', '.join(SEARCHERS)} or file.py:NAME, received {name!r}. "
-            f"{nearest(name, SEARCHERS)}"
-        )
-    return name
+    return require_part(name, SEARCHERS, what="a searcher")
 
 
 def make_searcher(

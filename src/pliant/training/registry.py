@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pliant.errors import RecipeError, nearest
-from pliant.plugins import call_plugin, is_plugin, plugin_path
+from pliant.errors import RecipeError
+from pliant.plugins import call_plugin, is_plugin, plugin_path, require_part
 from pliant.spaces.space import Space
 
 if TYPE_CHECKING:  # names are read without PyTorch
@@ -63,12 +63,7 @@ def require_strategy(name: str) -> str:
     Raises:
         RecipeError: it means none.
     """
-    if name not in STRATEGIES and not is_plugin(name):
-        raise RecipeError(
-            f"a training strategy is one of {', '.join(STRATEGIES)} or file.py:NAME, received "
-            f"{name!r}. {nearest(name, STRATEGIES)}"
-        )
-    return name
+    return require_part(name, STRATEGIES, what="a training strategy")
 
 
 def make_strategy(name: str, space: Space, options: StrategyOptions) -> TrainingStrategy:
