@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pliant.errors import DamagedFileError, ProfileMismatchError, RecipeError, nearest
+from pliant.errors import (
+    DamagedFileError,
+    MeasurementError,
+    ProfileMismatchError,
+    RecipeError,
+    nearest,
+)
 from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Failed, InferencePrecision, Measured
 from pliant.objective import CostModel, Target, checked_costs, function_name
 from pliant.plugins import call_plugin, is_object, is_plugin, load_plugin, plugin_path
@@ -233,8 +239,15 @@ class Arithmetic:
         return {}
 
     def measure_file(self, path: Path) -> Measured:
-        """Never asked, since `can_measure` is False."""
-        raise NotImplementedError
+        """Refused, since `can_measure` is False.
+
+        Raises:
+            MeasurementError: always.
+        """
+        raise MeasurementError(
+            f"arithmetic on layers measures nothing, received {path} for {self.name!r}. Choose a "
+            "target that is at hand, such as this-cpu."
+        )
 
     def evidence(self) -> tuple[Claim, ...]:
         """Arithmetic needs none."""

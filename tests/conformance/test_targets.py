@@ -12,7 +12,7 @@ from pliant.accelerator import ChipTarget, load_chip
 from pliant.deploy.package import onnx_bytes
 from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import load_profile
-from pliant.errors import RecipeError
+from pliant.errors import MeasurementError, RecipeError
 from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Claim, Cost
 from pliant.networks.supernet import build
 from pliant.objective import Limit, Objective, Target
@@ -119,6 +119,8 @@ def test_it_measures_what_it_predicts_where_it_is_at_hand(
     target = make()
     if not target.can_measure:
         assert target.measure({}) == {}
+        with pytest.raises(MeasurementError, match="is at hand"):
+            target.measure_file(tmp_path / "model.onnx")
         return
     smallest = digits_space.smallest()
     network = build(digits_space, smallest, mean=[0.5], std=[0.25])

@@ -168,3 +168,11 @@ def test_a_strategy_may_keep_the_state_of_its_optimizers(run, monkeypatch, kept)
     _, strategy = run(strategy=TwoPhases())
     first = next(known for phase, known in strategy.seen if phase == "two")
     assert first == (4 if kept else 0), "parameters with momentum"
+
+
+def test_a_strategy_without_losses_is_named():
+    class Forgetful(TrainingStrategy):
+        """Writes nothing."""
+
+    with pytest.raises(RecipeError, match="Forgetful has neither"):
+        Forgetful().losses("train", None, None, None, None)

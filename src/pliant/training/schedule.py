@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -48,14 +49,14 @@ class Phase:
     """Peak learning rate over the recipe's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Timetable:
     """Which step belongs to which phase, and its learning rate."""
 
     phases: tuple[Phase, ...]
     steps_per_epoch: int
 
-    @property
+    @cached_property
     def phase_boundaries(self) -> tuple[int, ...]:
         """First step of each phase, and the number of all steps."""
         ends = np.cumsum([0.0, *(phase.epochs for phase in self.phases)]) * self.steps_per_epoch

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pliant.errors import RecipeError
 from pliant.training.schedule import Phase, TrainingRecipe
 
 ParameterGroup = dict[str, Any]
@@ -98,8 +99,14 @@ class TrainingStrategy:
             images: (N, channels, size, size), augmented pixels from 0 to 1.
             labels: (N,).
             rng: of this step, the same in all processes and after every restart.
+
+        Raises:
+            RecipeError: the strategy states no losses.
         """
-        raise NotImplementedError
+        raise RecipeError(
+            f"a training strategy writes `losses` or `turn_losses`; {type(self).__name__} has "
+            "neither. docs/strategies.md has an example."
+        )
 
     def turn_losses(
         self,
