@@ -34,6 +34,9 @@ Fit = Literal["crop", "pad"]
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
+_USUAL = {name: one.default for name, one in inspect.signature(preprocess).parameters.items()}
+"""Options of `preprocess`, read once: every picture is decoded with them."""
+
 SIXTEEN_BITS, FRACTIONS = PixelRange(0, 65535), PixelRange(0, 1)
 """Ranges of new pictures of kinds that no training picture is of."""
 
@@ -113,8 +116,7 @@ class Decoding:
             "integers": (self.integers.black, self.integers.white),
             "floats": (self.floats.black, self.floats.white),
         }
-        usual = inspect.signature(preprocess).parameters
-        return {name: value for name, value in own.items() if value != usual[name].default}
+        return {name: value for name, value in own.items() if value != _USUAL[name]}
 
 
 def open_picture(content: bytes | Path) -> Image.Image:
