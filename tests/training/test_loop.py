@@ -321,3 +321,26 @@ def test_divergence_is_noticed_before_a_checkpoint_is_written(
             checkpoints=checkpoints,
         )
     assert checkpoints.files()[-1].name == "checkpoint-000000003.safetensors"
+
+
+class BreaksAndStops(Breaks):
+    """And says that its phase, the last one, is complete."""
+
+    def on_step_start(self, phase, model, step, steps):
+        super().on_step_start(phase, model, step, steps)
+        self.stopped = step == 3
+
+    def phase_complete(self, phase):
+        return self.stopped
+
+
+def test_divergence_is_noticed_where_the_last_phase_is_stopped(tiny_space, digits, fresh, cpu):
+    with pytest.raises(DivergedError, match="after step 4 "):
+        train(
+            fresh(tiny_space),
+            digits.train.subset(np.arange(200)),
+            Augmentation(),
+            TrainingRecipe(epochs=4, batch_size=64),
+            BreaksAndStops(tiny_space),
+            accelerator=cpu,
+        )

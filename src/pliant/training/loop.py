@@ -95,14 +95,13 @@ def train(
     batches = _Batches(splits, augmentation, recipe, accelerator)
     timetable = Timetable(strategy.phases(recipe.epochs), batches.steps_per_epoch("train"))
     optimizers = strategy.optimizers(model, recipe)
-    start, last = 0, timetable.phase_boundaries[-1]
+    step, last = 0, timetable.phase_boundaries[-1]
     _require_known_turns(strategy, timetable, optimizers, batches.splits)
     if checkpoints:
-        start, state = checkpoints.load(model, optimizers)
-        if start:
+        step, state = checkpoints.load(model, optimizers)
+        if step:
             strategy.load_state(model, state)
     autocast, clock = _Autocast(model, accelerator), _Clock()
-    step = start
     while step < last:
         index = timetable.phase_index(step)
         phase = timetable.phases[index].name
@@ -123,12 +122,12 @@ def train(
                 rng = np.random.default_rng((recipe.seed, step, number)[: 3 if number else 2])
                 found = strategy.turn_losses(turn, phase, autocast, images, labels, rng)
                 losses += _optimizer_step(model, optimizer, found, recipe, accelerator)
-        due = checkpoints is not None and accelerator.is_main_process and checkpoints.due()
-        if step % CHECKED_EVERY == 0 or step + 1 == last or due:
-            _require_finite(losses, model, step, phase, rate)
         strategy.on_step_end(phase, model, step)
         clock.steps += 1
-        step = done = end if strategy.phase_complete(phase) else step + 1
+        done = end if strategy.phase_complete(phase) else step + 1
+        due = checkpoints is not None and accelerator.is_main_process and checkpoints.due()
+        if step % CHECKED_EVERY == 0 or done == last or due:
+            _require_finite(losses, model, step, phase, rate)
         if done == end:
             strategy.on_phase_end(phase, model)
         if done % report_every == 0 or done == last:
@@ -148,6 +147,7 @@ def train(
             )
         if checkpoints and accelerator.is_main_process and (due or done == last):
             checkpoints.save(done, model, optimizers, strategy.state())
+        step = done
     accelerator.wait_for_everyone()
 
 
