@@ -6,6 +6,8 @@ PYTHON ?= python3
 # Where `uv` is installed, UV=1 lets it choose the build for this machine by itself.
 TORCH_INDEX_URL ?=
 UV ?=
+# Processes that the tests run in, each file in one of them.
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -16,7 +18,7 @@ demo: $(STAMP)
 	$(BIN)/pliant run digits
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
