@@ -100,9 +100,13 @@ class Run:
             for partial in folder.rglob(".*.partial*"):
                 partial.unlink(missing_ok=True)  # of a process that was killed while it wrote
             self._previous = (folder / "recipe.toml").read_text("utf-8") if begun else None
-            if begun and load_recipe(str(folder / "recipe.toml")).space != recipe.space:
-                _ = self.space  # the same one from another place, else the run keeps its recipe
-            write_atomically(folder / "recipe.toml", recipe.to_toml())
+            if begun:
+                known = load_recipe(str(folder / "recipe.toml"))
+                if known.space != recipe.space:
+                    _ = self.space  # the same one from another place, else it keeps its recipe
+                resolved = known.resolved or recipe.resolved
+                self.recipe = recipe.model_copy(update={"resolved": resolved})
+            write_atomically(folder / "recipe.toml", self.recipe.to_toml())
         except (OSError, PliantError):
             self.record.close()
             raise

@@ -1,0 +1,205 @@
+"""Killed, out of disk or out of memory: the same command resumes and ends as if nothing had been.
+
+In everything but measured time, and without litter.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from pliant import Record
+
+# The command line, ended by SIGKILL at a given point of a step; with a checkpoint after every
+# training step, so that there is one.
+_KILLED = """
+import os, signal, sys
+step, done = sys.argv.pop(1).split(":")
+from pliant.training.checkpoint import Checkpoints
+Checkpoints.__init__.__kwdefaults__["seconds"] = 0.0
+from pliant.runs import workflow
+original = workflow.run_steps
+def run_steps(session):
+    progress = session.progress
+    def watch(name, number, total, note):
+        progress(name, number, total, note)
+        if name == step and number >= int(done):
+            os.kill(os.getpid(), signal.SIGKILL)
+    session.progress = watch
+    return original(session)
+workflow.run_steps = run_steps
+from pliant.cli import main
+main()
+"""
+
+PHASES = {"import": 3.0, "baselines": 1.0, "train": 3.0, "search": 3.0, "front": 0.3, "deliver": 6}
+"""By the word that begins its first line: about how long a phase takes, in seconds."""
+MEASURED = {"measured", "measured_apart", "seconds", "created", "command", "sha256"}
+MEASURED |= {"images_per_second", "overhead"}
+"""Keys of summaries and logged steps whose values are times, or say where the run is."""
+
+
+def _environment(**more: object) -> dict[str, str]:
+    """Of a command; sums are ordered by threads."""
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return os.environ | threads | {name: str(value) for name, value in more.items()}
+
+
+def _start(
+    words: list[object], killed_at: str | None = None, **options: Any
+) -> subprocess.Popen[str]:
+    program = ["-c", _KILLED, killed_at] if killed_at else ["-m", "pliant"]
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **{"env": _environment()} | options,
+    )
+
+
+def _resumed(words: list[object], **options: Any) -> None:
+    """The command to its end, without an error."""
+    with _start(words, **options) as process:
+        _, error = process.communicate()
+    assert (process.returncode, error) == (0, ""), words
+
+
+def _lasting(value: Any) -> Any:
+    """The same without measured times."""
+    if isinstance(value, dict):
+        if str(value.get("how")).startswith("measured"):
+            return {key: value[key] for key in ("claim", "bound", "holds")}
+        return {key: _lasting(held) for key, held in value.items() if key not in MEASURED}
+    return [_lasting(held) for held in value] if isinstance(value, list) else value
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run leaves but measured times, and how often its test split had to be opened."""
+    summary = _lasting(json.loads((folder / "summary.json").read_text()))
+    assert len(summary.pop("test_openings")) >= 1
+    with Record.read(folder / "record.sqlite") as record:
+        rows = [
+            (row.id, row.stage, row.architecture, row.context, row.split, row.quality)
+            for row in record.evaluations()
+        ]
+        steps = [(one.step, one.epoch, _lasting(dict(one.values))) for one in record.steps()]
+        asked = record.asked()
+    files = {
+        path.relative_to(folder): path.read_bytes()
+        for path in (*folder.glob("best/*"), folder / "supernet" / "weights.safetensors")
+    }
+    card = files.pop(Path("best/card.md")).decode()
+    lines = [line for line in card.splitlines() if not re.search(r"[\d.]+ [mu]s|opened", line)]
+    return {"summary": summary, "rows": rows, "steps": steps, "asked": asked, "card": lines} | files
+
+
+def litter(folder: Path) -> list[Path]:
+    """Half-written files, and what was meant to be temporary."""
+    return [*folder.rglob(".*partial*"), *folder.rglob("pliant-*"), *folder.rglob("tmp*")]
+
+
+def _killed(words: list[object], phase: str, delay: float) -> bool:
+    """Kill a command in a phase; whether it reached the phase and was killed before its end."""
+    with _start(words) as process:
+        if phase == "import" or any(line.startswith(phase) for line in process.stdout):
+            time.sleep(delay)
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+        _, error = process.communicate()
+    if process.returncode == -signal.SIGKILL:
+        _, alive = psutil.wait_procs(family, timeout=1.0)
+        assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE], phase
+        return True
+    assert (process.returncode, error) == (0, "")
+    return False
+
+
+def kill_until_it_ends(words: list[object], rng: random.Random) -> list[str]:
+    """Start a command again and again, each start killed at a random moment; the phases hit."""
+    hit = []
+    while True:
+        phase = rng.choice(list(PHASES))
+        if not _killed(words, phase, rng.uniform(0.0, PHASES[phase])):
+            return hit
+        hit.append(phase)
+
+
+def _drill_kills(
+    kills: int, seed: int, place: Path, recipe: Path, profile: Path, whole: Path
+) -> dict[str, int]:
+    """So many kills over as many runs as that takes; how many hit each phase."""
+    rng, expected = random.Random(seed), outcome(whole)
+    hit: list[str] = []
+    while len(hit) < kills:
+        folder = place / f"run{len(hit)}"
+        words: list[object] = ["run", recipe, "--target", profile, "--run-dir", folder]
+        hit += kill_until_it_ends(words, rng)
+        assert outcome(folder) == expected, hit
+        assert not litter(folder)
+    return {phase: hit.count(phase) for phase in PHASES}
+
+
+def _killed_at(words: list[object], moment: str) -> None:
+    with _start(words, moment) as process:
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_run_killed_three_times_ends_where_the_uninterrupted_one_does(
+    tmp_path, tiny, digits_profile, finished
+):
+    folder = tmp_path / "run"
+    words: list[object] = ["run", tiny, "--target", digits_profile, "--run-dir", folder]
+    _killed_at(words, "train:20")
+    kept = sorted(path.name for path in folder.glob("supernet/*.safetensors"))
+    assert kept
+    assert "weights.safetensors" not in kept
+    assert not (folder / "summary.json").exists()
+
+    _killed_at(words, "search:13")
+    with Record.read(folder / "record.sqlite") as record:
+        estimates = record.evaluations("estimate")
+        assert [step.step for step in record.steps()] == [10, 20, 30, 33]
+    assert len(estimates) == 13
+
+    _killed_at(words, "deliver:3")
+    _resumed(words)
+    assert outcome(folder) == outcome(finished.folder)
+    with Record.read(folder / "record.sqlite") as record:
+        assert record.evaluations("estimate")[:13] == estimates
+        # Killed after the test, which the record keeps.
+        assert len(record.events("test split opened")) == 1
+    assert "opened once" in (folder / "best" / "card.md").read_text()
+    assert not litter(folder)
+
+
+def test_run_killed_before_its_recipe_was_written_can_be_started_again(tmp_path, tiny):
+    from pliant import Run
+    from pliant.runs.recipe import load_recipe
+
+    Record.open(tmp_path / "record.sqlite", recipe_digest=load_recipe(str(tiny)).digest).close()
+    (tmp_path / ".recipe.partial77.toml").write_text("half")
+    with Run.create(str(tiny), folder=tmp_path):
+        assert (tmp_path / "recipe.toml").is_file()
+        assert not list(tmp_path.glob(".*.partial*"))
+
+
+@pytest.mark.slow
+def test_hundred_kills_at_random_moments(tmp_path, tiny, digits_profile, finished):
+    hit = _drill_kills(100, 0, tmp_path, tiny, digits_profile, finished.folder)
+    logging.getLogger(__name__).info("%s", hit)
+    assert all(hit.values()), hit
