@@ -92,6 +92,7 @@ def require_known(name: TargetLike) -> None:
         DamagedFileError: a file that does not exist.
     """
     from pliant.accelerator.chip import shipped_chips
+    from pliant.devices.data_sheet import shipped_sheets
 
     if not isinstance(name, str):
         if not (callable(name) or hasattr(name, "predict")):
@@ -102,17 +103,17 @@ def require_known(name: TargetLike) -> None:
         return
     if is_object(name):
         load_plugin(name, what="a target")
-    if name == THIS_CPU or name in shipped_chips():
+    known = [THIS_CPU, *shipped_chips(), *shipped_sheets()]
+    if name in known:
         return
     path = plugin_path(name) if is_plugin(name) else Path(name)
     if path.suffix in (".json", ".toml", ".py"):
         if not path.is_file():
             raise DamagedFileError(f"a target's file must be there, found none at {path}.")
         return
-    known = [THIS_CPU, *shipped_chips()]
     raise RecipeError(
-        f"a target is one of {', '.join(known)}, a device profile (.json), a chip (.toml) or "
-        f"file.py:NAME, received {name!r}. {nearest(name, known)}"
+        f"a target is one of {', '.join(known)}, a device profile (.json), a chip or a data sheet "
+        f"(.toml), or file.py:NAME, received {name!r}. {nearest(name, known)}"
     )
 
 
@@ -133,9 +134,9 @@ def open_target(
     """The target of a name, for the networks of a space.
 
     Args:
-        name: `this-cpu`, a chip's name or .toml, a profile's .json, `file.py:NAME`; or a function
-            or class, which that names too, that takes the space and returns a `Target`; or a
-            target.
+        name: `this-cpu`, the name or .toml of a chip or data sheet, a profile's .json,
+            `file.py:NAME`; or a function or class, which that names too, that takes the space and
+            returns a `Target`; or a target.
         space: whose networks will run on it.
         options: how they run.
         progress: of measuring this machine; shown where None, `pliant.progress.silent` for none.
@@ -155,6 +156,12 @@ def open_target(
             return _this_cpu(space, options, told)
     if name.endswith(".json"):
         return _profiled(Path(name), space, options)
+    from pliant.devices.data_sheet import is_sheet, load_sheet
+
+    if is_sheet(name):
+        from pliant.devices.data_sheet_target import DataSheetTarget
+
+        return DataSheetTarget(load_sheet(name), space)
     from pliant.accelerator.chip import load_chip
     from pliant.accelerator.chip_target import ChipTarget
 

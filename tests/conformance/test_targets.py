@@ -10,6 +10,8 @@ import pytest
 
 from pliant.accelerator import ChipTarget, load_chip
 from pliant.deploy.package import onnx_bytes
+from pliant.devices.data_sheet import load_sheet
+from pliant.devices.data_sheet_target import DataSheetTarget
 from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import load_profile
 from pliant.errors import MeasurementError, RecipeError
@@ -29,6 +31,10 @@ TARGETS: dict[str, Make] = {
     "this machine": lambda space, profile: MeasuredTarget(load_profile(profile), space),
     "nvdla-256": lambda space, profile: ChipTarget(load_chip("nvdla-256"), space),
     "eyeriss": lambda space, profile: ChipTarget(load_chip("eyeriss"), space),
+    "data sheet": lambda space, profile: DataSheetTarget(load_sheet("stm32f746"), space),
+    "data sheet with power": lambda space, profile: DataSheetTarget(
+        load_sheet("jetson-nano"), space
+    ),
 }
 
 

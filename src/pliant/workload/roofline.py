@@ -1,4 +1,4 @@
-"""What is the least time a network can take on a device of which only two numbers are known?
+"""What is the least time that a network can take on a device, and what does each layer wait for?
 
 A device computes at most `peak_macs_per_s`, and its memory delivers at most
 `bandwidth_bytes_per_s`.
@@ -6,11 +6,16 @@ A layer that does few multiply-accumulates per byte waits for memory, one that d
 arithmetic (Williams, Waterman, Patterson: "Roofline: an insightful visual performance model for
 multicore architectures", 2009, doi:10.1145/1498765.1498785). Operations are MACs here, so a data
 sheet's FLOPs per second count half.
+
+Caches have bandwidths of their own (Ilic, Pratas, Sousa: "Cache-aware roofline model: upgrading
+the loft", IEEE Computer Architecture Letters, 2014, doi:10.1109/L-CA.2013.6). A layer whose tensors
+fit into a cache stands under the roof of that cache: at batch 1 those of mobile networks do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,21 +25,52 @@ from pliant.workload.layer import NETWORK_INPUT, Layer, Workload
 Bound = Literal["compute", "memory"]
 """What a layer waits for."""
 
+MEMORY = "memory"
+"""Name of the last level of the hierarchy, which holds everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLevel:
+    """One level of the memory hierarchy.
+
+    Args:
+        name: as L2, or `MEMORY`.
+        capacity_bytes: the largest working set that it holds.
+        bandwidth_bytes_per_s: reads and writes together.
+
+    Raises:
+        RecipeError: a number that is not positive.
+    """
+
+    name: str
+    capacity_bytes: float
+    bandwidth_bytes_per_s: float
+
+    def __post_init__(self) -> None:
+        if not (self.capacity_bytes > 0 and self.bandwidth_bytes_per_s > 0):
+            raise RecipeError(
+                "a level of memory has a positive capacity and bandwidth, received"
+                f" {self.capacity_bytes} bytes and {self.bandwidth_bytes_per_s} B/s for"
+                f" {self.name!r}."
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """The two roofs of a device.
+    """The roofs of a device for one precision.
 
     Args:
         peak_macs_per_s: multiply-accumulates per second when data are always there.
         bandwidth_bytes_per_s: bytes per second between memory and chip.
+        caches: smallest first; none where a data sheet states only the memory.
 
     Raises:
-        RecipeError: a roof that is not positive.
+        RecipeError: a roof that is not positive, or caches that do not grow.
     """
 
     peak_macs_per_s: float
     bandwidth_bytes_per_s: float
+    caches: tuple[MemoryLevel, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.peak_macs_per_s > 0 and self.bandwidth_bytes_per_s > 0):
@@ -42,24 +78,51 @@ class Roofline:
                 "a roofline has a positive peak and bandwidth, received"
                 f" {self.peak_macs_per_s} MACs/s and {self.bandwidth_bytes_per_s} B/s."
             )
+        capacities = [cache.capacity_bytes for cache in self.caches]
+        if sorted(set(capacities)) != capacities:
+            raise RecipeError(
+                "the caches of a roofline are in order, smallest first, received capacities of"
+                f" {capacities} bytes."
+            )
+
+    @property
+    def levels(self) -> tuple[MemoryLevel, ...]:
+        """The caches, then the memory."""
+        return *self.caches, MemoryLevel(MEMORY, math.inf, self.bandwidth_bytes_per_s)
+
+    def level(self, working_set_bytes: float) -> MemoryLevel:
+        """The first level that holds so many bytes."""
+        return next(one for one in self.levels if working_set_bytes <= one.capacity_bytes)
 
     @property
     def ridge_macs_per_byte(self) -> float:
-        """The least operational intensity at which the peak can be reached."""
+        """The least operational intensity at which the peak can be reached from memory."""
         return self.peak_macs_per_s / self.bandwidth_bytes_per_s
 
-    def attainable_macs_per_s(self, macs_per_byte: float) -> float:
+    def attainable_macs_per_s(
+        self, macs_per_byte: float, working_set_bytes: float = math.inf
+    ) -> float:
         """The lower of the two roofs at an operational intensity (the paper's formula, section
-        3)."""
-        return min(self.peak_macs_per_s, self.bandwidth_bytes_per_s * macs_per_byte)
+        3).
 
-    def bound(self, macs_per_byte: float) -> Bound:
+        Args:
+            macs_per_byte: multiply-accumulates per byte of traffic.
+            working_set_bytes: decides the level of memory; the last one where left out.
+        """
+        bandwidth = self.level(working_set_bytes).bandwidth_bytes_per_s
+        return min(self.peak_macs_per_s, bandwidth * macs_per_byte)
+
+    def bound(self, macs_per_byte: float, working_set_bytes: float = math.inf) -> Bound:
         """What limits work of this operational intensity; `compute` at the ridge itself."""
-        return "compute" if macs_per_byte >= self.ridge_macs_per_byte else "memory"
+        bandwidth = self.level(working_set_bytes).bandwidth_bytes_per_s
+        return "compute" if macs_per_byte >= self.peak_macs_per_s / bandwidth else "memory"
 
-    def least_seconds(self, macs: float, traffic_bytes: float) -> float:
+    def least_seconds(
+        self, macs: float, traffic_bytes: float, working_set_bytes: float = math.inf
+    ) -> float:
         """Lower bound of the time of work whose arithmetic and traffic overlap perfectly."""
-        return max(macs / self.peak_macs_per_s, traffic_bytes / self.bandwidth_bytes_per_s)
+        bandwidth = self.level(working_set_bytes).bandwidth_bytes_per_s
+        return max(macs / self.peak_macs_per_s, traffic_bytes / bandwidth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +132,19 @@ class LayerBound:
     name: str
     macs: int
     traffic_bytes: float
-    """Every operand and the result crossing memory once."""
+    """Every operand and the result crossing memory once; it is also the working set."""
+    level: str
+    """The level of memory whose roof counts."""
     bound: Bound
-    least_seconds: float
+    compute_seconds: float
+    """What the arithmetic alone takes at the peak."""
+    memory_seconds: float
+    """What the traffic alone takes at the bandwidth of the level."""
+
+    @property
+    def least_seconds(self) -> float:
+        """Lower bound of the layer's time."""
+        return max(self.compute_seconds, self.memory_seconds)
 
     @property
     def macs_per_byte(self) -> float:
@@ -88,9 +161,17 @@ def layer_bounds(workload: Workload, roofline: Roofline) -> tuple[LayerBound, ..
     """
     found = []
     for layer, traffic in zip(workload.layers, least_traffic_bytes(workload), strict=True):
-        bound = roofline.bound(layer.macs / traffic)
-        seconds = roofline.least_seconds(layer.macs, traffic)
-        found.append(LayerBound(layer.name, layer.macs, traffic, bound, seconds))
+        level = roofline.level(traffic)
+        bound = LayerBound(
+            layer.name,
+            layer.macs,
+            traffic,
+            level.name,
+            roofline.bound(layer.macs / traffic, traffic),
+            compute_seconds=layer.macs / roofline.peak_macs_per_s,
+            memory_seconds=traffic / level.bandwidth_bytes_per_s,
+        )
+        found.append(bound)
     return tuple(found)
 
 
@@ -103,6 +184,116 @@ def least_seconds(workload: Workload, roofline: Roofline) -> float:
             layers beyond BatchNorm and activations may be faster.
     """
     return sum(bound.least_seconds for bound in layer_bounds(workload, roofline))
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRoofline:
+    """A network under the roofs of a device, with the times of its layers where there are any.
+
+    Args:
+        name: of the network.
+        layers: under the roofs, in running order.
+        achieved_seconds: time of each layer on the device; None where it is not known, as of
+            a layer that the runtime fused into another one. Empty where nothing was timed.
+        other_seconds: time that belongs to no layer: what the runtime adds of its own.
+    """
+
+    name: str
+    layers: tuple[LayerBound, ...]
+    achieved_seconds: tuple[float | None, ...] = ()
+    other_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        assert len(self.achieved_seconds) in (0, len(self.layers)), "one time per layer, or none"
+
+    @property
+    def achieved(self) -> tuple[float | None, ...]:
+        """One time per layer, in seconds; all None where nothing was timed."""
+        return self.achieved_seconds or (None,) * len(self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def traffic_bytes(self) -> float:
+        """Bytes that cross memory at least."""
+        return sum(layer.traffic_bytes for layer in self.layers)
+
+    @property
+    def compute_seconds(self) -> float:
+        """What the arithmetic alone takes at the peak."""
+        return sum(layer.compute_seconds for layer in self.layers)
+
+    @property
+    def least_seconds(self) -> float:
+        """Lower bound of the time."""
+        return sum(layer.least_seconds for layer in self.layers)
+
+    @property
+    def memory_bound_layers(self) -> int:
+        """How many layers wait for memory."""
+        return sum(layer.bound == "memory" for layer in self.layers)
+
+    @property
+    def seconds(self) -> float | None:
+        """Time on the device; None where nothing was timed."""
+        if not self.achieved_seconds:
+            return None
+        return sum(time for time in self.achieved_seconds if time is not None) + self.other_seconds
+
+    @property
+    def parts_seconds(self) -> dict[str, float]:
+        """The time as a sum: arithmetic at the peak, the wait for memory that the roofs demand,
+        and, where it was timed, what the device needs beyond its roofs."""
+        parts = {
+            "arithmetic": self.compute_seconds,
+            "memory": self.least_seconds - self.compute_seconds,
+        }
+        if self.seconds is not None:
+            parts["beyond the roofs"] = self.seconds - self.least_seconds
+        return parts
+
+
+def why_faster(networks: Sequence[NetworkRoofline]) -> tuple[str, ...]:
+    """Why the fastest of some networks is faster than each other one, in a sentence each.
+
+    The difference of two times is split into the parts of `NetworkRoofline.parts_seconds`: they
+    add up to it, so nothing is left unexplained.
+
+    Args:
+        networks: under the roofs of one device; measured times count where all have them.
+    """
+    if len(networks) < 2:
+        return ()
+    timed = all(one.seconds is not None for one in networks)
+    of = {one.name: _total_seconds(one, timed) for one in networks}
+    fastest = min(networks, key=lambda one: of[one.name])
+    return tuple(_difference(fastest, one, timed) for one in networks if one is not fastest)
+
+
+def _total_seconds(network: NetworkRoofline, timed: bool) -> float:
+    seconds = network.seconds if timed else network.least_seconds
+    assert seconds is not None
+    return seconds
+
+
+def _difference(fast: NetworkRoofline, slow: NetworkRoofline, timed: bool) -> str:
+    """One sentence: the ratio of times, and what each part adds to the difference."""
+    quick, late = _total_seconds(fast, timed), _total_seconds(slow, timed)
+    theirs, ours = slow.parts_seconds, fast.parts_seconds
+    counted = theirs if timed else ("arithmetic", "memory")
+    parts = [f"{1e3 * (theirs[part] - ours[part]):+.3g} ms {part}" for part in counted]
+    macs = f"{slow.macs / fast.macs:.2f} times the MACs" if fast.macs else "no MACs to compare"
+    return (
+        f"{fast.name} is {late / quick:.2f} times as fast as {slow.name}"
+        f"{'' if timed else ' by the roofs'}: {slow.name} takes {1e3 * (late - quick):.3g} ms more"
+        f" ({', '.join(parts)}). It has {macs} and"
+        f" {slow.traffic_bytes / fast.traffic_bytes:.2f} times the memory traffic;"
+        f" {slow.memory_bound_layers} of its {len(slow.layers)} layers wait for memory, against"
+        f" {fast.memory_bound_layers} of {len(fast.layers)}."
+    )
 
 
 def least_traffic_bytes(workload: Workload) -> tuple[float, ...]:
