@@ -16,6 +16,7 @@ from pliant.accuracy.evaluation import pixels
 from pliant.deploy.classifier import Classifier
 from pliant.deploy.package import write_model
 from pliant.deploy.verify import (
+    equally_accurate,
     onnx_top1,
     relative_difference,
     run_model_py,
@@ -96,6 +97,20 @@ def test_another_networks_folder(delivered):
         verify_outputs(run.best, supernet, other, smallest, images)
     with pytest.raises(VerificationError, match="as accurate as its source"):
         verify_accuracy(run.best, other, run.data.validation)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "images", "equal"),
+    [
+        (0.9, 14 / 15, 30, True),
+        (0.9, 29 / 30, 30, False),
+        (0.9, 0.902, 10_000, True),
+        (0.9, 0.9021, 10_000, False),
+        (0.3, 0.2, 10, True),
+    ],
+)
+def test_rounding_may_change_one_answer(one, other, images, equal):
+    assert equally_accurate(one, other, images) is equal
 
 
 def test_network_without_statistics_is_not_written(delivered, tmp_path):

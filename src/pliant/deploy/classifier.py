@@ -75,7 +75,7 @@ class Classifier:
         except Exception as error:  # ONNX Runtime's errors have no common class but this one
             raise DamagedFileError(
                 f"pictures are classified by a network that Pliant delivered, {self.path} is none:"
-                f" {str(error).strip() or type(error).__name__}. Deliver it again with"
+                f" {str(error).strip().rstrip('.') or type(error).__name__}. Deliver it again with"
                 " `pliant deploy`."
             ) from error
 

@@ -29,6 +29,8 @@ SUPERNET_TOLERANCE = 1e-5
 """Maximum difference of logits, relative to the largest, between extracted network and supernet."""
 ONNX_TOLERANCE = 1e-4
 """The same for ONNX Runtime against PyTorch, where BatchNorm is folded and sums are reordered."""
+ACCURACY_TOLERANCE = 2e-3
+"""Largest difference of top-1 accuracies of a network and its export, of 1."""
 
 _RUN_ALONE = """
 import importlib.util, sys
@@ -179,12 +181,30 @@ def verify_accuracy(folder: Path, network: Network, split: Split) -> tuple[float
     """Top-1 of the network in PyTorch and of its ONNX file on the same images.
 
     Raises:
-        VerificationError: they differ by more than 0.2 %, which rounding does not explain.
+        VerificationError: they differ by more than `accuracy_tolerance`.
     """
     ours, theirs = top1(network.cpu(), split).top1, onnx_top1(folder / "model.onnx", split)
-    if abs(ours - theirs) > 2e-3:
+    if not equally_accurate(ours, theirs, len(split)):
         raise VerificationError(
-            "the exported network is as accurate as its source; ONNX Runtime gives "
-            f"{theirs:.4f}, PyTorch {ours:.4f} in {folder}."
+            "the exported network is as accurate as its source, to "
+            f"{accuracy_tolerance(len(split)):.2%}; ONNX Runtime gives {theirs:.2%}, PyTorch "
+            f"{ours:.2%} of {len(split)} images in {folder}. Deliver it again; if it stays so, "
+            "please report it."
         )
     return ours, theirs
+
+
+def accuracy_tolerance(images: int) -> float:
+    """Difference of top-1 accuracies that rounding explains: at least one image.
+
+    Rounding may change the answer for an image whose two best classes are equally probable.
+
+    Args:
+        images: number of them behind the accuracies.
+    """
+    return max(ACCURACY_TOLERANCE, 1 / images)
+
+
+def equally_accurate(one: float, other: float, images: int) -> bool:
+    """Whether two top-1 accuracies on the same images differ by rounding at most."""
+    return abs(one - other) <= accuracy_tolerance(images) + 1e-9  # 0.3 - 0.2 is not quite 0.1

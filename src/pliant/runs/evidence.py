@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pliant.accuracy.predictor import AccuracyPredictor
+from pliant.accuracy.predictor import MIN_ROWS, AccuracyPredictor
 from pliant.accuracy.ranking import (
     BASELINES,
     CONFIDENCE,
@@ -17,7 +17,13 @@ from pliant.accuracy.ranking import (
     rank_correlations,
 )
 from pliant.deploy.int8 import MAX_INT8_LOSS
-from pliant.deploy.verify import ONNX_TOLERANCE, SUPERNET_TOLERANCE, Agreement
+from pliant.deploy.verify import (
+    ONNX_TOLERANCE,
+    SUPERNET_TOLERANCE,
+    Agreement,
+    accuracy_tolerance,
+    equally_accurate,
+)
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Claim, DeliveredFile
 from pliant.objective import ACCURACY, Candidate, Objective
 from pliant.pareto import hypervolume
@@ -25,12 +31,12 @@ from pliant.report.summary import Baselines, NetworkResult, TargetFacts
 from pliant.spaces.space import Space
 
 _RESAMPLES = 400
-ACCURACY_TOLERANCE = 2e-3
-"""Test accuracies of a network and its export may differ by so much, of 1."""
 
 
-def fitted_predictor(space: Space, history: Sequence[Candidate], seed: int) -> AccuracyPredictor:
-    """The accuracy predictor as the search had it at its end.
+def fitted_predictor(
+    space: Space, history: Sequence[Candidate], seed: int
+) -> AccuracyPredictor | None:
+    """The accuracy predictor as the search had it at its end; None of too few networks for one.
 
     Args:
         space: of the candidates.
@@ -38,13 +44,15 @@ def fitted_predictor(space: Space, history: Sequence[Candidate], seed: int) -> A
         seed: of the folds.
     """
     sound = [one for one in history if isinstance(one.quality, Accuracy)]
+    if len(sound) < MIN_ROWS:
+        return None
     top1 = np.array([one.value for one in sound])
     return AccuracyPredictor(space, [one.architecture for one in sound], top1, seed=seed)
 
 
 def predictor_ranking(
     space: Space,
-    predictor: AccuracyPredictor,
+    predictor: AccuracyPredictor | None,
     history: Sequence[Candidate],
     random_history: Sequence[Candidate],
     seed: int,
@@ -53,7 +61,7 @@ def predictor_ranking(
 
     Args:
         space: of the candidates.
-        predictor: fitted on `history`.
+        predictor: fitted on `history`; nothing is ranked without one.
         history: what the search evaluated.
         random_history: what random search evaluated; those that the search did not are ranked.
         seed: of the bootstrap.
@@ -66,7 +74,7 @@ def predictor_ranking(
     for one in random_history:
         if isinstance(one.quality, Accuracy) and one.architecture not in seen:
             truth[one.architecture] = one.value
-    if len(truth) < MIN_NETWORKS:
+    if predictor is None or len(truth) < MIN_NETWORKS:
         return ()
     costs = [space.cost(architecture) for architecture in truth]
     scores = {"predictor": [float(value) for value in predictor.predict(list(truth))]}
@@ -163,8 +171,8 @@ def delivery_claims(
         "Exported network is as accurate as its source",
         f"{fp32.test.top1:.2%} against {test.top1:.2%}",
         f"{test.images} test images",
-        bound="0.2 points apart",
-        holds=abs(fp32.test.top1 - test.top1) <= ACCURACY_TOLERANCE,
+        bound=f"{100 * accuracy_tolerance(test.images):.2g} points apart",
+        holds=equally_accurate(fp32.test.top1, test.top1, test.images),
     )
     yield Claim(
         "int8 is as accurate as fp32",

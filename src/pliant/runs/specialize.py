@@ -8,12 +8,15 @@ where the target is at hand.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.errors import RunConflictError
 from pliant.metrics import Accuracy, Failed
-from pliant.objective import Candidate
+from pliant.objective import AccuracyEstimator, Candidate
 from pliant.runs.search import estimate_context
 from pliant.runs.session import Session
 from pliant.runs.shortlist import Shortlist, ShortlistedNetwork
@@ -24,6 +27,7 @@ from pliant.spaces.architecture import Architecture
 SHORTLISTED = 6
 """Networks that are validated and measured; the best of them is delivered."""
 MIN_EVALUATIONS = 20
+"""Behind the predictor; smaller spaces have each of their networks evaluated."""
 
 
 def specialize(session: Session) -> ShortlistedNetwork:
@@ -36,7 +40,7 @@ def specialize(session: Session) -> ShortlistedNetwork:
     run, objective = session.run, session.objective
     _ = session.feasible
     searcher = ParetoSearch(run.space, objective, seed=run.recipe.seed)
-    evaluate = combined(_predictor(session), session.target.predict)
+    evaluate = combined(_estimator(session), session.target.predict)
     front = objective.front(run_search(searcher, evaluate, run.recipe.search.candidates))
     front.sort(key=lambda one: objective.preference(one.value, one.known_cost))
     _, chosen = Shortlist(session).choose(front[: 2 * SHORTLISTED], SHORTLISTED)
@@ -52,17 +56,30 @@ def named_network(session: Session, architecture: Architecture) -> ShortlistedNe
     return ShortlistedNetwork(Candidate(architecture, accuracy, cost), accuracy, None)
 
 
-def _predictor(session: Session) -> AccuracyPredictor:
+@dataclass(frozen=True)
+class _Evaluated:
+    """The accuracies of a space that is so small that each of its networks was evaluated."""
+
+    known: Mapping[Architecture, Accuracy]
+
+    def estimate(self, architectures: Sequence[Architecture]) -> list[Accuracy]:
+        """As evaluated."""
+        return [self.known[architecture] for architecture in architectures]
+
+
+def _estimator(session: Session) -> AccuracyEstimator:
     run, context = session.run, estimate_context(session)
-    rows = [
-        (run.space.parse(row.architecture), row.quality.top1)
+    known = {
+        run.space.parse(row.architecture): row.quality
         for row in run.record.evaluations("estimate")
         if isinstance(row.quality, Accuracy) and row.context == context
-    ]
-    if len(rows) < MIN_EVALUATIONS:
+    }
+    if len(known) == run.space.size:
+        return _Evaluated(known)
+    if len(known) < MIN_EVALUATIONS:
         raise RunConflictError(
             "another network is chosen by what a search found; "
-            f"{run.folder} holds {len(rows)} evaluations. Run pliant search on it first."
+            f"{run.folder} holds {len(known)} evaluations. Run pliant search on it first."
         )
-    architectures, accuracies = zip(*rows, strict=True)
-    return AccuracyPredictor(run.space, architectures, np.array(accuracies), seed=run.recipe.seed)
+    top1 = np.array([accuracy.top1 for accuracy in known.values()])
+    return AccuracyPredictor(run.space, list(known), top1, seed=run.recipe.seed)

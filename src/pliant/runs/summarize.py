@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pliant
+from pliant.accuracy.predictor import PredictorQuality
 from pliant.errors import RecipeError
 from pliant.metrics import Claim
 from pliant.objective import Candidate, Objective
@@ -95,7 +96,6 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
     claims += session.target.evidence()
     claims += evidence.search_claims(history, random_history, session.objective, seed)
     claims += [evidence.share_claim(found.share_within), *evidence.ranking_claims(ranking)]
-    quality = predictor.quality
     return Summary(
         pliant=pliant.__version__,
         name=run.recipe.name,
@@ -113,9 +113,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         random_front=tuple(_network(run, one, delivered) for one in found.random_shortlist),
         blocks=_blocks(session, found.chosen),
         evidence=tuple(claims),
-        predictor=PredictorFacts(
-            quality.kendall_tau, quality.spearman, quality.mean_absolute_error, quality.rows
-        ),
+        predictor=None if predictor is None else _predictor(predictor.quality),
         ranking=ranking,
         search=_search(run, history, random_history, session.objective),
         training=_training(session),
@@ -123,6 +121,12 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         baselines=session.baselines,
         classification=classification(session, found.chosen.architecture),
         files=delivered.files if delivered else (),
+    )
+
+
+def _predictor(quality: PredictorQuality) -> PredictorFacts:
+    return PredictorFacts(
+        quality.kendall_tau, quality.spearman, quality.mean_absolute_error, quality.rows
     )
 
 
