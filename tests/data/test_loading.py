@@ -256,6 +256,36 @@ def test_folders_of_splits_are_recognised_and_said(
     assert (stated.classes, len(stated.test)) == (("a", "b"), 16)
 
 
+def test_pictures_in_two_splits_are_told(tmp_path: Path) -> None:
+    for split, seed in (("train", 0), ("validation", 1), ("test", 2)):
+        for label in "ab":
+            write_images(tmp_path / split / label, 6, seed=seed + 3 * (label == "b"))
+    assert not any("also among" in note for note in load(tmp_path, seed=0).notes)
+    for number, original in (("0", "train/a/3"), ("1", "train/b/2"), ("2", "validation/a/4")):
+        copied = (tmp_path / f"{original}.png").read_bytes()
+        (tmp_path / "test" / "a" / f"{number}.png").write_bytes(copied)
+    [note] = [note for note in load(tmp_path, seed=0).notes if "also among" in note]
+    assert note.startswith("3 of 12 test pictures are also among those of train and validation, ")
+    assert f"such as {tmp_path / 'test' / 'a' / '0.png'}: accuracy is overstated." in note
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_channels_may_be_asked_for(mode: str, tmp_path: Path) -> None:
+    for label in "ab":
+        write_images(tmp_path / label, 6, mode=mode)
+    gray, colour = load(tmp_path, seed=0, channels=1), load(tmp_path, seed=0, channels=3)
+    assert (gray.channels, colour.channels) == (1, 3)
+    if mode == "L":
+        assert torch.equal(everything(gray.train).expand(-1, 3, -1, -1), everything(colour.train))
+        assert "All training pictures are gray, and read as RGB." in colour.notes
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "gray.npz", x=pixels, y=np.arange(20) % 2)
+    arrays = load(tmp_path / "gray.npz", seed=0, channels=3)
+    assert tuple(everything(arrays.train).shape[1:]) == (3, 8, 8)
+    with pytest.raises(DataError, match="has its channels, 3; 1 are asked for"):
+        load(lambda: colour, seed=0, channels=1)
+
+
 def test_splits_that_cannot_be_told_are_asked_for(tmp_path: Path) -> None:
     for split in ("fold1", "fold2"):
         for label in "ab":

@@ -90,6 +90,18 @@ def test_no_resolution_is_useful_beyond_the_limit(limit, size):
     assert useful_size("photos", facts(), [Limit.parse(limit)], {}) == size
 
 
+def test_published_weights_read_gray_pictures_as_rgb(monkeypatch, pets, tmp_path):
+    for path in pets.rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    recipe = automatic_recipe({"data.source": str(pets), "data.image_size": 64}).recipe
+    assert (recipe.data.channels, recipe.train.start) == (3, "efficientnet-lite0")
+    written = tmp_path / "gray.toml"
+    written.write_text(recipe.to_toml().replace("channels = 3\n", ""))
+    with Run.create(str(written), folder=tmp_path / "run") as run:
+        assert run.recipe.data.channels is None
+        assert run.space.channels == 3
+
+
 def test_no_resolution_is_useful_beyond_what_the_device_runs(monkeypatch):
     rates = {"fp32": 40, "int8": 80}
     monkeypatch.setattr(

@@ -60,6 +60,7 @@ def load(
     largest_size: int = LARGEST_DEFAULT_SIZE,
     fit: Fit = "crop",
     background: str = AUTOMATIC,
+    channels: int | None = None,
     splits: str = AUTOMATIC,
     skip_broken: bool = False,
     validation_share: float = 0.1,
@@ -72,10 +73,10 @@ def load(
     images, the same for every seed; then a missing validation split, by the seed. Both take their
     share of every class.
 
-    Images are gray where all training images are, else RGB. They become squares of `image_size`;
-    unset, the size is the images' own where they all are the same square of at most `largest_size`,
-    else the median of their shorter sides rounded to a multiple of 8. Pictures are decoded once
-    into a cache, by their content; see `pliant.data.cache`.
+    Images are gray where all training images are, else RGB, or as `channels` says. They become
+    squares of `image_size`; unset, the size is the images' own where they all are the same square
+    of at most `largest_size`, else the median of their shorter sides rounded to a multiple of 8.
+    Pictures are decoded once into a cache, by their content; see `pliant.data.cache`.
 
     Args:
         source: see the module.
@@ -86,6 +87,7 @@ def load(
             adds mid gray.
         background: colour behind transparent pictures; `auto` is white, or black where the visible
             parts of the training pictures are almost white.
+        channels: 1 reads all pictures as gray, 3 as RGB; what the pictures are where None.
         splits: `auto` recognises folders, files and tables of splits by their names; `none` takes
             every folder for a class; `train=NAME,validation=NAME,test=NAME` states them.
         skip_broken: leave out pictures that cannot be decoded, instead of refusing the data set.
@@ -102,13 +104,18 @@ def load(
             "the shares of validation and test are above 0 and below 1 together; received "
             f"{validation_share} and {test_share}."
         )
-    request = Request(image_size, largest_size, fit, background)
+    request = Request(image_size, largest_size, fit, background, channels)
     found = read_source(source, splits)
     if isinstance(found, DataSet):
         if image_size not in (None, found.image_size):
             raise DataError(
                 f"a DataSet has its size, {found.image_size}; received image_size {image_size}. "
                 "Leave it out."
+            )
+        if channels not in (None, found.channels):
+            raise DataError(
+                f"a DataSet has its channels, {found.channels}; {channels} are asked for, as by "
+                "published weights. Convert its images."
             )
         return found
     opened = _open(found, request, skip_broken, progress)
@@ -252,6 +259,7 @@ def _assemble(opened: _Opened, seed: int, validation_share: float, test_share: f
     ]
     statistics = compute_statistics(splits["train"])
     notes = [*source.notes, *opened.prepared.notes, *_blank_channels(statistics, source.name)]
+    notes += _shared_pictures(opened, chosen)
     if opened.skipped:
         count = len(opened.skipped)
         notes.append(
@@ -299,6 +307,25 @@ def _choose(
         staying = staying[kept]
     chosen["train"] = _Chosen("train", staying)
     return {name: chosen[name] for name in cast("list[SplitName]", ["train", "validation", "test"])}
+
+
+def _shared_pictures(opened: _Opened, chosen: Mapping[SplitName, _Chosen]) -> list[str]:
+    """A warning where pictures occur in two splits: what was trained on tests nothing."""
+    seen: dict[bytes, str] = {}
+    notes = []
+    for split, one in chosen.items():
+        rows = opened.splits[one.origin].subset(one.rows).rows
+        found = [digest.tobytes() for digest in opened.digests[one.origin][one.rows]]
+        shared = [place for place, digest in enumerate(found) if digest in seen]
+        if shared:
+            others = " and ".join(dict.fromkeys(seen[found[place]] for place in shared))
+            [first] = opened.source.parts[one.origin].pictures.names([int(rows[shared[0]])])
+            notes.append(
+                f"{len(shared)} of {len(rows):,} {split} pictures are also among those of {others},"
+                f" such as {first}: accuracy is overstated. Remove the copies."
+            )
+        seen |= dict.fromkeys((one for one in found if one not in seen), split)
+    return notes
 
 
 def _blank_channels(statistics: Statistics, name: str) -> list[str]:

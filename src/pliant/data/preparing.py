@@ -45,6 +45,8 @@ class Request:
     fit: Fit = "crop"
     background: str = AUTOMATIC
     """A colour such as `white` or `#ff8800`."""
+    channels: int | None = None
+    """1 for gray, 3 for RGB; None to follow the pictures."""
 
     def __post_init__(self) -> None:
         if self.size is not None and not 1 <= self.size <= LARGEST_SIZE:
@@ -109,7 +111,7 @@ def decide(survey: Survey, request: Request) -> Decision:
     integers = None if survey.integers is None else range_of_integers(*survey.integers)
     floats = None if survey.floats is None else range_of_floats(*survey.floats)
     decoding = Decoding(
-        channels=1 if headers and all(header.gray for header in headers) else 3,
+        channels=request.channels or (1 if _all_gray(headers) else 3),
         size=size,
         fit=request.fit,
         background=_background(survey, request),
@@ -124,6 +126,10 @@ def decide(survey: Survey, request: Request) -> Decision:
     ]
     sides = [min(header.width, header.height) for header in headers] or [size]
     return Decision(decoding, round(float(np.median(sides))), tuple(notes))
+
+
+def _all_gray(headers: Sequence[Header]) -> bool:
+    return bool(headers) and all(header.gray for header in headers)
 
 
 def default_size(headers: Sequence[Header], largest: int) -> int:
@@ -180,7 +186,9 @@ def _kind_notes(headers: Sequence[Header], decoding: Decoding) -> list[str]:
     if animated:
         notes.append(f"{_count(animated, headers)} of several frames, of which the first is used.")
     gray = sum(header.gray for header in headers)
-    if gray and decoding.channels == 3:
+    if _all_gray(headers) and decoding.channels == 3:
+        notes.append("All training pictures are gray, and read as RGB.")
+    elif gray and decoding.channels == 3:
         notes.append(f"{_count(gray, headers)} gray, others have colour: all become RGB.")
     return notes
 

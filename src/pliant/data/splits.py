@@ -102,6 +102,11 @@ class Split:
         """
         return self._store.take(self._rows[indices]), torch.from_numpy(self.labels[indices])
 
+    @property
+    def rows(self) -> Rows:
+        """The row of each image in the store, shape (N,)."""
+        return self._rows
+
     def subset(self, indices: NDArray[np.integer]) -> Split:
         """A split of these images only, sharing the store."""
         return Split(self._store, self.labels[indices], self._rows[indices])

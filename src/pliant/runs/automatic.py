@@ -36,6 +36,8 @@ PUBLISHED = {
 """The published weights that each space for photographs starts from."""
 OFA_SIZE = 224
 """Of the images for Once-for-All's spaces, in pixels."""
+RGB = 3
+"""Channels of the images that published weights were trained on; gray ones are read as RGB."""
 
 PHOTOGRAPH = 48
 """Images with a larger shorter side are photographs."""
@@ -151,7 +153,13 @@ def _fine_tuned(facts: SourceFacts, start: str) -> dict[str, Any]:
     count = sum(facts.images.values())
     least, most = FINE_TUNE_EPOCHS
     return {
-        "data": {"pad": 0, "flip": True, "min_crop_area": 0.35, "colour_jitter": 0.2},
+        "data": {
+            "channels": RGB,
+            "pad": 0,
+            "flip": True,
+            "min_crop_area": 0.35,
+            "colour_jitter": 0.2,
+        },
         "train": {
             "strategy": "fine-tune",
             "start": start,
@@ -200,7 +208,7 @@ def useful_size(
     largest = max(facts.side, ENLARGED)
     full: dict[int, Space] = {}
     for size in RESOLUTIONS:
-        space = preset(name, channels=facts.channels, image_size=size, classes=len(facts.images))
+        space = preset(name, channels=RGB, image_size=size, classes=len(facts.images))
         if size <= largest and dict(space.largest().options)["r"] == size:
             full[size] = space
     sizes = list(full)

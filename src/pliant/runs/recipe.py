@@ -65,6 +65,8 @@ class DataTable(_Table):
     """`crop` resizes the shorter side and crops the middle, `pad` the longer and adds mid gray."""
     background: str = "auto"
     """Colour behind transparent pictures; `auto`: white, or black behind almost white ones."""
+    channels: Literal[1, 3] | None = None
+    """1 for gray, 3 for RGB. Where unset: 3 for published weights, else as the pictures are."""
     splits: str = "auto"
     """`auto` by names, `none` (a folder is a class), or `train=NAME,validation=NAME,test=NAME`."""
     skip_broken: bool = False

@@ -32,6 +32,7 @@ from pliant.deploy.own_source import own_source
 from pliant.errors import DataError, InfeasibleError, PliantError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
+from pliant.networks.backbones.registry import NAMES
 from pliant.plugins import is_object, is_plugin, load_plugin
 from pliant.progress import Progress, silent
 from pliant.record import Record
@@ -285,6 +286,7 @@ class Run:
             largest_size=self._largest_image,
             fit=table.fit,
             background=table.background,
+            channels=table.channels or (3 if self.recipe.train.start in NAMES else None),
             splits=table.splits,
             skip_broken=table.skip_broken,
             progress=lambda *step: self.progress(*step),
