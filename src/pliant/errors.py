@@ -35,6 +35,10 @@ class UncalibratedError(PliantError, RuntimeError):
     """A sub-network whose BatchNorm statistics were never computed."""
 
 
+class MorphError(PliantError, ValueError):
+    """A change of a network that would not keep what it computes."""
+
+
 class DivergedError(PliantError, RuntimeError):
     """Training whose loss or weights are no longer numbers."""
 
