@@ -14,6 +14,7 @@ from torch import Tensor
 from pliant.accuracy.baselines import LinearProbe, features, fit_probe, majority_class
 from pliant.accuracy.calibration import calibrate, calibration_images, require_calibrated
 from pliant.accuracy.evaluation import pixels
+from pliant.data.splits import Split
 from pliant.errors import UncalibratedError
 from pliant.metrics import Accuracy
 from pliant.networks.backbones.published import PublishedWeights
@@ -58,14 +59,26 @@ def _computed(run: Run) -> dict[str, object]:
     data = run.data
     found: dict[str, object] = {"linear": None, "features": None}
     found["majority"] = majority_class(data.train.labels, data.validation.labels).top1
-    start = published_start(run)
-    if start is not None:
-        network = _started(run, start)
-        validated = features(network, data.validation)
-        found["linear"] = _probe(run, network).top1(validated, data.validation.labels).top1
+    linear = linear_accuracy(run, data.validation)
+    if linear is not None:
+        found["linear"] = linear.top1
         size = dict(run.space.largest().options).get("r", data.image_size)
         found["features"] = f"{run.recipe.train.start} at {size} pixels"
     return found
+
+
+def linear_accuracy(run: Run, split: Split) -> Accuracy | None:
+    """Of the linear classifier on the frozen start; None where the start is no published weights.
+
+    Args:
+        run: whose training images it is fitted to.
+        split: images that it answers.
+    """
+    start = published_start(run)
+    if start is None:
+        return None
+    network = _started(run, start)
+    return _probe(run, network).top1(features(network, split), split.labels)
 
 
 def published_start(run: Run) -> PublishedWeights | None:
