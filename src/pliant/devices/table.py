@@ -35,7 +35,7 @@ from pliant.spaces.input_output_blocks import Preprocess
 from pliant.spaces.space import Space
 
 Correction = Literal["scaled", "per_block_overhead", "boundary_traffic", "additive"]
-"""Form of the linear model that predicts the latency of a network; see `_terms`."""
+"""Form of the linear model that predicts the latency of a network; see `block_terms`."""
 CORRECTIONS: Mapping[Correction, int] = {
     "scaled": 1,
     "per_block_overhead": 2,
@@ -155,7 +155,7 @@ class LookupTable:
         for block in blocks:
             if block not in known:
                 known[block] = float(
-                    np.dot(_terms(self.correction, self, block), self.coefficients)
+                    np.dot(block_terms(self.correction, self, block), self.coefficients)
                 )
         return [known[block] for block in blocks]
 
@@ -214,7 +214,7 @@ def _pixels(block: Block) -> int:
     return block.resolution**2 if isinstance(block, Preprocess) else block.size**2
 
 
-def _terms(correction: Correction, table: LookupTable, block: Block) -> list[float]:
+def block_terms(correction: Correction, table: LookupTable, block: Block) -> list[float]:
     """The features of one block, scaled to magnitudes near 1; those of a network are their sums.
 
     scaled: latency in isolation, in milliseconds. per_block_overhead: also the number of blocks.
@@ -242,7 +242,7 @@ def _network_terms(
     for network in networks:
         blocks = table.space.blocks(network)
         known |= {
-            block: np.array(_terms(correction, table, block))
+            block: np.array(block_terms(correction, table, block))
             for block in blocks
             if block not in known
         }

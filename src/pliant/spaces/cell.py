@@ -18,30 +18,27 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Mapping
-from functools import cache, cached_property
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 from pliant.errors import EncodingError, nearest
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
 from pliant.spaces.cell_blocks import CONV_KERNELS, Cell, Reduction
+from pliant.spaces.cell_graphs import EDGES, GRAPHS, Operations, cell_layers
 from pliant.spaces.convolutional_blocks import ConvBlock
 from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.rounding import ceil_div
-from pliant.spaces.space import Choice, Space
+from pliant.spaces.space import Choice, Graph, Space
+from pliant.workload import Layer
 
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
 """What an edge can be, cheapest first: an architecture holds the position."""
-EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-"""Source and target node of each edge, in the order of the benchmark's text."""
 
 _BENCHMARK_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 _BENCHMARK_SEED = 88
 _STAGES = 3
-
-Operations = tuple[str, ...]
-"""Names of the operations, one an edge."""
 
 
 class BenchmarkSize(NamedTuple):
@@ -118,6 +115,20 @@ class CellSpace(Space):
             *blocks,
             Head(slot="head", size=size, inputs=width, classes=self.classes, input_norm=True),
         )
+
+    @cached_property
+    def graphs(self) -> Mapping[str, Graph]:
+        """The graphs that frameworks and compilers make of the cell; see `cell_graphs`."""
+        return {name: partial(self._cell_layers, name) for name in GRAPHS}
+
+    def _cell_layers(self, graph: str, architecture: Architecture) -> Iterator[tuple[int, Layer]]:
+        """The layers of all cells of a graph, with how often each is there."""
+        operations = GRAPHS[graph](self.operations(architecture))
+        size, width = self.image_size, self.width
+        for _ in range(_STAGES):
+            for layer in cell_layers(operations, width, size):
+                yield self.depth, layer
+            size, width = ceil_div(size, 2), 2 * width
 
     # The benchmark's words.
 

@@ -33,6 +33,9 @@ A search of 20,000 candidates asks for the same ones many times.
 """
 
 
+Graph = Callable[["Architecture"], Iterable[tuple[int, Layer]]]
+"""Architecture in; layers out, each with how often it is there."""
+
 Dimension = Literal["resolution", "views", "kernel", "depth", "width", "other"]
 
 
@@ -126,6 +129,16 @@ class Space(ABC):
         A block keeps its `slot` in every architecture that has it: blocks of one slot share weights
         in the supernet, and the largest architecture has every slot at its largest sizes.
         """
+
+    @property
+    def graphs(self) -> Mapping[str, Graph]:
+        """Other graphs that a runtime may run for a network, by name; none unless told otherwise.
+
+        `blocks` are what a network computes. A runtime that does not remove what nothing reads
+        runs more, and a latency predictor counts what is run. What all networks have in common may
+        be left out.
+        """
+        return {}
 
     @cached_property
     def identity(self) -> str:
