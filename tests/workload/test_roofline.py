@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from pliant.errors import RecipeError
 from pliant.workload import NETWORK_INPUT, Layer, Workload
-from pliant.workload.roofline import Roofline, layer_bounds, least_seconds, least_traffic_bytes
+from pliant.workload.roofline import (
+    MemoryLevel,
+    NetworkRoofline,
+    Roofline,
+    layer_bounds,
+    least_seconds,
+    least_traffic_bytes,
+    why_faster,
+)
 
 DEVICE = Roofline(peak_macs_per_s=100e9, bandwidth_bytes_per_s=10e9)
 
@@ -78,3 +86,65 @@ def test_time_is_work_over_the_attainable_rate(
 def test_roofs_are_positive(peak: float, bandwidth: float) -> None:
     with pytest.raises(RecipeError, match="positive peak and bandwidth"):
         Roofline(peak, bandwidth)
+
+
+CACHED = Roofline(100e9, 10e9, (MemoryLevel("L1", 32e3, 400e9), MemoryLevel("L2", 1e6, 100e9)))
+
+
+def test_the_working_set_chooses_the_roof() -> None:
+    assert [CACHED.level(size).name for size in (32e3, 32.1e3, 1e6, 1e7)] == [
+        "L1", "L2", "L2", "memory"
+    ]  # fmt: skip
+    assert CACHED.attainable_macs_per_s(0.2, 1e3) == 80e9
+    assert CACHED.attainable_macs_per_s(0.2, 1e5) == 20e9
+    assert CACHED.attainable_macs_per_s(0.2) == 2e9
+    assert CACHED.bound(0.5, 1e3) == "compute"
+    assert CACHED.bound(0.5, 1e5) == "memory"
+
+
+@given(POSITIVE, st.floats(1e-3, 1e3), st.floats(1, 1e9), st.floats(1, 1e9))
+def test_a_smaller_working_set_is_never_slower(
+    macs: float, traffic: float, small: float, large: float
+) -> None:
+    small, large = sorted((small, large))
+    assert CACHED.least_seconds(macs, traffic, small) <= CACHED.least_seconds(macs, traffic, large)
+    assert CACHED.least_seconds(macs, traffic) == DEVICE.least_seconds(macs, traffic)
+
+
+def test_caches_are_in_order_and_positive() -> None:
+    levels = CACHED.caches
+    with pytest.raises(RecipeError, match="smallest first"):
+        Roofline(1.0, 1.0, levels[::-1])
+    with pytest.raises(RecipeError, match="positive capacity and bandwidth"):
+        MemoryLevel("L1", 0, 1)
+
+
+def _network(name: str, kernel: int, channels: int) -> NetworkRoofline:
+    """One convolution; equal MACs where kernel^2 times channels^2 are equal."""
+    sizes = {"K": channels, "C": channels, "P": 32, "Q": 32, "R": kernel, "S": kernel}
+    layer = Layer("c", "conv", (NETWORK_INPUT,), **sizes, bias=False)
+    workload = Workload((layer,), input_elements=channels * 32 * 32)
+    return NetworkRoofline(name, layer_bounds(workload, DEVICE))
+
+
+def test_of_equal_macs_the_one_with_less_traffic_is_faster() -> None:
+    narrow, wide = _network("narrow", 3, 8), _network("wide", 1, 24)
+    assert narrow.macs == wide.macs
+    # 576 weights each; 2 * 8 * 1024 activations against 2 * 24 * 1024: 49728 / 16960 = 2.93.
+    (sentence,) = why_faster([wide, narrow])
+    assert sentence.startswith("narrow is 2.93 times as fast as wide by the roofs")
+    assert "1.00 times the MACs and 2.93 times the memory traffic" in sentence
+    assert why_faster([narrow]) == ()
+
+
+def test_the_parts_of_a_time_add_up() -> None:
+    timed = NetworkRoofline(
+        "timed", _network("x", 3, 8).layers, (5e-3,), runtime_seconds=(("Reorder", 1e-3),)
+    )
+    assert timed.seconds == pytest.approx(6e-3)
+    assert sum(timed.parts_seconds.values()) == pytest.approx(6e-3)
+    other = NetworkRoofline("other", timed.layers, (None,), (("Reorder", 1e-4),))
+    (sentence,) = why_faster([timed, other])
+    assert "timed takes 5.9 ms more" in sentence
+    assert "+5.9 ms beyond the roofs" in sentence
+    assert "Furthest below the roofs are c (" in sentence

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, StrictBool, StrictStr
 from pliant.accelerator.energy import EnergyTable, energy_table
 from pliant.errors import RecipeError, nearest
 from pliant.validation import validated
+from pliant.workload.roofline import Roofline
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -157,6 +158,15 @@ class Chip:
                 )
         self._holds_one_of_each("registers", self.registers)
         self._holds_one_of_each("buffer", self.buffer)
+
+    @property
+    def roofline(self) -> Roofline:
+        """The peak of the array under the DRAM bandwidth."""
+        cycles_per_s = 1e6 * self.clock_mhz
+        return Roofline(
+            self.pes * self.macs_per_pe_per_cycle * cycles_per_s,
+            self.dram_bandwidth_bytes_per_cycle * cycles_per_s,
+        )
 
     def _check_axes(self, origin: str) -> None:
         """Names that tell axes apart, loops that are named once, and an array that can exist."""

@@ -252,6 +252,7 @@ from pliant.cli import (  # noqa: E402
     predict,  # noqa: F401
     profile,  # noqa: F401
     report,  # noqa: F401
+    roofline,  # noqa: F401
     run,  # noqa: F401
     score,  # noqa: F401
     search,  # noqa: F401

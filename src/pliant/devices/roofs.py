@@ -86,13 +86,18 @@ def measure_roofs(
     peaks = {precision: arithmetic[precision][kernel] for precision, kernel in best.items()}
     how = ", ".join(f"{precision} by {kernel}" for precision, kernel in best.items())
     return DataSheet(
-        name=f"{machine_name()}, {threads} thread(s)",
+        name=roofs_name(threads),
         source=f"measured on {datetime.now(timezone.utc):%Y-%m-%d} by Pliant: {how}; onnxruntime "
         f"{onnxruntime.__version__}, torch {torch.__version__}, numpy {np.__version__}",
         bandwidth_gb_per_s=levels.pop()[1],
         peak_gops=PeakGops(**peaks),
         caches=tuple(Cache(f"L{number}", kb, rate) for (number, kb), rate in levels),
     )
+
+
+def roofs_name(threads: int) -> str:
+    """The name of this machine's roofs."""
+    return f"{machine_name()}, {threads} thread(s)"
 
 
 @contextmanager

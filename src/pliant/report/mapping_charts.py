@@ -12,7 +12,6 @@ from pliant.accelerator.mapper.optimal import BestMapping
 from pliant.accelerator.network_mapping import NetworkMapping
 from pliant.report.figure import FAINT, RANDOM, SEARCH, SERIES, apply_theme, hover
 from pliant.report.quantities import significant
-from pliant.workload.roofline import Roofline
 
 _HEIGHT_PX = 420
 _COLOURS: Mapping[str, str] = {
@@ -65,7 +64,7 @@ def roofline_chart(mapped: NetworkMapping) -> go.Figure:
     Williams, Waterman & Patterson, "Roofline: An Insightful Visual Performance Model for Multicore
     Architectures", 2009, doi:10.1145/1498765.1498785.
     """
-    roofline, cycles_per_s = _roofline(mapped.chip), 1e6 * mapped.chip.clock_mhz
+    roofline, cycles_per_s = mapped.chip.roofline, 1e6 * mapped.chip.clock_mhz
     intensities, speeds, texts = [], [], []
     for name, best in zip(_names(mapped), mapped.layers, strict=True):
         operations = best.cost.counts["operations"]
@@ -95,15 +94,6 @@ def roofline_chart(mapped: NetworkMapping) -> go.Figure:
     apply_theme(figure, _HEIGHT_PX)
     figure.update_xaxes(type="log", title_text="Operations per byte of DRAM traffic")
     return figure.update_yaxes(type="log", title_text="Operations per cycle")
-
-
-def _roofline(chip: Chip) -> Roofline:
-    """The array's peak and the DRAM bandwidth."""
-    cycles_per_s = 1e6 * chip.clock_mhz
-    return Roofline(
-        chip.pes * chip.macs_per_pe_per_cycle * cycles_per_s,
-        chip.dram_bandwidth_bytes_per_cycle * cycles_per_s,
-    )
 
 
 def _dram_bytes(best: BestMapping, chip: Chip) -> float:

@@ -28,6 +28,9 @@ Bound = Literal["compute", "memory"]
 MEMORY = "memory"
 """Name of the last level of the hierarchy, which holds everything."""
 
+NAMED_LAYERS = 3
+"""Layers that an explanation names."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryLevel:
@@ -195,13 +198,14 @@ class NetworkRoofline:
         layers: under the roofs, in running order.
         achieved_seconds: time of each layer on the device; None where it is not known, as of
             a layer that the runtime fused into another one. Empty where nothing was timed.
-        other_seconds: time that belongs to no layer: what the runtime adds of its own.
+        runtime_seconds: time that belongs to no layer, by operator: what the runtime adds of its
+            own.
     """
 
     name: str
     layers: tuple[LayerBound, ...]
     achieved_seconds: tuple[float | None, ...] = ()
-    other_seconds: float = 0.0
+    runtime_seconds: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         assert len(self.achieved_seconds) in (0, len(self.layers)), "one time per layer, or none"
@@ -241,7 +245,8 @@ class NetworkRoofline:
         """Time on the device; None where nothing was timed."""
         if not self.achieved_seconds:
             return None
-        return sum(time for time in self.achieved_seconds if time is not None) + self.other_seconds
+        layers = sum(time for time in self.achieved_seconds if time is not None)
+        return layers + sum(time for _, time in self.runtime_seconds)
 
     @property
     def parts_seconds(self) -> dict[str, float]:
@@ -292,8 +297,19 @@ def _difference(fast: NetworkRoofline, slow: NetworkRoofline, timed: bool) -> st
         f" ({', '.join(parts)}). It has {macs} and"
         f" {slow.traffic_bytes / fast.traffic_bytes:.2f} times the memory traffic;"
         f" {slow.memory_bound_layers} of its {len(slow.layers)} layers wait for memory, against"
-        f" {fast.memory_bound_layers} of {len(fast.layers)}."
+        f" {fast.memory_bound_layers} of {len(fast.layers)}.{_furthest(slow) if timed else ''}"
     )
+
+
+def _furthest(network: NetworkRoofline) -> str:
+    """A sentence on the layers that lose the most time below their roofs."""
+    losses = []
+    for layer, seconds in zip(network.layers, network.achieved, strict=True):
+        if seconds is not None:
+            losses.append((seconds - layer.least_seconds, layer.name))
+    most = sorted(losses, reverse=True)[:NAMED_LAYERS]
+    named = ", ".join(f"{name} ({1e6 * loss:.3g} µs)" for loss, name in most)
+    return f" Furthest below the roofs are {named}." if named else ""
 
 
 def least_traffic_bytes(workload: Workload) -> tuple[float, ...]:

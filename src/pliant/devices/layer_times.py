@@ -1,0 +1,165 @@
+"""How long does each layer of an ONNX model take on this machine? From ONNX Runtime's own profile.
+
+The runtime fuses nodes, renames them, and adds nodes of its own (reorderings of channels). A node
+of the file belongs to the layer that it computes, or follows; the kernel of a fused node has the
+name of one of its parts. A kernel whose name leads to no layer is the runtime's own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from pliant.devices.measure import LEVELS, measuring_processor, pinned
+from pliant.devices.timings import Settings
+from pliant.errors import MeasurementError
+
+RUN_S: Final = 0.5
+"""How long a model is run."""
+MIN_RUNS: Final = 10
+MAX_RUNS: Final = 500
+_KERNEL: Final = "_kernel_time"
+_RUNTIME_SUFFIX: Final = re.compile(r"(_nchwc|_token_\d+|_quant)+$")
+"""What ONNX Runtime appends to the names of nodes that it rewrites."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTimes:
+    """Times of one inference, in seconds."""
+
+    layers: Mapping[str, float]
+    """By layer; a layer that was fused into another one has none."""
+    runtime: Mapping[str, float]
+    """What belongs to no layer, by operator."""
+
+
+def layer_times(
+    model: bytes,
+    layers: Collection[str],
+    settings: Settings,
+    *,
+    sizes: Mapping[str, int] | None = None,
+) -> LayerTimes:
+    """Run a model and add up the times of its kernels by layer.
+
+    Args:
+        model: a serialised ONNX model.
+        layers: names of its layers, as `onnx_workload` reads them.
+        settings: of the runtime.
+        sizes: of open dimensions of the inputs, by the name that the file gives them, or by input
+            and dimension as `image:0`; the batch of the settings for all others.
+
+    Raises:
+        MeasurementError: the runtime cannot run the model.
+    """
+    proto = onnx.load_from_string(model)
+    for node in proto.graph.node:
+        node.name = node.name or node.output[0]  # as the reader of workloads calls it
+    owners = _owners(proto.graph, frozenset(layers))
+    with pinned(measuring_processor(settings)):
+        kernels = _kernels(proto.SerializeToString(), settings, sizes or {})
+    by_layer: dict[str, float] = defaultdict(float)
+    runtime: dict[str, float] = defaultdict(float)
+    for (name, operator), seconds in kernels.items():
+        owner = owners.get(_RUNTIME_SUFFIX.sub("", name)) or owners.get(name)
+        if owner is None:
+            runtime[operator] += seconds
+        else:
+            by_layer[owner] += seconds
+    return LayerTimes(dict(by_layer), dict(runtime))
+
+
+def _owners(graph: onnx.GraphProto, layers: Collection[str]) -> dict[str, str]:
+    """The layer of each node: the one of its name, else that of what it reads first.
+
+    A layer that one operator makes beside others has the operator's name and an ending.
+    """
+    owners: dict[str, str] = {}
+    of_tensor: dict[str, str] = {}
+    first_of = {name.rpartition(".")[0]: name for name in layers}
+    for node in graph.node:
+        owner = node.name if node.name in layers else None
+        if owner is None:
+            owner = next((name for name in node.output if name in layers), None)
+        if owner is None:
+            owner = first_of.get(node.name)
+        if owner is None:
+            owner = next((of_tensor[name] for name in node.input if name in of_tensor), None)
+        if owner is not None:
+            owners[node.name] = owner
+            of_tensor |= dict.fromkeys(node.output, owner)
+    return owners
+
+
+def _kernels(
+    model: bytes, settings: Settings, sizes: Mapping[str, int]
+) -> dict[tuple[str, str], float]:
+    """Seconds of each kernel of one run, by its name and operator."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = LEVELS[settings.optimisation]
+    options.log_severity_level = 3
+    options.enable_profiling = True
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        try:
+            session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+            _run(session, settings.batch, sizes)
+        except Exception as error:  # ONNX Runtime's errors share no other class
+            reason = str(error).splitlines()[0]
+            raise MeasurementError(f"ONNX Runtime cannot run the model: {reason}") from None
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    durations: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            key = event["name"].removesuffix(_KERNEL), event["args"]["op_name"]
+            durations[key].append(1e-6 * event["dur"])
+    return {key: _typical(np.array(values)) for key, values in durations.items()}
+
+
+def _run(session: Any, batch: int, sizes: Mapping[str, int]) -> None:
+    """Runs for about `RUN_S`, on random inputs."""
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for source in session.get_inputs():
+        shape = []
+        for axis, size in enumerate(source.shape):
+            if not isinstance(size, int):  # the name of an open dimension, or None
+                size = sizes.get(f"{source.name}:{axis}", sizes.get(size, batch))
+            shape.append(size)
+        kind = onnx.helper.tensor_dtype_to_np_dtype(_tensor_type(source.type))
+        numbers = rng.random(shape, dtype=np.float32)
+        inputs[source.name] = (numbers if kind.kind == "f" else 127 * numbers).astype(kind)
+    end = time.perf_counter() + RUN_S
+    for runs in range(MAX_RUNS):
+        session.run(None, inputs)
+        if runs >= MIN_RUNS and time.perf_counter() > end:
+            return
+
+
+def _tensor_type(text: str) -> int:
+    """The type of ONNX of `tensor(float)` and the like."""
+    name = text.removeprefix("tensor(").removesuffix(")").upper()
+    number: int = onnx.TensorProto.DataType.Value(name)
+    return number
+
+
+def _typical(seconds: np.ndarray) -> float:
+    """The mean of the faster half: the clock counts whole microseconds, and noise only adds."""
+    ordered = np.sort(seconds)
+    return float(ordered[: (len(ordered) + 1) // 2].mean())

@@ -1,0 +1,65 @@
+"""Times of layers, from the profile of ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pliant.devices.layer_times import layer_times
+from pliant.devices.profile import random_network_model
+from pliant.devices.timings import Settings
+from pliant.errors import MeasurementError
+from pliant.metrics import InferencePrecision
+from pliant.spaces.space import Space
+from pliant.workload import onnx_workload
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_every_layer_with_weights_has_its_time(
+    digits_space: Space, precision: InferencePrecision, tmp_path: Path
+) -> None:
+    blocks = digits_space.blocks(digits_space.largest())
+    model = random_network_model(blocks, np.random.default_rng(0), precision)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model)
+    workload = onnx_workload(path, sizes={"N": 1})
+    times = layer_times(model, [layer.name for layer in workload.layers], Settings())
+    for layer in workload.layers:
+        if layer.macs:
+            assert times.layers[layer.name] > 0, layer.name
+    assert set(times.layers) <= {layer.name for layer in workload.layers}
+    # What the runtime adds and what prepares the image belong to no layer.
+    assert "Conv" not in times.runtime
+    assert {"Cast", "Reshape"} <= set(times.runtime)
+
+
+def _model(*nodes: onnx.NodeProto) -> bytes:
+    weight = numpy_helper.from_array(np.ones((4, 4, 3, 3), np.float32), "w")
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, "H", 8])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+        [weight],
+    )
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+
+
+def test_nodes_without_names_and_fused_activations_belong_to_their_layer() -> None:
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    relu = helper.make_node("Relu", ["y"], ["z"])
+    times = layer_times(_model(conv, relu), ["y"], Settings(batch=2), sizes={"H": 6})
+    assert times.layers["y"] > 0
+    assert "Conv" not in times.runtime
+    assert "Relu" not in times.runtime
+
+
+def test_a_model_that_cannot_run_is_refused() -> None:
+    node = helper.make_node("Unknown", ["x"], ["z"], domain="none")
+    with pytest.raises(MeasurementError, match="cannot run the model"):
+        layer_times(_model(node), ["z"], Settings())
