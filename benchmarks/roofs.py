@@ -2,9 +2,10 @@
 
     python benchmarks/roofs.py
 
-Arithmetic: the measured fp32 peak against the best of three kernels that Pliant does not use: SciPy's
-`sgemm`, PyTorch's `linear` and ONNX Runtime's `Gemm`. Bandwidth: each level against a STREAM-like triad
-(J. D. McCalpin, 1995) that Numba compiles. One thread; the least CPU time of interleaved rounds counts.
+Arithmetic: the measured fp32 peak against the best of three kernels that Pliant does not use:
+SciPy's `sgemm`, PyTorch's `linear` and ONNX Runtime's `Gemm`. Bandwidth: each level against a
+STREAM-like triad (J. D. McCalpin, 1995) that Numba compiles. One thread; the least CPU time of
+interleaved rounds counts.
 """
 
 import json
