@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
 from pliant import Run
+from pliant.devices.interval import Interval
 from pliant.errors import InfeasibleError
 from pliant.metrics import Cost, Measured
+from pliant.runs.evidence import confidence_claims
 from pliant.runs.session import Session
-from pliant.runs.shortlist import Shortlist
+from pliant.runs.shortlist import Shortlist, selected_errors
 
 
 class Pretend:
@@ -94,3 +97,25 @@ def test_measurement_apart_is_what_was_delivered(finished):
     chosen = finished.result.found.chosen
     assert chosen.measured_apart == finished.result.delivered.measured_apart
     assert dataclasses.replace(chosen, measured_apart=None) in finished.result.found.shortlist
+
+
+def test_at_a_confidence_the_search_keeps_a_distance_and_recalibrates(shortlist, finished):
+    history = finished.result.found.history
+    costs = sorted(one.known_cost.latency_ms for one in history)
+    bound = costs[len(costs) // 2]
+    cautious = shortlist([f"latency_ms={bound!r}"], [bound / 2] * 9)
+    session = cautious.session
+    session.target.interval = lambda metric: Interval(
+        tuple(math.log(1 + n / 100) for n in range(20))
+    )
+    session.run.recipe = session.run.recipe.model_copy(update={"confidence": 0.9})
+    [lowered] = session.search_objective.limits
+    assert lowered.bound == pytest.approx(bound / 1.18)  # rank ceil(21 * 0.9) = 19 of 20
+    tried, chosen = cautious.choose(history, 8)
+    assert max(one.predicted.latency_ms for one in tried) <= lowered.bound
+    [claim] = confidence_claims(session.objective, session.target, 0.9, selected_errors(tried))
+    assert claim.value == f"{len(tried)} of {len(tried)} networks of the shortlist"
+    assert "1.180 times the prediction, from errors on 20 networks" in claim.how
+    assert chosen in [
+        dataclasses.replace(one, measured_apart=chosen.measured_apart) for one in tried
+    ]

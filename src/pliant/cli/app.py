@@ -81,6 +81,13 @@ Limits = Annotated[
         "--limit", help="As latency_ms=2, parameters=300k, peak_memory=256kB. Repeatable."
     ),
 ]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence",
+        help="With which measured costs shall be within their limits, such as 0.95.",
+    ),
+]
 SpaceName = Annotated[
     str | None,
     typer.Option(

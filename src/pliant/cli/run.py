@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pliant.cli.app import (
+    Confidence,
     Data,
     Epochs,
     ImageSize,
@@ -41,6 +42,7 @@ def run(
     data: Data = None,
     skip_broken: SkipBroken = None,
     limit: Limits = None,
+    confidence: Confidence = None,
     target: TargetName = None,
     maximise: Maximise = None,
     minimise: Minimise = None,
@@ -61,6 +63,7 @@ def run(
         "data.source": data,
         "data.skip_broken": skip_broken,
         "limits": limit,
+        "confidence": confidence,
         "target.name": target,
         "objective.maximise": maximise,
         "objective.minimise": minimise,

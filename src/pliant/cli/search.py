@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from pliant.cli.app import (
+    Confidence,
     Data,
     Limits,
     SearcherName,
@@ -29,7 +30,7 @@ from pliant.cli.zero_shot_search import run_zero_shot_search
 from pliant.errors import RecipeError
 from pliant.progress import shown
 
-RUN_OPTIONS = frozenset({"recipe", "limit", "searcher"})
+RUN_OPTIONS = frozenset({"recipe", "limit", "confidence", "searcher"})
 """What the search of a run uses. The search without training uses all but recipe and searcher."""
 
 
@@ -43,6 +44,7 @@ def search(
         ),
     ] = None,
     limit: Limits = None,
+    confidence: Confidence = None,
     space: AnySpace = None,
     estimator: Annotated[
         str | None, typer.Option(help="A zero-shot score, such as zen; with --space.")
@@ -75,10 +77,11 @@ def search(
         refuse_options(
             context,
             RUN_OPTIONS,
-            "a run is searched with its own settings; only --limit and --searcher may change",
+            "a run is searched with its own settings; only --limit, --confidence and --searcher "
+            "may change",
             "To search by a score, leave the recipe out and give --space and --estimator",
         )
-        _search_run(recipe, limit, searcher)
+        _search_run(recipe, limit, confidence, searcher)
         return
     if space is None or estimator is None:
         raise RecipeError(
@@ -94,6 +97,7 @@ def search(
         space,
         estimator,
         limits=limit or [],
+        confidence=confidence,
         evaluations=evaluations,
         max_depth=max_depth,
         data=data,
@@ -138,8 +142,10 @@ def _received(context: typer.Context) -> str:
     return ", ".join(_given_options(context).values()) or "neither"
 
 
-def _search_run(recipe: str, limit: list[str] | None, searcher: str | None) -> None:
-    changes = {"limits": limit, "search.searcher": searcher}
+def _search_run(
+    recipe: str, limit: list[str] | None, confidence: float | None, searcher: str | None
+) -> None:
+    changes = {"limits": limit, "confidence": confidence, "search.searcher": searcher}
     with open_run(recipe, changes=changes) as run:
         from pliant.runs.session import Session
         from pliant.runs.workflow import run_steps

@@ -33,6 +33,7 @@ def run_zero_shot_search(
     estimator: str,
     *,
     limits: Sequence[str],
+    confidence: float | None,
     evaluations: int,
     max_depth: int | None,
     data: str | None,
@@ -50,6 +51,7 @@ def run_zero_shot_search(
         space: a preset, or its short name.
         estimator: a score that needs no training.
         limits: as `metric=value`.
+        confidence: with which measured costs shall be within their limits.
         evaluations: networks that evolution scores, and random search as many.
         max_depth: most layers with weights on the longest path.
         data: images for scores that look at some.
@@ -83,6 +85,7 @@ def run_zero_shot_search(
             method,
             folder,
             limits=parsed,
+            confidence=confidence,
             evaluations=evaluations,
             max_depth=max_depth,
             target=opened,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,9 +26,10 @@ from pliant.deploy.verify import (
     equally_accurate,
 )
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Claim, DeliveredFile
-from pliant.objective import ACCURACY, Candidate, Objective
+from pliant.objective import ACCURACY, Candidate, Objective, Target
 from pliant.pareto import hypervolume
 from pliant.report.summary import Baselines, NetworkResult, TargetFacts
+from pliant.search.confidence import LogErrors, known_interval, predicted_limits
 from pliant.spaces.space import Space
 
 _RESAMPLES = 400
@@ -246,6 +248,36 @@ def _known_cost(network: NetworkResult, metric: str, target: TargetFacts) -> tup
             return measured.cost.metric(metric), how
     why = "" if target.measured else "; this target is not measured"
     return network.predicted.metric(metric), f"predicted by {target.name}{why}"
+
+
+def confidence_claims(
+    objective: Objective, target: Target, confidence: float | None, selected: LogErrors
+) -> Iterator[Claim]:
+    """How often the bounds of a search at a confidence held when its shortlist was measured.
+
+    Args:
+        objective: with the limits.
+        target: that predicted.
+        confidence: of the search; None where it compared predictions with limits as they are.
+        selected: errors of the shortlist.
+    """
+    if confidence is None:
+        return
+    for limit in predicted_limits(objective):
+        interval = known_interval(target, limit.metric)
+        errors = selected.get(limit.metric, ())
+        if interval is None or not len(errors):
+            continue
+        factor = interval.upper_factor(confidence)
+        held = sum(math.exp(error) <= factor for error in errors)
+        recalibrated = interval.recalibrated(errors).upper_factor(confidence)
+        yield Claim(
+            f"Measured {limit.metric} is within its bound at confidence {confidence:g}",
+            f"{held} of {len(errors)} networks of the shortlist",
+            f"bound: {factor:.3f} times the prediction, from errors on {interval.networks} "
+            f"networks that the predictor was not fitted on; {recalibrated:.3f} times after "
+            "recalibration on the shortlist",
+        )
 
 
 def search_claims(

@@ -197,6 +197,9 @@ class Recipe(_Table):
     """For the whole run, such as `30min` or `2h`; epochs and estimates are planned to fit."""
     limits: Annotated[tuple[str, ...], BeforeValidator(_limit_texts)] = Field((), strict=False)
     """As `latency_ms=2`, `parameters=300k`, `peak_memory=256kB`."""
+    confidence: float | None = Field(None, gt=0, lt=1)
+    """With which a network's measured costs shall be within its limits, such as 0.95; the search
+    then keeps a distance from them. None compares predictions with limits as they are."""
     data: DataTable
     train: TrainTable
     target: TargetTable = TargetTable()

@@ -47,14 +47,14 @@ def search_front(session: Session) -> SearchResult:
     searcher = make_searcher(
         session.searcher,
         run.space,
-        session.objective,
+        session.search_objective,
         session.target.predict,
         SearchOptions(estimates, options.rounds, options.candidates, run.recipe.seed),
     )
     name = session.searcher if isinstance(session.searcher, str) else object_text(session.searcher)
     history = run_search(searcher, evaluations.by(name), estimates)
     baseline = RandomSearch(
-        run.space, session.objective, session.target.predict, seed=run.recipe.seed + 1
+        run.space, session.search_objective, session.target.predict, seed=run.recipe.seed + 1
     )
     random_history = run_search(baseline, evaluations.by("random"), estimates)
     before = run.record.metadata("search_seconds") or 0.0
@@ -62,7 +62,7 @@ def search_front(session: Session) -> SearchResult:
     shortlist = Shortlist(session)
     front, chosen = shortlist.choose(history, options.front)
     wanted = max(2, options.front // 2)
-    random_front = shortlist.evaluate(promising(random_history, session.objective, wanted))
+    random_front = shortlist.evaluate(promising(random_history, session.search_objective, wanted))
     return SearchResult(
         tuple(front),
         chosen,

@@ -26,11 +26,13 @@ from pliant.runs.baselines import baselines
 from pliant.runs.budget import Plan, known_plan
 from pliant.runs.run import Run
 from pliant.runs.train import train_supernet
+from pliant.search.confidence import confident_objective
 from pliant.search.feasible import FeasibleRange, check_feasible
 from pliant.search.registry import Build
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 from pliant.targets import (
+    Arithmetic,
     TargetLike,
     TargetOptions,
     open_target,
@@ -136,6 +138,21 @@ class Session:
         costs = table.costs or (table.minimise or _front_metric(self.limits, metrics),)
         return Objective(costs, self.limits, table.minimise)
 
+    @property
+    def confidence(self) -> float | None:
+        """With which limits shall hold; that of the run, for the run's own target."""
+        return self.run.recipe.confidence if self._is_own_target else None
+
+    @cached_property
+    def search_objective(self) -> Objective:
+        """The objective with lower limits, which predictions are within at the run's confidence.
+
+        Raises:
+            RecipeError: the target has no interval for a limited metric.
+            MeasurementError: too few networks were measured for this confidence.
+        """
+        return confident_objective(self.objective, self.target, self.confidence)
+
     @cached_property
     def feasible(self) -> FeasibleRange:
         """Whether any network is within the limits, asked before anything is trained.
@@ -145,6 +162,11 @@ class Session:
                 meets the limits.
         """
         objective = Objective(limits=self.limits)
+        if self.confidence is not None:
+            if by_layers := objective.arithmetic_limits:  # before the target is measured
+                costs = Arithmetic(self.space).predict
+                check_feasible(self.space, Objective(limits=by_layers), costs, self.run.rng(1))
+            objective = Objective(limits=self.search_objective.limits)
         try:
             return check_feasible(self.space, objective, self._predict, self.run.rng(1))
         except InfeasibleError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from pliant.metrics import Accuracy, Cost, Measured
 from pliant.objective import ACCURACY, Candidate, Limit, Objective
 from pliant.record import Evaluation
 from pliant.runs.session import Session, overlaid
+from pliant.search.confidence import confident_objective
 from pliant.search.linas import select_diverse
 from pliant.spaces.architecture import Architecture
 from pliant.units import format_cost
@@ -90,7 +92,7 @@ class Shortlist:
         Raises:
             InfeasibleError: none of them is within the limits as measured.
         """
-        objective = tightened = self.session.objective
+        objective, tightened = self.session.objective, self.session.search_objective
         tried: list[ShortlistedNetwork] = []
         for _ in range(TIGHTENINGS + 1):
             tried = self.evaluate(promising(history, tightened, wanted)) or tried
@@ -101,8 +103,23 @@ class Shortlist:
                 if objective.satisfied(chosen.outcome_apart):
                     first = objective.costs[0]
                     return sorted(tried, key=lambda other: other.cost.metric(first)), chosen
-            tightened = _tighter(objective, tightened, tried)
+            tightened = self._recalibrated(_tighter(objective, tightened, tried), tried)
         raise InfeasibleError(_why_none(objective, [self._known_apart(one) for one in tried]))
+
+    def _recalibrated(self, tightened: Objective, tried: Sequence[ShortlistedNetwork]) -> Objective:
+        """The stricter of the limits and those that hold at the run's confidence.
+
+        The interval is recalibrated on the networks that the search selected.
+        """
+        confident = confident_objective(
+            self.session.objective,
+            self.session.target,
+            self.session.confidence,
+            selected_errors(tried),
+        )
+        pairs = zip(tightened.limits, confident.limits, strict=True)
+        limits = tuple(min(pair, key=lambda limit: limit.bound) for pair in pairs)
+        return replace(tightened, limits=limits)
 
     def evaluate(self, candidates: Sequence[Candidate]) -> list[ShortlistedNetwork]:
         """Each candidate validated on all images and measured; known ones come from the record."""
@@ -166,6 +183,16 @@ def promising(history: Sequence[Candidate], objective: Objective, wanted: int) -
     """Of the front of a search a diverse choice; none where nothing is within the limits."""
     front = objective.front(history)
     return select_diverse(front, objective, wanted) if front else []
+
+
+def selected_errors(networks: Sequence[ShortlistedNetwork]) -> dict[str, list[float]]:
+    """By metric the logarithm of measured over predicted, of the networks that were measured."""
+    found: dict[str, list[float]] = {}
+    for one in networks:
+        for metric in one.measured.spread.metrics if one.measured is not None else ():
+            ratio = one.cost.metric(metric) / one.predicted.metric(metric)
+            found.setdefault(metric, []).append(math.log(ratio))
+    return found
 
 
 def _spreads(measured: Measured | None) -> dict[str, float]:

@@ -37,7 +37,7 @@ def specialize(session: Session) -> ShortlistedNetwork:
         InfeasibleError: no network is within the limits.
         RunConflictError: the run was not searched yet, so there is nothing to predict from.
     """
-    run, objective = session.run, session.objective
+    run, objective = session.run, session.search_objective
     _ = session.feasible
     searcher = ParetoSearch(run.space, objective, seed=run.recipe.seed)
     evaluate = combined(_estimator(session), session.target.predict)

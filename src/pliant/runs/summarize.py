@@ -39,7 +39,7 @@ from pliant.runs.recipe import tomllib
 from pliant.runs.run import Run, machine
 from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
-from pliant.runs.shortlist import ShortlistedNetwork
+from pliant.runs.shortlist import ShortlistedNetwork, selected_errors
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -92,6 +92,9 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         of = delivered
         claims += evidence.delivery_claims(of.agreement, of.pytorch_test, of.files)
         claims += evidence.limit_claims(session.objective, chosen, target)
+    claims += evidence.confidence_claims(
+        session.objective, session.target, session.confidence, selected_errors(found.shortlist)
+    )
     claims += evidence.baseline_claims(chosen, session.baselines)
     claims += session.target.evidence()
     claims += evidence.search_claims(history, random_history, session.objective, seed)

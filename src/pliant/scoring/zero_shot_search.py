@@ -49,6 +49,7 @@ from pliant.scoring.zero_shot_result import (
     result_json,
 )
 from pliant.search.ask_tell import Evaluate, combined, memoized, run_search
+from pliant.search.confidence import confident_objective
 from pliant.search.evolution import EvolutionSearch, depth, no_deeper
 from pliant.search.feasible import FeasibleRange, check_feasible
 from pliant.search.random import RandomSearch
@@ -79,12 +80,24 @@ class ZeroShotSearchConfiguration:
     seed: int = 0
     version: str = ""
     """Of a score of the user's own (`Method.version`): results of two versions never mix."""
+    confidence: float | None = None
+    """With which measured costs shall be within their limits; None compares predictions."""
 
     @property
     def objective(self) -> Objective:
-        """The score against latency where the target reports it, else against MACs."""
+        """The score against latency where the target reports it, else against MACs.
+
+        Raises:
+            RecipeError: a confidence, and a limit on a metric whose prediction has no interval.
+            MeasurementError: too few networks were measured for the confidence.
+        """
         timed = self.target is not None and "latency_ms" in self.target.metrics
-        return Objective(("latency_ms",) if timed else ("macs",), self.limits)
+        objective = Objective(("latency_ms",) if timed else ("macs",), self.limits)
+        if self.confidence is None:
+            return objective
+        target: Target = self.target or Arithmetic(self.space)
+        objective.require_reported(target)
+        return confident_objective(objective, target, self.confidence)
 
     @property
     def population(self) -> int:
@@ -103,6 +116,7 @@ def search_by_score(
     folder: str | Path,
     *,
     limits: Iterable[Limit | str] | Limit | str = (),
+    confidence: float | None = None,
     evaluations: int = 1000,
     max_depth: int | None = None,
     target: TargetLike | None = None,
@@ -124,6 +138,7 @@ def search_by_score(
             text that changes whenever its results do.
         folder: of the record, from which a killed search resumes, and of `search.json`.
         limits: on costs that the target reports; without one on MACs, parameters and peak memory.
+        confidence: with which measured costs shall be within their limits, such as 0.95.
         evaluations: networks that the evolution scores at most, and random search as many.
         max_depth: most layers with weights on the longest path of a network.
         target: what the networks will run on: a target, or what `pliant.targets.open_target` opens.
@@ -160,7 +175,15 @@ def search_by_score(
         if target is not None:
             opened = open_target(target, source.space, options, progress=told)
         configuration = ZeroShotSearchConfiguration(
-            source.space, name, as_limits(limits), evaluations, max_depth, opened, seed, version
+            source.space,
+            name,
+            as_limits(limits),
+            evaluations,
+            max_depth,
+            opened,
+            seed,
+            version,
+            confidence,
         )
         return search_without_training(
             Path(folder), configuration, pool, estimator=estimator, progress=told
@@ -404,6 +427,7 @@ def _configuration_json(configuration: ZeroShotSearchConfiguration) -> dict[str,
         "score": configuration.method,
         "target": None if target is None else target.name,
         "limits": [str(limit) for limit in configuration.limits],
+        "confidence": configuration.confidence,
         "max_depth": configuration.max_depth,
         "seed": configuration.seed,
     }
