@@ -32,7 +32,7 @@ from pliant.files import write_atomically
 from pliant.objective import Limit
 from pliant.progress import shown
 from pliant.runs.automatic import automatic_recipe
-from pliant.runs.baselines import linear_accuracy
+from pliant.runs.baselines import linear_start
 from pliant.runs.recipe import load_recipe
 from pliant.runs.run import Run
 from pliant.runs.session import Session
@@ -115,7 +115,7 @@ def rows_of(arguments, seed, progress):
             {
                 "network": f"linear classifier, {session.baselines.features}",
                 "validation_top1": session.baselines.linear.top1,
-                "test_top1": linear_accuracy(run, test).top1,
+                "test_top1": top1(linear_start(run), test).top1,
                 **common,
             }
         ]

@@ -41,11 +41,6 @@ class LinearProbe:
     bias: Tensor
     """(classes,)."""
 
-    def top1(self, found: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:
-        """On features, (N, features), and the labels of their images."""
-        logits = torch.from_numpy(found) @ self.weight.T + self.bias
-        return Accuracy(float((logits.argmax(1).numpy() == labels).mean()), len(labels))
-
 
 def fit_probe(network: Network, train: Split, classes: int, *, seed: int = 0) -> LinearProbe:
     """Logistic regression on the features that a network's classifier reads.

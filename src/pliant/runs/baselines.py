@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pliant.accuracy.baselines import LinearProbe, features, fit_probe, majority_class
+from pliant.accuracy.baselines import LinearProbe, fit_probe, majority_class
 from pliant.accuracy.calibration import calibrate, calibration_images, require_calibrated
-from pliant.accuracy.evaluation import pixels
-from pliant.data.splits import Split
+from pliant.accuracy.evaluation import pixels, top1
 from pliant.errors import UncalibratedError
 from pliant.metrics import Accuracy
 from pliant.networks.backbones.published import PublishedWeights
@@ -59,26 +58,32 @@ def _computed(run: Run) -> dict[str, object]:
     data = run.data
     found: dict[str, object] = {"linear": None, "features": None}
     found["majority"] = majority_class(data.train.labels, data.validation.labels).top1
-    linear = linear_accuracy(run, data.validation)
-    if linear is not None:
-        found["linear"] = linear.top1
+    network = linear_start(run)
+    if network is not None:
+        found["linear"] = top1(network, data.validation).top1
         size = dict(run.space.largest().options).get("r", data.image_size)
         found["features"] = f"{run.recipe.train.start} at {size} pixels"
     return found
 
 
-def linear_accuracy(run: Run, split: Split) -> Accuracy | None:
-    """Of the linear classifier on the frozen start; None where the start is no published weights.
+@torch.no_grad()
+def linear_start(run: Run) -> Network | None:
+    """The linear classifier on the frozen start, as a network; None where nothing is published.
+
+    It is the largest network with published weights and their statistics, at its resolution, but
+    with the classifier fitted to the run's training images.
 
     Args:
-        run: whose training images it is fitted to.
-        split: images that it answers.
+        run: whose images and start it is about.
     """
     start = published_start(run)
     if start is None:
         return None
     network = _started(run, start)
-    return _probe(run, network).top1(features(network, split), split.labels)
+    probe, layer = _probe(run, network), classifier(network)
+    layer.get_parameter("weight").copy_(probe.weight)
+    layer.get_parameter("bias").copy_(probe.bias)
+    return network
 
 
 def published_start(run: Run) -> PublishedWeights | None:
@@ -103,15 +108,11 @@ def adapt_start(run: Run, supernet: Supernet) -> None:
             weights.
         supernet: with the weights of the start; changed in place.
     """
-    start = published_start(run)
-    layer = classifier(supernet)
-    if start is None or not isinstance(layer, torch.nn.Linear):
+    network = linear_start(run)
+    if network is None:
         return
-    network = _started(run, start)
     absorb_statistics(supernet, network, _calibration_images(run))
-    probe = _probe(run, network)
-    layer.weight.copy_(probe.weight)
-    layer.bias.copy_(probe.bias)
+    classifier(supernet).load_state_dict(classifier(network).state_dict())
 
 
 def _probe_file(run: Run) -> Path:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from pliant.data.splits import Split
+from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
@@ -207,7 +208,7 @@ class FineTune(TrainingStrategy):
             self._teacher.load_state_dict(parts["teacher"])
 
 
-def classifier(model: Supernet) -> nn.Module:
+def classifier(model: Supernet | Network) -> nn.Module:
     """The layer that gives the logits; the whole last block where it has no `classifier`."""
     last = list(model.blocks.values())[-1]
     return getattr(last, "classifier", last)
