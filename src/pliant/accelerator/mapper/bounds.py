@@ -162,14 +162,48 @@ def bound(floor: Floor, a: Floats, b: Floats, chip: ChipRecord, goal: Goal) -> f
         chip: the hardware.
         goal: what is minimised.
     """
-    cycles = max(
-        max(floor.cycles, a[COMPUTE] + b[COMPUTE]),
-        (a[DRAM_BITS] + b[DRAM_BITS]) / chip.dram_bits_per_cycle,
-        (a[PORT_BITS] + b[PORT_BITS]) / chip.buffer_bits_per_cycle,
-        (a[NOC_BITS] + b[NOC_BITS]) / chip.noc_bits_per_cycle,
+    return bound_of_sums(
+        floor,
+        a[ENERGY] + b[ENERGY],
+        a[DRAM_BITS] + b[DRAM_BITS],
+        a[PORT_BITS] + b[PORT_BITS],
+        a[NOC_BITS] + b[NOC_BITS],
+        a[COMPUTE] + b[COMPUTE],
+        chip,
+        goal,
     )
-    energy = floor.energy + a[ENERGY] + b[ENERGY] + cycles * chip.idle_energy
-    return value_of(energy, cycles, goal)
+
+
+@kernel
+def bound_of_sums(
+    floor: Floor,
+    energy: float,
+    dram_bits: float,
+    port_bits: float,
+    noc_bits: float,
+    compute: float,
+    chip: ChipRecord,
+    goal: Goal,
+) -> float:
+    """(19) Least value of any mapping with at least so much of everything.
+
+    Args:
+        floor: of the split.
+        energy: without that of the floor and of idling.
+        dram_bits: over DRAM.
+        port_bits: over the buffer port.
+        noc_bits: over the network.
+        compute: cycles.
+        chip: the hardware.
+        goal: what is minimised.
+    """
+    cycles = max(
+        max(floor.cycles, compute),
+        dram_bits / chip.dram_bits_per_cycle,
+        port_bits / chip.buffer_bits_per_cycle,
+        noc_bits / chip.noc_bits_per_cycle,
+    )
+    return value_of(floor.energy + energy + cycles * chip.idle_energy, cycles, goal)
 
 
 @kernel

@@ -35,6 +35,8 @@ _TERM: Final = re.compile(r"(energy|latency)(?:\^(\d+(?:\.\d+)?))?")
 POWERS: Final = {"energy": (1.0, 0.0), "latency": (0.0, 1.0), "edp": (1.0, 1.0)}
 _STEP: Final = 64
 """Splits that are searched between two looks at the clock and at an interrupt from the keyboard."""
+_EQUAL: Final = 1e-12
+"""Values that differ by less are equal: as much as the rounding of their sums."""
 _ROUNDING: Final = 1e-9
 """Sums of floats in another order differ by less than this; bounds are lowered by it."""
 
@@ -220,25 +222,34 @@ class MappingSearch:
         splits: SpatialSplits,
     ) -> None:
         # Loading the kernels takes a second where they are not compiled yet.
-        from pliant.accelerator.mapper import bounds, split_search, split_tiles
+        from pliant.accelerator.mapper import bounds, problem, split_search, tile_sizes
 
         self._kernel, self._bounds, self.splits = split_search, bounds, splits
         loops, numbers = layer_record(layer), chip_record(chip)
-        least, outer = split_search.least_words(loops), _bits(constraint.keep_outer)
-        self.problem = split_tiles.Problem(
+        least, outer = problem.least_words(loops), _bits(constraint.keep_outer)
+        dram, curved = (
+            problem.least_dram_bits(loops, numbers, outer, least),
+            problem.curved_loops(loops),
+        )
+        self._sizes = {
+            ragged: tile_sizes.tile_sizes(loops, numbers, curved, ragged, splits.pes)
+            for ragged in (False, True)
+        }
+        self.problem = problem.Problem(
             loops,
             numbers,
             bounds.Goal(powers, powers, np.inf),
+            1 - _EQUAL,
             STATIONARY_ORDERS,
-            _bits(constraint.keep_inner),
+            _combinations(constraint, dram),
             outer,
-            255 if constraint.bypass else 1,
             least,
-            split_tiles.least_dram_bits(loops, numbers, outer, least),
-            split_tiles.curved_loops(loops),
+            dram,
+            curved,
             False,
+            self._sizes[False],
         )
-        self.incumbent = split_search.Incumbent(
+        self.incumbent = problem.Incumbent(
             value=np.full(1, np.inf),
             code=np.zeros(ENCODED_LENGTH, dtype=np.int64),
             evaluated=np.zeros(1, dtype=np.int64),
@@ -247,7 +258,7 @@ class MappingSearch:
 
     def start(self, goal: Goal, *, ragged: bool) -> None:
         """Begins anew with all splits, with the best mapping so far as the one to beat."""
-        self.problem = self.problem._replace(goal=goal, ragged=ragged)
+        self.problem = self.problem._replace(goal=goal, ragged=ragged, sizes=self._sizes[ragged])
         bounds = self._kernel.split_bounds(self.problem, self.splits.pes, self.splits.rounds)
         self.bounds: NDArray[np.float64] = bounds * (1 - _ROUNDING)
         """Least value that any mapping of each split could have."""
@@ -320,3 +331,13 @@ class MappingSearch:
 
 def _bits(tensors: str) -> int:
     return sum(1 << TENSORS.index(tensor) for tensor in tensors)
+
+
+def _combinations(constraint: DataflowConstraint, dram: NDArray[np.float64]) -> int:
+    """Bits of what may stay in the array and what may bypass, as far as something fits."""
+    bits = 0
+    for keep, tensor in enumerate(TENSORS):
+        for bypass in range(8 if constraint.bypass else 1):
+            if tensor in constraint.keep_inner and np.isfinite(dram[bypass]):
+                bits |= 1 << 8 * keep + bypass
+    return bits
