@@ -11,12 +11,12 @@ from pliant import Run
 from pliant.data import Augmentation
 from pliant.errors import RecipeError
 from pliant.runs import budget
-from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan
+from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan, replanned
 from pliant.runs.recipe import load_recipe
 from pliant.runs.train import MIN_BATCH, MIN_STEPS_PER_EPOCH, batch_size, new_supernet
 from pliant.training.registry import StrategyOptions, make_strategy
-from pliant.training.schedule import TrainingRecipe
-from pliant.training.throughput import seconds_per_epoch
+from pliant.training.schedule import Phase, Timetable, TrainingRecipe
+from pliant.training.throughput import phase_seconds
 from pliant.units import format_duration, parse_duration
 
 
@@ -60,7 +60,12 @@ def test_a_recipe_ends_after_epochs_or_in_time(tiny, tmp_path):
 def test_a_plan_fills_the_time_by_hand(timed, monkeypatch):
     monkeypatch.setattr(budget, "forward_seconds", lambda run, supernet: 0.002)
     timed.opened = time.monotonic() - 100
-    plan = make_plan(timed, new_supernet(timed), 20.0)
+    phases = (Phase("head", 0.25), Phase("rest", 0.75))
+
+    def planned(head, rest):
+        return make_plan(timed, new_supernet(timed), phases, {"head": head, "rest": rest})
+
+    plan = planned(8.0, 24.0)
     data = timed.data
     estimate = 0.001 * (len(data.train) + 100)
     delivery = budget.DELIVERY_S + 5 * 0.001 * (
@@ -69,9 +74,42 @@ def test_a_plan_fills_the_time_by_hand(timed, monkeypatch):
     assert plan.estimates == 20
     training = 600 * budget.SAFETY - 100 - delivery - 2 * 20 * estimate
     assert plan.epochs == int(training / 20)
-    assert make_plan(timed, new_supernet(timed), 1.0).epochs == 50, "the recipe's are the most"
+    assert planned(1.0, 1.0).epochs == 50, "the recipe's are the most"
     with pytest.raises(RecipeError, match=r"takes 10min here; of 10min .* Give it \d+min or more"):
-        make_plan(timed, new_supernet(timed), 600.0)
+        planned(600.0, 600.0)
+
+
+@pytest.mark.parametrize(
+    # Steps take `slow` times what was planned; 300 s are left, of which 60 are planned for the
+    # search; the two phases that remain are planned with 10 * 6 + 20 * 9 = 240 s.
+    ("slow", "epochs", "factor"),
+    [(1, None, 1.0), (2, None, 0.375), (0.5, None, 2.25), (0.5, 40, 1.0), (9, None, 0.1)],
+)
+def test_a_phase_is_planned_again_by_hand(tiny, tmp_path, monkeypatch, slow, epochs, factor):
+    text = tiny.read_text().replace("epochs = 3\n", f"epochs = {epochs}\n" if epochs else "")
+    (tmp_path / "timed.toml").write_text(text)
+    monkeypatch.setattr(budget, "SAFETY", 1.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 1300.0)
+    with Run.create(str(tmp_path / "timed.toml"), folder=tmp_path / "run", time="10min") as run:
+        run.opened = 1000.0
+        keep_plan(run, Plan(40, 20))
+        seconds = {"head": 3.0, "teacher": 6.0, "rest": 9.0}
+        run.record.set_metadata("planned_seconds", {"phases": seconds, "after": 60.0})
+        speed = len(run.data.train) / (3.0 * slow)
+        run.record.log_step(10, 0.5, {"phase": "head", "images_per_second": speed})
+        phases = (Phase("head", 10), Phase("teacher", 10), Phase("rest", 20))
+        again = replanned(run, Timetable(phases, 7), 1)
+        expected = [10, 10 * factor, 20 * factor]
+        assert [phase.epochs for phase in again.phases] == pytest.approx(expected)
+        monkeypatch.setattr(time, "monotonic", lambda: 1590.0)
+        assert replanned(run, Timetable(phases, 7), 1) == again, "kept"
+        copied = (run.folder / "recipe.toml").read_text()
+    (tmp_path / "copied.toml").write_text(copied)
+    with Run.create(str(tmp_path / "copied.toml"), folder=tmp_path / "again") as run:
+        assert replanned(run, Timetable(phases, 7), 1) == again, "the recipe repeats the run"
+        assert replanned(run, Timetable(phases, 7), 2).phases == phases, "not timed"
+    with Run.create(str(tmp_path / "copied.toml"), folder=tmp_path / "1h", time="1h") as run:
+        assert replanned(run, Timetable(phases, 7), 1).phases == phases
 
 
 def test_a_plan_is_kept_by_the_run_and_by_its_recipe(timed, tmp_path):
@@ -89,7 +127,7 @@ def test_a_plan_is_kept_by_the_run_and_by_its_recipe(timed, tmp_path):
 def test_timing_leaves_the_supernet_as_it_was(tiny_space, digits, fresh, cpu):
     model, recipe = fresh(tiny_space), TrainingRecipe(epochs=5, batch_size=32)
     before = {name: one.clone() for name, one in model.state_dict().items()}
-    seconds = seconds_per_epoch(
+    seconds = phase_seconds(
         model,
         {"train": digits.train},
         Augmentation(),
@@ -97,7 +135,8 @@ def test_timing_leaves_the_supernet_as_it_was(tiny_space, digits, fresh, cpu):
         make_strategy("fine-tune", tiny_space, StrategyOptions(0.1, digits.validation)),
         accelerator=cpu,
     )
-    assert seconds > 0
+    assert list(seconds) == ["head", "teacher", "sub-networks"]
+    assert min(seconds.values()) > 0
     assert all(
         torch.equal(one.nan_to_num(7), before[name].nan_to_num(7))
         for name, one in model.state_dict().items()

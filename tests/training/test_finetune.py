@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ class StoppedError(Exception):
     pass
 
 
-def trained(model, strategy, digits, cpu, *, folder=None, stop=None, recipe=RECIPE):
+def trained(model, strategy, digits, cpu, *, folder=None, stop=None, recipe=RECIPE, **options):
     logs, seen = [], {}
 
     def on_step(log):
@@ -44,6 +45,7 @@ def trained(model, strategy, digits, cpu, *, folder=None, stop=None, recipe=RECI
         checkpoints=Checkpoints(folder, seconds=0) if folder else None,
         on_step=on_step,
         report_every=1,
+        **options,
     )
     return logs, seen
 
@@ -129,6 +131,38 @@ def test_a_phase_that_is_stopped_early_resumes_with_the_same_bits(
     assert len(logs) < logs[-1].steps == 120, "steps were left out"
     stops = [before.step for before, log in itertools.pairwise(logs) if log.step > before.step + 1]
     for stop in [*stops, logs[-2].step]:
+        with pytest.raises(StoppedError):
+            run(tmp_path, stop)
+    found, _ = run(tmp_path)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor.nan_to_num(7), found.state_dict()[name].nan_to_num(7)), name
+
+
+def test_phases_may_be_planned_again_when_they_begin(tiny_space, digits, fresh, cpu, tmp_path):
+    recipe, asked = TrainingRecipe(epochs=20, batch_size=40, learning_rate=0.02, seed=2), []
+
+    def replan(timetable, index):
+        asked.append(index)
+        lengths = {1: (1, 4, 20), 2: (1, 4, 5)}[index]  # 3 + 12 + 15 steps
+        phases = zip(timetable.phases, lengths, strict=True)
+        return replace(timetable, phases=tuple(replace(one, epochs=n) for one, n in phases))
+
+    def run(folder=None, stop=None):
+        model = fresh(tiny_space)
+        options = {"folder": folder, "stop": stop, "recipe": recipe, "replan": replan}
+        logs, _ = trained(model, FineTune(tiny_space), digits, cpu, **options)
+        return model, logs
+
+    expected, logs = run()
+    assert asked == [1, 2]
+    assert [(log.step, log.steps) for log in logs if log.step in (3, 4, 15, 16)] == [
+        (3, 60),
+        (4, 75),
+        (15, 75),
+        (16, 30),
+    ]
+    assert len(logs) == 30
+    for stop in (3, 10, 15, 17):
         with pytest.raises(StoppedError):
             run(tmp_path, stop)
     found, _ = run(tmp_path)

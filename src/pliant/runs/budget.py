@@ -1,14 +1,18 @@
 """What a run does within a time: how many epochs it trains and how many networks it estimates.
 
 Both follow from the time that is left when training begins (this machine was measured by then) and
-from a few timed steps. They are planned once and kept in the record and in the recipe: a resumed
-run ends as an uninterrupted one would, and the recipe repeats the run, whatever the machine.
+from a few timed steps. When a phase of the training begins, its epochs are planned again: by then
+other programs may have made the machine slower, or have ended. All of it is kept in the record and
+in the recipe: a resumed run ends as an uninterrupted one would, and the recipe repeats the run,
+whatever the machine.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +22,7 @@ from pliant.accuracy.evaluation import pixels
 from pliant.errors import RecipeError
 from pliant.networks.supernet import Supernet
 from pliant.runs.run import Run
+from pliant.training.schedule import Phase, Timetable
 from pliant.units import format_duration
 
 SAFETY = 0.9
@@ -29,6 +34,8 @@ SMALLER = 0.5
 """Mean time of a network of the space over that of the largest."""
 DELIVERY_S = 25.0
 """Export, measurements in other processes, and the report."""
+SHORTEST = 0.1
+"""Of a phase that is planned again, over its planned epochs."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +69,25 @@ def keep_plan(run: Run, plan: Plan) -> None:
         run.resolve(epochs=plan.epochs, estimates=plan.estimates)
 
 
-def make_plan(run: Run, supernet: Supernet, epoch_seconds: float) -> Plan:
+def make_plan(
+    run: Run, supernet: Supernet, phases: Sequence[Phase], seconds: Mapping[str, float]
+) -> Plan:
     """Epochs and estimates that fit into what is left of the run's time.
 
     Args:
-        run: its recipe states the time; it began when it was opened.
+        run: its recipe states the time; it began when it was opened. Its record keeps the seconds
+            that were planned with.
         supernet: whose largest network's forward pass is timed.
-        epoch_seconds: of training, as timed.
+        phases: of the training; their shares of the epochs count.
+        seconds: of an epoch in each phase, as timed.
 
     Raises:
         RecipeError: less than one epoch fits.
     """
     recipe = run.recipe
     assert recipe.time_seconds is not None
+    total = sum(phase.epochs for phase in phases)
+    epoch_seconds = sum(seconds[phase.name] * phase.epochs / total for phase in phases)
     left = recipe.time_seconds * SAFETY - (time.monotonic() - run.opened)
     image_seconds = forward_seconds(run, supernet) * SMALLER
     data, search = run.data, recipe.search
@@ -88,7 +101,8 @@ def make_plan(run: Run, supernet: Supernet, epoch_seconds: float) -> Plan:
     delivery = DELIVERY_S + shortlisted * image_seconds * evaluated
     afforded = int(SEARCH_SHARE * recipe.time_seconds / (2 * estimate))
     estimates = min(search.estimates, max(MIN_ESTIMATES, afforded))
-    training = left - delivery - 2 * estimates * estimate
+    after = delivery + 2 * estimates * estimate
+    training = left - after
     epochs = int(training / epoch_seconds)
     if epochs < 1:
         needed = (recipe.time_seconds - training + epoch_seconds) / SAFETY
@@ -97,7 +111,60 @@ def make_plan(run: Run, supernet: Supernet, epoch_seconds: float) -> Plan:
             f"here; of {recipe.time} there is not enough left. Give it {format_duration(needed)} "
             "or more, smaller images (data.image_size) or a smaller space."
         )
+    run.record.set_metadata("planned_seconds", {"phases": dict(seconds), "after": after})
     return Plan(min(epochs, recipe.train.epochs or epochs), estimates)
+
+
+def replanned(run: Run, timetable: Timetable, index: int) -> Timetable:
+    """The timetable with a phase as long as the time allows now, and those after it in proportion.
+
+    Args:
+        run: whose record has what was planned, and the speed of the steps until now.
+        timetable: as planned.
+        index: of the phase that begins.
+
+    Returns:
+        The same timetable where the recipe states no time, or was planned by an earlier run.
+    """
+    phases, name = timetable.phases, timetable.phases[index].name
+    resolved = run.recipe.resolved
+    known = run.record.metadata("phase_epochs") or dict(resolved.phase_epochs if resolved else {})
+    if name not in known:
+        factor = _time_factor(run, timetable, index)
+        if factor is None:
+            return timetable
+        known[name] = phases[index].epochs * factor
+    run.record.set_metadata("phase_epochs", known)
+    run.resolve(phase_epochs=known)
+    factor = known[name] / phases[index].epochs if phases[index].epochs else 1.0
+    later = [replace(phase, epochs=phase.epochs * factor) for phase in phases[index:]]
+    return Timetable((*phases[:index], *later), timetable.steps_per_epoch)
+
+
+def _time_factor(run: Run, timetable: Timetable, index: int) -> float | None:
+    """What the phases from an index on are to be multiplied with, so that the time is kept."""
+    recipe, planned = run.recipe, run.record.metadata("planned_seconds")
+    if recipe.time_seconds is None or planned is None:
+        return None
+    slowdown = _slowdown(run, planned["phases"])
+    later = timetable.phases[index:]
+    needed = slowdown * sum(phase.epochs * planned["phases"][phase.name] for phase in later)
+    left = recipe.time_seconds * SAFETY - (time.monotonic() - run.opened)
+    factor = max(SHORTEST, (left - slowdown * planned["after"]) / max(needed, 1e-9))
+    plan = known_plan(run)
+    limited = plan is not None and plan.epochs == recipe.train.epochs
+    return min(1.0, factor) if limited else factor
+
+
+def _slowdown(run: Run, planned: Mapping[str, float]) -> float:
+    """Time of the steps until now over that which was planned, in the median; 1 where unknown."""
+    ratios = []
+    for step in run.record.steps():
+        values = step.values
+        if values.get("images_per_second") and values.get("phase") in planned:
+            seconds = len(run.data.train) / values["images_per_second"]
+            ratios.append(seconds / planned[values["phase"]])
+    return statistics.median(ratios) if ratios else 1.0
 
 
 @torch.no_grad()

@@ -157,6 +157,10 @@ class SearchTable(_Table):
     """Validation images behind one estimate."""
 
 
+PLANNED = ("epochs", "estimates", "phase_epochs")
+"""Keys of the table `resolved` that follow from `time`."""
+
+
 class ResolvedTable(_Table):
     """What a run decided or found by itself; written with its recipe, so that the file repeats it.
 
@@ -169,6 +173,8 @@ class ResolvedTable(_Table):
     """What fits into `time`, as planned when training began. A new run uses it, too."""
     estimates: int | None = None
     """Likewise, of the search."""
+    phase_epochs: dict[str, float] = Field(default_factory=dict)
+    """Of the phases of training whose epochs were planned again when they began. Likewise."""
     target: str | None = None
     """Identity of the target: of the profile or the chip that was used."""
     versions: dict[str, str] = Field(default_factory=dict)
@@ -285,7 +291,7 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
             _replace(tree, key, _from_anywhere(key, value, folders))
     if (changes or {}).get("time") not in (None, tree.get("time")):
         resolved = tree.get("resolved", {})  # what was planned for another time
-        tree["resolved"] = {k: v for k, v in resolved.items() if k not in ("epochs", "estimates")}
+        tree["resolved"] = {k: v for k, v in resolved.items() if k not in PLANNED}
     replace_keys(tree, changes or {})
     return parse_recipe(tree, origin)
 

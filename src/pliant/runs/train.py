@@ -21,15 +21,15 @@ from pliant.networks.initialization import PATCH_IMAGES, PATCH_PIXELS
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, given_or_shown
 from pliant.runs.baselines import adapt_start
-from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan
+from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan, replanned
 from pliant.runs.run import Run
 from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from pliant.training.loop import StepLog, make_accelerator, train
 from pliant.training.registry import StrategyOptions, make_strategy, strategy_identity
-from pliant.training.schedule import Precision, TrainingRecipe
+from pliant.training.schedule import Precision, Timetable, TrainingRecipe
 from pliant.training.start import Fresh, Start, make_start, start_file
 from pliant.training.strategy import TrainingStrategy
-from pliant.training.throughput import seconds_per_epoch
+from pliant.training.throughput import phase_seconds
 
 MIN_STEPS_PER_EPOCH = 8
 """A batch has fewer images than the recipe says where an epoch had fewer steps."""
@@ -88,6 +88,7 @@ def _trained(run: Run, device: str, progress: Progress) -> Supernet:
             accelerator=accelerator,
             checkpoints=checkpoints,
             on_step=log or (lambda step: None),
+            replan=lambda timetable, phase: _agreed_timetable(run, timetable, phase),
         )
     except DivergedError as error:
         _lower_rate(run, checkpoints, error, accelerator)
@@ -289,17 +290,25 @@ def _agreed_plan(
     [plan] = broadcast_object_list([known_plan(run)])
     if plan is None:
         few = run.data.validation.subset(np.arange(min(2, len(run.data.validation))))
-        seconds = seconds_per_epoch(
+        timed = strategy(run, few)
+        seconds = phase_seconds(
             supernet,
             {"train": run.data.train, "validation": few},
             augmentation(run),
             training_recipe(run, precision, 1),
-            strategy(run, few),
+            timed,
             accelerator=accelerator,
         )
-        [plan] = broadcast_object_list([make_plan(run, supernet, seconds)])
+        made = make_plan(run, supernet, timed.phases(1), seconds)
+        [plan] = broadcast_object_list([made])
     keep_plan(run, plan)
     return plan
+
+
+def _agreed_timetable(run: Run, timetable: Timetable, phase: int) -> Timetable:
+    """The timetable when a phase begins; under torchrun the first process decides."""
+    [agreed] = broadcast_object_list([replanned(run, timetable, phase)])
+    return agreed
 
 
 def augmentation(run: Run) -> Augmentation:

@@ -69,6 +69,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     on_step: Callable[[StepLog], None] = lambda log: None,
     report_every: int = 10,
+    replan: Callable[[Timetable, int], Timetable] = lambda timetable, phase: timetable,
 ) -> None:
     """Train a model in place to the end of its recipe, from the last checkpoint where there is one.
 
@@ -83,6 +84,9 @@ def train(
         checkpoints: none are kept where None.
         on_step: called with reports.
         report_every: steps between two reports.
+        replan: called before each phase but the first, with its index; returns a timetable in which
+            this phase and those after it may be longer or shorter. After a restart it is called
+            again for the phases that have begun, and has to return the same for them.
 
     Raises:
         DamagedFileError: the last checkpoint cannot be read.
@@ -101,8 +105,12 @@ def train(
         step, state = checkpoints.load(model, optimizers)
         if step:
             strategy.load_state(model, state)
-    autocast, clock = _Autocast(model, accelerator), _Clock()
+    autocast, clock, begun = _Autocast(model, accelerator), _Clock(), 0
     while step < last:
+        while timetable.phase_index(step) > begun:
+            begun += 1
+            timetable = replan(timetable, begun)
+            last = timetable.phase_boundaries[-1]
         index = timetable.phase_index(step)
         phase = timetable.phases[index].name
         first, end = timetable.phase_boundaries[index : index + 2]

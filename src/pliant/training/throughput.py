@@ -22,7 +22,7 @@ TIMED_STEPS = 9
 """Split over the phases as the epochs are."""
 
 
-def seconds_per_epoch(
+def phase_seconds(
     supernet: Supernet,
     splits: Mapping[str, Split],
     augmentation: Augmentation,
@@ -30,8 +30,8 @@ def seconds_per_epoch(
     strategy: TrainingStrategy,
     *,
     accelerator: Accelerator,
-) -> float:
-    """Mean seconds of an epoch over all phases of a strategy; the supernet stays as it is.
+) -> dict[str, float]:
+    """Seconds of an epoch in each phase of a strategy, by its name; the supernet stays as it is.
 
     Args:
         supernet: to train.
@@ -60,8 +60,7 @@ def seconds_per_epoch(
         found[log.phase].append(recipe.batch_size / log.images_per_second)
     # The first step of a phase also allocates memory and prepares kernels.
     by_phase = {name: statistics.mean(times[1:] or times) for name, times in found.items()}
-    phases = strategy.phases(recipe.epochs)
-    total = sum(phase.epochs for phase in phases)
     mean = statistics.mean(by_phase.values())  # of a phase too short for a step of the few
-    step = sum(by_phase.get(phase.name, mean) * phase.epochs / total for phase in phases)
-    return step * max(1, len(split) // recipe.batch_size)
+    steps = max(1, len(split) // recipe.batch_size)
+    names = [phase.name for phase in strategy.phases(recipe.epochs)]
+    return {name: by_phase.get(name, mean) * steps for name in names}
