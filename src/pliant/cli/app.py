@@ -256,6 +256,7 @@ from pliant.cli import (  # noqa: E402
     accelerator,
     deploy,  # noqa: F401
     fidelity,  # noqa: F401
+    grow,  # noqa: F401
     predict,  # noqa: F401
     profile,  # noqa: F401
     report,  # noqa: F401

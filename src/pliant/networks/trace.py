@@ -204,13 +204,13 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
 def _export_or_watch(module: nn.Module, example: Sequence[torch.Tensor]) -> _Recorder:
     # Export raises errors of a dozen types, and those of the module itself. What is wrong with the
     # module is raised again when it runs.
-    with contextlib.suppress(Exception), _silence():
+    with contextlib.suppress(Exception), silenced():
         return _export(module, example)
     return _watch(module, example)
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Nothing of the pages that a failed export writes."""
     disabled = logging.root.manager.disable
     logging.disable()

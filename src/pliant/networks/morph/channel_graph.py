@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from pliant.errors import MorphError
+from pliant.networks.trace import silenced
 
 Node = Any
 """A `torch.fx.Node`, whose arguments are nodes, numbers, lists of either, or None."""
@@ -430,14 +431,15 @@ def exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram
     modes = {part: part.training for part in module.modules()}
     try:
         module.eval()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), silenced():
             warnings.simplefilter("ignore")
             return torch.export.export(module, (example,), strict=False)
     except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200].rstrip(".")
         raise MorphError(
             "the layers of a network are found by torch.export, which cannot trace this one:"
-            f" {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}. Keep Python that"
-            " branches on values out of forward, or morph the part of the network that can be"
+            f" {type(error).__name__}: {reason}. Keep Python that branches"
+            " on values out of forward, or morph the part of the network that can be"
             " traced."
         ) from error
     finally:
