@@ -80,6 +80,13 @@ def test_tables_that_are_none(tmp_path: Path) -> None:
 
 
 def profile(**changes: Any) -> DeviceProfile:
+    timed = {
+        "cpu_us": (1.0,) * 5,
+        "wall_us": (1.0,) * 5,
+        "runs": 4,
+        "preempted_share": 0.0,
+        "split_half_error": 0.0,
+    }
     content: dict[str, Any] = {
         "machine": "m", "cores": 2, "runtime": "onnxruntime", "runtime_version": "1", "threads": 1,
         "batch": 1, "optimisation": "all", "pinned": True, "convolution_peak_gflops": 9.5,
@@ -90,10 +97,12 @@ def profile(**changes: Any) -> DeviceProfile:
                 "type": "ConvBlock",
                 "sizes": {"size": 8, "inputs": 1, "outputs": 4},
                 "latency_us": 3.0,
+                **timed,
             },
         ),
         "networks": tuple(
-            {"architecture": f"r{n}", "latency_ms": 0.1, "spread_ms": 0.0} for n in range(3)
+            {"architecture": f"r{n}", "latency_ms": 0.1, "spread_ms": 0.0, **timed}
+            for n in range(3)
         ),
         "held_out": 1,
     }  # fmt: skip

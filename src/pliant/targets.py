@@ -6,6 +6,7 @@ Opening a chip or a profile takes milliseconds; this machine is measured first i
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from pliant.devices.timings import Settings
 
 THIS_CPU = "this-cpu"
-"""The machine that the program runs on, under ONNX Runtime."""
+"""The machine that the program runs on, under the runtime of the run."""
+DEFAULT_RUNTIME = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class TargetOptions:
             None, so this machine cannot be opened.
         seed: of measurements.
         precision: of the networks that this machine runs.
+        runtime: that runs them, by a name of `pliant.devices.runtimes.RUNTIMES`; where None, that
+            of a given profile, or else ONNX Runtime.
     """
 
     threads: int = 1
@@ -57,18 +61,22 @@ class TargetOptions:
     folder: Path | None = None
     seed: int = 0
     precision: InferencePrecision = "fp32"
+    runtime: str | None = None
 
     @property
     def settings(self) -> Settings:
-        """How networks run under ONNX Runtime."""
+        """How networks run under the runtime."""
         from pliant.devices.timings import Settings
 
-        return Settings(self.threads, self.batch, self.optimisation)  # type: ignore[arg-type]
+        level: Any = self.optimisation
+        return Settings(self.threads, self.batch, level, self.runtime or DEFAULT_RUNTIME)
 
     @property
     def profile(self) -> Path | None:
         """The kept profile of this machine."""
-        name = "device-int8.json" if self.precision == "int8" else "device.json"
+        runtime = f"-{self.runtime}" if self.runtime not in (None, DEFAULT_RUNTIME) else ""
+        precision = "-int8" if self.precision == "int8" else ""
+        name = f"device{runtime}{precision}.json"
         return None if self.folder is None else self.folder / name
 
 
@@ -107,14 +115,22 @@ def require_known(name: TargetLike) -> None:
     if name in known:
         return
     path = plugin_path(name) if is_plugin(name) else Path(name)
+    if is_folder(name) and path.is_dir():
+        return
     if path.suffix in (".json", ".toml", ".py"):
         if not path.is_file():
             raise DamagedFileError(f"a target's file must be there, found none at {path}.")
         return
     raise RecipeError(
-        f"a target is one of {', '.join(known)}, a device profile (.json), a chip or a data sheet "
-        f"(.toml), or file.py:NAME, received {name!r}. {nearest(name, known)}"
+        f"a target is one of {', '.join(known)}, a device profile (.json), a folder of them "
+        f"(my-board/), a chip or a data sheet (.toml), or file.py:NAME, received {name!r}. "
+        f"{nearest(name, known)}"
     )
+
+
+def is_folder(name: str) -> bool:
+    """Whether the name of a target means a folder: it has a slash, as in `my-board/`."""
+    return "/" in name or os.sep in name
 
 
 def reported_metrics(name: TargetLike) -> ReportedMetrics | None:
@@ -134,16 +150,17 @@ def open_target(
     """The target of a name, for the networks of a space.
 
     Args:
-        name: `this-cpu`, the name or .toml of a chip or data sheet, a profile's .json,
-            `file.py:NAME`; or a function or class, which that names too, that takes the space and
-            returns a `Target`; or a target.
+        name: `this-cpu`, the name or .toml of a chip or data sheet, a profile's .json, a folder
+            of profiles, `file.py:NAME`; or a function or class, which that names too, that takes
+            the space and returns a `Target`; or a target.
         space: whose networks will run on it.
         options: how they run.
         progress: of measuring this machine; shown where None, `pliant.progress.silent` for none.
 
     Raises:
         RecipeError: the name means no target.
-        ProfileMismatchError: a profile for another space, thread count, batch or optimisation.
+        ProfileMismatchError: a profile for another space, runtime, precision, thread count, batch
+            or optimisation.
         MeasurementError: this machine is too busy to be measured.
         DamagedFileError: a profile that cannot be read.
     """
@@ -156,6 +173,8 @@ def open_target(
             return _this_cpu(space, options, told)
     if name.endswith(".json"):
         return _profiled(Path(name), space, options)
+    if is_folder(name) and Path(name).is_dir():
+        return _from_folder(Path(name), space, options)
     from pliant.devices.data_sheet import is_sheet, load_sheet
 
     if is_sheet(name):
@@ -189,7 +208,7 @@ def _this_cpu(space: Space, options: TargetOptions, progress: Progress) -> Measu
     if path is None:
         raise RecipeError(
             f"{THIS_CPU} is measured for a run and its profile kept there. Measure it with pliant "
-            "profile RECIPE, then name its device.json as the target."
+            "device measure, then name the folder that it writes as the target."
         )
     if not path.is_file():
         made = profile_device(
@@ -214,7 +233,18 @@ def _profiled(path: Path, space: Space, options: TargetOptions) -> MeasuredTarge
     from pliant.devices.profile import load_profile
 
     profile = load_profile(path)
-    profile.require_settings(options.settings, options.precision)
+    settings = replace(options.settings, runtime=options.runtime or profile.runtime)
+    profile.require_settings(settings, options.precision)
+    return MeasuredTarget(profile, space, seed=options.seed)
+
+
+def _from_folder(folder: Path, space: Space, options: TargetOptions) -> MeasuredTarget:
+    from pliant.devices.measured_target import MeasuredTarget
+    from pliant.devices.profile_folder import choose_profile
+
+    profile = choose_profile(
+        folder, space, options.settings, options.precision, any_runtime=options.runtime is None
+    )
     return MeasuredTarget(profile, space, seed=options.seed)
 
 

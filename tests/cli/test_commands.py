@@ -26,7 +26,7 @@ def test_version_and_help(command):
     assert command("--version") == (0, pliant.__version__ + "\n", "")
     code, said, error = command("--help")
     assert (code, error) == (0, "")
-    assert all(name in said for name in ("profile", "train", "search", "deploy", "report", "run"))
+    assert all(name in said for name in ("device", "train", "search", "deploy", "report", "run"))
 
 
 def test_nothing_of_the_libraries_reaches_the_screen(copied):
@@ -44,7 +44,7 @@ def test_steps_one_by_one(command, tmp_path, tiny, digits_profile, finished):
         tiny.read_text() + f'\n[target]\nname = "{digits_profile}"\n'
     )
     run = tmp_path / "run"
-    code, said, _ = command("profile", tmp_path / "tiny.toml", "--run-dir", run)
+    code, said, _ = command("device", "measure", tmp_path / "tiny.toml", "--run-dir", run)
     assert code == 0
     assert "on 16 random networks" in said
     code, said, _ = command("train", run)

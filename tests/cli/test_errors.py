@@ -196,7 +196,10 @@ def test_limit_that_nothing_meets_is_said_before_training(
     run_dir = ["--run-dir", tmp_path / "run"] if words == ["run"] else []
     started = time.monotonic()
     if not run_dir:
-        assert command("profile", tmp_path / "mine.toml", "--run-dir", tmp_path / "run")[0] == 0
+        assert (
+            command("device", "measure", tmp_path / "mine.toml", "--run-dir", tmp_path / "run")[0]
+            == 0
+        )
     target = tmp_path / "run" if not run_dir else tmp_path / "mine.toml"
     kept = None if run_dir else (tmp_path / "run" / "recipe.toml").read_text()
     answer = command(*words, target, *run_dir, "--limit", "latency_ms=0.0001")

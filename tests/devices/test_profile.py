@@ -84,7 +84,8 @@ def test_the_timings_behind_it_are_kept(profile, folder):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("threads", 4), ("batch", 8), ("optimisation", "basic")]
+    ("field", "value"),
+    [("threads", 4), ("batch", 8), ("optimisation", "basic"), ("runtime", "openvino")],
 )
 def test_another_way_of_running_is_refused(profile, field, value):
     profile.require_settings(QUICK)
@@ -135,7 +136,7 @@ def broken(name, profile):
         return json.dumps(content), "greater than 0"
     if name == "of yesterday":
         content["version"] = 1
-        return json.dumps(content), "version 1, this Pliant reads version 4"
+        return json.dumps(content), "version 1, this Pliant reads version 5"
     content["held_out"] = len(content["networks"])
     return json.dumps(content), "held out leave none"
 
@@ -206,6 +207,8 @@ def test_whole_networks_are_measured_as_the_profile_was(toy_space):
         ("blocks", 0, "latency_us"),
         ("networks", 0, "latency_ms"),
         ("networks", 0, "spread_ms"),
+        ("networks", 0, "wall_us", 4),
+        ("blocks", 0, "split_half_error"),
     ],
 )
 def test_numbers_have_ranges(profile, tmp_path, place, value):

@@ -603,7 +603,7 @@ def _milliseconds(architectures):
 def test_latency_is_limited_on_a_target_only(worker, tmp_path):
     with (
         ScorePool(worker, 1) as pool,
-        pytest.raises(RecipeError, match=r"--target; pliant profile RECIPE --space digits"),
+        pytest.raises(RecipeError, match=r"--target; pliant device measure --space digits"),
     ):
         search_without_training(
             tmp_path,

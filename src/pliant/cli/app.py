@@ -255,10 +255,10 @@ def _version(
 from pliant.cli import (  # noqa: E402
     accelerator,
     deploy,  # noqa: F401
+    device,  # noqa: F401
     fidelity,  # noqa: F401
     grow,  # noqa: F401
     predict,  # noqa: F401
-    profile,  # noqa: F401
     report,  # noqa: F401
     roofline,  # noqa: F401
     run,  # noqa: F401

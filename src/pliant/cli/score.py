@@ -167,11 +167,11 @@ def shown_batch(
             "scores that use none."
         )
     default = default_shape(space_name(space) if space else "")
-    channels, size = _parsed(shape) if shape else (default.channels, default.image_size)
+    channels, size = parse_shape(shape) if shape else (default.channels, default.image_size)
     return noise_batch(Shape(channels, size, classes or default.classes), images, seed)
 
 
-def _parsed(shape: str) -> tuple[int, int]:
+def parse_shape(shape: str) -> tuple[int, int]:
     """Channels and size of `3x32x32`."""
     sizes = [int(part) if part.isdecimal() else 0 for part in shape.lower().split("x")]
     if len(sizes) != 3 or sizes[0] not in (1, 3) or sizes[1] != sizes[2] or sizes[1] < 1:

@@ -21,7 +21,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from pliant.devices.measure import LEVELS, measuring_processor, pinned
+from pliant.devices.measure import measuring_processor, pinned
+from pliant.devices.runtimes.onnxruntime import LEVELS
 from pliant.devices.timings import Settings
 from pliant.errors import MeasurementError
 

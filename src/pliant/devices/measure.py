@@ -23,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from pliant.child import run_python
+from pliant.devices.runtimes import runtime_named
+from pliant.devices.runtimes.runtime import Session
 from pliant.devices.timings import (
     Measurement,
     Sample,
@@ -45,13 +46,6 @@ from pliant.spaces.convolutional_blocks import ConvBlock
 resource = importlib.import_module("resource") if importlib.util.find_spec("resource") else None
 """Missing on Windows, which does not report context switches of a thread."""
 
-LEVELS = {
-    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-}
-"""ONNX Runtime's levels of graph optimisation."""
-
 ANCHORS_PER_ROUND = 7
 """The noise of a single anchor timing would enter every result; the median of several is stable."""
 ANCHOR_SAMPLES = 3
@@ -60,34 +54,6 @@ ATTEMPTS = 3
 """Noise comes in bursts: a measurement that is not repeatable is retried before it is refused."""
 MAX_OPEN_BYTES = 256 * 2**20
 """Total size of the models that are open at once; a session needs a few times its model's size."""
-
-
-class Session:
-    """An ONNX Runtime session with its input and output bound, for a random input."""
-
-    def __init__(self, model: bytes, settings: Settings) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = settings.threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = LEVELS[settings.optimisation]
-        options.log_severity_level = 3
-        # Threads that spin while they wait would count as CPU time and slow down other programs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
-        source = self._session.get_inputs()[0]
-        shape = [size if isinstance(size, int) else settings.batch for size in source.shape]
-        image = np.random.default_rng(0).random(shape, dtype=np.float32)
-        if source.type == "tensor(uint8)":
-            image = (255 * image).astype(np.uint8)
-        self._binding = self._session.io_binding()
-        self._binding.bind_cpu_input(source.name, image)
-        self._binding.bind_output(self._session.get_outputs()[0].name)
-
-    def run(self) -> None:
-        """One inference."""
-        self._session.run_with_iobinding(self._binding)
 
 
 def time_session(session: Session, repeats: int) -> Sample:
@@ -138,7 +104,7 @@ def collect(
     groups = _groups(models, rng)
     total = len(groups) * settings.rounds
     parts = []
-    with _quiet():
+    with _quiet(), runtime_named(settings.runtime).prepared(settings):
         for index, group in enumerate(groups):
             start = index * settings.rounds
             parts.append(
@@ -189,8 +155,9 @@ def _interleave(
     Returns:
         Timings by name, and those of the anchor, of shape (rounds, ANCHORS_PER_ROUND).
     """
-    sessions = {name: Session(model, settings) for name, model in models.items()}
-    anchor = Session(anchor_model(), settings)
+    runtime = runtime_named(settings.runtime)
+    sessions = {name: runtime.open(model, settings) for name, model in models.items()}
+    anchor = runtime.open(anchor_model(), settings)
     repeats = {name: _repeats(session, settings) for name, session in sessions.items()}
     anchor_repeats = _repeats(anchor, settings)
     rows: dict[str, list[list[Sample]]] = {name: [] for name in sessions}

@@ -45,11 +45,7 @@ class MeasuredTarget:
     @property
     def name(self) -> str:
         """The machine, its runtime, and the settings of the runtime."""
-        of = self.profile
-        return (
-            f"{of.machine}, {of.runtime} {of.runtime_version}, {of.threads} thread(s), "
-            f"batch {of.batch}" + (", int8" if of.precision == "int8" else "")
-        )
+        return self.profile.title
 
     @cached_property
     def identity(self) -> str:
@@ -99,10 +95,13 @@ class MeasuredTarget:
         """The error of the table on networks that it was not fitted on."""
         error = self.table.held_out_error
         assert error is not None
+        predictor = "Latency table" if self.profile.blocks else "Additive latency model"
         return (
             Claim(
-                "Latency table predicts networks that it was not fitted on",
-                f"{error.mape_percent:.1f} % mean error, rank correlation {error.spearman:.3f}",
+                f"{predictor} predicts networks that it was not fitted on",
+                f"{error.mape_percent:.1f} % mean error, "
+                f"{error.within_10_percent:.0%} of the networks within 10 %, "
+                f"rank correlation {error.spearman:.3f}",
                 f"{error.networks} random networks; linear regression on MACs: "
                 f"{error.macs_mape_percent:.1f} %",
                 bound=f"{MAX_ERROR_PERCENT:g} %",

@@ -1,9 +1,9 @@
 """Device profiles: the measured latencies of a machine, in a file that can be kept and shared.
 
-`device.json` contains the settings of the runtime and the measured latencies: of the blocks of one
-space, and of whole networks. Latency tables are fitted from these rows whenever the profile is
-opened, so that a better model needs no new measurement. The raw timings are in a parquet file next
-to it.
+A profile contains the settings of one runtime and the latencies measured under it: of the blocks of
+one space, and of whole networks; of whole networks only where it was imported. Predictors are
+fitted from these rows whenever the profile is opened, so that a better model needs no new
+measurement. The raw timings are in a parquet file next to it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -30,8 +29,10 @@ from pliant.devices.measure import (
     measuring_processor,
     pinned,
 )
+from pliant.devices.runtimes import runtime_named
 from pliant.devices.table import LookupTable, distinct_blocks, fit_table, sample_evenly_by_macs
 from pliant.devices.timings import (
+    QUANTILES,
     Measurement,
     Optimisation,
     Settings,
@@ -39,7 +40,8 @@ from pliant.devices.timings import (
     require_repeatable,
     summarise,
 )
-from pliant.errors import DamagedFileError, ProfileMismatchError, nearest
+from pliant.devices.whole_networks import fit
+from pliant.errors import DamagedFileError, ProfileMismatchError, RecipeError, nearest
 from pliant.files import (
     CHECKSUM,
     has_checksum,
@@ -55,7 +57,7 @@ from pliant.spaces.block import BLOCK_TYPES, Block
 from pliant.spaces.check import check_space
 from pliant.spaces.space import Space
 
-PROFILE_VERSION: Final = 4
+PROFILE_VERSION: Final = 5
 FITTED_NETWORKS = 16
 HELD_OUT_NETWORKS = 16
 MIN_BLOCK_US = 0.01
@@ -78,7 +80,27 @@ class _Table(BaseModel):
     )
 
 
-class BlockLatency(_Table):
+_Quantiles = Annotated[
+    tuple[Annotated[float, Field(ge=0)], ...],
+    Field(min_length=len(QUANTILES), max_length=len(QUANTILES)),
+]
+
+
+class Timed(_Table):
+    """What the timings of one model were like."""
+
+    cpu_us: _Quantiles
+    """`timings.QUANTILES` of the CPU time per run over all timings, corrected for drift only."""
+    wall_us: _Quantiles
+    """The same of the wall-clock time."""
+    runs: int = Field(ge=1)
+    preempted_share: float = Field(ge=0, le=1)
+    """Share of timings with an involuntary context switch."""
+    split_half_error: float = Field(ge=0)
+    """Relative difference between the estimates from even and from odd rounds."""
+
+
+class BlockLatency(Timed):
     """Latency of one block in isolation, without dispatch overhead."""
 
     type: str
@@ -106,7 +128,7 @@ class BlockLatency(_Table):
         return self
 
 
-class NetworkLatency(_Table):
+class NetworkLatency(Timed):
     """Latency of one whole network with random weights."""
 
     architecture: str
@@ -129,7 +151,7 @@ class SpaceKey(_Table):
 class DeviceProfile(_Table):
     """The measured latencies of a device for the networks of one space."""
 
-    version: Literal[4] = PROFILE_VERSION
+    version: Literal[5] = PROFILE_VERSION
     machine: str = Field(min_length=1)
     cores: int = Field(ge=1)
     runtime: str = Field(min_length=1)
@@ -140,20 +162,24 @@ class DeviceProfile(_Table):
     precision: InferencePrecision = "fp32"
     """Of the networks that were measured."""
     pinned: bool
-    convolution_peak_gflops: float = Field(gt=0)
+    convolution_peak_gflops: float | None = Field(gt=0)
+    """Of 3x3 convolutions; None where it was not measured."""
     anchor_us: float = Field(gt=0)
     """Latency of the fixed network of `measure.anchor_model`, to compare two profiles."""
-    call_us: float = Field(gt=0)
-    """Dispatch overhead of the runtime per call; it is subtracted from each block's latency."""
+    call_us: float | None = Field(gt=0)
+    """Dispatch overhead of the runtime per call, which is subtracted from each block's latency;
+    None where no block was measured."""
     split_half_error: float = Field(ge=0)
     """Median over all models."""
     preempted_share: float = Field(ge=0, le=1)
     space: SpaceKey
     blocks: tuple[BlockLatency, ...]
+    """None where only whole networks were measured."""
     networks: tuple[NetworkLatency, ...]
     """In random order, evenly spaced over the MACs of the space."""
     held_out: int = Field(ge=0)
-    """How many of the last networks are held out from the fit, for the reported error."""
+    """How many of the last networks are held out from the fit, for the reported error; 0 where it
+    is cross-validated."""
 
     @model_validator(mode="after")
     def _leaves_networks_to_fit(self) -> DeviceProfile:
@@ -167,30 +193,47 @@ class DeviceProfile(_Table):
     @property
     def settings(self) -> Settings:
         """Settings for measurements that compare with those of the profile."""
-        return Settings(threads=self.threads, batch=self.batch, optimisation=self.optimisation)
+        return Settings(self.threads, self.batch, self.optimisation, self.runtime)
+
+    @property
+    def title(self) -> str:
+        """The machine, its runtime, and the settings of the runtime."""
+        level = "" if self.optimisation == "all" else f", optimisation {self.optimisation}"
+        return (
+            f"{self.machine}, {self.runtime} {self.runtime_version}, {self.threads} thread(s), "
+            f"batch {self.batch}{level}" + (", int8" if self.precision == "int8" else "")
+        )
 
     def table(self, space: Space) -> LookupTable:
-        """The latency table of a space, fitted deterministically from the measured latencies.
+        """The predictor for a space, fitted deterministically from the measured latencies.
 
         Raises:
             ProfileMismatchError: the profile was made for another space.
+            MeasurementError: too few networks were measured.
         """
-        ours = _space_key(space)
+        self.require_space(space)
+        networks = [space.parse(row.architecture) for row in self.networks]
+        latencies_ms = [row.latency_ms for row in self.networks]
+        if not self.blocks:
+            return fit(space, networks, latencies_ms)
+        blocks = {row.block: row.latency_us for row in self.blocks}
+        return fit_table(space, blocks, networks, latencies_ms, self.held_out)
+
+    def require_space(self, space: Space) -> None:
+        """Check that the profile was made for the networks of a space.
+
+        Raises:
+            ProfileMismatchError: it was made for another one.
+        """
+        ours = space_key(space)
         if ours != self.space:
             here, there = _describe(ours), _describe(self.space)
             if here == there:
                 here = "the same name with other choices or blocks"
             raise ProfileMismatchError(
                 f"a profile is for one space; this one is for {there}, "
-                f"the run needs {here}. Profile the device for this run: pliant profile RUN."
+                f"the run needs {here}. Measure the device for this run: pliant device measure RUN."
             )
-        return fit_table(
-            space,
-            {row.block: row.latency_us for row in self.blocks},
-            [space.parse(row.architecture) for row in self.networks],
-            [row.latency_ms for row in self.networks],
-            self.held_out,
-        )
 
     def require_settings(self, settings: Settings, precision: InferencePrecision = "fp32") -> None:
         """Check that the profile was made for the same settings of the runtime, and precision.
@@ -198,13 +241,12 @@ class DeviceProfile(_Table):
         Raises:
             ProfileMismatchError: naming the first field that differs, both values and the fix.
         """
-        wanted = {name: getattr(settings, name) for name in ("threads", "batch", "optimisation")}
-        for field, here in {**wanted, "precision": precision}.items():
+        for field, here in run_key(settings, precision).items():
             there = getattr(self, field)
             if here != there:
                 raise ProfileMismatchError(
                     f"a profile is valid for the {field} with which it was made: {there} there, "
-                    f"{here} in this run. Set target.{field} = {there!r} in the recipe, or profile "
+                    f"{here} in this run. Set target.{field} = {there!r} in the recipe, or measure "
                     "the device again."
                 )
 
@@ -214,21 +256,33 @@ class DeviceProfile(_Table):
         Raises:
             ProfileMismatchError: naming the first field that differs, both values and the fix.
         """
-        for field, here in (
-            ("machine", machine_name()),
-            ("runtime_version", onnxruntime.__version__),
-        ):
+        try:
+            version = runtime_named(self.runtime).version
+        except RecipeError as error:
+            raise ProfileMismatchError(str(error)) from None
+        for field, here in (("machine", machine_name()), ("runtime_version", version)):
             there = getattr(self, field)
             if here != there:
                 raise ProfileMismatchError(
                     f"latency is measured where the profile was made; {field} is {there!r} there "
-                    f"and {here!r} here. Profile this machine, or use predicted latencies only."
+                    f"and {here!r} here. Measure this machine, or use predicted latencies only."
                 )
 
     def save(self, path: Path) -> None:
         """Write the profile with a checksum; an older one is replaced atomically."""
         content = with_checksum(self.model_dump(mode="json"))
         write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def run_key(settings: Settings, precision: InferencePrecision) -> dict[str, Any]:
+    """What decides how networks run, by the names of a profile's fields."""
+    return {
+        "runtime": settings.runtime,
+        "precision": precision,
+        "threads": settings.threads,
+        "batch": settings.batch,
+        "optimisation": settings.optimisation,
+    }
 
 
 def load_profile(path: Path) -> DeviceProfile:
@@ -257,12 +311,12 @@ def load_profile(path: Path) -> DeviceProfile:
         )
         raise DamagedFileError(
             f"{path} is not a device profile: {key or 'file'}: {fault['msg']}.{hint} "
-            "Make it again with pliant profile."
+            "Make it again with pliant device measure."
         ) from None
     if not has_checksum(json.loads(content)):
         raise DamagedFileError(
             f"{path} is not the device profile that was written: its checksum differs. "
-            "Make it again with pliant profile."
+            "Make it again with pliant device measure."
         )
     return profile
 
@@ -287,7 +341,7 @@ def _require_version(path: Path, content: bytes) -> None:
     if isinstance(version, int) and version != PROFILE_VERSION:
         raise DamagedFileError(
             f"{path} is a device profile of version {version}, this Pliant reads version "
-            f"{PROFILE_VERSION}. Make it again with pliant profile."
+            f"{PROFILE_VERSION}. Make it again with pliant device measure."
         )
 
 
@@ -302,7 +356,8 @@ def profile_device(
 ) -> DeviceProfile:
     """Measure this machine: peak of convolutions, blocks of a space, and whole networks.
 
-    Half of the networks are for fitting the latency table, the other half for its error.
+    Half of the networks are for fitting the latency table, the other half for its error. Where a
+    runtime takes long to open a model, only whole networks are measured.
 
     Args:
         space: the one whose blocks are measured.
@@ -314,11 +369,14 @@ def profile_device(
 
     Raises:
         EncodingError: the networks of the space do not fit together.
+        RecipeError: the runtime is not installed, or cannot run this precision.
         MeasurementError: the machine is too busy.
     """
+    runtime = runtime_named(settings.runtime)
+    runtime.require(settings, precision)
     check_space(space)
     rng = np.random.default_rng((seed, 4))
-    keys = distinct_blocks(space, rng)
+    keys = distinct_blocks(space, rng) if runtime.times_blocks else []
     networks = sample_evenly_by_macs(space, FITTED_NETWORKS + HELD_OUT_NETWORKS, rng)
     models = {_ANCHOR: anchor_model(), _CALL: empty_model()}
     models |= {
@@ -343,40 +401,46 @@ def profile_device(
     require_repeatable(found, settings)
     call_us = found[_CALL].latency_ms * 1e3
     # The latencies of the smallest blocks differ from the dispatch overhead only by noise.
-    latency_us = [
-        max(found[f"block {index}"].latency_ms * 1e3 - call_us, MIN_BLOCK_US)
-        for index in range(len(keys))
-    ]
-    rows = [
-        BlockLatency(type=type(key).__name__, sizes=key.sizes, latency_us=microseconds)
-        for key, microseconds in zip(keys, latency_us, strict=True)
-    ]
-    wholes = {one: found[f"network {one}"] for one in networks}
+    blocks = []
+    for index, key in enumerate(keys):
+        one = found[f"block {index}"]
+        latency_us = max(one.latency_ms * 1e3 - call_us, MIN_BLOCK_US)
+        blocks.append(
+            BlockLatency(
+                type=type(key).__name__, sizes=key.sizes, latency_us=latency_us, **timed(one)
+            )
+        )
     return DeviceProfile(
         machine=machine_name(),
         cores=os.cpu_count() or 1,
-        runtime="onnxruntime",
-        runtime_version=onnxruntime.__version__,
-        threads=settings.threads,
-        batch=settings.batch,
-        optimisation=settings.optimisation,
-        precision=precision,
+        runtime_version=runtime.version,
+        **run_key(settings, precision),
         pinned=is_pinned,
         convolution_peak_gflops=peak,
         anchor_us=found[_ANCHOR].latency_ms * 1e3,
         call_us=call_us,
         split_half_error=float(np.median([one.split_half_error for one in found.values()])),
         preempted_share=float(np.mean([one.preempted_share for one in found.values()])),
-        space=_space_key(space),
-        blocks=tuple(rows),
-        networks=tuple(
-            NetworkLatency(
-                architecture=str(one), latency_ms=whole.latency_ms, spread_ms=whole.spread_ms
-            )
-            for one, whole in wholes.items()
-        ),
-        held_out=len(networks) // 2,
+        space=space_key(space),
+        blocks=tuple(blocks),
+        networks=tuple(network_row(str(one), found[f"network {one}"]) for one in networks),
+        held_out=len(networks) // 2 if keys else 0,
     )
+
+
+def network_row(architecture: str, found: Measurement) -> NetworkLatency:
+    """The row of one measured network."""
+    return NetworkLatency(
+        architecture=architecture,
+        latency_ms=found.latency_ms,
+        spread_ms=found.spread_ms,
+        **timed(found),
+    )
+
+
+def timed(found: Measurement) -> dict[str, Any]:
+    """The fields of `Timed` of a measurement."""
+    return {name: getattr(found, name) for name in Timed.model_fields}
 
 
 def timed_block(
@@ -421,7 +485,8 @@ def measure_networks(
         return measure(models, settings, seed=seed)
 
 
-def _space_key(space: Space) -> SpaceKey:
+def space_key(space: Space) -> SpaceKey:
+    """What identifies a space in a profile."""
     return SpaceKey(
         name=space.name,
         channels=space.channels,

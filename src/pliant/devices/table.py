@@ -105,6 +105,8 @@ class HeldOutError:
     networks: int
     mape_percent: float
     """Mean absolute percentage error."""
+    within_10_percent: float
+    """Share of the networks whose latency is predicted within 10 %."""
     spearman: float
     macs_mape_percent: float
     """Mean absolute percentage error of the baseline: linear regression on MACs."""
@@ -293,22 +295,72 @@ def _evaluate(
 ) -> HeldOutError:
     """The error on the last `held_out` networks; NaN where these are too few."""
     fitted = len(networks) - held_out
-    costs = table(networks)
-    macs = np.array([[(cost.macs or 0) / 1e6, 1.0] for cost in costs])
-    line = macs @ _free_fit(macs[:fitted], measured[:fitted])
-    predicted = np.array([cost.latency_ms for cost in costs])
+    unseen = networks[fitted:]
+    predicted = np.array([cost.latency_ms for cost in table(unseen)])
+    line = macs_line(table.space, networks[:fitted], measured[:fitted], unseen)
+    return held_out_error(predicted, line, measured[fitted:])
+
+
+def held_out_error(predicted: np.ndarray, line: np.ndarray, measured: np.ndarray) -> HeldOutError:
+    """The error of predictions for held-out networks; NaN where these are too few.
+
+    Args:
+        predicted: latencies, shape (networks,).
+        line: those of linear regression on MACs.
+        measured: those that were measured.
+    """
+    networks = len(measured)
+    if not networks:
+        return HeldOutError(0, *[float("nan")] * 4)
     return HeldOutError(
-        networks=held_out,
-        mape_percent=mape_percent(predicted[fitted:], measured[fitted:])
-        if held_out
-        else float("nan"),
-        spearman=float(spearmanr(predicted[fitted:], measured[fitted:]).statistic)
-        if held_out > 2
-        else float("nan"),
-        macs_mape_percent=mape_percent(line[fitted:], measured[fitted:])
-        if held_out
-        else float("nan"),
+        networks=networks,
+        mape_percent=mape_percent(predicted, measured),
+        within_10_percent=float(np.mean(np.abs(predicted / measured - 1) <= 0.1)),
+        spearman=float(spearmanr(predicted, measured).statistic) if networks > 2 else float("nan"),
+        macs_mape_percent=mape_percent(line, measured),
     )
+
+
+def macs_line(
+    space: Space,
+    networks: Sequence[Architecture],
+    measured_ms: np.ndarray,
+    unseen: Sequence[Architecture],
+) -> np.ndarray:
+    """Latencies by linear regression on MACs, the baseline of every predictor.
+
+    Args:
+        space: of all networks.
+        networks: that it is fitted on.
+        measured_ms: latency of each of these.
+        unseen: that it predicts.
+    """
+    known, new = (
+        np.array([[(space.cost(one).macs or 0) / 1e6, 1.0] for one in some])
+        for some in (networks, unseen)
+    )
+    line: np.ndarray = new.reshape(-1, 2) @ _free_fit(known, measured_ms)
+    return line
+
+
+def fit_additive(
+    space: Space,
+    networks: Sequence[Architecture],
+    measured_ms: np.ndarray,
+    error: HeldOutError | None = None,
+) -> LookupTable:
+    """The additive model alone, which needs no measured block.
+
+    Args:
+        space: the one that the networks are of.
+        networks: that it is fitted on.
+        measured_ms: latency of each network.
+        error: of this kind of fit on held-out networks, which the table then reports.
+    """
+    bare = LookupTable(space, {}, "additive", (), error)
+    terms = _network_terms("additive", bare, networks)
+    coefficients = tuple(map(float, _positive_fit(terms, measured_ms)))
+    return dataclasses.replace(bare, coefficients=coefficients)
 
 
 def mape_percent(predicted: np.ndarray, measured: np.ndarray) -> float:

@@ -16,6 +16,8 @@ import numpy as np
 from pliant.errors import MeasurementError
 
 Optimisation = Literal["basic", "extended", "all"]
+QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
+"""Of the timings of one model, that a measurement keeps."""
 FINEST_CLOCK_S = 1e-6
 """Coarser thread clocks, as on Windows, cannot time short runs."""
 
@@ -24,16 +26,18 @@ FINEST_CLOCK_S = 1e-6
 class Settings:
     """How models are run and timed.
 
-    The first three define what is measured, the others how precisely.
+    The first four define what is measured, the others how precisely.
     """
 
     threads: int = 1
     batch: int = 1
     optimisation: Optimisation = "all"
+    runtime: str = "onnxruntime"
+    """A name of `pliant.devices.runtimes.RUNTIMES`."""
     min_rounds: int = 5
     rounds: int = 12
     """Maximum number of rounds; a model that has not converged by then is reported as it is."""
-    precision: float = 0.01
+    tolerance: float = 0.01
     """Half-width of the 95 % confidence interval, relative to the latency, at convergence."""
     samples: int = 5
     """Timings per model and round."""
@@ -55,14 +59,21 @@ class Measurement:
     latency_ms: float
     spread_ms: float
     """Half the interquartile range over rounds."""
-    wall_ms: float
-    """Wall-clock time, preemption included: the median over all timings."""
+    cpu_us: tuple[float, ...]
+    """`QUANTILES` of the CPU time per run over all timings."""
+    wall_us: tuple[float, ...]
+    """The same of the wall-clock time, preemption included."""
     split_half_error: float
     """Relative difference between the estimates from even and from odd rounds."""
     runs: int
     preempted_share: float
     """Share of timings with an involuntary context switch."""
     source: Literal["cpu", "wall"]
+
+    @property
+    def wall_ms(self) -> float:
+        """Median wall-clock time."""
+        return self.wall_us[QUANTILES.index(0.5)] / 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +103,7 @@ def timings_of(rows: Sequence[Sequence[Sample]], repeats: int = 1) -> Timings:
 
 
 def has_converged(timings: Timings, settings: Settings) -> bool:
-    """Whether the 95 % confidence interval of the median over rounds is within the precision.
+    """Whether the 95 % confidence interval of the median over rounds is within the tolerance.
 
     The standard deviation is estimated from the median absolute deviation, so that a single spoilt
     round does not prevent convergence.
@@ -102,7 +113,7 @@ def has_converged(timings: Timings, settings: Settings) -> bool:
     # For normal noise the deviation is 1.4826 MAD, and the median's standard error is
     # sqrt(pi / 2) = 1.2533 times that of the mean.
     deviation = 1.4826 * float(np.median(np.abs(rounds - middle)))
-    return 1.96 * 1.2533 * deviation / np.sqrt(len(rounds)) <= settings.precision * middle
+    return 1.96 * 1.2533 * deviation / np.sqrt(len(rounds)) <= settings.tolerance * middle
 
 
 def require_repeatable(found: Mapping[str, Measurement], settings: Settings) -> None:
@@ -130,21 +141,36 @@ def summarise(timings: Timings, settings: Settings) -> Measurement:
     """The estimate of one model: the minimum of each round, then the median over rounds."""
     rounds = timings.by_round(settings) / 1e3
     latency_ms = float(np.median(rounds))
-    halves = (
-        (float(np.median(rounds[0::2])), float(np.median(rounds[1::2])))
-        if len(rounds) > 1
-        else (latency_ms, latency_ms)
-    )
     low, high = np.quantile(rounds, [0.25, 0.75])
     return Measurement(
         latency_ms=latency_ms,
         spread_ms=float(high - low) / 2,
-        wall_ms=float(np.median(timings.wall_us)) / 1e3,
-        split_half_error=abs(halves[0] - halves[1]) / latency_ms,
+        cpu_us=_quantiles(timings.cpu_us),
+        wall_us=_quantiles(timings.wall_us),
+        split_half_error=split_half_error(timings, settings),
         runs=timings.cpu_us.size * timings.repeats,
         preempted_share=float(timings.preempted.mean()),
         source="cpu" if settings.by_cpu else "wall",
     )
+
+
+def _quantiles(times: np.ndarray) -> tuple[float, ...]:
+    return tuple(map(float, np.quantile(times, QUANTILES)))
+
+
+def split_half_error(timings: Timings, settings: Settings) -> float:
+    """Relative difference between the estimates from even and from odd rounds.
+
+    Of a single round, between the fastest of its even and of its odd samples; 0 of a single sample.
+    """
+    values = timings.by_round(settings)
+    if len(values) == 1:
+        [values] = timings.cpu_us if settings.by_cpu else timings.wall_us
+    if len(values) == 1:
+        return 0.0
+    middle = np.min if len(timings.cpu_us) == 1 else np.median
+    even, odd = float(middle(values[0::2])), float(middle(values[1::2]))
+    return abs(even - odd) / float(np.median(values))
 
 
 def reference_time(anchors: Sequence[Timings]) -> tuple[float, float]:

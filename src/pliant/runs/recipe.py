@@ -37,7 +37,7 @@ else:
 
 FILE_ENDINGS = {
     "data.source": None,
-    "target.name": (".json", ".toml"),
+    "target.name": (".json", ".toml", "/"),
     "train.start": (".safetensors", ".pth", ".pt"),
     "space": (),
     "search.searcher": (),
@@ -116,11 +116,15 @@ class TargetTable(_Table):
     """What the network will run on, and how."""
 
     name: str = THIS_CPU
-    """`this-cpu`, a device profile (.json), a chip by name or .toml, or `file.py:NAME`."""
+    """`this-cpu`, a device profile (.json), a folder of them (`my-board/`), a chip by name or
+    .toml, or `file.py:NAME`."""
+    runtime: str | None = None
+    """`onnxruntime`, `openvino`, `pytorch` or `pytorch-compiled` on this machine. Where unset,
+    that of a given profile, or else `onnxruntime`."""
     threads: int = Field(1, ge=1, le=4096)
-    """Threads of ONNX Runtime on this machine."""
+    """Threads of the runtime."""
     batch: int = Field(1, ge=1, le=65536)
-    """Images per inference on this machine."""
+    """Images per inference."""
     precision: InferencePrecision = "fp32"
     """`fp32` or `int8`: of the network that is delivered, limited, measured and searched."""
     optimisation: Literal["basic", "extended", "all"] = "all"

@@ -367,7 +367,10 @@ class Run:
     @property
     def profile_path(self) -> Path:
         """The device profile."""
-        path = TargetOptions(folder=self.folder, precision=self.recipe.target.precision).profile
+        target = self.recipe.target
+        path = TargetOptions(
+            folder=self.folder, precision=target.precision, runtime=target.runtime
+        ).profile
         assert path is not None, "options with a folder have a profile"
         return path
 

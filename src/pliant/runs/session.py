@@ -6,15 +6,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from pliant.accuracy.evaluation import Answers, answers
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.data.splits import Split
 from pliant.deploy.int8 import Int8Network, model_answers, to_int8
 from pliant.deploy.package import onnx_bytes
+from pliant.devices.measured_target import MeasuredTarget
 from pliant.errors import InfeasibleError
-from pliant.files import write_atomically
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed, InferencePrecision
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
@@ -108,6 +107,7 @@ class Session:
             self.run.folder,
             self.run.recipe.seed,
             self.precision,
+            table.runtime,
         )
         target = open_target(self._named_target, self.space, options, progress=self.progress)
         self._wanted(target.metrics).require_reported(target)
@@ -117,9 +117,9 @@ class Session:
 
     def _keep(self, target: Target) -> None:
         """The run keeps which target it used, and a copy of the profile that it was given."""
-        given, kept = Path(self.run.recipe.target.name), self.run.profile_path
-        if given.suffix == ".json" and not kept.is_file():
-            write_atomically(kept, given.read_bytes())
+        kept = self.run.profile_path
+        if isinstance(target, MeasuredTarget) and not kept.is_file():
+            target.profile.save(kept)
         self.run.resolve(target=target.identity)
 
     @cached_property

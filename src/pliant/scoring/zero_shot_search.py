@@ -276,8 +276,8 @@ def cost_model(configuration: ZeroShotSearchConfiguration) -> CostModel:
     if configuration.target is None and beyond:
         raise RecipeError(
             f"without a target only {', '.join(sorted(ARITHMETIC_METRICS))} can be limited, "
-            f"received {beyond[0]}. Give a chip or a device profile with --target; pliant profile "
-            f"RECIPE --space {space.name} makes one of this machine."
+            f"received {beyond[0]}. Give a chip or a device profile with --target; pliant device "
+            f"measure --space {space.name} --out this-cpu/ makes one of this machine."
         )
     configuration.objective.require_reported(target)
     costs = _numbers_only(target)
