@@ -15,10 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pliant.metrics import COST_METRICS, Accuracy, Cost, Score
+from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Accuracy, Cost, Score
 from pliant.record import Evaluation, Record
 
-_COUNTED = ("peak_memory_bytes", "parameters", "macs")
 _COLUMNS = {
     "id": pa.int64(),
     "stage": pa.string(),
@@ -30,7 +29,7 @@ _COLUMNS = {
     "images": pa.int64(),
     "score": pa.float64(),
     "failure": pa.string(),
-    **{name: pa.int64() if name in _COUNTED else pa.float64() for name in COST_METRICS},
+    **{name: pa.int64() if name in ARITHMETIC_METRICS else pa.float64() for name in COST_METRICS},
     "created": pa.string(),
 }
 

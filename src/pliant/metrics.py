@@ -103,7 +103,9 @@ class Cost:
     latency_ms: float | None = None
     energy_uj: float | None = None
     peak_memory_bytes: int | None = None
-    """Parameters plus the largest sum of activations that are alive at once."""
+    """Largest sum of activations that are alive at once: what a network needs of RAM."""
+    model_size_bytes: int | None = None
+    """Size of the stored numbers in their precision: what a network needs of flash or disk."""
     parameters: int | None = None
     macs: int | None = None
     area_mm2: float | None = None
@@ -137,7 +139,7 @@ class Cost:
 
 COST_METRICS = tuple(Cost.__dataclass_fields__)
 
-ARITHMETIC_METRICS = ("peak_memory_bytes", "parameters", "macs")
+ARITHMETIC_METRICS = ("peak_memory_bytes", "model_size_bytes", "parameters", "macs")
 """Metrics that follow from a network's layers alone, without any target."""
 
 

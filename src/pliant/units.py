@@ -21,6 +21,7 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     "latency_ms": {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
     "energy_uj": {"nJ": 1e-3, "uJ": 1.0, "µJ": 1.0, "mJ": 1e3, "J": 1e6},
     "peak_memory_bytes": _BYTES,
+    "model_size_bytes": _BYTES,
     "parameters": _COUNTS,
     "macs": _COUNTS,
     "area_mm2": {"um2": 1e-6, "µm2": 1e-6, "mm2": 1.0, "cm2": 1e2},
@@ -30,6 +31,7 @@ QUANTITIES = {
     "latency": "latency_ms",
     "energy": "energy_uj",
     "peak_memory": "peak_memory_bytes",
+    "model_size": "model_size_bytes",
     "area": "area_mm2",
 }
 """Names without a unit, which is then part of the value."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
@@ -90,7 +89,7 @@ def int8_run(tmp_path_factory, tiny):
 
     folder = tmp_path_factory.mktemp("runs") / "int8"
     with Run.create(
-        str(tiny), folder=folder, target__precision="int8", limits=["peak_memory=60kB"]
+        str(tiny), folder=folder, target__precision="int8", limits=["model_size=60kB"]
     ) as run:
         return folder, run_all(run)
 
@@ -105,8 +104,8 @@ def test_a_run_in_int8_is_searched_limited_and_measured_in_int8(int8_run, finish
     with Run.reopen(folder) as run:
         by_layers = run.space.with_bits(8).cost(chosen.architecture)
         in_float = run.space.cost(chosen.architecture)
-        assert chosen.predicted.peak_memory_bytes == by_layers.peak_memory_bytes < 60_000
-        assert by_layers.peak_memory_bytes < 0.4 * in_float.peak_memory_bytes
+        assert chosen.predicted.model_size_bytes == by_layers.model_size_bytes < 60_000
+        assert by_layers.model_size_bytes < 0.4 * in_float.model_size_bytes
         session = Session(run)
         found = model_answers(session.int8(chosen.architecture).model, run.data.validation)
         assert chosen.validated == found.accuracy
@@ -145,9 +144,7 @@ def test_costs_with_eight_bits_by_hand():
     addends = sum(layer.G * layer.K for layer in layers if layer.weighted)
     whole, byte = space.cost(architecture), space.with_bits(8).cost(architecture)
     peak = max(one.cost.peak_activation_bytes for one in space.blocks(architecture)[1:])
-    assert whole.peak_memory_bytes == 4 * (weights + addends) + peak
-    assert byte.peak_memory_bytes == weights + 4 * addends + peak // 4
-    assert dataclasses.replace(byte, peak_memory_bytes=None) == dataclasses.replace(
-        whole, peak_memory_bytes=None
-    )
+    assert (whole.model_size_bytes, whole.peak_memory_bytes) == (4 * (weights + addends), peak)
+    assert (byte.model_size_bytes, byte.peak_memory_bytes) == (weights + 4 * addends, peak // 4)
+    assert (byte.macs, byte.parameters) == (whole.macs, whole.parameters)
     assert space.with_bits(8).largest() == architecture

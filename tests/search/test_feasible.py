@@ -112,6 +112,6 @@ def test_what_the_layers_rule_out_asks_no_target(toy_space: Space) -> None:
 
 def test_a_metric_that_the_cost_model_cannot_tell(toy_space: Space) -> None:
     with pytest.raises(
-        RecipeError, match="reports no energy_uj, only peak_memory_bytes, parameters, macs"
+        RecipeError, match="reports no energy_uj, only peak_memory_bytes, model_size_bytes"
     ):
         check(toy_space, Counted(toy_space), Limit("energy_uj", 1))

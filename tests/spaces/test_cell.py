@@ -200,8 +200,8 @@ def test_a_cell_by_hand():
     )
     assert block.cost.macs == 2 * 2 * 16 + 2 * 2 * 9 * 16
     assert block.cost.parameters == (4 + 2) + (36 + 2)
-    # The cell's input, both terms and their sum: four tensors of 2 x 16 numbers.
-    assert block.cost.peak_activation_bytes == 4 * 4 * 32
+    # The cell's input and both terms, one of which their sum overwrites: 2 x 16 numbers each.
+    assert block.cost.peak_activation_bytes == 3 * 4 * 32
 
 
 def test_a_reduction_by_hand():

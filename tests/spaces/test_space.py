@@ -135,7 +135,7 @@ def test_ends(space: Space) -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         cost = space.cost(space.sample_choices(rng))
-        for metric in ("macs", "parameters", "peak_memory_bytes"):
+        for metric in ("macs", "parameters", "peak_memory_bytes", "model_size_bytes"):
             assert getattr(small, metric) <= getattr(cost, metric) <= getattr(large, metric)
 
 
@@ -150,7 +150,8 @@ def test_cost_by_blocks_is_the_cost_of_the_whole_workload(space: Space) -> None:
         whole = Cost(
             macs=workload.macs,
             parameters=workload.parameters,
-            peak_memory_bytes=workload.peak_memory_bytes,
+            peak_memory_bytes=workload.peak_activation_bytes,
+            model_size_bytes=workload.parameter_bytes,
         )
         assert space.cost(architecture) == whole
 

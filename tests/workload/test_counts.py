@@ -468,4 +468,4 @@ def test_activations_are_free_in_every_spelling(
     for workload in (module_workload(network, image), file):
         assert len(workload.layers) == 2
         assert workload.macs == plain.macs
-        assert workload.peak_memory_bytes == plain.peak_memory_bytes
+        assert workload.peak_activation_bytes == plain.peak_activation_bytes

@@ -21,7 +21,7 @@ from pliant.accelerator.mapper.optimal import objective_powers
 from pliant.accelerator.model.counts import layer_key
 from pliant.accelerator.network_mapping import deciding_fields, digest, map_layer
 from pliant.errors import InfeasibleError, MeasurementError, PliantError
-from pliant.metrics import Claim, Cost, Failed, Measured
+from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Failed, Measured
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
 from pliant.spaces.space import Space
@@ -66,9 +66,7 @@ class ChipTarget:
         self.metrics: tuple[str, ...] = (
             "latency_ms",
             *energy,
-            "peak_memory_bytes",
-            "parameters",
-            "macs",
+            *ARITHMETIC_METRICS,
             "area_mm2",
         )
         """Fields of `Cost` that are reported; no energy where the energy table is in ratios."""

@@ -72,7 +72,8 @@ class NetworkMapping:
         return Cost(
             latency_ms=self.latency_ms,
             energy_uj=None if picojoules is None else self.energy * picojoules * 1e-6,
-            peak_memory_bytes=self.workload.peak_memory_bytes,
+            peak_memory_bytes=self.workload.peak_activation_bytes,
+            model_size_bytes=self.workload.parameter_bytes,
             parameters=self.workload.parameters,
             macs=self.workload.macs,
             area_mm2=self.chip.area_mm2,

@@ -92,7 +92,7 @@ SpaceName = Annotated[
     str | None,
     typer.Option(
         "--space",
-        help="Search space: digits, mobile-32, plain-32, wide-32, photos, ofa-mobilenetv3, "
+        help="Search space: digits, mobile-32, plain-32, wide-32, micro, photos, ofa-mobilenetv3, "
         "ofa-resnet50, nas-bench-201, or file.py:NAME.",
     ),
 ]

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     )
     from pliant.spaces.space import Space
 
-SHOWN_METRICS = ("parameters", "macs", "peak_memory_bytes", "latency_ms", "energy_uj")
+SHOWN_METRICS = (
+    "parameters",
+    "macs",
+    "peak_memory_bytes",
+    "model_size_bytes",
+    "latency_ms",
+    "energy_uj",
+)
 """Columns of the table, where the target reports them."""
 
 

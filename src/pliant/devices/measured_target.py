@@ -12,11 +12,11 @@ from pliant.devices.profile import DeviceProfile, measure_networks
 from pliant.devices.table import LookupTable
 from pliant.devices.timings import Measurement
 from pliant.errors import ProfileMismatchError
-from pliant.metrics import Claim, Cost, Measured
+from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Measured
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
-METRICS = ("latency_ms", "peak_memory_bytes", "parameters", "macs")
+METRICS = ("latency_ms", *ARITHMETIC_METRICS)
 """Metrics of a profiled machine: latency from its table, the others computed from the layers."""
 MAX_ERROR_PERCENT = 5.0
 """Mean absolute percentage error up to which the latency table counts as accurate."""

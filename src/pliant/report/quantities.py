@@ -36,6 +36,7 @@ METRICS = {
     "latency_ms": MetricWords("latency", "ms", "answers in"),
     "energy_uj": MetricWords("energy", "µJ", "needs", "per image"),
     "peak_memory_bytes": MetricWords("peak memory", "bytes", "needs", "of memory"),
+    "model_size_bytes": MetricWords("model size", "bytes", "needs", "of storage"),
     "parameters": MetricWords("parameters", "", "has", "parameters"),
     "macs": MetricWords("MACs", "", "takes", "MACs per image"),
     "area_mm2": MetricWords("area", "mm²", "needs", "of chip area"),
@@ -116,7 +117,7 @@ def quantity(metric: str, value: float | None, spread: float | None = None) -> s
     if spread is not None:
         around = f"{significant(value)}{GAP}±{GAP}{significant(spread, 2)}"
         return with_unit(around, metric)
-    if metric == "peak_memory_bytes":
+    if metric in ("peak_memory_bytes", "model_size_bytes"):
         return size(value)
     if metric in ("parameters", "macs"):
         return count(value)

@@ -93,6 +93,33 @@ def mobile_32(channels: int, image_size: int, classes: int) -> Space:
     )
 
 
+def micro(channels: int, image_size: int, classes: int) -> Space:
+    """For microcontrollers: images of 32 to 128 pixels, gray or colour, in int8.
+
+    In int8 all of its networks are inside 300 kB of flash, and at 96 pixels between 46 kB (gray)
+    and 258 kB of RAM. Channels are few
+    where images are large, since the first blocks decide the peak (J. Lin et al., "MCUNet: Tiny
+    Deep Learning on IoT Devices", NeurIPS 2020, arXiv:2007.10319).
+    """
+    stages = (
+        MobileStage(16, (1, 2), (3, 5), (2, 3), stride=1),
+        MobileStage(24, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2),
+        MobileStage(40, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2),
+        MobileStage(80, (1, 2, 3), (3, 5, 7), (2, 3, 4), stride=2),
+    )
+    frame = MobileFrame(stem=8, stem_stride=2, expand=240, hidden=0)
+    resolutions = _resolutions(image_size, (0.5, 0.75, 1.0), 4, 16)
+    return MobileSpace(
+        "micro",
+        stages,
+        resolutions,
+        frame,
+        channels=channels,
+        image_size=image_size,
+        classes=classes,
+    )
+
+
 def plain_32(channels: int, image_size: int, classes: int) -> Space:
     """For images of 28 to 32 pixels on CPUs.
 
@@ -205,6 +232,7 @@ PRESETS = {
     "wide-32": Preset(
         24, 64, "images of 28 to 32 pixels, most accuracy for an hour of training", wide_32
     ),
+    "micro": Preset(32, 128, "microcontrollers, images of 32 to 128 pixels in int8", micro),
     "photos": Preset(64, 320, "photographs of 64 to 224 pixels, EfficientNet-Lite0", photos),
     "photos-lite1": Preset(64, 320, "photographs, deeper: EfficientNet-Lite1", photos_lite1),
     "photos-lite2": Preset(

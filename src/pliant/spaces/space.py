@@ -424,7 +424,7 @@ class Space(ABC):
         return changed
 
     def cost(self, architecture: Architecture) -> Cost:
-        """Parameters, MACs and peak memory of one image.
+        """Parameters, MACs, peak memory of one image, and the size of the model.
 
         They are sums and a maximum over blocks, and equal blocks are counted once.
         """
@@ -432,8 +432,8 @@ class Space(ABC):
         return Cost(
             macs=sum(cost.macs for cost in costs),
             parameters=sum(cost.parameters for cost in costs),
-            peak_memory_bytes=sum(cost.parameter_bytes for cost in costs)
-            + max(cost.peak_activation_bytes for cost in costs),
+            peak_memory_bytes=max(cost.peak_activation_bytes for cost in costs),
+            model_size_bytes=sum(cost.parameter_bytes for cost in costs),
         )
 
 

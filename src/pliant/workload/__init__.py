@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pliant.workload.layer import Operation as Operation
     from pliant.workload.layer import Workload as Workload
     from pliant.workload.layer import gates as gates
+    from pliant.workload.layer import lifetimes as lifetimes
     from pliant.workload.layer import peak_activation_bytes as peak_activation_bytes
     from pliant.workload.layer import with_bits as with_bits
     from pliant.workload.onnx_reader import onnx_workload as onnx_workload
@@ -33,6 +34,7 @@ else:
                 "Operation",
                 "Workload",
                 "gates",
+                "lifetimes",
                 "peak_activation_bytes",
                 "with_bits",
             ],

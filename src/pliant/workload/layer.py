@@ -9,7 +9,7 @@ the layer that feeds them, as every inference runtime does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -259,13 +259,8 @@ class Workload:
 
     @property
     def peak_activation_bytes(self) -> int:
-        """Largest sum of tensors alive at once; layers run in their order, none in place."""
+        """Largest sum of tensors alive at once; layers run in their order."""
         return peak_activation_bytes(self.layers, -(-self.input_elements * self.input_bits // 8))
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        """Parameters plus the peak of the activations."""
-        return self.parameter_bytes + self.peak_activation_bytes
 
 
 def with_bits(layers: Iterable[Layer], bits: int) -> tuple[Layer, ...]:
@@ -284,23 +279,62 @@ def with_bits(layers: Iterable[Layer], bits: int) -> tuple[Layer, ...]:
 
 
 def peak_activation_bytes(layers: Sequence[Layer], input_bytes: int) -> int:
-    """Liveness by brute force.
+    """The largest sum of tensors that are alive at once.
 
-    Before each layer frees what nobody reads any more, everything alive is added up.
+    Before each layer frees what nobody reads any more, everything alive is added up. BatchNorm and
+    activations are folded into their layers; sums and products run in place where they can
+    (`lifetimes`).
 
     Args:
         layers: in running order.
         input_bytes: size of the tensor called `NETWORK_INPUT`.
     """
-    last_reader = {name: step for step, layer in enumerate(layers) for name in layer.reads}
     alive = {NETWORK_INPUT: input_bytes}
     peak = input_bytes
-    for step, layer in enumerate(layers):
-        alive[layer.name] = layer.output_bytes
+    for step in lifetimes(layers, input_bytes):
+        if step.overwrites is not None:
+            del alive[step.overwrites]
+        alive[step.layer.name] = step.layer.output_bytes
         peak = max(peak, sum(alive.values()))
-        alive = {
-            name: size
-            for name, size in alive.items()
-            if last_reader.get(name, -1) > step or name == layer.name
-        }
+        for name in step.dies:
+            del alive[name]
     return peak
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """What one layer does to the tensors in memory."""
+
+    layer: Layer
+    overwrites: str | None
+    """Name of the tensor whose place the output takes."""
+    dies: tuple[str, ...]
+    """Names of the tensors that nobody reads any more once the layer has run."""
+
+
+def lifetimes(layers: Sequence[Layer], input_bytes: int) -> Iterator[Lifetime]:
+    """When each tensor begins and ends.
+
+    A sum or product of several tensors is written over an operand of its own size that nobody else
+    reads afterwards, as runtimes do.
+
+    Args:
+        layers: in running order.
+        input_bytes: size of the tensor called `NETWORK_INPUT`.
+    """
+    # A tensor that nobody reads is alive while the next layer runs; the caller may want it.
+    ends = {layer.name: step + 1 for step, layer in enumerate(layers)} | {NETWORK_INPUT: 0}
+    for step, layer in enumerate(layers):
+        ends |= dict.fromkeys(layer.reads, step)
+    sizes = {layer.name: layer.output_bytes for layer in layers} | {NETWORK_INPUT: input_bytes}
+    ending: dict[int, list[str]] = {}
+    for name, step in ends.items():
+        ending.setdefault(step, []).append(name)
+    for step, layer in enumerate(layers):
+        dies = ending.get(step, [])
+        overwrites = None
+        if layer.kind == "elementwise" and len(layer.inputs) > 1:
+            fitting = [name for name in layer.inputs if name in dies]
+            same_size = (name for name in fitting if sizes[name] == layer.output_bytes)
+            overwrites = next(same_size, None)
+        yield Lifetime(layer, overwrites, tuple(name for name in dies if name != overwrites))
