@@ -277,9 +277,8 @@ class _Evaluations:
     def found(self) -> BestSampled:
         """The best so far, laid over the chip's axes where the splits name it."""
         flat = Mapping.decode(self.code, axes=3)
-        rows = np.flatnonzero((self.splits.pes == flat.pes).all(axis=1))
         axes: Any = flat.spatial[: len(self.chip.axes)]
-        if len(rows):
-            axes = self.splits.axes[int(rows[0])]
+        if (self.splits.pes == flat.pes).all(axis=1).any():
+            axes = self.splits.axes(flat.pes)
         mapping = replace(flat, spatial=axes)
         return BestSampled(mapping, self.value, self.evaluations, self.drawn)

@@ -16,16 +16,19 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import DIMS, Axis, Chip
+from pliant.accelerator.mapper.axis_products import combined_rows
 from pliant.accelerator.mapping import TENSORS, layer_sizes, stationary_order
+from pliant.errors import InfeasibleError
 from pliant.workload import Layer
 
 ORDERS_AND_BYPASSES = 9 * 8
@@ -40,13 +43,14 @@ class SpatialSplits:
     """Every way to spread a layer over an array that differs in cost, one row each."""
 
     pes: NDArray[np.int64]
-    """PEs by loop, shape (splits, 8)."""
+    """PEs by loop, shape (splits, 8); in lexical order."""
     rounds: NDArray[np.int64]
     """m of every loop, the same shape."""
-    axes: tuple[tuple[tuple[int, ...], ...], ...]
-    """One way to lay each row over the axes: factors by axis and loop."""
-    mappings: tuple[int, ...]
-    """How many mappings each row holds, with nine orders and eight bypasses."""
+    mappings: NDArray[Any]
+    """How many mappings each row holds, with nine orders and eight bypasses, shape (splits,);
+    Python integers where 64 bits are too few."""
+    axis_factors: tuple[NDArray[np.int64], ...]
+    """Factors by loop that each axis can take, shape (ways, 8), in lexical order."""
 
     def only_spread(self, loops: str) -> SpatialSplits:
         """The rows in which these loops are spread whole, so that one round covers them."""
@@ -54,9 +58,29 @@ class SpatialSplits:
             return self
         columns = [DIMS.index(dim) for dim in loops]
         kept = np.flatnonzero((self.rounds[:, columns] == 1).all(axis=1))
-        axes = tuple(self.axes[row] for row in kept)
-        mappings = tuple(self.mappings[row] for row in kept)
-        return SpatialSplits(self.pes[kept], self.rounds[kept], axes, mappings)
+        return replace(
+            self, pes=self.pes[kept], rounds=self.rounds[kept], mappings=self.mappings[kept]
+        )
+
+    def axes(self, pes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """The first way to lay PEs by loop over the axes: factors by axis and loop."""
+        laid = _lay(np.array(pes, dtype=np.int64), self.axis_factors)
+        if laid is None:
+            raise InfeasibleError(f"PEs by loop come from the rows of the table, received {pes}.")
+        return laid
+
+
+def _lay(
+    pes: NDArray[np.int64], axes: tuple[NDArray[np.int64], ...]
+) -> tuple[tuple[int, ...], ...] | None:
+    """Factors of each axis whose product is `pes`; None where there are none."""
+    if not axes:
+        return () if (pes == 1).all() else None
+    for factors in axes[0][(pes % axes[0] == 0).all(axis=1)]:
+        rest = _lay(pes // factors, axes[1:])
+        if rest is not None:
+            return (tuple(factors.tolist()), *rest)
+    return None
 
 
 @lru_cache(maxsize=4096)
@@ -66,6 +90,7 @@ def divisors(number: int) -> tuple[int, ...]:
     return tuple(small + [number // d for d in reversed(small) if d * d != number])
 
 
+@lru_cache(maxsize=4096)
 def tilings(rounds: int) -> int:
     """Ways to cover so many rounds: register tile F, buffer loop T1 of 1..ceil(rounds / F)."""
     total, tile = 0, 1
@@ -80,55 +105,66 @@ def tilings(rounds: int) -> int:
 def spatial_splits(layer: Layer, chip: Chip) -> SpatialSplits:
     """The spatial part of the space, rows with equal PEs kept once."""
     sizes = layer_sizes(layer)
-    per_axis = [
-        _axis_splits(axis, sizes, [other for other in chip.axes if other is not axis])
+    axis_factors = tuple(
+        _axis_factors(axis, sizes, [other for other in chip.axes if other is not axis])
         for axis in chip.axes
-    ]
-    # All combinations axis by axis; rows that are too long or wasteful are dropped at once.
-    good = [
-        np.array([0 < s <= size and _smallest_for_its_rounds(s, size) for s in range(chip.pes + 1)])
-        for size in sizes
-    ]
+    )
+    limits, most = np.array(sizes, dtype=np.int64), min(chip.pes, max(sizes))
+    everything = np.ones((8, most + 1), dtype=np.bool_)
+    good = np.stack([_smallest_for_their_rounds(most, size) for size in sizes])
     table = np.ones((1, 8), dtype=np.int64)
-    chosen = np.zeros((1, 0), dtype=np.int64)
-    for splits in per_axis:
-        own = np.array(splits, dtype=np.int64)
-        table = (table[:, None, :] * own[None, :, :]).reshape(-1, 8)
-        index = np.tile(np.arange(len(own)), len(chosen))
-        chosen = np.hstack([np.repeat(chosen, len(own), axis=0), index[:, None]])
-        kept = (table <= np.array(sizes)).all(axis=1)
-        table, chosen = table[kept], chosen[kept]
-    kept = np.logical_and.reduce([good[d][table[:, d]] for d in range(8)])
-    table, first = np.unique(table[kept], axis=0, return_index=True)
-    chosen = chosen[kept][first]
-    axes = tuple(tuple(per_axis[a][index] for a, index in enumerate(row)) for row in chosen)
-    rounds = -(-np.array(sizes, dtype=np.int64) // table)
-    counts = {int(m): tilings(int(m)) for m in np.unique(rounds)}
-    mappings = tuple(ORDERS_AND_BYPASSES * math.prod(counts[int(m)] for m in row) for row in rounds)
-    return SpatialSplits(table, rounds, axes, mappings)
+    for number, factors in enumerate(axis_factors, start=1):
+        last = number == len(axis_factors)
+        table = combined_rows(table, factors, limits, good if last else everything)
+    table = table[np.lexsort(table.T[::-1])]
+    rounds = -(-limits // table)
+    return SpatialSplits(table, rounds, _mappings(rounds), axis_factors)
 
 
-def _axis_splits(axis: Axis, sizes: tuple[int, ...], others: list[Axis]) -> list[tuple[int, ...]]:
-    """Factors by loop that one axis can take."""
-    splits: set[tuple[int, ...]] = {(1,) * 8}
-    loops = [d for d, dim in enumerate(DIMS) if dim in axis.loops and sizes[d] > 1]
-    for count in range(1, min(axis.max_loops, len(loops)) + 1):
-        for chosen in itertools.combinations(loops, count):
-            options = []
-            for d in chosen:
-                shared = any(DIMS[d] in other.loops for other in others)
-                factors = range(2, min(sizes[d], axis.size) + 1)
-                options.append(
-                    [f for f in factors if shared or _smallest_for_its_rounds(f, sizes[d])]
-                )
-            for factors_chosen in itertools.product(*options):
-                if math.prod(factors_chosen) <= axis.size:
-                    row = [1] * 8
-                    for d, factor in zip(chosen, factors_chosen, strict=True):
-                        row[d] = factor
-                    splits.add(tuple(row))
-    return sorted(splits)
+def _mappings(rounds: NDArray[np.int64]) -> NDArray[Any]:
+    """How many mappings rows of rounds hold; exact."""
+    ways = np.full(len(rounds), float(ORDERS_AND_BYPASSES))
+    columns = []
+    for column in rounds.T:
+        distinct, place = np.unique(column, return_inverse=True)
+        columns.append(np.array([tilings(int(m)) for m in distinct])[place])
+        ways *= columns[-1]
+    small = ways.sum() < 2.0**62
+    exact = np.full(len(rounds), ORDERS_AND_BYPASSES, dtype=np.int64 if small else object)
+    for column in columns:
+        exact = exact * column
+    return exact
 
 
-def _smallest_for_its_rounds(factor: int, size: int) -> bool:
-    return factor <= size and math.ceil(size / math.ceil(size / factor)) == factor
+def _axis_factors(axis: Axis, sizes: tuple[int, ...], others: list[Axis]) -> NDArray[np.int64]:
+    """Factors by loop that one axis can take, shape (ways, 8), in lexical order."""
+    options = {}
+    for d, dim in enumerate(DIMS):
+        if dim in axis.loops and sizes[d] > 1:
+            most = min(sizes[d], axis.size)
+            allowed = _smallest_for_their_rounds(most, sizes[d])
+            if any(dim in other.loops for other in others):
+                allowed[1:] = True
+            options[d] = [int(factor) for factor in np.flatnonzero(allowed) if factor > 1]
+    rows: list[tuple[tuple[int, ...], int]] = [((1,) * 8, 0)]
+    found: list[tuple[int, ...]] = [(1,) * 8]
+    for d, factors in options.items():
+        for row, used in list(rows):
+            if used == axis.max_loops:
+                continue
+            room = axis.size // math.prod(row)
+            grown = [
+                ((*row[:d], factor, *row[d + 1 :]), used + 1)
+                for factor in factors
+                if factor <= room
+            ]
+            rows += grown
+            found += [row for row, _ in grown]
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def _smallest_for_their_rounds(most: int, size: int) -> NDArray[np.bool_]:
+    """Of the factors 0 to `most`, those for which no smaller one needs as few rounds."""
+    factors = np.arange(1, most + 1)
+    rounds = -(-size // factors)
+    return np.concatenate(([False], (factors <= size) & (-(-size // rounds) == factors)))

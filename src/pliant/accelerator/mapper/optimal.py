@@ -310,15 +310,15 @@ class MappingSearch:
     def mapping(self) -> Mapping:
         """The best mapping, laid over the axes."""
         flat = Mapping.decode(self.incumbent.code, axes=1)
-        row = int(np.flatnonzero((self.splits.pes == flat.spatial[0]).all(axis=1))[0])
-        return replace(flat, spatial=self.splits.axes[row])  # type: ignore[arg-type]
+        return replace(flat, spatial=self.splits.axes(flat.spatial[0]))  # type: ignore[arg-type]
 
     def certificate(self, gap: float) -> Certificate:
         """What became of every mapping of the space, by the search that ended last."""
         mappings = self.splits.mappings
         searched = self.order[: self.done]
-        total, visited = sum(mappings), sum(mappings[int(split)] for split in searched)
-        evaluated = int(self.incumbent.evaluated[0])
+        evaluated, total = int(self.incumbent.evaluated[0]), int(mappings.sum())
+        # Where the time is up before ragged tiles, those that divide were costed all the same.
+        visited = max(int(mappings[searched].sum()), evaluated)
         return Certificate(
             mappings=total,
             evaluated=evaluated,

@@ -24,7 +24,7 @@ from pliant.accelerator.chip import DIMS
 from pliant.accelerator.mapping import RELEVANT, layer_sizes
 from pliant.workload import Layer
 
-kernel = njit(cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 """How every equation is compiled: no reciprocals, no assumption about infinities, exact counts."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
