@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,10 @@ from pliant.spaces.presets import preset
 from pliant.spaces.resnet import PlainSpace, ResidualStage
 from pliant.spaces.space import Choice, Space
 from pliant.training.loop import make_accelerator
+
+# pytest-xdist states the size of a terminal to its workers, which a console would take for its own.
+for _size in ("COLUMNS", "LINES"):
+    os.environ.pop(_size, None)
 
 # How long one example takes says how busy the machine is.
 hypothesis.settings.register_profile("pliant", deadline=None)

@@ -8,19 +8,43 @@ import torch
 
 from pliant.data import Augmentation
 from pliant.networks.supernet import build
+from pliant.spaces.mobile import MobileFrame
+from pliant.spaces.proxyless import ProxylessSpace, ProxylessStage
+from pliant.targets import Arithmetic
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.finetune import FineTune
 from pliant.training.loop import train
 from pliant.training.progressive import ProgressiveShrinking
+from pliant.training.proxyless import ArchitectureSettings, Proxyless
 from pliant.training.sandwich import Sandwich
 from pliant.training.schedule import TrainingRecipe
 from pliant.training.scratch import FromScratch
+
+
+def mixed_space():
+    """Two operations or none for each of two blocks."""
+    stages = [ProxylessStage(8, 2, kernels=(3,), expansions=(1, 2))]
+    frame = MobileFrame(stem=8, stem_stride=1, activation="relu6", expand=16, hidden=0)
+    return ProxylessSpace("tiny", stages, frame, channels=1, image_size=8, classes=10)
+
+
+def proxyless(gradient):
+    def make(space):
+        limits = {"macs": 0.8 * space.cost(space.largest()).macs}
+        settings = ArchitectureSettings(gradient=gradient)
+        return Proxyless(space, Arithmetic(space), limits, settings=settings)
+
+    return make
+
 
 STRATEGIES = {
     "sandwich": (Sandwich, True),
     "progressive": (ProgressiveShrinking, True),
     "finetune": (FineTune, True),
     "scratch": (lambda space: FromScratch(), False),
+    "proxyless": (proxyless("two-path"), True),
+    "proxyless, all paths": (proxyless("all-path"), True),
+    "proxyless, reinforce": (proxyless("reinforce"), True),
 }
 """From a space to the strategy, and whether it trains a supernet."""
 
@@ -32,16 +56,18 @@ class StoppedError(Exception):
 
 
 @pytest.fixture(params=STRATEGIES)
-def case(request, tiny_space, digits, fresh):
+def case(request, tiny_space, digits):
     make, shared = STRATEGIES[request.param]
+    space = mixed_space() if "proxyless" in request.param else tiny_space
 
     def model():
-        if shared:
-            return fresh(tiny_space)
         torch.manual_seed(0)
-        return build(tiny_space, tiny_space.largest(), mean=digits.mean, std=digits.std)
+        statistics = {"mean": digits.mean, "std": digits.std}
+        if shared:
+            return make(space).make_supernet(space, **statistics)
+        return build(space, space.largest(), **statistics)
 
-    return lambda: make(tiny_space), model
+    return lambda: make(space), model
 
 
 def trained(case, digits, cpu, *, folder=None, stop=None):
@@ -55,7 +81,7 @@ def trained(case, digits, cpu, *, folder=None, stop=None):
 
     train(
         model,
-        digits.train.subset(np.arange(120)),
+        {"train": digits.train.subset(np.arange(120)), "validation": digits.validation},
         Augmentation(),
         RECIPE,
         make_strategy(),

@@ -92,12 +92,16 @@ SpaceName = Annotated[
     str | None,
     typer.Option(
         "--space",
-        help="Search space: digits, mobile-32, plain-32, wide-32, micro, photos, ofa-mobilenetv3, "
-        "ofa-resnet50, nas-bench-201, or file.py:NAME.",
+        help="Search space: digits, mobile-32, plain-32, wide-32, micro, photos, "
+        "ofa-mobilenetv3, ofa-resnet50, proxyless-32, proxyless, nas-bench-201, or file.py:NAME.",
     ),
 ]
 StrategyName = Annotated[
-    str | None, typer.Option(help="sandwich, progressive-shrinking, fine-tune or file.py:NAME.")
+    str | None,
+    typer.Option(
+        help="sandwich, progressive-shrinking, fine-tune, proxyless, proxyless-all-paths, "
+        "proxyless-reinforce or file.py:NAME."
+    ),
 ]
 StartName = Annotated[
     str | None,

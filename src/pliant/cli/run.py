@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pliant.cli.app import (
     Confidence,
@@ -77,6 +79,20 @@ def run(
         "search.searcher": searcher,
         "seed": seed,
     }
+    do_run(recipe, run_dir, changes, train_on)
+
+
+def do_run(
+    recipe: str | None, run_dir: Path | None, changes: Mapping[str, Any], train_on: str | None
+) -> None:
+    """The whole job, and what it delivered.
+
+    Args:
+        recipe: name or path of a recipe, or a run directory; None to decide by the images.
+        run_dir: the run directory instead of `runs/NAME`.
+        changes: dotted keys of the recipe to values; None and empty ones are passed over.
+        train_on: device that trains, as PyTorch names it.
+    """
     with open_run(recipe, run_dir, changes) as held:
         from pliant.runs.session import Session
         from pliant.runs.workflow import run_steps

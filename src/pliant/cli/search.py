@@ -1,7 +1,8 @@
 """`pliant search`: find the front of a trained run, or the best of a space by a zero-shot score.
 
-Two searches share the command. What was given decides which one runs, and an option that this one
-does not use is refused by name. The search without training is in `cli/zero_shot_search.py`.
+Three searches share the command. What was given decides which one runs, and an option that this one
+does not use is refused by name. The search without training is in `cli/zero_shot_search.py`; a
+search by a training strategy, such as `proxyless`, is a run.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from rich.table import Table
 from pliant.cli.app import (
     Confidence,
     Data,
+    Epochs,
     Limits,
+    Maximise,
     SearcherName,
     Seed,
     TargetName,
+    TimeBudget,
     app,
     open_run,
     say,
@@ -32,6 +36,21 @@ from pliant.progress import shown
 
 RUN_OPTIONS = frozenset({"recipe", "limit", "confidence", "searcher"})
 """What the search of a run uses. The search without training uses all but recipe and searcher."""
+STRATEGY_OPTIONS = frozenset(
+    {
+        "space",
+        "strategy",
+        "data",
+        "target",
+        "limit",
+        "maximise",
+        "epochs",
+        "time",
+        "seed",
+        "run_dir",
+    }
+)
+"""What a search by a training strategy uses."""
 
 
 @app.command()
@@ -49,6 +68,15 @@ def search(
     estimator: Annotated[
         str | None, typer.Option(help="A zero-shot score, such as zen; with --space.")
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="A training strategy that searches, such as proxyless; with --space and --data."
+        ),
+    ] = None,
+    maximise: Maximise = None,
+    epochs: Epochs = None,
+    time: TimeBudget = None,
     evaluations: Annotated[
         int, typer.Option(min=1, help="Networks to score by evolution, and as many at random.")
     ] = 1000,
@@ -83,11 +111,29 @@ def search(
         )
         _search_run(recipe, limit, confidence, searcher)
         return
+    if strategy is not None:
+        refuse_options(
+            context,
+            STRATEGY_OPTIONS,
+            f"a search by training strategy {strategy} is a run",
+            "pliant run takes all options of one",
+        )
+        _search_by_strategy(
+            strategy, space, data, limit, target, maximise, epochs, time, seed, run_dir
+        )
+        return
     if space is None or estimator is None:
         raise RecipeError(
-            "a search takes a recipe or a run directory, or --space and --estimator to search "
-            f"without training; received {_received(context)}."
+            "a search takes a recipe or a run directory, --space and --estimator to search "
+            "without training, or --space, --strategy and --data to search while training; "
+            f"received {_received(context)}."
         )
+    refuse_options(
+        context,
+        {one.name or "" for one in context.command.params} - {"maximise", "epochs", "time"},
+        "a search without training has no epochs, no time and no other objective than its score",
+        "Leave them out",
+    )
     if searcher is not None:
         raise RecipeError(
             f"a search without training is by evolution, received --searcher {searcher}. "
@@ -109,6 +155,45 @@ def search(
         processes=processes,
         run_dir=run_dir,
     )
+
+
+def _search_by_strategy(
+    strategy: str,
+    space: str | None,
+    data: str | None,
+    limit: list[str] | None,
+    target: str | None,
+    maximise: str | None,
+    epochs: int | None,
+    time: str | None,
+    seed: int | None,
+    run_dir: Path | None,
+) -> None:
+    """Train and search at once, and deliver what was found; arguments are the options.
+
+    Raises:
+        RecipeError: the strategy does not search.
+    """
+    from pliant.cli.run import do_run
+    from pliant.training.registry import SEARCHING, require_strategy
+
+    if require_strategy(strategy) not in SEARCHING:
+        raise RecipeError(
+            f"a search while training is by {', '.join(sorted(SEARCHING))}, received {strategy}. "
+            "A supernet that another strategy trains is searched by pliant run."
+        )
+    changes = {
+        "data.source": data,
+        "space": space,
+        "train.strategy": strategy,
+        "limits": limit,
+        "target.name": target,
+        "objective.maximise": maximise,
+        "train.epochs": epochs,
+        "time": time,
+        "seed": seed,
+    }
+    do_run(None, run_dir, changes, None)
 
 
 def refuse_options(context: typer.Context, used: Collection[str], rule: str, advice: str) -> None:

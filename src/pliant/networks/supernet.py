@@ -12,7 +12,7 @@ import inspect
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from pliant.networks.channels import (
     channels_of,
     merged,
 )
-from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, Head, copy_active
+from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, ElasticBlock, Head, copy_active
 from pliant.networks.importance import Contribution, Importance, input_deviations, l1_norm
 from pliant.networks.initialization import initialise
 from pliant.networks.onnx import random_weights
@@ -126,15 +126,26 @@ class Supernet(nn.Module):
         self.space = space
         for block in space.blocks(space.largest()):
             require_described(block)
-        self.blocks = nn.ModuleDict(
-            {
-                slot: plain.build_block(ELASTIC_BLOCKS[name], sizes)
-                for slot, name, sizes in describe(space.blocks(space.largest()))
-            }
-        )
+        self.blocks = nn.ModuleDict()
+        for key, block in self.weight_holders().items():
+            [(_, name, sizes)] = describe([block])
+            self.blocks[key] = plain.build_block(ELASTIC_BLOCKS[name], sizes)
         initialise(self)
         _normalise_images(self, mean, std)
         self._require_elastic()
+
+    def weight_holders(self) -> Mapping[str, Block]:
+        """The blocks that have weights, by key: for each slot the largest, which all others cut."""
+        return {block.slot: block for block in self.space.blocks(self.space.largest())}
+
+    def module_of(self, block: Block) -> ElasticBlock:
+        """The module with the weights of a block."""
+        return cast(ElasticBlock, self.blocks[block.slot])
+
+    @property
+    def trained(self) -> tuple[Architecture, ...] | None:
+        """The networks whose weights were trained to the end; None where all of the space were."""
+        return None
 
     @torch.no_grad()
     def _require_elastic(self) -> None:
@@ -181,7 +192,7 @@ class Supernet(nn.Module):
         return images
 
     def _run(self, block: Block, images: Tensor, dropout: bool) -> Tensor:
-        module = self.blocks[block.slot]
+        module = self.module_of(block)
         options = (dropout,) if isinstance(module, Head) else ()
         found: Tensor = module(images, block, *options)
         return found
@@ -194,9 +205,8 @@ class Supernet(nn.Module):
         blocks = self.space.blocks(architecture)
         network = plain.Network(describe(blocks))
         for block in blocks:
-            elastic: Any = self.blocks[block.slot]
             target: Any = network.blocks[block.slot]
-            copy_active(elastic, target)
+            copy_active(self.module_of(block), target)
         return network.to(next(self.parameters()).device)
 
     @torch.no_grad()

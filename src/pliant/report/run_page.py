@@ -13,6 +13,7 @@ from pliant.report import (
     pages,
     reproduce,
 )
+from pliant.report.architecture_chart import architecture_chart
 from pliant.report.block_chart import block_chart, drawn_metric
 from pliant.report.drawing import StagePicture, drawing
 from pliant.report.figure import Chart, chart
@@ -61,6 +62,7 @@ def _values(summary: Summary) -> dict[str, object]:
         "block_chart": _block_chart(summary),
         "drawing": _drawing(summary),
         "training_chart": _training_chart(summary),
+        "architecture_chart": _architecture_chart(summary),
         "steps_are_averaged": _steps_are_averaged(summary),
         "files": delivered_files,
         "evidence_cards": evidence_cards,
@@ -103,6 +105,15 @@ def _training_chart(summary: Summary) -> Chart | None:
         return None
     alt = "Losses of the sub-networks and learning rate over the training."
     return chart("training", training_chart(summary.training.curve), alt)
+
+
+def _architecture_chart(summary: Summary) -> Chart | None:
+    search = None if summary.training is None else summary.training.architecture
+    if search is None or not search.steps:
+        return None
+    figure = architecture_chart(search, summary.objective.limits)
+    alt = "Probability of each operation of each block, and expected costs over their limits."
+    return chart("architecture", figure, alt)
 
 
 def _steps_are_averaged(summary: Summary) -> bool:

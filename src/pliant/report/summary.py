@@ -197,6 +197,30 @@ class TrainingStep:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchitectureStep:
+    """Architecture parameters at a logged step of a search by training."""
+
+    epoch: float
+    expected: Mapping[str, float]
+    """Costs that the probabilities expect, by limited metric."""
+    entropy: float
+    """Mean over blocks, in nat."""
+    probabilities: Mapping[str, tuple[float, ...]]
+    """Of the operations of each block, by slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureSearch:
+    """How a search by training moved between the operations of each block."""
+
+    operations: Mapping[str, tuple[str, ...]]
+    """Their names, by slot."""
+    chosen: Mapping[str, str]
+    """The operation of the network that was delivered, by slot."""
+    steps: tuple[ArchitectureStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingFacts:
     """How the supernet was trained."""
 
@@ -205,6 +229,8 @@ class TrainingFacts:
     seconds: float | None
     precision: str | None
     curve: tuple[TrainingStep, ...]
+    architecture: ArchitectureSearch | None = None
+    """None where the strategy does not search."""
 
 
 @dataclass(frozen=True, slots=True)

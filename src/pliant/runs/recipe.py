@@ -88,7 +88,8 @@ class TrainTable(_Table):
 
     strategy: Annotated[str, AfterValidator(require_strategy)] = "sandwich"
     """Which sub-networks a step trains, and with which losses: `sandwich`, `progressive-shrinking`,
-    `fine-tune`, or `file.py:NAME`."""
+    `fine-tune`, `proxyless`, `proxyless-all-paths`, `proxyless-reinforce` (which search while they
+    train), or `file.py:NAME`."""
     start: str = "patch-pca"
     """`patch-pca`, `none`, published weights by name or file (docs/spaces.md), a .safetensors file
     of the same space, or `file.py:NAME`."""

@@ -41,8 +41,11 @@ def search_front(session: Session) -> SearchResult:
     """
     run, options = session.run, session.run.recipe.search
     feasible = session.feasible
+    trained = session.supernet.trained
+    if trained is not None:
+        return _searched_while_trained(session, trained)
     estimates = session.plan.estimates
-    evaluations = _Evaluations(session)
+    evaluations = _Evaluations(session, 2 * estimates)
     started = time.perf_counter()
     searcher = make_searcher(
         session.searcher,
@@ -73,13 +76,26 @@ def search_front(session: Session) -> SearchResult:
     )
 
 
+def _searched_while_trained(session: Session, trained: Sequence[Architecture]) -> SearchResult:
+    """The networks that the training chose; there is nothing to compare them with in its weights.
+
+    Args:
+        session: of the run.
+        trained: the networks whose weights were trained to the end.
+    """
+    evaluate = _Evaluations(session, len(trained)).by(session.run.recipe.train.strategy)
+    history = evaluate(trained)
+    front, chosen = Shortlist(session).choose(history, len(history))
+    return SearchResult(tuple(front), chosen, (), tuple(history), (), session.feasible.share)
+
+
 class _Evaluations:
     """Accuracy by the supernet, kept in the record; costs by the target, which may change."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, total: int) -> None:
         self.session = session
         self.done = 0
-        self.total = 2 * session.plan.estimates
+        self.total = total
 
     def by(self, searcher: str) -> Evaluate:
         """The evaluation for one searcher; both share what was evaluated before."""

@@ -13,8 +13,10 @@ from pliant.data.splits import Split
 from pliant.deploy.int8 import Int8Network, model_answers, to_int8
 from pliant.deploy.package import onnx_bytes
 from pliant.devices.measured_target import MeasuredTarget
+from pliant.devices.profile import random_network_model
 from pliant.errors import InfeasibleError
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed, InferencePrecision
+from pliant.networks.mixed import mixed_blocks
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.objective import Limit, Objective, Target, as_limits, checked_costs
@@ -24,7 +26,7 @@ from pliant.runs.advice import KnownCost, fitting_space
 from pliant.runs.baselines import baselines
 from pliant.runs.budget import Plan, known_plan
 from pliant.runs.run import Run
-from pliant.runs.train import train_supernet
+from pliant.runs.train import SearchedCosts, require_start, train_supernet
 from pliant.search.confidence import confident_objective
 from pliant.search.feasible import FeasibleRange, check_feasible
 from pliant.search.registry import Build
@@ -38,6 +40,8 @@ from pliant.targets import (
     reported_metrics,
     require_known,
 )
+from pliant.training.registry import SEARCHING
+from pliant.units import format_cost
 
 
 class Session:
@@ -189,10 +193,53 @@ class Session:
         """What the images give with little work."""
         return baselines(self.run, self.progress)
 
+    def require_trainable(self) -> None:
+        """Refuse what cannot be trained before anything is measured.
+
+        Raises:
+            RecipeError: the recipe names no start, or a strategy that cannot search the space.
+        """
+        require_start(self.run)
+        if self.run.recipe.train.strategy in SEARCHING:
+            mixed_blocks(self.run.space)
+
     @cached_property
     def supernet(self) -> Supernet:
         """The trained weights; trained now where they never were."""
-        return train_supernet(self.run, device=self.device, progress=self.progress)
+        return train_supernet(
+            self.run, device=self.device, progress=self.progress, searched=self._searched()
+        )
+
+    def _searched(self) -> SearchedCosts:
+        """The target and the limits, for strategies that search while they train.
+
+        Raises:
+            InfeasibleError: every network is within all limits, so that there is nothing to search.
+        """
+        name = self.run.recipe.train.strategy
+        if name not in SEARCHING:
+            return SearchedCosts()
+        ranges = self.feasible.ranges
+        if all(limit.bound >= ranges[limit.metric][1] for limit in self.objective.cost_limits):
+            reached = "; ".join(
+                f"{metric} reaches {format_cost(metric, low)} to {format_cost(metric, high)}"
+                for metric, (low, high) in ranges.items()
+            )
+            raise InfeasibleError(
+                f"strategy {name} searches for the networks that a limit allows, and every network "
+                f"of space {self.space.name!r} is within the limits: "
+                f"{reached or 'there are none'}. Add or lower a limit, such as --limit macs=10M."
+            )
+        limits = {limit.metric: limit.bound for limit in self.objective.cost_limits}
+        measure = self._measure_untrained if self.target.can_measure else None
+        return SearchedCosts(self.target, limits, measure)
+
+    def _measure_untrained(self, architecture: Architecture) -> Cost:
+        """What a network costs on the target, with random weights."""
+        blocks = self.space.blocks(architecture)
+        model = random_network_model(blocks, self.run.rng(2), self.precision)
+        [found] = self.target.measure({str(architecture): model}).values()
+        return found.cost
 
     @cached_property
     def plan(self) -> Plan:

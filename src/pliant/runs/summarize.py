@@ -12,10 +12,13 @@ import pliant
 from pliant.accuracy.predictor import PredictorQuality
 from pliant.errors import RecipeError
 from pliant.metrics import Claim
+from pliant.networks.mixed import MixedNetwork
 from pliant.objective import Candidate, Objective
 from pliant.plugins import is_plugin, load_plugin
 from pliant.report.run_page import write_report
 from pliant.report.summary import (
+    ArchitectureSearch,
+    ArchitectureStep,
     BlockResult,
     DataFacts,
     FoundBy,
@@ -40,6 +43,7 @@ from pliant.runs.run import Run, machine
 from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
 from pliant.runs.shortlist import ShortlistedNetwork, selected_errors
+from pliant.training.proxyless import EXPECTED
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -234,7 +238,39 @@ def _training(session: Session) -> TrainingFacts:
         run.record.metadata("training_seconds"),
         run.record.metadata("precision"),
         tuple(curve),
+        _architecture_search(session),
     )
+
+
+MAX_ARCHITECTURE_STEPS = 60
+"""Kept of a search by training; more would not show in a picture."""
+
+
+def _architecture_search(session: Session) -> ArchitectureSearch | None:
+    """What the architecture parameters did; None where the strategy has none."""
+    supernet = session.supernet
+    if not isinstance(supernet, MixedNetwork):
+        return None
+    rows = [step for step in session.run.record.steps() if "probabilities" in step.values]
+    each = max(1, -(-len(rows) // MAX_ARCHITECTURE_STEPS))
+    steps = []
+    for row in [*rows[:-1:each], *rows[-1:]]:
+        expected = {
+            name.removeprefix(EXPECTED): value
+            for name, value in row.values.items()
+            if name.startswith(EXPECTED)
+        }
+        probabilities = {slot: tuple(p) for slot, p in row.values["probabilities"].items()}
+        steps.append(ArchitectureStep(row.epoch, expected, row.values["entropy"], probabilities))
+    operations, chosen = {}, {}
+    for mixed in supernet.mixed:
+        pairs = zip(mixed.choice.options, mixed.operations, strict=True)
+        names = ["left out" if block is None else str(option) for option, block in pairs]
+        operations[mixed.slot] = tuple(names)
+        for network in supernet.trained:
+            option = network.mapping[mixed.choice.name]
+            chosen[mixed.slot] = names[mixed.choice.options.index(option)]
+    return ArchitectureSearch(operations, chosen, tuple(steps))
 
 
 def _openings(run: Run) -> tuple[SplitOpening, ...]:

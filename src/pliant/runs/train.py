@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,16 @@ from pliant.accuracy.evaluation import pixels
 from pliant.data.augment import Augmentation
 from pliant.data.splits import Split
 from pliant.errors import DamagedFileError, DivergedError, RecipeError, RunConflictError, nearest
+from pliant.metrics import Cost
 from pliant.networks.initialization import PATCH_IMAGES, PATCH_PIXELS
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, given_or_shown
 from pliant.runs.baselines import adapt_start
 from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan, replanned
 from pliant.runs.run import Run
+from pliant.spaces.architecture import Architecture
 from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
+from pliant.training.expected_cost import Hardware
 from pliant.training.loop import StepLog, make_accelerator, train
 from pliant.training.registry import StrategyOptions, make_strategy, strategy_identity
 from pliant.training.schedule import Precision, Timetable, TrainingRecipe
@@ -38,7 +43,11 @@ MIN_BATCH = 16
 
 
 def train_supernet(
-    run: Run, *, device: str | None = None, progress: Progress | None = None
+    run: Run,
+    *,
+    device: str | None = None,
+    progress: Progress | None = None,
+    searched: SearchedCosts | None = None,
 ) -> Supernet:
     """The trained supernet of a run; trained to the end of the recipe if it is not yet.
 
@@ -47,24 +56,25 @@ def train_supernet(
         device: as PyTorch names it; the best one found where None.
         progress: told the step, its loss and the rate; shown where None,
             `pliant.progress.silent` for none.
+        searched: for strategies that search while they train.
 
     Raises:
-        RecipeError: no such device here.
+        RecipeError: no such device here, or a strategy that searches without a target.
         DamagedFileError: the weights or the last checkpoint cannot be read.
     """
     with given_or_shown(progress) as told:
-        return _trained(run, _device(device), told)
+        return _trained(run, _device(device), told, searched or SearchedCosts())
 
 
-def _trained(run: Run, device: str, progress: Progress) -> Supernet:
-    supernet = new_supernet(run)
+def _trained(run: Run, device: str, progress: Progress, searched: SearchedCosts) -> Supernet:
+    chosen = strategy(run, searched)
+    supernet = new_supernet(run, chosen)
     _require_same(run, "strategy", strategy_identity(run.recipe.train.strategy))
     if run.weights.is_file():
         return _load(supernet, run.weights)
     checkpoints = Checkpoints(run.folder / "supernet")
     start = _start(run, begun=bool(checkpoints.files()))
     progress("train", 0, 1, "preparing images, weights and precision")
-    chosen = strategy(run)
     fresh = _classifier(supernet).clone()
     start.apply(supernet, lambda: first_images(run))
     if run.recipe.train.epochs == 0:
@@ -76,7 +86,7 @@ def _trained(run: Run, device: str, progress: Progress) -> Supernet:
     processes = PartialState(cpu=device == "cpu")
     precision = _agreed_precision(run, supernet, processes, device)
     accelerator = make_accelerator(precision, device)
-    plan = _agreed_plan(run, supernet, precision, accelerator)
+    plan = _agreed_plan(run, supernet, precision, accelerator, searched)
     log = _Log(run, progress) if accelerator.is_main_process else None
     try:
         train(
@@ -93,14 +103,14 @@ def _trained(run: Run, device: str, progress: Progress) -> Supernet:
     except DivergedError as error:
         _lower_rate(run, checkpoints, error, accelerator)
         progress("train", 0, 1, f"{error} Training begins again with half the rate.")
-        return _trained(run, device, progress)
+        return _trained(run, device, progress, searched)
     finally:
         if log:
             log.close()
     if log:
         save_tensors(run.weights, dict(supernet.state_dict()))
         # As a resumed run loads them: convolutions round by the order of weights in memory.
-        return _load(new_supernet(run), run.weights).to(accelerator.device)
+        return _load(new_supernet(run, chosen), run.weights).to(accelerator.device)
     return supernet.eval()
 
 
@@ -243,11 +253,17 @@ def _agreed_precision(
     return agreed
 
 
-def new_supernet(run: Run) -> Supernet:
-    """Fresh weights from the run's seed; the global generator is left as it was."""
+def new_supernet(run: Run, chosen: TrainingStrategy | None = None) -> Supernet:
+    """Fresh weights from the run's seed; the global generator is left as it was.
+
+    Args:
+        run: whose space it is.
+        chosen: the strategy that trains it; that of the recipe where None.
+    """
+    chosen = chosen or strategy(run)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
-        return Supernet(run.space, mean=run.data.mean, std=run.data.std)
+        return chosen.make_supernet(run.space, mean=run.data.mean, std=run.data.std)
 
 
 def first_images(run: Run) -> Tensor:
@@ -284,13 +300,17 @@ def batch_size(wanted: int, images: int) -> int:
 
 
 def _agreed_plan(
-    run: Run, supernet: Supernet, precision: Precision, accelerator: Accelerator
+    run: Run,
+    supernet: Supernet,
+    precision: Precision,
+    accelerator: Accelerator,
+    searched: SearchedCosts,
 ) -> Plan:
     """Of the record or the recipe, else planned now; under torchrun the first process decides."""
     [plan] = broadcast_object_list([known_plan(run)])
     if plan is None:
         few = run.data.validation.subset(np.arange(min(2, len(run.data.validation))))
-        timed = strategy(run, few)
+        timed = strategy(run, replace(searched, measure=None), few)
         seconds = phase_seconds(
             supernet,
             {"train": run.data.train, "validation": few},
@@ -324,16 +344,35 @@ def augmentation(run: Run) -> Augmentation:
     )
 
 
-def strategy(run: Run, validation: Split | None = None) -> TrainingStrategy:
+@dataclass(frozen=True)
+class SearchedCosts:
+    """What a strategy that searches while it trains must know of the target and the limits."""
+
+    hardware: Hardware | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    measure: Callable[[Architecture], Cost] | None = None
+
+
+def strategy(
+    run: Run, searched: SearchedCosts | None = None, validation: Split | None = None
+) -> TrainingStrategy:
     """The training strategy that the recipe names.
 
     Args:
         run: whose recipe it is.
+        searched: for strategies that search.
         validation: images that the strategy may ask; those of the run where None.
     """
     # A second view would teach the weights nothing and double a step.
     space, table = run.space.trainable_space(), run.recipe.train
-    options = StrategyOptions(table.label_smoothing, validation or run.data.validation)
+    searched = searched or SearchedCosts()
+    options = StrategyOptions(
+        table.label_smoothing,
+        validation or run.data.validation,
+        searched.hardware,
+        searched.limits,
+        searched.measure,
+    )
     return make_strategy(table.strategy, space, options)
 
 
@@ -387,10 +426,13 @@ class _Log:
             "images_per_second": step.images_per_second,
             "overhead": step.overhead,
         }
-        for name, value in values.items():
+        numbers = {name: one for name, one in step.measures.items() if isinstance(one, float)}
+        for name, value in (values | numbers).items():
             self.board.add_scalar(name, value, step.step)
         self.run.record.log_step(
-            step.step, step.epoch, values | {"losses": list(step.losses), "phase": step.phase}
+            step.step,
+            step.epoch,
+            {**values, **step.measures, "losses": list(step.losses), "phase": step.phase},
         )
         self.run.record.set_metadata("training_seconds", self.seconds)
         self.progress(

@@ -11,7 +11,6 @@ from pliant.runs.run import Run
 from pliant.runs.search import SearchResult, search_front
 from pliant.runs.session import Session
 from pliant.runs.summarize import write_page, write_summary
-from pliant.runs.train import require_start
 from pliant.search.registry import Build
 from pliant.targets import TargetLike
 
@@ -57,7 +56,7 @@ def run_all(
 
 def run_steps(session: Session, *, deliver: bool = True) -> Result:
     """The steps of a run, in a session of it; `run_all` makes one."""
-    require_start(session.run)
+    session.require_trainable()
     _ = session.feasible  # opens the target: measures this machine where it never was
     _ = session.baselines  # before the plan of the time that is left
     _ = session.supernet  # trains it where it never was

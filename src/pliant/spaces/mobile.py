@@ -10,12 +10,12 @@ Z. Zhang, S. Han, "Once-for-All: Train One Network and Specialize it for Efficie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from pliant.errors import EncodingError
-from pliant.spaces.architecture import Architecture
+from pliant.spaces.architecture import Architecture, Option
 from pliant.spaces.block import NORM_EPSILON, Block
 from pliant.spaces.convolutional_blocks import ConvBlock, InvertedResidual
 from pliant.spaces.input_output_blocks import Head, Preprocess
@@ -125,6 +125,15 @@ class MobileSpace(Space):
                 found.append(Choice(f"{number}.{block}e", stage.expansions, "width", condition))
         return tuple(found)
 
+    def stage_blocks(
+        self, number: int, chosen: Mapping[str, Option]
+    ) -> Iterator[tuple[int, int, float]]:
+        """The blocks of a stage, both counted from 1: number, kernel, expansion."""
+        kernels = self.stages[number - 1].kernels
+        for block in range(1, int(chosen[f"{number}d"]) + 1):
+            kernel = int(chosen.get(f"{number}.{block}k", kernels[0]))
+            yield block, kernel, float(chosen[f"{number}.{block}e"])
+
     def layout(self, architecture: Architecture) -> tuple[Block, ...]:
         """Preprocess, stem, stages, head."""
         chosen, frame = architecture.mapping, self.frame
@@ -163,18 +172,16 @@ class MobileSpace(Space):
             )
         width = frame.first_block or frame.stem
         for number, stage in enumerate(self.stages, 1):
-            for block in range(1, int(chosen[f"{number}d"]) + 1):
+            for block, kernel, expansion in self.stage_blocks(number, chosen):
                 stride = stage.stride if block == 1 else 1
                 blocks.append(
                     InvertedResidual(
                         slot=f"stage{number}_block{block}",
                         size=size,
                         inputs=width,
-                        mid_channels=make_divisible(
-                            round(width * float(chosen[f"{number}.{block}e"]))
-                        ),
+                        mid_channels=make_divisible(round(width * expansion)),
                         outputs=stage.width,
-                        kernel=int(chosen.get(f"{number}.{block}k", stage.kernels[0])),
+                        kernel=kernel,
                         stride=stride,
                         squeeze_excite=stage.squeeze_excite,
                         activation=stage.activation,

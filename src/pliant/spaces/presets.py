@@ -14,6 +14,7 @@ from pliant.spaces.cell import CellSpace
 from pliant.spaces.check import check_space
 from pliant.spaces.mobile import MobileFrame, MobileSpace, MobileStage
 from pliant.spaces.photos import photos, photos_lite1, photos_lite2
+from pliant.spaces.proxyless import proxyless, proxyless_32
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
 from pliant.spaces.rounding import make_divisible
 from pliant.spaces.space import Space
@@ -247,6 +248,10 @@ PRESETS = {
     "ofa-resnet50": Preset(
         128, 320, "images of 224 pixels, Once-for-All's ResNet-50", ofa_resnet50
     ),
+    "proxyless-32": Preset(
+        24, 64, "images of 28 to 32 pixels, a choice of operations by block", proxyless_32
+    ),
+    "proxyless": Preset(128, 320, "images of 224 pixels, ProxylessNAS's operations", proxyless),
     "nas-bench-201": Preset(
         8, 64, "comparing scores and searches: the cells of NAS-Bench-201", nas_bench_201
     ),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,8 @@ class StepLog:
     overhead: float
     """Share of the time since the last report outside forward and backward passes: data, sampling,
     Python."""
+    measures: Mapping[str, Any]
+    """What the strategy adds."""
 
 
 def make_accelerator(precision: Precision, device: str) -> Accelerator:
@@ -151,6 +154,7 @@ def train(
                     learning_rate=rate,
                     images_per_second=steps * recipe.batch_size / seconds,
                     overhead=overhead,
+                    measures=strategy.measures(model),
                 )
             )
         if checkpoints and accelerator.is_main_process and (due or done == last):

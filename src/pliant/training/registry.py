@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pliant.errors import RecipeError
+from pliant.metrics import Cost
 from pliant.plugins import call_plugin, is_plugin, plugin_path, require_part
+from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
 if TYPE_CHECKING:  # names are read without PyTorch
     from pliant.data.splits import Split
+    from pliant.training.expected_cost import Hardware
+    from pliant.training.proxyless import Gradient
     from pliant.training.strategy import TrainingStrategy
 
 
@@ -23,10 +27,16 @@ class StrategyOptions:
     Args:
         label_smoothing: share of the label that is spread over all classes, for losses on labels.
         validation: images that no weights are trained on, such as for early stopping.
+        hardware: what the networks are for; None where the run has not opened its target.
+        limits: bounds on its costs, by metric.
+        measure: the costs of a network on that hardware; None where it cannot be measured.
     """
 
     label_smoothing: float = 0.1
     validation: Split | None = None
+    hardware: Hardware | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    measure: Callable[[Architecture], Cost] | None = None
 
 
 Build = Callable[[Space, StrategyOptions], "TrainingStrategy"]
@@ -50,11 +60,37 @@ def _fine_tune(space: Space, options: StrategyOptions) -> TrainingStrategy:
     return FineTune(space, validation=options.validation, label_smoothing=options.label_smoothing)
 
 
+def _proxyless(gradient: Gradient) -> Build:
+    def build(space: Space, options: StrategyOptions) -> TrainingStrategy:
+        from pliant.training.proxyless import ArchitectureSettings, Proxyless
+
+        if options.hardware is None:
+            raise RecipeError(
+                "this strategy searches for a target while it trains, and no target is open. Use"
+                " pliant run or pliant search."
+            )
+        return Proxyless(
+            space,
+            options.hardware,
+            options.limits,
+            measure=options.measure,
+            label_smoothing=options.label_smoothing,
+            settings=ArchitectureSettings(gradient=gradient),
+        )
+
+    return build
+
+
 STRATEGIES: Mapping[str, Build] = {
     "sandwich": _sandwich,
     "progressive-shrinking": _progressive,
     "fine-tune": _fine_tune,
+    "proxyless": _proxyless("two-path"),
+    "proxyless-all-paths": _proxyless("all-path"),
+    "proxyless-reinforce": _proxyless("reinforce"),
 }
+SEARCHING = frozenset({"proxyless", "proxyless-all-paths", "proxyless-reinforce"})
+"""Strategies that search while they train; they need the target and the limits."""
 
 
 def require_strategy(name: str) -> str:

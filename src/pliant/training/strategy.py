@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pliant.errors import RecipeError
+from pliant.networks.supernet import Supernet
+from pliant.spaces.space import Space
 from pliant.training.schedule import Phase, TrainingRecipe
 
 ParameterGroup = dict[str, Any]
@@ -41,6 +43,18 @@ class Turn:
 
 class TrainingStrategy:
     """A training method; subclasses override the hooks that they need, `losses` at least."""
+
+    def make_supernet(
+        self, space: Space, *, mean: Sequence[float], std: Sequence[float]
+    ) -> Supernet:
+        """The shared weights that are trained, fresh.
+
+        Args:
+            space: of a run.
+            mean: of the training images by channel, pixels from 0 to 1.
+            std: their standard deviation.
+        """
+        return Supernet(space, mean=mean, std=std)
 
     def phases(self, epochs: int) -> tuple[Phase, ...]:
         """The phases, whose epochs add up to `epochs`."""
@@ -122,6 +136,10 @@ class TrainingStrategy:
 
     def on_step_end(self, phase: str, model: nn.Module, step: int) -> None:
         """After all turns of a step, such as pruning a path."""
+
+    def measures(self, model: nn.Module) -> Mapping[str, Any]:
+        """What the log of a step keeps beside the losses, plain values of JSON by name."""
+        return {}
 
     def phase_complete(self, phase: str) -> bool:
         """Whether the phase ends here, before its last step, such as by early stopping."""

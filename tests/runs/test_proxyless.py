@@ -1,0 +1,93 @@
+"""A run that searches while it trains: from a limit on a chip to a delivered network."""
+
+from __future__ import annotations
+
+import pytest
+
+from pliant import Run, run_all
+from pliant.errors import InfeasibleError, RecipeError
+from pliant.progress import silent
+from pliant.report.summary import read_summary_file
+from pliant.spaces.mobile import MobileFrame
+from pliant.spaces.proxyless import ProxylessSpace, ProxylessStage
+
+
+def tiny_proxyless(channels, image_size, classes):
+    stages = [ProxylessStage(8, 2, kernels=(3,), expansions=(1, 2))]
+    frame = MobileFrame(stem=8, stem_stride=1, activation="relu6", expand=16, hidden=0)
+    return ProxylessSpace(
+        "tiny-proxyless",
+        stages,
+        frame,
+        channels=channels,
+        image_size=image_size,
+        classes=classes,
+    )
+
+
+def changes(limits=("macs=22k",), **others):
+    return {
+        "space": tiny_proxyless,
+        "train__strategy": "proxyless",
+        "train__epochs": 6,
+        "target__name": "nvdla-256",
+        "limits": list(limits),
+    } | others
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny):
+    folder = tmp_path_factory.mktemp("proxyless") / "run"
+    with Run.create(str(tiny), folder=folder, **changes()) as run:
+        return folder, run_all(run, progress=silent)
+
+
+def test_the_network_is_found_trained_and_delivered_within_the_limit(finished):
+    folder, result = finished
+    [found] = result.found.shortlist
+    assert result.delivered.architecture == found.architecture
+    assert found.predicted.macs <= 22_000
+    assert (folder / "best" / "model.onnx").is_file()
+    assert result.delivered.test.top1 > 0.3
+
+
+def test_the_report_has_the_probabilities_of_every_block(finished):
+    folder, result = finished
+    search = read_summary_file(folder / "summary.json").training.architecture
+    assert search.operations == {
+        "stage1_block1": ("31", "32"),
+        "stage1_block2": ("left out", "31", "32"),
+    }
+    chosen = result.delivered.architecture.mapping
+    assert search.chosen["stage1_block1"] == str(chosen["1.1o"])
+    for step in search.steps:
+        for slot, names in search.operations.items():
+            assert len(step.probabilities[slot]) == len(names)
+            assert sum(step.probabilities[slot]) == pytest.approx(1, abs=1e-3)
+        assert step.expected["macs"] > 0
+    page = (folder / "report.html").read_text("utf-8")
+    assert "The search between operations" in page
+
+
+def test_it_goes_on_where_it_was_done(finished):
+    folder, result = finished
+    with Run.reopen(folder, space=tiny_proxyless) as run:
+        again = run_all(run, progress=silent)
+    assert again.delivered.architecture == result.delivered.architecture
+
+
+def test_limits_below_and_above_all_networks_are_refused_with_the_range(tmp_path, tiny):
+    for limit, said in (("macs=1k", "Raise macs"), ("macs=1M", "Add or lower a limit")):
+        with (
+            Run.create(str(tiny), folder=tmp_path / limit, **changes([limit])) as run,
+            pytest.raises(InfeasibleError, match=rf"macs reaches .* to .*{said}"),
+        ):
+            run_all(run, progress=silent)
+
+
+def test_a_space_of_shared_weights_is_refused_before_anything_is_measured(tmp_path, tiny):
+    mixed = changes(space="digits", target__name="this-cpu")
+    with Run.create(str(tiny), folder=tmp_path / "run", **mixed) as run:
+        with pytest.raises(RecipeError, match="Use a space such as proxyless-32"):
+            run_all(run, progress=silent)
+        assert not (tmp_path / "run" / "device.json").exists()
