@@ -9,7 +9,7 @@ from PIL import Image
 from pliant import Run
 from pliant.cli.app import open_run
 from pliant.data.inspection import SourceFacts, inspect_source
-from pliant.errors import DataError, InfeasibleError, RecipeError
+from pliant.errors import DataError, InfeasibleError, RecipeError, RunConflictError
 from pliant.metrics import Cost
 from pliant.objective import Limit
 from pliant.progress import silent
@@ -149,6 +149,23 @@ def test_a_run_of_images_resumes_with_the_recipe_that_was_decided(pets, tmp_path
     with open_run(None, tmp_path / "run", changes | {"limits": ["macs=30M"]}) as run:
         assert (run.recipe.digest, run.recipe.limits) == (first, ("macs=30M",))
     assert "enlarged" not in capsys.readouterr().out, "said once"
+
+
+def test_a_run_of_images_that_moved_resumes_and_other_images_are_refused(pets, tmp_path, capsys):
+    run_dir, moved = tmp_path / "run", tmp_path / "elsewhere"
+    changes = {"data.source": str(pets), "limits": ["macs=60M"]}
+    with open_run(None, run_dir, changes) as run:
+        first, _ = run.recipe.digest, run.data
+    pets.rename(moved)
+    changes["data.source"] = str(moved)
+    capsys.readouterr()
+    with open_run(None, run_dir, changes | {"limits": ["macs=30M"]}) as run:
+        assert (run.recipe.digest, run.recipe.data.source) == (first, str(moved))
+    assert "enlarged" not in capsys.readouterr().out, "decided once"
+    (moved / "cat" / "0.png").write_bytes((moved / "cat" / "1.png").read_bytes())
+    others = moved.rename(tmp_path / "others")
+    with pytest.raises(RunConflictError, match="are others"):
+        open_run(None, run_dir, changes | {"data.source": str(others)}).__enter__()
 
 
 def test_neither_recipe_nor_images_is_refused():

@@ -18,6 +18,7 @@ from typing import Any
 from pliant.data.inspection import SourceFacts, inspect_source, listed
 from pliant.metrics import InferencePrecision, as_precision
 from pliant.objective import Limit
+from pliant.record import Record
 from pliant.runs.recipe import Recipe, load_recipe, parse_recipe, replace_keys
 from pliant.spaces.photos import RESOLUTIONS
 from pliant.spaces.presets import PRESETS, preset, space_name
@@ -112,7 +113,10 @@ def run_name(source: str) -> str:
 
 
 def resumed_recipe(folder: Path, changes: Mapping[str, Any]) -> Recipe | None:
-    """The recipe of a run of the same images that began in a folder; None where there is none.
+    """The recipe of a run that began in a folder; None where there is none.
+
+    Its images may have moved: a run knows them by their content, and refuses others when it is
+    opened. A run that never read its images claims no others.
 
     Args:
         folder: of the run.
@@ -127,9 +131,16 @@ def resumed_recipe(folder: Path, changes: Mapping[str, Any]) -> Recipe | None:
     tree: dict[str, Any] = {}
     replace_keys(tree, {"data.source": changes["data.source"]})
     known = load_recipe(str(path))
-    if known.data.source != tree["data"]["source"]:
+    if known.data.source != tree["data"]["source"] and not _has_read_images(folder):
         return None
     return load_recipe(str(path), changes)
+
+
+def _has_read_images(folder: Path) -> bool:
+    if not (folder / "record.sqlite").is_file():
+        return False
+    with Record.read(folder / "record.sqlite") as record:
+        return record.metadata("data_fingerprint") is not None
 
 
 def _space_of(start: str | None) -> str | None:
