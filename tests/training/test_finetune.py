@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import Counter
 from dataclasses import replace
@@ -114,6 +115,30 @@ def test_patience_by_hand(digits, tiny_space, fresh):
     assert other.stopped
     other.begin()
     assert not other.stopped
+
+
+@pytest.mark.parametrize("rate", [0.02, 50.0])
+def test_a_teacher_that_is_worse_than_the_start_is_not_taken(
+    tiny_space, digits, fresh, cpu, rate, tmp_path
+):
+    good, strategy = fresh(tiny_space), FineTune(tiny_space)
+    trained(good, strategy, digits, cpu)
+    recipe = replace(RECIPE, learning_rate=rate, clip_norm=0.0)
+
+    def teacher(folder=None, stop=None):
+        model, strategy = copy.deepcopy(good), FineTune(tiny_space, validation=digits.validation)
+        options = {"folder": folder, "stop": stop, "recipe": recipe}
+        trained(model, strategy, digits, cpu, **options)
+        assert strategy._start is None
+        stopping = EarlyStopping(digits.validation)
+        return [stopping.evaluate(one, [tiny_space.largest()]) for one in (strategy._teacher, good)]
+
+    found, start = teacher()
+    assert found[0] <= start[0] + 1e-6, "by the loss"
+    assert (found == pytest.approx(start, abs=1e-5)) == (rate == 50.0), "sorting rounds"
+    with pytest.raises(StoppedError):
+        teacher(tmp_path, 10)
+    assert teacher(tmp_path)[0] == found, "also of a run that was interrupted"
 
 
 def test_a_phase_that_is_stopped_early_resumes_with_the_same_bits(

@@ -56,13 +56,28 @@ class EarlyStopping:
             return False
         return (step + 1) * CHECKS // steps > step * CHECKS // steps
 
-    @torch.no_grad()
     def check(self, network: Supernet, architectures: Sequence[Architecture]) -> None:
         """Compare with the best so far.
 
         Args:
             network: the weights.
             architectures: whose mean loss and accuracy count.
+        """
+        loss, top1 = self.evaluate(network, architectures)
+        improved = loss < self._best_loss or top1 > self._best_top1
+        self._waited = 0 if improved else self._waited + 1
+        self._best_loss = min(self._best_loss, loss)
+        self._best_top1 = max(self._best_top1, top1)
+
+    @torch.no_grad()
+    def evaluate(
+        self, network: Supernet, architectures: Sequence[Architecture]
+    ) -> tuple[float, float]:
+        """Cross-entropy and top-1 accuracy on the validation images, by batch statistics.
+
+        Args:
+            network: the weights.
+            architectures: over which the mean is taken.
         """
         assert self.validation is not None
         device = next(network.parameters()).device
@@ -74,10 +89,7 @@ class EarlyStopping:
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
                 right += int((logits.argmax(1) == labels).sum())
                 seen += len(labels)
-        improved = loss / seen < self._best_loss or right / seen > self._best_top1
-        self._waited = 0 if improved else self._waited + 1
-        self._best_loss = min(self._best_loss, loss / seen)
-        self._best_top1 = max(self._best_top1, right / seen)
+        return loss / seen, right / seen
 
     def images(self, network: Supernet) -> Tensor | None:
         """A batch of the validation images, (N, channels, size, size) pixels from 0 to 1."""

@@ -6,7 +6,8 @@
 2. Teacher: the full network, with lower rates for early layers (Howard, J. and Ruder, S., Universal
    language model fine-tuning for text classification, 2018, arXiv:1801.06146, section 3.2) and
    averaged weights, at resolutions that grow (Tan, M. and Le, Q. V., EfficientNetV2, 2021,
-   arXiv:2104.00298, section 4).
+   arXiv:2104.00298, section 4). Where it has a higher loss on the validation images than the
+   weights with which training began, a linear classifier on published features, those are taken.
 3. Sub-networks: channels are sorted by what they contribute on validation images, then the sandwich
    rule of BigNAS (Yu, J. et al., 2020, arXiv:2003.11142): the full width at any resolution and
    smaller networks, which shrink as the phase goes on. They learn from the frozen teacher at the
@@ -85,6 +86,8 @@ class FineTune(TrainingStrategy):
         self._stopping = EarlyStopping(validation)
         self._average: WeightAverage | None = None
         self._teacher: Supernet | None = None
+        self._start: Supernet | None = None
+        """The weights with which training began, until there is a teacher."""
         self._step, self._steps = 0, 1
         """Of the phase."""
 
@@ -117,6 +120,8 @@ class FineTune(TrainingStrategy):
     def on_phase_start(self, phase: str, model: nn.Module) -> None:
         """Sort the channels and freeze the teacher before the last phase; begin a new average."""
         assert isinstance(model, Supernet)
+        if self._start is None and phase != "sub-networks":
+            self._start = frozen_copy(model)
         if phase == "sub-networks":
             model.sort_channels(images=self._stopping.images(model))
             self._teacher = frozen_copy(model)
@@ -179,15 +184,27 @@ class FineTune(TrainingStrategy):
         return self._stopping.stopped
 
     def on_phase_end(self, phase: str, model: nn.Module) -> None:
-        """Take the averaged weights."""
+        """Take the averaged weights; after the teacher's phase, the start where that is better."""
         assert isinstance(model, Supernet)
         if self._average is not None:
             self._average.copy_to(model)
+        if phase == "teacher":
+            self._keep_better(model)
+
+    def _keep_better(self, model: Supernet) -> None:
+        """Keep the teacher or the start, by the loss: an accuracy of few images is too coarse."""
+        if self._stopping.validation is not None and self._start is not None:
+            full = [self.space.largest()]
+            began, ended = (self._stopping.evaluate(one, full)[0] for one in (self._start, model))
+            if began < ended:
+                model.load_state_dict(self._start.state_dict())
+        self._start = None
 
     def state(self) -> dict[str, Tensor]:
-        """The average, the teacher once there is one, and what early stopping saw."""
+        """The average, the start or the teacher, and what early stopping saw."""
         found = {"stopping": self._stopping.state()}
-        for prefix, network in (("average", self._average), ("teacher", self._teacher)):
+        networks = {"average": self._average, "start": self._start, "teacher": self._teacher}
+        for prefix, network in networks.items():
             if network is not None:
                 found |= {f"{prefix}.{name}": one for name, one in network.state_dict().items()}
         return found
@@ -195,7 +212,7 @@ class FineTune(TrainingStrategy):
     def load_state(self, model: nn.Module, state: dict[str, Tensor]) -> None:
         """Take all of it from the checkpoint."""
         assert isinstance(model, Supernet)
-        parts: dict[str, dict[str, Tensor]] = {"average": {}, "teacher": {}}
+        parts: dict[str, dict[str, Tensor]] = {"average": {}, "start": {}, "teacher": {}}
         self._stopping.load_state(state.pop("stopping"))
         for key, tensor in state.items():
             prefix, _, name = key.partition(".")
@@ -203,6 +220,9 @@ class FineTune(TrainingStrategy):
         if parts["average"]:
             self._average = WeightAverage(model)
             self._average.load_state_dict(parts["average"])
+        if parts["start"]:
+            self._start = frozen_copy(model)
+            self._start.load_state_dict(parts["start"])
         if parts["teacher"]:
             self._teacher = frozen_copy(model)
             self._teacher.load_state_dict(parts["teacher"])
