@@ -56,6 +56,8 @@ def test_the_images_decide(monkeypatch, given, space, strategy, size, batch):
     recipe = found.recipe
     assert (recipe.space, recipe.train.strategy, recipe.data.image_size) == (space, strategy, size)
     assert recipe.train.batch_size == batch
+    if strategy == "fine-tune":
+        assert recipe.train.learning_rate * batch / 256 == pytest.approx(2e-3), "of each step"
     assert recipe.train.start == ("efficientnet-lite0" if space == "photos" else "patch-pca")
     assert recipe.data.flip == (given.channels == 3)
     steps = recipe.train.epochs * sum(given.images.values()) / batch

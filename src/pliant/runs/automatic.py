@@ -54,6 +54,11 @@ DIGITS = 12
 IMAGES_SEEN = 50_000
 """Images times epochs of a fine-tuning without a time."""
 FINE_TUNE_EPOCHS = (12, 60)
+FINE_TUNE_RATE = 2e-3
+"""Peak learning rate of AdamW, whose steps are as large whatever the batch. Lower ones do not leave
+the linear classifier far enough behind in the few hundred steps that few images get."""
+RECIPE_BATCH = 256
+"""A recipe states the learning rate for a batch of so many images."""
 STEPS_FROM_NOTHING = 2000
 EPOCHS_FROM_NOTHING = (10, 200)
 MIN_EPOCHS = 6
@@ -162,6 +167,7 @@ def _space_for(facts: SourceFacts) -> str:
 
 def _fine_tuned(facts: SourceFacts, start: str) -> dict[str, Any]:
     count = sum(facts.images.values())
+    batch = 32 if count >= 1000 else 16
     least, most = FINE_TUNE_EPOCHS
     return {
         "data": {
@@ -175,8 +181,8 @@ def _fine_tuned(facts: SourceFacts, start: str) -> dict[str, Any]:
             "strategy": "fine-tune",
             "start": start,
             "epochs": min(most, max(least, IMAGES_SEEN // count)),
-            "batch_size": 32 if count >= 1000 else 16,
-            "learning_rate": 8e-3,
+            "batch_size": batch,
+            "learning_rate": FINE_TUNE_RATE * RECIPE_BATCH / batch,
             "weight_decay": 0.02,
         },
         "search": {"estimates": 60, "rounds": 3, "candidates": 5000, "front": 4},
