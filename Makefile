@@ -46,3 +46,4 @@ endif
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find src tests benchmarks -name "*.nbi" -delete -o -name "*.nbc" -delete

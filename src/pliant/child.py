@@ -16,7 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _END_WITH_PARENT = """
-import os, threading
+import os, sys, threading
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 9)  # SIGKILL when the parent ends, also during a long import
 def end_with_parent():
     os.read(0, 1)  # returns when the parent's end of the pipe is closed
     os._exit(1)

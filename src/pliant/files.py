@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Args:
         write: makes the file at the path that it is given, of the same folder and file type.
+
+    Raises:
+        OSError: the disk is full or may not be written; it names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{os.getpid()}{path.suffix}")
@@ -44,8 +48,21 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except Exception as fault:
+        error = system_error(fault)
+        if error is None or not error.errno or error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from fault
     finally:
         partial.unlink(missing_ok=True)
+
+
+def system_error(fault: BaseException) -> OSError | None:
+    """The system's error, or the one behind an error that gives its number in words only."""
+    if isinstance(fault, OSError):
+        return fault
+    number = re.search(r"\(os error (\d+)\)", str(fault))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import socket
 import sqlite3
 import zlib
@@ -31,6 +32,8 @@ from pliant.metrics import Accuracy, Cost, Failed, Quality, Score
 SCHEMA_VERSION = 3
 APPLICATION_ID = 0x506C6E74
 """`Plnt`: how a record is told from any other SQLite file."""
+LOG_INDEX_BYTES = 32768
+"""Least size of the file `-shm` beside a write-ahead log."""
 _MAGIC = b"SQLite format 3\0"
 
 _TABLES = """
@@ -532,7 +535,7 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "full" in str(error):
+        if "full" in str(error) or _is_disk_full(path):
             raise PliantError(
                 f"the disk that holds {path} is full. What was recorded before is kept: free some "
                 "space, then start the same command again."
@@ -545,6 +548,14 @@ def _translated(path: Path) -> Iterator[None]:
         raise DamagedFileError(
             f"a record is an SQLite database; {path} cannot be read as one: {error}. {_LEFT}"
         ) from error
+
+
+def _is_disk_full(path: Path) -> bool:
+    """Whether an index of SQLite's log has no room, which fails as an error of the disk."""
+    try:
+        return shutil.disk_usage(path.parent).free < LOG_INDEX_BYTES
+    except OSError:
+        return False
 
 
 def _evaluation(row: tuple[Any, ...]) -> Evaluation:

@@ -10,10 +10,12 @@ import logging
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +205,89 @@ def test_hundred_kills_at_random_moments(tmp_path, tiny, digits_profile, finishe
     hit = _drill_kills(100, 0, tmp_path, tiny, digits_profile, finished.folder)
     logging.getLogger(__name__).info("%s", hit)
     assert all(hit.values()), hit
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, of 16 kB at first."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(place)]
+    if shutil.which("mount") is None or subprocess.run(options, capture_output=True).returncode:
+        pytest.skip("full disks are made of tmpfs, which this user may not mount")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def _refused(words: list[object], said: str, **options: Any) -> str:
+    """What a command that cannot have what it needs says, in one sentence."""
+    with _start(words, **options) as process:
+        _, error = process.communicate()
+    assert process.returncode in (0, 2), error
+    assert process.returncode == 0 or (said in error and error.count("\n") == 1), error
+    return error
+
+
+def _fill(disk: Path, sizes_kb: list[int], recipe: Path, profile: Path) -> int:
+    """Run on a disk that grows from size to size; how often it was full."""
+    (disk / "scratch").mkdir(exist_ok=True)
+    words: list[object] = ["run", recipe, "--target", profile, "--run-dir", disk / "run"]
+    environment, full = _environment(TMPDIR=disk / "scratch", PLIANT_CACHE=disk / "cache"), 0
+    for size_kb in sizes_kb:
+        subprocess.run(["mount", "-o", f"remount,size={size_kb}k", disk], check=True)
+        error = _refused(words, str(disk), env=environment)
+        assert not error or re.search("No space left on device|is full", error), error
+        assert not litter(disk)
+        full += bool(error)
+    return full
+
+
+def test_full_disk(disk, tiny, digits_profile):
+    assert _fill(disk, [20, 60], tiny, digits_profile) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_full_disk_of_ten_sizes(disk, tiny, digits_profile, finished, seed):
+    rng = random.Random(seed)
+    sizes_kb = sorted(round(16 * 200 ** rng.random()) for _ in range(10))
+    full = _fill(disk, sizes_kb, tiny, digits_profile)
+    logging.getLogger(__name__).info("full at %d of %s kB", full, sizes_kb)
+    assert full > 5
+    assert _fill(disk, [64_000], tiny, digits_profile) == 0
+    assert outcome(disk / "run") == outcome(finished.folder)
+
+
+def _limit_memory(words: list[object], sizes_mb: list[int]) -> int:
+    """Run within so many megabytes of address space; how often that was too little."""
+    resource = pytest.importorskip("resource")
+    few = 0
+    for size_mb in sizes_mb:
+        limit = size_mb * 2**20
+        few += "needs more memory" in _refused(
+            words,
+            "needs more memory than there is",
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        )
+    return few
+
+
+def test_little_memory(tmp_path, tiny, digits_profile):
+    words: list[object] = ["run", tiny, "--target", digits_profile, "--run-dir", tmp_path / "run"]
+    assert _limit_memory(words, [250, 500]) == 2
+    assert not litter(tmp_path)
+
+
+@pytest.mark.slow
+def test_memory_of_ten_sizes(tmp_path, tiny, digits_profile, finished):
+    folder, rng = tmp_path / "run", random.Random(0)
+    words: list[object] = ["run", tiny, "--target", digits_profile, "--run-dir", folder]
+    sizes_mb = sorted(rng.randint(300, 2000) for _ in range(10))
+    few = _limit_memory(words, sizes_mb)
+    logging.getLogger(__name__).info("too little at %d of %s MB", few, sizes_mb)
+    assert few > 5
+    assert not litter(folder)
+    _resumed(words)
+    assert outcome(folder) == outcome(finished.folder)

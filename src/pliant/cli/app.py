@@ -151,8 +151,11 @@ SearcherName = Annotated[
 
 
 def print_error(message: str) -> None:
-    """Print an error."""
-    _errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    """Print an error, in plain letters where there is no memory for colours."""
+    try:
+        _errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    except MemoryError:
+        os.write(2, f"error: {message}\n".encode())
 
 
 def say(message: str, *, about: Path | None = None) -> None:

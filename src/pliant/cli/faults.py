@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import errno
-import os
-import re
+from pathlib import Path
+
+from pliant.files import system_error
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
-_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "failed to map segment",
+    "unable to mmap",
+)
+NEAR_LIMIT = 0.75
+"""Share of the memory that a process may have from which on an odd error is put down to it."""
 
 
 def sentence(fault: BaseException) -> str | None:
     """What happened and what to do; None for what is a fault of Pliant."""
-    words = str(fault)
-    if isinstance(fault, MemoryError) or any(one in words for one in _NO_MEMORY):
-        reason = f" ({words.splitlines()[0]})" if words else ""
+    if _is_memory(fault) or (system_error(fault) is None and _is_near_memory_limit()):
+        lines = str(fault).strip().splitlines()
+        reason = f" ({lines[-1].rstrip('.')})" if lines else ""
         return (
             f"this needs more memory than there is{reason}. Use smaller or fewer images, or a "
             "smaller batch; what was recorded before is kept."
@@ -23,7 +34,7 @@ def sentence(fault: BaseException) -> str | None:
     if isinstance(fault, UnicodeError):
         what = f" {ascii(fault.object)[:200]}:" if isinstance(fault, UnicodeEncodeError) else ""
         return f"names and texts are in UTF-8:{what} {fault}. Rename the file, or convert its text."
-    error = _system_error(fault)
+    error = system_error(fault)
     return _system_sentence(error) if error is not None else None
 
 
@@ -40,9 +51,23 @@ def _system_sentence(error: OSError) -> str:
     return f"{error.filename} cannot be used: {error.strerror}. Check the path, and name another."
 
 
-def _system_error(fault: BaseException) -> OSError | None:
-    """The system's error, or the one behind an error that gives its number in words only."""
-    if isinstance(fault, OSError):
-        return fault
-    number = re.search(r"\(os error (\d+)\)", str(fault))
-    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+def _is_memory(fault: BaseException) -> bool:
+    """Whether an error, or one that it followed from, is about memory."""
+    words = str(fault).lower()
+    if isinstance(fault, MemoryError) or any(one in words for one in _NO_MEMORY):
+        return True
+    before = fault.__cause__ or fault.__context__
+    return before is not None and _is_memory(before)
+
+
+def _is_near_memory_limit() -> bool:
+    """Whether this process has a limit and came near it; libraries then fail in words of theirs."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    except (ImportError, OSError):
+        return False  # Linux alone tells
+    [peak] = [line.split()[1] for line in lines if line.startswith("VmPeak")]
+    return limit != resource.RLIM_INFINITY and int(peak) * 1024 > NEAR_LIMIT * limit
