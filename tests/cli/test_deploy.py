@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pliant import Record, Run
+from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import load_profile
 from pliant.files import with_checksum
 from pliant.objective import Limit
@@ -77,12 +78,9 @@ def test_another_target(command, tmp_path, copied, digits_profile):
     assert (code, error) == (0, "")
     card = (tmp_path / "phone" / "card.md").read_text()
     with Run.reopen(copied) as run:
-        [cost] = load_profile(tmp_path / "phone.json").table(run.space)(
-            [run.space.parse(card.split("`")[1])]
-        )
-        [here] = load_profile(digits_profile).table(run.space)(
-            [run.space.parse(card.split("`")[1])]
-        )
+        network = run.space.parse(card.split("`")[1])
+        [cost] = MeasuredTarget(load_profile(tmp_path / "phone.json"), run.space).predict([network])
+        [here] = MeasuredTarget(load_profile(digits_profile), run.space).predict([network])
     assert cost.latency_ms > 1.3 * here.latency_ms
     assert (
         f"latency_ms {format_cost('latency_ms', cost.latency_ms)} predicted only: a phone" in said

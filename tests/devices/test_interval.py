@@ -25,6 +25,12 @@ def test_too_few_networks_are_refused_with_how_many_it_takes():
         Interval(()).factor(0.5)
 
 
+def test_each_network_is_covered_by_the_errors_of_the_others():
+    interval = Interval(tuple(np.random.default_rng(0).normal(size=200)))
+    assert interval.coverage(0.9) == pytest.approx(0.9, abs=0.015)
+    assert [Interval((0.1,) * n).is_enough_for(0.9) for n in (8, 9)] == [False, True]
+
+
 @pytest.mark.parametrize("confidence", [0, 1, -0.1, 95, math.nan])
 def test_a_confidence_is_a_share(confidence):
     with pytest.raises(RecipeError, match="above 0 and below 1"):

@@ -57,6 +57,16 @@ def test_the_same_rows_give_the_same_predictor():
     np.testing.assert_array_equal(one.predict_ms(networks), other.predict_ms(networks))
 
 
+@pytest.mark.parametrize("networks", [12, 40, 120])
+def test_a_prediction_does_not_depend_on_which_others_are_predicted(networks):
+    measured = sample(SPACE, networks)
+    bent = of_macs(measured) * np.exp(0.1 * np.sin(of_macs(measured)))
+    predictor = fit(DeviceRows(measured, bent.tolist()), SPACE)
+    others = sample(SPACE, 50, seed=2)
+    alone = [predictor.predict_ms([one])[0] for one in others]
+    np.testing.assert_array_equal(predictor.predict_ms(others), alone)
+
+
 def test_a_residual_is_learned_only_where_there_is_one():
     networks = sample(SPACE, 80)
     linear = of_macs(networks)

@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import chain
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from pliant.devices.table import block_key
 from pliant.errors import EncodingError, MeasurementError
-from pliant.spaces.architecture import Architecture
+from pliant.spaces.architecture import Architecture, Option
 from pliant.spaces.block import Block
 from pliant.spaces.space import Space
 from pliant.workload import Layer
@@ -56,11 +57,7 @@ def positions(space: Space, architectures: Sequence[Architecture]) -> np.ndarray
     Raises:
         EncodingError: an architecture has an option that is not one of the space's.
     """
-    place = {
-        (choice.name, option): column * _STRIDE + position
-        for column, choice in enumerate(space.choices)
-        for position, option in enumerate(choice.options)
-    }
+    place = _places(space)
     pairs = chain.from_iterable(one.options for one in architectures)
     try:
         codes = np.fromiter(map(place.__getitem__, pairs), dtype=np.int64)
@@ -76,14 +73,27 @@ def positions(space: Space, architectures: Sequence[Architecture]) -> np.ndarray
 
 _STRIDE = 1 << 20
 """More than any choice has options."""
+_known_places: WeakKeyDictionary[Space, dict[tuple[str, Option], int]] = WeakKeyDictionary()
+
+
+def _places(space: Space) -> dict[tuple[str, Option], int]:
+    """Column and position of every option, in one number; made once per space."""
+    if space not in _known_places:
+        _known_places[space] = {
+            (choice.name, option): column * _STRIDE + position
+            for column, choice in enumerate(space.choices)
+            for position, option in enumerate(choice.options)
+        }
+    return _known_places[space]
 
 
 class BlockSums:
     """Sums of a vector per block over the blocks of networks.
 
     Which choices decide the block of a slot is found by changing one choice after the other in
-    random networks. Some networks of each call are also summed block by block: where the two
-    differ, a choice has an effect that was not found, and all sums are computed block by block.
+    random networks. Where blocks are new, some networks are also summed block by block: if the two
+    differ, a choice has an effect that was not found, and all sums are computed block by block from
+    then on. Both add up in the order of slots, so a network's sum is the same in either way.
 
     Args:
         space: of the networks.
@@ -94,37 +104,51 @@ class BlockSums:
         self.space = space
         self._vector = vector
         self._known: dict[Block, np.ndarray] = {}
+        self._of_slotted: dict[Block, np.ndarray] = {}
         self._tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._is_exact = True
 
     def of_block(self, block: Block) -> np.ndarray:
         """The vector of one block, computed once."""
-        key = block_key(block)
-        if key not in self._known:
-            self._known[key] = np.asarray(self._vector(key), dtype=float)
-        return self._known[key]
+        if block not in self._of_slotted:
+            key = block_key(block)
+            if key not in self._known:
+                self._known[key] = np.asarray(self._vector(key), dtype=float)
+            self._of_slotted[block] = self._known[key]
+        return self._of_slotted[block]
 
     def slow(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """The sums block by block; shape (architectures, length of a vector)."""
         rows = np.zeros((len(architectures), self._length))
         for row, one in zip(rows, architectures, strict=True):
-            for block in self.space.blocks(one):
+            for block in sorted(self.space.blocks(one), key=lambda block: self._rank(block.slot)):
                 row += self.of_block(block)
         return rows
 
     def __call__(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """The sums; shape (architectures, length of a vector)."""
-        if len(architectures) <= CHECKED:
+        if len(architectures) <= CHECKED or not self._is_exact:
             return self.slow(architectures)
         places = positions(self.space, architectures)
-        total: np.ndarray | float = 0.0
+        total = np.zeros((len(architectures), self._length))
+        known = sum(len(codes) for codes, _ in self._tables.values())
         for slot, columns in self._deciding.items():
-            total = total + self._slot_vectors(slot, columns, places, architectures)
-        assert isinstance(total, np.ndarray)
+            total += self._slot_vectors(slot, columns, places, architectures)
+        if known == sum(len(codes) for codes, _ in self._tables.values()):
+            return total
         picks = np.linspace(0, len(architectures) - 1, CHECKED).astype(int)
         exact = self.slow([architectures[pick] for pick in picks])
-        if not np.allclose(total[picks], exact, rtol=1e-9, atol=0):
-            return self.slow(architectures)
-        return total
+        self._is_exact = bool(np.array_equal(total[picks], exact))
+        return total if self._is_exact else self.slow(architectures)
+
+    def _rank(self, slot: str) -> tuple[int, str]:
+        """Of a slot in the largest network, which has all of them."""
+        return self._ranks.get(slot, len(self._ranks)), slot
+
+    @cached_property
+    def _ranks(self) -> dict[str, int]:
+        blocks = self.space.blocks(self.space.largest())
+        return {block.slot: number for number, block in enumerate(blocks)}
 
     def _slot_vectors(
         self,
@@ -185,7 +209,8 @@ class BlockSums:
                     for slot in blocks.keys() | others.keys():
                         if blocks.get(slot) != others.get(slot):
                             found.setdefault(slot, set()).add(column)
-        return {slot: sorted(columns) for slot, columns in found.items()}
+        slots = sorted(found, key=self._rank)
+        return {slot: sorted(found[slot]) for slot in slots}
 
 
 class LayerCounts:

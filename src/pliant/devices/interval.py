@@ -75,6 +75,23 @@ class Interval:
         """
         return math.exp(self._quantile(np.array(self.log_errors), confidence))
 
+    def is_enough_for(self, confidence: float) -> bool:
+        """Whether there are enough networks for a confidence."""
+        return _rank(self.networks, confidence) <= self.networks
+
+    def coverage(self, confidence: float) -> float:
+        """Share of the networks that are within the interval from the errors of the others.
+
+        Raises:
+            MeasurementError: too few networks for this confidence.
+            RecipeError: the confidence is not between 0 and 1.
+        """
+        within = []
+        for number, error in enumerate(self.log_errors):
+            others = Interval(self.log_errors[:number] + self.log_errors[number + 1 :])
+            within.append(abs(error) <= math.log(others.factor(confidence)))
+        return float(np.mean(within))
+
     def recalibrated(self, log_errors: Sequence[float]) -> Interval:
         """The interval for networks that a search selected, of which some were measured.
 
@@ -98,7 +115,7 @@ class Interval:
         Vovk et al. 2005, section 2.2: with the new network's error there are n + 1, each as likely
         to be the k-th.
         """
-        rank = math.ceil(round((len(errors) + 1) * require_confidence(confidence), 9))
+        rank = _rank(len(errors), require_confidence(confidence))
         if rank > len(errors):
             least = math.ceil(round(confidence / (1 - confidence), 9))
             raise MeasurementError(
@@ -107,6 +124,11 @@ class Interval:
                 "confidence."
             )
         return float(np.sort(errors)[rank - 1])
+
+
+def _rank(networks: int, confidence: float) -> int:
+    """Of the error that is the quantile, from 1 up."""
+    return math.ceil(round((networks + 1) * confidence, 9))
 
 
 def log_errors(

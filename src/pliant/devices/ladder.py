@@ -29,6 +29,7 @@ from functools import cached_property, partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from pliant.devices.features import NETWORK, TOTALS, BlockSums, LayerCounts
 from pliant.devices.interval import Interval, log_errors
@@ -70,6 +71,8 @@ LEAVE_ONE_OUT = 20
 FOLDS = 10
 CANDIDATES = 1000
 """Random networks of which those to measure are chosen."""
+DECIMALS = 9
+"""Of a residual, which is a logarithm."""
 EXACT = 1e-9
 """A relative error at which nothing is left to learn."""
 
@@ -151,6 +154,20 @@ class Predictor:
     def mape_percent(self) -> float:
         """Mean absolute percentage error by cross-validation; NaN where nothing was measured."""
         return next(one.mape_percent for one in self.rungs if one.name == self.rung)
+
+    @property
+    def spearman(self) -> float:
+        """Rank correlation of measured latencies and those predicted on held-out networks."""
+        if self.networks < MIN_SCALED:
+            return math.nan
+        measured = np.array(self._rows.latency_ms)
+        held_out = measured / np.exp(self.interval.log_errors)
+        return float(spearmanr(held_out, measured).statistic)
+
+    def within(self, share: float) -> float:
+        """Share of networks whose held-out prediction misses by at most a share of the latency."""
+        errors = np.abs(np.expm1(-np.array(self.interval.log_errors)))
+        return float(np.mean(errors <= share)) if len(errors) else math.nan
 
     def predict_ms(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """Latency of each architecture; shape (architectures,), all above 0.
@@ -455,7 +472,8 @@ def _on_top_of(base: Fit, width: int, learn: Fit) -> Fit:
 
         def predict(other: np.ndarray) -> np.ndarray:
             level = np.maximum(predict_base(other[:, :width]), MIN_LATENCY_MS)
-            return np.asarray(level * np.exp(predict_rest(other[:, width:])))
+            # Rounded, so that it does not depend on which networks are predicted together.
+            return np.asarray(level * np.exp(np.round(predict_rest(other[:, width:]), DECIMALS)))
 
         return predict
 

@@ -1,15 +1,17 @@
-"""A profiled machine as a target: its latency table predicts, and the machine itself measures."""
+"""A profiled machine as a target: a predictor of its rows, and the machine itself measures."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from pliant.devices.interval import Interval
+from pliant.devices.ladder import DeviceRows, Predictor, fit
 from pliant.devices.measure import measure_in_subprocess
 from pliant.devices.profile import DeviceProfile, measure_networks
-from pliant.devices.table import LookupTable
 from pliant.devices.timings import Measurement
 from pliant.errors import ProfileMismatchError
 from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Measured
@@ -19,7 +21,9 @@ from pliant.spaces.space import Space
 METRICS = ("latency_ms", *ARITHMETIC_METRICS)
 """Metrics of a profiled machine: latency from its table, the others computed from the layers."""
 MAX_ERROR_PERCENT = 5.0
-"""Mean absolute percentage error up to which the latency table counts as accurate."""
+"""Mean absolute percentage error up to which predicted latencies count as accurate."""
+SHOWN_CONFIDENCE = 0.9
+"""Of the interval that is shown with the error."""
 
 
 class MeasuredTarget:
@@ -40,7 +44,15 @@ class MeasuredTarget:
         self.profile = profile
         self.space = space
         self.seed = seed
-        self.table: LookupTable = profile.table(space)
+        profile.require_space(space)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The model with the lowest cross-validated error on the networks of the profile."""
+        networks = [self.space.parse(row.architecture) for row in self.profile.networks]
+        latency_ms = [row.latency_ms for row in self.profile.networks]
+        block_us = {row.block: row.latency_us for row in self.profile.blocks}
+        return fit(DeviceRows(networks, latency_ms, block_us), self.space)
 
     @property
     def name(self) -> str:
@@ -62,13 +74,21 @@ class MeasuredTarget:
         return True
 
     def predict(self, architectures: Sequence[Architecture]) -> list[Cost]:
-        """Latency of one batch from the table, the other metrics computed from the layers."""
-        return self.table(architectures)
+        """Latency of one batch from the predictor, the other metrics computed from the layers."""
+        latencies = self.predictor.predict_ms(architectures).tolist()
+        return [
+            replace(self.space.cost(one), latency_ms=latency)
+            for one, latency in zip(architectures, latencies, strict=True)
+        ]
+
+    def interval(self, metric: str) -> Interval | None:
+        """The errors of predicted latencies; None of the other metrics, which are exact."""
+        return self.predictor.interval if metric == "latency_ms" else None
 
     def block_costs(self, architecture: Architecture) -> list[Cost]:
         """Latency of each block within its network, its MACs and its parameters."""
         blocks = self.space.blocks(architecture)
-        latencies = self.table.block_ms(blocks)
+        latencies = self.predictor.block_ms(architecture)
         return [
             Cost(latency_ms=ms, macs=block.cost.macs, parameters=block.cost.parameters)
             for block, ms in zip(blocks, latencies, strict=True)
@@ -92,22 +112,33 @@ class MeasuredTarget:
         return _measured(measure_in_subprocess(path, self.profile.settings))
 
     def evidence(self) -> tuple[Claim, ...]:
-        """The error of the table on networks that it was not fitted on."""
-        error = self.table.held_out_error
-        assert error is not None
-        predictor = "Latency table" if self.profile.blocks else "Additive latency model"
-        return (
+        """The error of the predictor on networks that it was not fitted on, and its interval."""
+        of = self.predictor
+        others = [f"{one.name} {one.mape_percent:.1f} %" for one in of.rungs if one.name != of.rung]
+        claims = [
             Claim(
-                f"{predictor} predicts networks that it was not fitted on",
-                f"{error.mape_percent:.1f} % mean error, "
-                f"{error.within_10_percent:.0%} of the networks within 10 %, "
-                f"rank correlation {error.spearman:.3f}",
-                f"{error.networks} random networks; linear regression on MACs: "
-                f"{error.macs_mape_percent:.1f} %",
+                "Latency predictor is right on networks that it was not fitted on",
+                f"{of.mape_percent:.1f} % mean error, "
+                f"{of.within(0.1):.0%} of the networks within 10 %, "
+                f"rank correlation {of.spearman:.3f}",
+                f"{of.rung}; cross-validation over {of.networks} random networks"
+                + (f"; other models: {', '.join(others)}" if others else ""),
                 bound=f"{MAX_ERROR_PERCENT:g} %",
-                holds=error.mape_percent <= MAX_ERROR_PERCENT,
-            ),
-        )
+                holds=of.mape_percent <= MAX_ERROR_PERCENT,
+            )
+        ]
+        if of.interval.is_enough_for(SHOWN_CONFIDENCE):
+            factor = of.interval.factor(SHOWN_CONFIDENCE)
+            claims.append(
+                Claim(
+                    "Measured latencies are within the interval of their predictions",
+                    f"{of.interval.coverage(SHOWN_CONFIDENCE):.0%} within "
+                    f"+-{100 * (factor - 1):.1f} %",
+                    f"each of {of.interval.networks} networks against the errors of the others; "
+                    f"the interval asks for {SHOWN_CONFIDENCE:.0%}",
+                )
+            )
+        return tuple(claims)
 
 
 def _measured(found: Measurement) -> Measured:

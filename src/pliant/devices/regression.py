@@ -27,6 +27,18 @@ KERNEL_ROWS = 4096
 """Networks that are predicted at once, to bound memory."""
 
 
+def weighted_sum(columns: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """The product of a matrix and a vector, the same for a row whatever other rows there are.
+
+    The order in which a BLAS library adds up depends on the number of rows.
+    """
+    total = np.zeros(len(columns))
+    for column, coefficient in zip(columns.T, coefficients, strict=True):
+        if coefficient:
+            total += coefficient * column
+    return total
+
+
 def fit_non_negative(columns: np.ndarray, latency_ms: np.ndarray) -> Predict:
     """Least absolute relative error with coefficients of at least 0: no work takes negative time.
 
@@ -39,14 +51,14 @@ def fit_non_negative(columns: np.ndarray, latency_ms: np.ndarray) -> Predict:
         error = np.abs(relative @ coefficients - 1)
         weights = 1 / np.sqrt(np.maximum(error, MIN_ABSOLUTE_ERROR))
         coefficients = nnls(relative * weights[:, None], weights)[0]
-    return lambda other: np.asarray(other @ coefficients)
+    return lambda other: weighted_sum(other, coefficients)
 
 
 def fit_least_squares(columns: np.ndarray, latency_ms: np.ndarray) -> Predict:
     """Least squares of the relative error, with coefficients of either sign."""
     relative = columns / latency_ms[:, None]
     coefficients = np.linalg.lstsq(relative, np.ones(len(latency_ms)), rcond=None)[0]
-    return lambda other: np.asarray(other @ coefficients)
+    return lambda other: weighted_sum(other, coefficients)
 
 
 def fit_ridge(columns: np.ndarray, values: np.ndarray) -> Predict:
@@ -66,7 +78,7 @@ def fit_ridge(columns: np.ndarray, values: np.ndarray) -> Predict:
             best = (error, right.T @ (factors * projected))
     assert best is not None
     coefficients = best[1]
-    return lambda other: np.asarray(mean + scale(other) @ coefficients)
+    return lambda other: mean + weighted_sum(scale(other), coefficients)
 
 
 def fit_gaussian_process(columns: np.ndarray, values: np.ndarray) -> Predict:
