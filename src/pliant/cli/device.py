@@ -229,3 +229,141 @@ def _say(profile: DeviceProfile, space: Space, path: Path) -> None:
     counts: Sequence[str] = (f"{len(profile.blocks)} blocks", f"{len(profile.networks)} networks")
     for claim in MeasuredTarget(profile, space).evidence():
         say(f"{', '.join(counts)}; {claim.value} on {claim.how}")
+
+
+@device_app.command()
+def bundle(
+    out: Annotated[Path, typer.Option(help="The archive to write, such as bench.zip.")],
+    recipe: OptionalRecipe = None,
+    space: SpaceName = None,
+    networks: Annotated[int, typer.Option(help="Networks to time there.")] = 40,
+    precision: Precisions = "fp32",
+    batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 1,
+    shape: ShapeText = None,
+    classes: Classes = None,
+    data: Data = None,
+    skip_broken: SkipBroken = None,
+    run_dir: RunDir = None,
+    seed: Seed = None,
+) -> None:
+    """Write networks and a script that times them on a phone or board, without Pliant."""
+    from pliant.metrics import as_precision
+
+    known = as_precision(precision)
+    assert known is not None
+    with _space(recipe, space, shape, classes, _data(data, skip_broken), run_dir) as opened:
+        from pliant.devices.bundle import write_bundle
+
+        with shown(screen) as progress:
+            has_tflite = write_bundle(
+                out,
+                opened,
+                networks,
+                precision=known,
+                batch=batch,
+                seed=seed or 0,
+                progress=lambda done, total: progress("bundle", done, total, ""),
+            )
+    formats = "ONNX and TFLite" if has_tflite else "ONNX"
+    say(f"{networks} networks of space {opened.name} as {formats}", about=out)
+    if not has_tflite:
+        say("TFLite models for LiteRT are fp32, and need `pip install 'pliant[tflite]'`")
+    say("on the device: unzip it, pip install onnxruntime, python run_bench.py")
+
+
+@device_app.command("import")
+def import_(
+    results: Annotated[Path, typer.Argument(help="results.json of run_bench.py, or a .zip of it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the profile, such as my-board/.")],
+    space: SpaceName = None,
+    noise_limit: Annotated[
+        float, typer.Option(min=0, help="Largest split-half error that is accepted.")
+    ] = 0.05,
+) -> None:
+    """Make a device profile of what run_bench.py measured.
+
+    Rows that cannot be timings are named, the rest is kept. Exit code 0 where nothing was left
+    out, else 1.
+    """
+    from pliant.devices.profile_folder import profile_file
+    from pliant.devices.results import import_results
+
+    imported = import_results(results, noise_limit=noise_limit)
+    profile = imported.profile
+    for note in imported.notes:
+        print_error(note)
+    opened = _space_of(profile, space)
+    path = profile_file(out, profile.space.name, profile.settings, profile.precision)
+    profile.table(opened)  # which refuses another space, and networks that are not of it
+    profile.save(path)
+    _say(profile, opened, path)
+    if imported.notes:
+        raise typer.Exit(1)
+
+
+@device_app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="A folder of profiles, or one profile.")],
+    space: SpaceName = None,
+) -> None:
+    """What a device reports, how well its latency is predicted, and why to believe it."""
+    from pliant.devices.profile import load_profile
+    from pliant.devices.profile_folder import profiles_in
+
+    found = profiles_in(folder) if folder.is_dir() else {folder: load_profile(folder)}
+    for path, profile in found.items():
+        _show(profile, _space_of(profile, space), path)
+
+
+def _space_of(profile: DeviceProfile, name: str | None) -> Space:
+    """The space of a profile by its name, or by the name of a space of one's own.
+
+    Raises:
+        RecipeError: its name means no shipped space.
+        ProfileMismatchError: it has changed since, or is another one.
+    """
+    from pliant.spaces.presets import preset
+
+    key = profile.space
+    try:
+        opened = preset(
+            name or key.name,
+            channels=key.channels,
+            image_size=key.image_size,
+            classes=key.classes,
+        )
+    except RecipeError as error:
+        if name is not None:
+            raise
+        raise RecipeError(f"{error} Name the space of the profile with --space.") from None
+    profile.require_space(opened)
+    return opened
+
+
+def _show(profile: DeviceProfile, space: Space, path: Path) -> None:
+    """One profile as a table."""
+    from rich.table import Table
+
+    from pliant.devices.measured_target import MeasuredTarget
+
+    target = MeasuredTarget(profile, space)
+    latencies = [row.latency_ms for row in profile.networks]
+    worst = max(row.split_half_error for row in profile.networks)
+    table = Table("what", "found", title=str(path), show_header=False, title_justify="left")
+    rows = {
+        "device": profile.title,
+        "space": f"{profile.space.name}, {profile.space.channels}x{profile.space.image_size}x"
+        f"{profile.space.image_size}, {profile.space.classes} classes",
+        "reports": ", ".join(target.metrics),
+        "measured": f"{len(profile.networks)} networks of {min(latencies):.3g} to "
+        f"{max(latencies):.3g} ms, {len(profile.blocks)} blocks",
+        **{claim.claim: f"{claim.value} ({claim.how})" for claim in target.evidence()},
+        "two halves of the rounds differ by": f"{profile.split_half_error:.1%} in the median, at "
+        f"most {worst:.1%} of a network",
+        "timings with other programs between": f"{profile.preempted_share:.0%}"
+        + ("; on a processor of its own" if profile.pinned else ""),
+        "measures more here": "yes" if target.can_measure else "no: another machine or runtime",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    screen.print(table)

@@ -190,6 +190,7 @@ OPERATORS: Mapping[str, Callable[..., Tensor]] = {
     "Cast": lambda _, x: x.float(),
     "Resize": _resize,
     "Slice": _slice,
+    "MatMul": lambda _, x, y: x @ y,
     "Concat": lambda a, *parts: torch.cat(parts, a["axis"]),
     "Softmax": lambda a, x: x.softmax(a["axis"]),
 }

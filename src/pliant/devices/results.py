@@ -1,0 +1,318 @@
+"""Reads what run_bench.py measured on another device, and makes a device profile of it.
+
+A row is one network in one round. Rows that cannot be timings are named and left out, the rest is
+kept; so results of a device that was switched off half way are used as far as they go.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pliant.devices.bundle import ANCHOR, MIN_NETWORKS
+from pliant.devices.profile import DeviceProfile, SpaceKey, network_row, run_key
+from pliant.devices.timings import (
+    Sample,
+    Settings,
+    Timings,
+    detrend,
+    reference_time,
+    require_repeatable,
+    summarise,
+)
+from pliant.errors import DamagedFileError, MeasurementError
+from pliant.metrics import InferencePrecision
+
+RESULTS = "results.json"
+MAX_BYTES = 256 * 2**20
+"""Of results.json; a thousand networks in a hundred rounds stay far below."""
+MAX_ENTRIES = 10_000
+MIN_US, MAX_US = 0.1, 600e6
+"""No inference takes less than a tenth of a microsecond, nor more than ten minutes."""
+MAX_OVER_MEDIAN = 50.0
+"""A timing this many times the network's median, or the median this many times it, is no timing."""
+
+
+class _Bench(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    bundle: int = Field(ge=1, le=1)
+    space: SpaceKey
+    precision: InferencePrecision
+    batch: int = Field(ge=1)
+    networks: dict[str, str | None]
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    results: int = Field(ge=1, le=1)
+    bench: _Bench
+    machine: str = Field(min_length=1)
+    system: str
+    cores: int = Field(ge=1)
+    runtime: str = Field(min_length=1)
+    runtime_version: str = Field(min_length=1)
+    threads: int = Field(ge=1)
+    pinned: bool
+    rows: list[Any]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A profile of another device, and what was left out of it."""
+
+    profile: DeviceProfile
+    notes: tuple[str, ...]
+
+
+def import_results(path: Path, *, noise_limit: float = Settings().noise_limit) -> Imported:
+    """Make a profile of the results of a device.
+
+    Args:
+        path: of results.json, or of a .zip that holds one.
+        noise_limit: maximum of the 90th percentile of the split-half errors.
+
+    Raises:
+        DamagedFileError: not such results.
+        MeasurementError: too few networks were measured, or they are too noisy.
+    """
+    header = _header(path, _content(path))
+    notes: list[str] = []
+    rounds = _valid_rows(header, notes)
+    settings = Settings(header.threads, header.bench.batch, "all", header.runtime)
+    found = _measurements(rounds, header, settings, notes)
+    if len(found) < MIN_NETWORKS:
+        raise MeasurementError(
+            f"a profile takes at least {MIN_NETWORKS} measured networks, {path} has "
+            f"{len(found)} that can be used. Start run_bench.py again: it goes on where it ended."
+            + "".join(f"\n{note}" for note in notes[:5])
+        )
+    noisy = Settings(
+        header.threads, header.bench.batch, "all", header.runtime, noise_limit=noise_limit
+    )
+    measured = {name: summarise(timings, settings) for name, timings in found.items()}
+    try:
+        require_repeatable(measured, noisy)
+    except MeasurementError as error:
+        raise MeasurementError(
+            f"{error} On the device: python run_bench.py --rounds 30 adds rounds to the same "
+            "results; --noise-limit accepts more noise."
+        ) from None
+    anchor = [
+        cpu if settings.by_cpu else wall for row in rounds[ANCHOR].values() for cpu, wall, _ in row
+    ]
+    networks = [
+        network_row(str(header.bench.networks[name]), one) for name, one in measured.items()
+    ]
+    profile = DeviceProfile(
+        machine=header.machine,
+        cores=header.cores,
+        runtime_version=header.runtime_version,
+        **run_key(settings, header.bench.precision),
+        pinned=header.pinned,
+        convolution_peak_gflops=None,
+        anchor_us=float(np.median(anchor)),
+        call_us=None,
+        split_half_error=float(np.median([one.split_half_error for one in measured.values()])),
+        preempted_share=float(np.mean([one.preempted_share for one in measured.values()])),
+        space=header.bench.space,
+        blocks=(),
+        networks=tuple(networks),
+        held_out=0,
+    )
+    return Imported(profile, tuple(notes))
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of results.json, also out of an archive; nothing is ever extracted to disk."""
+    try:
+        if not zipfile.is_zipfile(path):
+            if path.stat().st_size > MAX_BYTES:
+                raise DamagedFileError(
+                    f"results are at most {MAX_BYTES >> 20} MiB, {path} is larger."
+                )
+            return path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            return _from_archive(path, archive)
+    except OSError as error:
+        raise DamagedFileError(
+            f"results are a JSON file or a .zip; {path} cannot be read: {error.strerror}."
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise DamagedFileError(f"{path} is not an archive that can be read: {error}.") from error
+
+
+def _from_archive(path: Path, archive: zipfile.ZipFile) -> bytes:
+    """The only results.json of an archive.
+
+    Raises:
+        DamagedFileError: it has none or several, a name that leads outside of its folder, or
+            contents that are far larger than the archive says.
+    """
+    entries = archive.infolist()
+    if len(entries) > MAX_ENTRIES:
+        raise DamagedFileError(f"an archive of results has one file, {path} has {len(entries)}.")
+    for one in entries:
+        name = PurePosixPath(one.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or ":" in one.filename:
+            raise DamagedFileError(
+                f"the files of an archive stay in its folder; {path} has {one.filename!r}. It was "
+                "not made by run_bench.py; nothing of it was read."
+            )
+    found = [one for one in entries if PurePosixPath(one.filename).name == RESULTS]
+    if len(found) != 1:
+        raise DamagedFileError(
+            f"an archive of results has one {RESULTS}, {path} has {len(found)}. Name the file "
+            "itself."
+        )
+    with archive.open(found[0]) as file:
+        content = file.read(MAX_BYTES + 1)  # whatever size the archive claims
+    if len(content) > MAX_BYTES:
+        raise DamagedFileError(
+            f"results are at most {MAX_BYTES >> 20} MiB; {RESULTS} in {path} unpacks to more."
+        )
+    return content
+
+
+def _header(path: Path, content: bytes) -> _Header:
+    try:
+        return _Header.model_validate(json.loads(content))
+    except (ValueError, RecursionError) as error:
+        what = "it is no JSON"
+        if isinstance(error, ValidationError):
+            fault = error.errors()[0]
+            what = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        raise DamagedFileError(
+            f"{path} is not what run_bench.py writes: {what}. Copy results.json again."
+        ) from None
+
+
+def _valid_rows(header: _Header, notes: list[str]) -> dict[str, dict[int, list[Sample]]]:
+    """Samples by network and round; the others are named in `notes`.
+
+    The anchor is timed several times per round; of a network, a second row of a round is left out.
+    """
+    found: dict[str, dict[int, list[Sample]]] = defaultdict(dict)
+    for number, row in enumerate(header.rows, 1):
+        where = f"row {number}"
+        fault = _row_fault(row, header)
+        if fault is None:
+            where += f" ({row['network']}, round {row['round']})"
+            samples = list(zip(row["cpu_us"], row["wall_us"], row["preempted"], strict=True))
+            rounds = found[row["network"]]
+            if row["network"] == ANCHOR:
+                rounds.setdefault(row["round"], []).append(min(samples))
+            elif row["round"] in rounds:
+                fault = "this network was already timed in this round"
+            else:
+                rounds[row["round"]] = samples
+        if fault is not None:
+            notes.append(f"{where} is left out: {fault}.")
+    _leave_out_absurd(found, notes)
+    missing = sorted(set(header.bench.networks) - set(found))
+    if missing:
+        notes.append(f"{len(missing)} networks have no row: {', '.join(missing)}.")
+    return found
+
+
+def _row_fault(row: Any, header: _Header) -> str | None:
+    """Why a row cannot be a timing; None where it can."""
+    if not isinstance(row, Mapping):
+        return "it is no table of keys"
+    known = row.get("network")
+    if not isinstance(known, str) or known not in header.bench.networks:
+        return f"the bundle has no network {known!r}"
+    if not _is_count(row.get("round"), 0) or not _is_count(row.get("runs"), 1):
+        return "round and runs are whole numbers"
+    sizes = set()
+    for key in ("wall_us", "cpu_us", "preempted"):
+        values = row.get(key)
+        if not isinstance(values, list) or not values:
+            return f"{key} is missing"
+        sizes.add(len(values))
+    if len(sizes) > 1:
+        return "wall_us, cpu_us and preempted differ in length"
+    for key in ("wall_us", "cpu_us"):
+        for value in row[key]:
+            if fault := _time_fault(value, least=MIN_US if key == "wall_us" else 0.0):
+                return f"{key} {fault}"
+    if not all(isinstance(value, bool) for value in row["preempted"]):
+        return "preempted is true or false"
+    return None
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _time_fault(value: Any, least: float) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"has {value!r}, which is no number"
+    if math.isnan(value):
+        return "is NaN"
+    if value < 0:
+        return f"is negative: {value:g}"
+    if not least <= value <= MAX_US:
+        return f"is {value:g} microseconds, which no inference takes"
+    return None
+
+
+def _leave_out_absurd(found: dict[str, dict[int, list[Sample]]], notes: list[str]) -> None:
+    """Leave out rounds whose times are of another order of magnitude than the network's others."""
+    for name, rounds in found.items():
+        walls = {number: min(wall for _, wall, _ in row) for number, row in rounds.items()}
+        middle = float(np.median(list(walls.values())))
+        for number, wall in walls.items():
+            if not middle / MAX_OVER_MEDIAN <= wall <= middle * MAX_OVER_MEDIAN:
+                del rounds[number]
+                notes.append(
+                    f"{name}, round {number} is left out: {wall:g} microseconds, its other rounds "
+                    f"have {middle:g}."
+                )
+
+
+def _measurements(
+    rounds: Mapping[str, Mapping[int, Sequence[Sample]]],
+    header: _Header,
+    settings: Settings,
+    notes: list[str],
+) -> dict[str, Timings]:
+    """Timings of each network, corrected for the anchor's drift; in the order of the bundle."""
+    anchors = {number: row for number, row in rounds.get(ANCHOR, {}).items() if row}
+    if not anchors:
+        raise MeasurementError(
+            "results have timings of the anchor network, by which drift is corrected; these have "
+            "none. Start run_bench.py again: it goes on where it ended."
+        )
+    least = min(len(row) for row in anchors.values())
+    anchor = {number: _timings([row[:least]], 1) for number, row in anchors.items()}
+    reference = reference_time(list(anchor.values()))
+    found = {}
+    for name in header.bench.networks:
+        usable = [n for n in sorted(rounds.get(name, {})) if n in anchor]
+        if name == ANCHOR or not usable:
+            continue
+        samples = min(len(rounds[name][number]) for number in usable)
+        timings = _timings([rounds[name][number][:samples] for number in usable], 1)
+        beside = _timings([anchors[number][:least] for number in usable], 1)
+        if settings.by_cpu and not timings.cpu_us.min() > 0:
+            notes.append(f"{name} is left out: its CPU time is 0.")
+            continue
+        found[name] = detrend(timings, beside, reference)
+    return found
+
+
+def _timings(rows: Sequence[Sequence[Sample]], repeats: int) -> Timings:
+    table = np.array(rows, dtype=np.float64)
+    return Timings(table[..., 0], table[..., 1], table[..., 2], repeats)
