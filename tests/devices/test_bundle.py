@@ -34,9 +34,7 @@ def unpacked(tmp_path_factory, toy_space) -> Path:
 def run_bench(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """The script alone: without Pliant on the path, in its own process."""
     program = [sys.executable, "-I", str(folder / "run_bench.py"), "--sample-ms", "0.1"]
-    done = subprocess.run(
-        [*program, *map(str, words)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*program, *map(str, words)], capture_output=True, text=True, check=False)
     assert "pliant" not in done.stderr
     return done
 

@@ -49,13 +49,15 @@ class OnnxModule(nn.Module):
                 )
         self.source = model.graph.input[0].name
         self.weights = nn.ParameterDict()
-        self.constants: dict[str, Tensor] = {}
+        self.constants: dict[str, Any] = {}
         for one in model.graph.initializer:
             name = one.name.removesuffix(INTEGER_END)
             trained = (weights or {}).get(name)
             if trained is not None:
                 self.weights[_key(name)] = nn.Parameter(_in_fast_layout(trained))
-            self.constants[one.name] = _in_fast_layout(numpy_helper.to_array(one))
+            value = numpy_helper.to_array(one)
+            # Shapes and axes are numbers, which a compiler or an exporter needs to know.
+            self.constants[one.name] = value if value.dtype == np.int64 else _in_fast_layout(value)
 
     def forward(self, images: Tensor) -> Tensor:
         """From the model's input to its last `logits` or features."""
@@ -65,7 +67,7 @@ class OnnxModule(nn.Module):
             values[node.output[0]] = OPERATORS[node.op_type](attributes, *inputs)
         return values.get("logits", values[self.nodes[-1][0].output[0]])
 
-    def _value(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
+    def _value(self, name: str, values: Mapping[str, Tensor]) -> Any:
         if name in values:
             return values[name]
         trained = _key(name.removesuffix(INTEGER_END))
@@ -136,13 +138,13 @@ def _average_pool(attributes: Attributes, x: Tensor) -> Tensor:
 
 
 def _resize(
-    attributes: Attributes, x: Tensor, region: Tensor, scales: Tensor, sizes: Tensor
+    attributes: Attributes, x: Tensor, region: Tensor, scales: Tensor, sizes: np.ndarray
 ) -> Tensor:
     size = [int(one) for one in sizes]
     return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _slice(attributes: Attributes, x: Tensor, *ends: Tensor) -> Tensor:
+def _slice(attributes: Attributes, x: Tensor, *ends: np.ndarray) -> Tensor:
     """The only slice that is written: columns from the last to the first."""
     return x.flip(-1)
 
@@ -161,7 +163,7 @@ def _gemm(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor) -> Te
     return F.linear(x, weight, bias)
 
 
-def _reshape(attributes: Attributes, x: Tensor, shape: Tensor) -> Tensor:
+def _reshape(attributes: Attributes, x: Tensor, shape: np.ndarray) -> Tensor:
     return x.reshape([int(size) for size in shape])
 
 
@@ -184,7 +186,7 @@ OPERATORS: Mapping[str, Callable[..., Tensor]] = {
     "LayerNormalization": _layer_norm,
     "Flatten": lambda _, x: x.flatten(1),
     "Reshape": _reshape,
-    "ReduceMean": lambda _, x, axis: x.mean(int(axis)),
+    "ReduceMean": lambda _, x, axis: x.mean(int(axis[0])),
     "Transpose": lambda a, x: x.permute(*a["perm"]),
     "Identity": lambda _, x: x,
     "Cast": lambda _, x: x.float(),
