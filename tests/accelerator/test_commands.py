@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from pliant.accelerator.chip import load_chip
 from pliant.accelerator.explain import explanation, tiles
 from pliant.accelerator.mapper.optimal import optimal_mapping
+from pliant.accelerator.mapping_store import forget
 from pliant.cli.accelerator import app, compile_notice
 from pliant.errors import RecipeError
 from pliant.workload import Layer
@@ -73,12 +74,24 @@ def test_map_prints_nests_and_proofs_and_writes_one_offline_page(
     assert text.count("Proven best of") == 3
     assert text.count("register") >= 3
     assert "3 layers, 3 shapes on nvdla-256" in text
-    assert len(list(cache.iterdir())) == 3
+    assert [file.name for file in cache.iterdir()] == ["mappings.sqlite"]
     content = page.read_text(encoding="utf-8")
     assert "&lt;b&gt;stem&lt;/b&gt;" in content
     assert "<summary>1. <b>" not in content
     assert 'src="http' not in content
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_a_gap_is_told_and_not_called_proven(model: Path) -> None:
+    forget()
+    text = run("map", str(model), "--size", "batch=3", "--gap", "2%", "--threads", "2")
+    assert text.count("Within 2 % of the best, as asked for") == 3
+    assert "every mapping within 2 % of the best" in text
+    assert "proven" not in text.lower()
+    for wrong in ("100%", "-1%", "few"):
+        refused = CliRunner().invoke(app, ["map", str(model), "--gap", wrong])
+        assert refused.exit_code == 2
+        assert "a gap is a share" in refused.output
 
 
 def test_explain_says_in_words_what_bounds_a_layer(model: Path) -> None:

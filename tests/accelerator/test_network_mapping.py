@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from pliant.accelerator.chip import Chip, load_chip
-from pliant.accelerator.network_mapping import map_workload, shape_key
-from pliant.errors import DamagedFileError, EncodingError
+from pliant.accelerator.explain import proof
+from pliant.accelerator.mapping_store import forget, result_key
+from pliant.accelerator.network_mapping import map_workload, network_bound
+from pliant.errors import DamagedFileError, EncodingError, RecipeError
 from pliant.workload import NETWORK_INPUT, Layer, Workload
 from pliant.workload.onnx_reader import onnx_workload
 
@@ -140,12 +143,20 @@ def test_equal_layers_are_mapped_once_and_totals_add_up(tmp_path: Path) -> None:
     assert map_workload(workload, unknown).cost().energy_uj is None
 
 
+def forgetful_workload(folder: Path) -> tuple[Workload, Chip, Any]:
+    """A workload of one layer, mapped into a folder; the memory of the process is empty."""
+    layer = Layer("a", "conv", (NETWORK_INPUT,), K=16, C=8, P=14, Q=14, R=3, S=3)
+    workload, chip = Workload((layer,), 100), load_chip("nvdla-256")
+    forget()
+    made = map_workload(workload, chip, cache=folder)
+    forget()
+    return workload, chip, made
+
+
 def test_the_cache_answers_and_damage_is_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layer = Layer("a", "conv", (NETWORK_INPUT,), K=16, C=8, P=14, Q=14, R=3, S=3)
-    workload, chip = Workload((layer,), 100), load_chip("nvdla-256")
-    made = map_workload(workload, chip, cache=tmp_path)
+    workload, chip, made = forgetful_workload(tmp_path)
     (file,) = tmp_path.iterdir()
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -154,19 +165,82 @@ def test_the_cache_answers_and_damage_is_repaired(
     with monkeypatch.context() as patched:
         patched.setattr("pliant.accelerator.network_mapping.optimal_mapping", refuse)
         assert map_workload(workload, chip, cache=tmp_path).layers == made.layers
-    file.write_text("{", encoding="utf-8")
-    assert map_workload(workload, chip, cache=tmp_path).layers[0].mapping == made.layers[0].mapping
-    assert file.read_text(encoding="utf-8").startswith('{"layer"')
+        # A slower clock is costed again, not mapped again; so is a loop that the layer has not.
+        slow = replace(chip, clock_mhz=1.0, axes=(replace(chip.axes[0], loops="CN"), chip.axes[1]))
+        assert map_workload(workload, slow).latency_ms == pytest.approx(1000 * made.latency_ms)
+        forget()
+        with sqlite3.connect(file) as rows:
+            rows.execute("UPDATE mappings SET content = replace(content, '\"value\": ', '')")
+        rows.close()
+        with pytest.raises(AssertionError, match="mapped again"):
+            map_workload(workload, chip, cache=tmp_path)
+    for damage in (b"{", file.read_bytes()[:1000]):
+        file.write_bytes(damage)
+        forget()
+        mapped = map_workload(workload, chip, cache=tmp_path)
+        assert mapped.layers[0].mapping == made.layers[0].mapping
+        forget()
+        with monkeypatch.context() as patched:
+            patched.setattr("pliant.accelerator.network_mapping.optimal_mapping", refuse)
+            assert map_workload(workload, chip, cache=tmp_path).layers == mapped.layers
 
 
-def test_cache_keys_depend_on_numbers_not_on_names() -> None:
+def test_a_result_within_a_gap_answers_who_allows_it() -> None:
+    chip = load_chip("eyeriss")
+    layer = Layer("a", "conv", (NETWORK_INPUT,), K=96, C=48, P=27, Q=27, R=5, S=5)
+    workload = Workload((layer,), 100)
+    forget()
+    near = map_workload(workload, chip, gap=0.05).layers[0]
+    assert not near.certificate.proven
+    assert near.certificate.complete
+    assert "Within 5 % of the best" in proof(near)
+    assert map_workload(workload, chip, gap=0.1).layers[0].certificate == near.certificate
+    made = map_workload(workload, chip).layers[0]
+    assert made.certificate.proven
+    assert made.value <= near.value <= made.value / 0.95
+    # A proven result answers every gap.
+    assert map_workload(workload, chip, gap=0.05).layers[0] == made
+    for gap in (-0.1, 1.0, float("nan")):
+        with pytest.raises(RecipeError, match="gap is a share"):
+            map_workload(workload, chip, gap=gap)
+
+
+def test_threads_and_a_bound_before_mapping() -> None:
+    layers = [
+        Layer(f"layer{n}", "conv", (NETWORK_INPUT,), K=k, C=16, P=14, Q=14, R=3, S=3)
+        for n, k in enumerate((8, 12, 16, 8))
+    ]
+    workload = Workload(tuple(layers), 100)
+    for name in ("eyeriss", "edge-tpu-like"):
+        chip = load_chip(name)
+        bound = network_bound(workload, chip)
+        for objective in ("energy", "latency", "edp"):
+            forget()
+            one = map_workload(workload, chip, objective)
+            forget()
+            two = map_workload(workload, chip, objective, threads=2)
+            assert [best.mapping for best in one.layers] == [best.mapping for best in two.layers]
+            assert tuple(best.layer for best in two.layers) == workload.layers
+            assert 0 < bound.energy <= one.energy
+            assert 0 < bound.cycles <= one.cycles
+            assert bound.edp <= one.energy * one.cycles
+    with pytest.raises(RecipeError, match="threads are at least 1"):
+        map_workload(workload, chip, threads=0)
+
+
+def test_results_are_told_apart_by_numbers_not_by_names() -> None:
     layer = Layer("a", "conv", (NETWORK_INPUT,), K=16, C=8)
     chip = load_chip("nvdla-256")
-    same: Chip = replace(chip, name="other", source="")
-    assert shape_key(layer, chip, "edp") == shape_key(replace(layer, name="b"), same, "edp")
-    assert shape_key(layer, chip, "edp") != shape_key(layer, replace(chip, clock_mhz=1.0), "edp")
-    assert shape_key(layer, chip, "edp") != shape_key(layer, chip, "energy")
+    same: Chip = replace(chip, name="other", source="", clock_mhz=1.0)
+    key = result_key(layer, chip, "edp")
+    assert key == result_key(replace(layer, name="b"), same, (1.0, 1.0))
+    slower = replace(chip, dram_bandwidth_bytes_per_cycle=1.0)
+    fewer = replace(chip, axes=(replace(chip.axes[0], size=16), chip.axes[1]))
+    for other in (slower, fewer):
+        assert key != result_key(layer, other, "edp")
+    assert key != result_key(layer, chip, "energy")
     window = replace(layer, P=4, R=3)
-    assert shape_key(window, chip, "edp") != shape_key(replace(window, strides=(2, 2)), chip, "edp")
+    strided = replace(window, strides=(2, 2))
+    assert result_key(window, chip, "edp") != result_key(strided, chip, "edp")
     # One output row or one kernel row: the step is never taken.
-    assert shape_key(layer, chip, "edp") == shape_key(replace(layer, strides=(2, 2)), chip, "edp")
+    assert key == result_key(replace(layer, strides=(2, 2)), chip, "edp")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from pliant.accelerator import ChipTarget, load_chip, map_workload
+from pliant.accelerator.mapping_store import FILE, forget
 from pliant.accelerator.network_mapping import map_layer
 from pliant.errors import InfeasibleError, MeasurementError, RecipeError
 from pliant.metrics import Cost, Failed
@@ -71,11 +74,15 @@ def test_blocks_add_up_to_their_network(space: Space, architectures: list[Archit
 def test_each_layer_shape_is_mapped_once_and_read_from_the_folder_afterwards(
     space: Space, architectures: list[Architecture], mapped: list[str], tmp_path: Path
 ) -> None:
+    forget()
     target = ChipTarget(load_chip("nvdla-256"), space, cache=tmp_path)
     costs = target.predict(architectures)
-    assert len(mapped) == len(list(tmp_path.iterdir()))
+    shapes = len(mapped)
     assert target.predict(architectures[::-1]) == costs[::-1]
-    assert len(mapped) == len(list(tmp_path.iterdir()))
+    assert len(mapped) == shapes
+    with closing(sqlite3.connect(tmp_path / FILE)) as file:
+        assert file.execute("SELECT count(*) FROM mappings").fetchone() == (shapes,)
+    forget()
     again = ChipTarget(load_chip("nvdla-256"), space, cache=tmp_path)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("pliant.accelerator.network_mapping.optimal_mapping", None)

@@ -193,6 +193,11 @@ def _bars(parts: dict[str, float], whole: float) -> list[str]:
 def proof(best: BestMapping) -> str:
     """The certificate as a sentence."""
     c = best.certificate
+    if c.complete and c.allowed_gap > 0.0 and not c.proven:
+        return (
+            f"Within {100 * c.gap:.3g} % of the best, as asked for: no mapping of the "
+            f"{c.mappings:,} in the space is better by more; {c.seconds:.2f} s."
+        )
     if not c.proven:
         return (
             f"Not proven: the time was up. No mapping of the {c.mappings:,} in the space is more "

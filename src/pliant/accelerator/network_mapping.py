@@ -1,7 +1,7 @@
 """What does a whole network cost on a chip, each layer mapped in the best way?
 
-Layers of equal loops are mapped once. Proven results are kept on disk, one small JSON file a layer
-shape, chip and objective; files are replaced whole, so many processes may share a folder.
+Layers of equal loops are mapped once, by several threads if wanted. Results are remembered
+(`mapping_store`), and a bound tells designs that cannot win before they are mapped.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pliant.accelerator.chip import Chip
-from pliant.accelerator.mapper.optimal import BestMapping, Certificate, optimal_mapping
-from pliant.accelerator.mapping import Mapping
-from pliant.accelerator.model.cost import evaluate
+from pliant.accelerator.mapper.optimal import (
+    BestMapping,
+    check_gap,
+    least_energy_and_cycles,
+    optimal_mapping,
+)
+from pliant.accelerator.mapping_store import MODEL_VERSION, recall, remember
 from pliant.accelerator.model.counts import layer_key
-from pliant.errors import PliantError
-from pliant.files import write_atomically
+from pliant.errors import RecipeError
 from pliant.metrics import Cost
 from pliant.workload import Layer, Workload
-
-MODEL_VERSION: Final = 2
-"""Part of every cache key: raised when costs or the mapping space change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,51 @@ class NetworkMapping:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkBound:
+    """What no mapping of a network on a chip can go below."""
+
+    energy: float
+    """In the unit of the chip's energy table."""
+    cycles: float
+
+    @property
+    def edp(self) -> float:
+        """Least energy times least cycles: no mapping has a smaller energy-delay product."""
+        return self.energy * self.cycles
+
+
+def network_bound(workload: Workload, chip: Chip) -> NetworkBound:
+    """A lower bound before anything is mapped, to reject a design that cannot win.
+
+    The sums over the layers of the least energy and the least cycles of any spatial split, by the
+    first bound of the mapper; a few milliseconds for each layer shape.
+
+    Args:
+        workload: the layers.
+        chip: the hardware.
+
+    Raises:
+        InfeasibleError: a layer that no mapping fits.
+    """
+    known: dict[tuple[float, ...], tuple[float, float]] = {}
+    energy = cycles = 0.0
+    for layer in workload.layers:
+        shape = layer_key(layer)
+        if shape not in known:
+            known[shape] = least_energy_and_cycles(layer, chip)
+        energy, cycles = energy + known[shape][0], cycles + known[shape][1]
+    return NetworkBound(energy, cycles)
+
+
 def map_workload(
     workload: Workload,
     chip: Chip,
     objective: str | tuple[float, float] = "edp",
     *,
     time_limit_s: float = float("inf"),
+    gap: float = 0.0,
+    threads: int = 1,
     cache: Path | None = None,
     progress: Callable[[BestMapping], None] | None = None,
 ) -> NetworkMapping:
@@ -99,27 +139,43 @@ def map_workload(
         chip: the hardware.
         objective: as `optimal_mapping`.
         time_limit_s: for each layer shape.
+        gap: as `optimal_mapping`.
+        threads: that map different shapes at once; the kernels hold no interpreter lock.
         cache: folder of results; made if it is not there.
-        progress: called with each layer.
+        progress: called with each layer, in the order of the workload.
 
     Raises:
         InfeasibleError: a layer that no mapping fits.
+        RecipeError: a gap or a number of threads out of range.
     """
+    if threads < 1:
+        raise RecipeError(f"threads are at least 1, received {threads}.")
     started = time.perf_counter()
-    known: dict[str, BestMapping] = {}
+    shapes = {layer_key(layer): layer for layer in reversed(workload.layers)}
+    known: dict[tuple[float, ...], Future[BestMapping]] = {}
     found = []
-    for layer in workload.layers:
-        key = shape_key(layer, chip, objective)
-        if key not in known:
-            known[key] = map_layer(layer, chip, objective, time_limit_s=time_limit_s, cache=cache)
-        best = known[key]
-        found.append(
-            BestMapping(
-                layer, best.mapping, best.cost, best.objective, best.value, best.certificate
-            )
-        )
-        if progress is not None:
-            progress(found[-1])
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for layer in workload.layers:
+                key = layer_key(layer)
+                if key in known:
+                    continue
+                known[key] = pool.submit(
+                    map_layer,
+                    shapes[key],
+                    chip,
+                    objective,
+                    time_limit_s=time_limit_s,
+                    gap=gap,
+                    cache=cache,
+                )
+            for layer in workload.layers:
+                found.append(replace(known[layer_key(layer)].result(), layer=layer))
+                if progress is not None:
+                    progress(found[-1])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return NetworkMapping(chip, workload, tuple(found), len(known), time.perf_counter() - started)
 
 
@@ -129,35 +185,30 @@ def map_layer(
     objective: str | tuple[float, float] = "edp",
     *,
     time_limit_s: float = float("inf"),
+    gap: float = 0.0,
     cache: Path | None = None,
 ) -> BestMapping:
-    """`optimal_mapping`, or its result from a folder, where new proven results go.
+    """`optimal_mapping`, or its result from memory or from a folder, where new results go.
 
     Args:
         layer: the loops.
         chip: the hardware.
         objective: as `optimal_mapping`.
         time_limit_s: after which the best so far is returned, unproven.
-        cache: folder of results; made if it is not there. A file that cannot be read is made again.
+        gap: as `optimal_mapping`.
+        cache: folder of results; made if it is not there. What is damaged in it is made again.
 
     Raises:
         InfeasibleError: no mapping fits.
+        RecipeError: an unknown objective, or a gap out of range.
     """
-    if cache is None:
-        return optimal_mapping(layer, chip, objective, time_limit_s=time_limit_s)
-    file = cache / f"{shape_key(layer, chip, objective)}.json"
-    stored = _read(file, layer, chip)
-    if stored is not None:
-        return stored
-    best = optimal_mapping(layer, chip, objective, time_limit_s=time_limit_s)
-    if best.certificate.proven and best.certificate.ties_settled:
-        _write(file, best)
+    check_gap(gap)
+    known = recall(layer, chip, objective, gap, cache)
+    if known is not None:
+        return known
+    best = optimal_mapping(layer, chip, objective, time_limit_s=time_limit_s, gap=gap)
+    remember(best, chip, objective, cache)
     return best
-
-
-def shape_key(layer: Layer, chip: Chip, objective: str | tuple[float, float]) -> str:
-    """Digest of what a result depends on: the loops of the layer, the chip, the objective."""
-    return digest(layer_key(layer), deciding_fields(chip), objective)
 
 
 def deciding_fields(chip: Chip) -> dict[str, Any]:
@@ -173,26 +224,3 @@ def digest(*content: Any) -> str:
     """SHA-256 of plain data and the model's version, as hexadecimal digits."""
     text = json.dumps([MODEL_VERSION, *content], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read(file: Path, layer: Layer, chip: Chip) -> BestMapping | None:
-    """A stored result, costed again; None where the file is missing or damaged."""
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        mapping = Mapping.decode(stored["mapping"], axes=len(chip.axes))
-        certificate = Certificate(**stored["certificate"])
-        cost = evaluate(layer, chip, mapping)
-        return BestMapping(layer, mapping, cost, stored["objective"], stored["value"], certificate)
-    except (OSError, ValueError, KeyError, TypeError, PliantError):
-        return None
-
-
-def _write(file: Path, best: BestMapping) -> None:
-    stored = {
-        "layer": asdict(best.layer),
-        "mapping": best.mapping.encode().tolist(),
-        "objective": best.objective,
-        "value": best.value,
-        "certificate": asdict(best.certificate),
-    }
-    write_atomically(file, json.dumps(stored))

@@ -86,6 +86,30 @@ Limit = Annotated[
 ]
 
 
+def _share(written: str | float) -> float:
+    text = str(written).strip()  # the default is a number
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0.0 <= share < 1.0:
+        raise typer.BadParameter(
+            f"a gap is a share from 0 to below 1, such as 1% or 0.01, received {text}"
+        )
+    return share
+
+
+Gap = Annotated[
+    float,
+    typer.Option(
+        parser=_share,
+        metavar="SHARE",
+        help="How far from the best a mapping may be, as 1%. Faster, and within the gap instead of "
+        "proven best.",
+    ),
+]
+
+
 @app.command("list")
 def list_chips() -> None:
     """The chips that ship, with their sources."""
@@ -116,6 +140,8 @@ def map_network(
     skip: Skip = None,
     cache: Cache = None,
     time_limit_s: Limit = 0.0,
+    gap: Gap = 0.0,
+    threads: Annotated[int, typer.Option(min=1, help="Layer shapes that are mapped at once.")] = 1,
 ) -> None:
     """The best mapping of every layer: loop nest, cost, proof."""
     from pliant.accelerator.network_mapping import map_workload
@@ -133,7 +159,14 @@ def map_network(
     with compile_notice():
         _first_mapping(hardware)
     mapped = map_workload(
-        workload, hardware, objective, time_limit_s=limit, cache=cache, progress=progress
+        workload,
+        hardware,
+        objective,
+        time_limit_s=limit,
+        gap=gap,
+        threads=threads,
+        cache=cache,
+        progress=progress,
     )
     typer.echo(_total(mapped))
     if report is not None:
@@ -275,6 +308,9 @@ def _total(mapped: NetworkMapping) -> str:
         proven = f"without {left_out}, so nothing is proven of the network"
     elif mapped.proven:
         proven = "every mapping proven best"
+    elif all(best.certificate.complete for best in mapped.layers):
+        gap = max(best.certificate.gap for best in mapped.layers)
+        proven = f"every mapping within {100 * gap:.3g} % of the best"
     else:
         proven = "not every mapping proven (time limit)"
     return (

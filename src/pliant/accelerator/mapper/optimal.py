@@ -71,16 +71,24 @@ class Certificate:
     pruned_by_tiles: int
     """Do not fit a memory, or cannot win with the traffic that their tiles imply."""
     gap: float
-    """(value - lower bound) / value; 0 where the search ran to its end."""
+    """(value - lower bound) / value; 0 where the search ran to its end. No mapping of the space is
+    better by more than this share."""
     seconds: float
     """Wall-clock time of the search."""
     ties_settled: bool = True
     """Whether the cheapest of the equally good mappings was searched for to its end."""
+    allowed_gap: float = 0.0
+    """How far from the best the search was allowed to end."""
 
     @property
     def proven(self) -> bool:
         """Whether no mapping of the space is better."""
         return self.gap == 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the search ran to the end that was asked for, and no time limit cut it."""
+        return self.gap <= self.allowed_gap and (self.ties_settled or self.allowed_gap > 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ def optimal_mapping(
     objective: str | tuple[float, float] = "edp",
     *,
     time_limit_s: float = float("inf"),
+    gap: float = 0.0,
     constraint: DataflowConstraint | None = None,
 ) -> BestMapping:
     """The best mapping of the stated space, with its certificate.
@@ -112,50 +121,69 @@ def optimal_mapping(
         objective: `energy`, `latency`, `edp`, a product such as `energy^2*latency`, or its powers
             (2, 1).
         time_limit_s: after this many seconds the best so far is returned, with its gap.
+        gap: share of the value by which some mapping may be better, from 0 to below 1; above 0 the
+            search ends early, within the gap of the best and not proven to be it.
         constraint: a part of the space; the fixed dataflows of `baselines` are such parts.
 
     Raises:
-        RecipeError: an unknown objective or negative powers.
+        RecipeError: an unknown objective, negative powers, or a gap out of range.
         InfeasibleError: no mapping of the space fits the chip.
     """
+    check_gap(gap)
     started = time.perf_counter()
     powers = objective_powers(objective)
     allowed = constraint or DataflowConstraint()
     splits = spatial_splits(layer, chip).only_spread(allowed.spread)
-    search = MappingSearch(layer, chip, powers, allowed, splits)
-    step, gap = 1 if np.isfinite(time_limit_s) else _STEP, 0.0
-    for ragged in (False, True):
-        search.start(search.problem.goal, ragged=ragged)
-        while search.bound < search.best:
-            if time.perf_counter() - started > time_limit_s and np.isfinite(search.best):
-                gap = (search.best - search.bound) / search.best
-                break
-            search.advance(step)
+    search = MappingSearch(layer, chip, powers, allowed, splits, gap)
+    deadline = started + time_limit_s
+    left = gap  # how much better some mapping could be
+    if not search.run(search.problem.goal, deadline):
+        left = max(gap, (search.best - search.bound) / search.best)
     if not np.isfinite(search.best):
         raise InfeasibleError(_no_room(layer, chip))
-    certificate = search.certificate(gap)  # of the objective; ties are settled behind it
-    settled = gap == 0.0
+    certificate = search.certificate(left)  # of the objective; ties are settled behind it
+    settled = left == 0.0
     second = search.second_criterion() if settled else None
     if second is not None:
-        for ragged in (False, True):
-            search.start(second, ragged=ragged)
-            while search.bound < search.best:
-                if time.perf_counter() - started > time_limit_s:
-                    settled = False
-                    break
-                search.advance(step)
+        settled = search.run(second, deadline)
     mapping = search.mapping()
     cost = evaluate(layer, chip, mapping)
     seconds = time.perf_counter() - started
-    certificate = replace(certificate, seconds=seconds, ties_settled=settled)
+    certificate = replace(certificate, seconds=seconds, ties_settled=settled, allowed_gap=gap)
     return BestMapping(
         layer,
         mapping,
         cost,
-        _objective_name(objective),
+        objective_name(objective),
         float(cost.energy ** powers[0] * cost.cycles ** powers[1]),
         certificate,
     )
+
+
+def check_gap(gap: float) -> None:
+    """Refuses a gap that is no share.
+
+    Raises:
+        RecipeError: the gap is out of range.
+    """
+    if not 0.0 <= gap < 1.0:
+        raise RecipeError(f"gap is a share from 0 to below 1, such as 0.01, received {gap}.")
+
+
+def least_energy_and_cycles(layer: Layer, chip: Chip) -> tuple[float, float]:
+    """What no mapping of a layer can go below, by the bound of its spatial splits.
+
+    Raises:
+        InfeasibleError: no mapping of the space fits the chip.
+    """
+    splits = spatial_splits(layer, chip)
+    least = []
+    for powers in ((1.0, 0.0), (0.0, 1.0)):
+        search = MappingSearch(layer, chip, powers, DataflowConstraint(), splits)
+        least.append(search.bound)
+    if not np.isfinite(least).all():
+        raise InfeasibleError(_no_room(layer, chip))
+    return least[0], least[1]
 
 
 def _no_room(layer: Layer, chip: Chip) -> str:
@@ -176,7 +204,8 @@ def _no_room(layer: Layer, chip: Chip) -> str:
     return f"{said}; {'; '.join(needs)}."
 
 
-def _objective_name(objective: str | tuple[float, float]) -> str:
+def objective_name(objective: str | tuple[float, float]) -> str:
+    """How an objective is called in results."""
     if isinstance(objective, str):
         return objective
     return f"energy^{objective[0]:g} cycles^{objective[1]:g}"
@@ -220,6 +249,7 @@ class MappingSearch:
         powers: tuple[float, float],
         constraint: DataflowConstraint,
         splits: SpatialSplits,
+        gap: float = 0.0,
     ) -> None:
         # Loading the kernels takes a second where they are not compiled yet.
         from pliant.accelerator.mapper import bounds, problem, split_search, tile_sizes
@@ -239,7 +269,7 @@ class MappingSearch:
             loops,
             numbers,
             bounds.Goal(powers, powers, np.inf),
-            1 - _EQUAL,
+            1 - max(gap, _EQUAL),
             STATIONARY_ORDERS,
             _combinations(constraint, dram),
             outer,
@@ -265,6 +295,25 @@ class MappingSearch:
         self.order = np.argsort(self.bounds, kind="stable")
         self.done = 0
         """Splits that were searched, in ascending order of their bound."""
+
+    def run(self, goal: Goal, deadline: float) -> bool:
+        """Searches all splits, first for tiles that divide, then for all tiles.
+
+        Args:
+            goal: what is minimised.
+            deadline: of `time.perf_counter`; the first mapping is searched for however late.
+
+        Returns:
+            Whether the search ran to its end.
+        """
+        step = 1 if np.isfinite(deadline) else _STEP
+        for ragged in (False, True):
+            self.start(goal, ragged=ragged)
+            while self.bound < self.best * self.problem.below:
+                if time.perf_counter() > deadline and np.isfinite(self.best):
+                    return False
+                self.advance(step)
+        return True
 
     def second_criterion(self) -> Goal | None:
         """Energy among mappings of equal latency, and the other way round; None for products.
