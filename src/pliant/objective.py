@@ -28,6 +28,10 @@ _EXAMPLES = (
     "parameters=300k, macs=50M or accuracy=90%."
 )
 ACCURACY = "accuracy"
+_ENERGY_HINT = (
+    " A measured machine reports energy with target.energy: rapl, nvml, a power log (.csv), or a "
+    "power such as 6W."
+)
 
 
 class AccuracyEstimator(Protocol):
@@ -357,6 +361,7 @@ class Objective:
                 f"a target must report what is limited or minimised; {target.name} reports no "
                 f"{missing[0]}{f' (limit {limit})' if limit else ''}, only "
                 f"{', '.join(target.metrics)}. Choose one of these, or another --target."
+                f"{_ENERGY_HINT if missing[0] == 'energy_uj' else ''}"
             )
 
     def cost_violation(self, cost: Cost) -> float:

@@ -52,6 +52,8 @@ class TargetOptions:
         precision: of the networks that this machine runs.
         runtime: that runs them, by a name of `pliant.devices.runtimes.RUNTIMES`; where None, that
             of a given profile, or else ONNX Runtime.
+        energy: where the energy comes from: a stated power (`6W`), `rapl`, `nvml` or a power log
+            (.csv); where None, a profiled machine reports none.
     """
 
     threads: int = 1
@@ -62,6 +64,7 @@ class TargetOptions:
     seed: int = 0
     precision: InferencePrecision = "fp32"
     runtime: str | None = None
+    energy: str | None = None
 
     @property
     def settings(self) -> Settings:
@@ -133,11 +136,18 @@ def is_folder(name: str) -> bool:
     return "/" in name or os.sep in name
 
 
-def reported_metrics(name: TargetLike) -> ReportedMetrics | None:
-    """What this machine reports before it is measured; None for all other targets."""
+def reported_metrics(name: TargetLike, energy: str | None = None) -> ReportedMetrics | None:
+    """What this machine reports before it is measured; None for all other targets.
+
+    Args:
+        name: of the target.
+        energy: as of `TargetOptions`.
+    """
     from pliant.devices.measured_target import METRICS
 
-    return ReportedMetrics(name, METRICS) if name == THIS_CPU else None
+    if name != THIS_CPU:
+        return None
+    return ReportedMetrics(name, METRICS if energy is None else (*METRICS, "energy_uj"))
 
 
 def open_target(
@@ -166,6 +176,41 @@ def open_target(
     """
     options = options or TargetOptions()
     require_known(name)
+    if options.energy is None:
+        return _without_energy(name, space, options, progress)
+    from pliant.devices.energy import parse_energy
+
+    parse_energy(options.energy)  # a meter that is not there is refused before anything is measured
+    target = _without_energy(name, space, options, progress)
+    return _with_energy(target, options.energy, options.folder)
+
+
+def _with_energy(target: Target, energy: str, folder: Path | None) -> Target:
+    """A profiled machine with a meter or a power, or a data sheet with another power.
+
+    Raises:
+        RecipeError: the target has an energy of its own, or the meter is not on it.
+    """
+    from pliant.devices.data_sheet_target import DataSheetTarget
+    from pliant.devices.energy import Power, parse_energy
+    from pliant.devices.energy_target import with_energy
+    from pliant.devices.measured_target import MeasuredTarget
+
+    if isinstance(target, MeasuredTarget):
+        return with_energy(target, energy, folder)
+    power = parse_energy(energy)
+    if isinstance(target, DataSheetTarget) and isinstance(power, Power):
+        return DataSheetTarget(replace(target.sheet, power_w=power.watts), target.space)
+    raise RecipeError(
+        "target.energy is for machines that were measured, and as a power for data sheets; "
+        f"received {energy!r} for {target.name}. Leave it out."
+    )
+
+
+def _without_energy(
+    name: TargetLike, space: Space, options: TargetOptions, progress: Progress | None
+) -> Target:
+    """The target of a name, with no energy but its own."""
     if not isinstance(name, str) or is_plugin(name):
         return _own_target(name, space)
     if name == THIS_CPU:

@@ -126,6 +126,14 @@ RunDir = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME 
 TrainOn = Annotated[
     str | None, typer.Option("--train-on", help="Where to train, as PyTorch names it: cpu, cuda.")
 ]
+EnergyName = Annotated[
+    str | None,
+    typer.Option(
+        "--energy",
+        help="Where the energy of a measured machine comes from: rapl, nvml, a power log (.csv), "
+        "or a stated power such as 6W.",
+    ),
+]
 TargetName = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pliant.cli.app import (
     Confidence,
     Data,
+    EnergyName,
     Epochs,
     ImageSize,
     Limits,
@@ -46,6 +47,7 @@ def run(
     limit: Limits = None,
     confidence: Confidence = None,
     target: TargetName = None,
+    energy: EnergyName = None,
     maximise: Maximise = None,
     minimise: Minimise = None,
     precision: PrecisionName = None,
@@ -67,6 +69,7 @@ def run(
         "limits": limit,
         "confidence": confidence,
         "target.name": target,
+        "target.energy": energy,
         "objective.maximise": maximise,
         "objective.minimise": minimise,
         "target.precision": precision,

@@ -18,7 +18,7 @@ from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Measured
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 
-METRICS = ("latency_ms", *ARITHMETIC_METRICS)
+METRICS: tuple[str, ...] = ("latency_ms", *ARITHMETIC_METRICS)
 """Metrics of a profiled machine: latency from its table, the others computed from the layers."""
 MAX_ERROR_PERCENT = 5.0
 """Mean absolute percentage error up to which predicted latencies count as accurate."""
@@ -38,7 +38,7 @@ class MeasuredTarget:
         ProfileMismatchError: the profile was made for another space.
     """
 
-    metrics = METRICS
+    metrics: tuple[str, ...] = METRICS
 
     def __init__(self, profile: DeviceProfile, space: Space, *, seed: int = 0) -> None:
         self.profile = profile

@@ -132,6 +132,9 @@ class TargetTable(_Table):
     """Graph optimisation level of ONNX Runtime."""
     mapping: str = "edp"
     """What the mappings of a chip minimise: `energy`, `latency`, `edp` or a weighted product."""
+    energy: str | None = None
+    """Where the energy of a measured machine comes from: `rapl`, `nvml`, a power log (.csv), or a
+    stated power such as `6W`, which makes it a model. Where unset, it reports no energy."""
 
 
 class ObjectiveTable(_Table):

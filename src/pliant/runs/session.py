@@ -100,7 +100,8 @@ class Session:
             MeasurementError: this machine is too busy to be measured.
         """
         table = self.run.recipe.target
-        known = reported_metrics(self._named_target)
+        energy = table.energy if self._is_own_target else None
+        known = reported_metrics(self._named_target, energy)
         if known is not None:
             self._wanted(known.metrics).require_reported(known)
         options = TargetOptions(
@@ -112,6 +113,7 @@ class Session:
             self.run.recipe.seed,
             self.precision,
             table.runtime,
+            energy,
         )
         target = open_target(self._named_target, self.space, options, progress=self.progress)
         self._wanted(target.metrics).require_reported(target)
