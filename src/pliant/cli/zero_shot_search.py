@@ -102,7 +102,7 @@ def run_zero_shot_search(
             progress=progress,
         )
     screen.print(_table(result, method.name, opened))
-    _say_what_was_searched(result, parsed, opened)
+    _say_what_was_searched(result, parsed, confidence, opened)
     say("the result, for programs", about=folder / "search.json")
     _say_how_to_train(result, name, data, folder / "trained")
 
@@ -148,11 +148,15 @@ def _table(result: ZeroShotSearchResult, method: str, target: Target | None) -> 
 
 
 def _say_what_was_searched(
-    result: ZeroShotSearchResult, limits: Sequence[Limit], target: Target | None
+    result: ZeroShotSearchResult,
+    limits: Sequence[Limit],
+    confidence: float | None,
+    target: Target | None,
 ) -> None:
+    sure = "" if confidence is None else f" at confidence {confidence:g}"
     say(
         f"{result.scored:,} networks scored by evolution and {result.random_scored:,} at random; "
-        f"limits: {', '.join(map(str, limits)) or 'none'}; "
+        f"limits: {', '.join(map(str, limits)) or 'none'}{sure}; "
         f"target: {target.name if target else 'none'}"
     )
     say(f"{result.feasible.share:.1%} of random networks are within the limits")
