@@ -46,5 +46,5 @@ def test_u_net_by_hand():
 
 def test_names_are_known():
     assert set(NETWORKS) == {*KNOWN, "u-net"}
-    with pytest.raises(RecipeError, match="no network is called 'resnet50'.*resnet-50"):
+    with pytest.raises(RecipeError, match=r"no network is called 'resnet50'.*resnet-50"):
         network("resnet50")
