@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
+import tomli_w
 from pydantic import ConfigDict, Field, StrictBool, StrictStr
 
 from pliant.accelerator.energy import EnergyTable, energy_table
@@ -246,6 +247,21 @@ def load_chip(name_or_path: str | Path) -> Chip:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"a chip is a TOML file, {text} cannot be read: {error}.") from error
     return parse_chip(content, default_name=Path(text).stem)
+
+
+def chip_toml(chip: Chip) -> str:
+    """A chip as the text of a TOML file, which `parse_chip` reads back."""
+    return tomli_w.dumps(_stated(asdict(chip)))
+
+
+def _stated(value: Any) -> Any:
+    """Without what has no end or is not there, which a file leaves out."""
+    if isinstance(value, dict):
+        kept = {key: _stated(one) for key, one in value.items()}
+        return {key: one for key, one in kept.items() if one is not None}
+    if isinstance(value, (list, tuple)):
+        return [_stated(one) for one in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def parse_chip(toml: str, default_name: str = "chip") -> Chip:

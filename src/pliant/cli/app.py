@@ -269,6 +269,7 @@ def _version(
 # Each import registers its command.
 from pliant.cli import (  # noqa: E402
     accelerator,
+    codesign,  # noqa: F401
     deploy,  # noqa: F401
     device,  # noqa: F401
     fidelity,  # noqa: F401

@@ -12,7 +12,6 @@ inner evolution, so that designs are compared without the luck of a search.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -167,7 +166,7 @@ def search_hardware(
     with ThreadPoolExecutor(threads) as pool:
         while done < designs:
             drawn = _decoded(space, strategy, rng, min(POPULATION, designs - done), done)
-            found = list(pool.map(lambda one: _evaluated(networks, memory, *one), drawn))
+            found = _evaluated(networks, memory, drawn, pool)
             yield from found
             done += len(found)
             if strategy is not None and len(found) == strategy.population_size:
@@ -205,20 +204,29 @@ def _decoded(
 def _evaluated(
     networks: MappedNetworks,
     memory: DesignMemory | None,
-    vector: NDArray[np.float64],
-    chip: Chip,
-) -> Design:
-    key = digest(networks.identity, deciding_fields(chip))
-    known = None if memory is None else memory.get(key)
-    numbers = tuple(float(one) for one in vector)
-    if isinstance(known, str):
-        return Design(chip, numbers, {}, known)
-    if known is not None:
-        return Design(chip, numbers, known)
-    design = networks.design(chip, numbers)
-    if memory is not None:
-        memory.put(key, design)
-    return design
+    drawn: Sequence[tuple[NDArray[np.float64], Chip]],
+    pool: ThreadPoolExecutor,
+) -> list[Design]:
+    """The designs of a generation, those that are not remembered side by side."""
+    keys = [digest(networks.identity, deciding_fields(chip)) for _, chip in drawn]
+    known = [None if memory is None else memory.get(key) for key in keys]
+    pending = {
+        index: pool.submit(networks.design, chip, vector.tolist())
+        for index, (vector, chip) in enumerate(drawn)
+        if known[index] is None
+    }
+    found = []
+    for index, ((vector, chip), costs) in enumerate(zip(drawn, known, strict=True)):
+        if costs is None:
+            design = pending[index].result()
+            if memory is not None:
+                memory.put(keys[index], design)
+        elif isinstance(costs, str):
+            design = Design(chip, tuple(vector.tolist()), {}, costs)
+        else:
+            design = Design(chip, tuple(vector.tolist()), costs)
+        found.append(design)
+    return found
 
 
 def _told(designs: Sequence[Design]) -> list[tuple[NDArray[np.float64], float]]:
@@ -229,15 +237,3 @@ def _told(designs: Sequence[Design]) -> list[tuple[NDArray[np.float64], float]]:
         (np.array(one.vector), math.log(one.edp) if math.isfinite(one.edp) else worst + 1)
         for one in designs
     ]
-
-
-def costs_text(design: Design) -> str:
-    """The costs of a design as JSON."""
-    return json.dumps(
-        {name: [cost.cycles, cost.energy, cost.proven] for name, cost in design.costs.items()}
-    )
-
-
-def costs_of(text: str) -> dict[str, NetworkCost]:
-    """What `costs_text` wrote."""
-    return {name: NetworkCost(*values) for name, values in json.loads(text).items()}

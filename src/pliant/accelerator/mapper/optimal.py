@@ -134,6 +134,11 @@ def optimal_mapping(
     powers = objective_powers(objective)
     allowed = constraint or DataflowConstraint()
     splits = spatial_splits(layer, chip).only_spread(allowed.spread)
+    if not len(splits.pes):
+        raise InfeasibleError(
+            f"layer {layer.name!r}: no axis of chip {chip.name!r} is long enough to spread loop "
+            f"{allowed.spread}, as the dataflow asks."
+        )
     search = MappingSearch(layer, chip, powers, allowed, splits, gap)
     deadline = started + time_limit_s
     left = gap  # how much better some mapping could be
