@@ -1,0 +1,146 @@
+"""The search for an accelerator: it learns, repeats, remembers, and says what gained what."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pliant.accelerator.chip import load_chip
+from pliant.accelerator.hardware_space import HardwareSpace
+from pliant.accelerator.network_mapping import map_workload
+from pliant.errors import InfeasibleError, RecipeError, RunConflictError
+from pliant.progress import silent
+from pliant.runs.codesign import codesign, parse_workloads
+from pliant.search.codesign import Design, MappedNetworks, NetworkCost, search_hardware
+from pliant.workload import Layer, Workload
+
+
+@pytest.fixture(scope="module")
+def chip():
+    return load_chip("eyeriss")
+
+
+@pytest.fixture(scope="module")
+def workloads():
+    def conv(name, reads, **sizes):
+        return Layer(name, "conv", (reads,), bits=8, **sizes)
+
+    one = Workload((conv("a", "image", K=8, C=3, P=8, Q=8, R=3, S=3),), 300, input_bits=8)
+    two = Workload(
+        (
+            conv("a", "image", K=8, C=3, P=8, Q=8, R=3, S=3),
+            Layer("b", "matmul", ("a",), K=10, C=512, bits=8),
+        ),
+        300,
+        input_bits=8,
+    )
+    return {"one": one, "two": two}
+
+
+class Toy(MappedNetworks):
+    """The fewer bytes of registers, the better; the search has to find that."""
+
+    def __init__(self):
+        super().__init__({})
+        self.asked = 0
+
+    def design(self, chip, vector=()):
+        self.asked += 1
+        if chip.buffer.total_bytes < 2000:
+            return Design(chip, tuple(vector), {}, "the buffer is too small")
+        cycles = chip.registers.total_bytes * 1e3 + chip.buffer.total_bytes
+        return Design(chip, tuple(vector), {"toy": NetworkCost(cycles, 1.0, True)})
+
+
+class Memory(dict):
+    """Designs by key."""
+
+    def put(self, key, design):
+        self[key] = design.failure or design.costs
+
+
+def test_costs_are_those_of_the_mapped_networks(chip, workloads):
+    design = MappedNetworks(workloads).design(chip)
+    edps = []
+    for name, workload in workloads.items():
+        mapped = map_workload(workload, chip)
+        assert design.costs[name].cycles == pytest.approx(mapped.cycles)
+        assert design.costs[name].energy == pytest.approx(mapped.energy)
+        assert design.costs[name].proven
+        edps.append(mapped.cycles * mapped.energy)
+    assert design.edp == pytest.approx(math.sqrt(edps[0] * edps[1]))
+
+
+def test_the_search_learns_where_random_draws_do_not(chip):
+    found = {
+        algorithm: [
+            min(
+                one.edp
+                for one in search_hardware(
+                    HardwareSpace(chip), Toy(), designs=320, seed=seed, algorithm=algorithm
+                )
+            )
+            for seed in range(3)
+        ]
+        for algorithm in ("cma-es", "random")
+    }
+    assert max(found["cma-es"]) < np.mean(found["random"])
+
+
+def test_a_search_that_was_stopped_goes_on_with_the_same_designs(chip):
+    def search(networks, designs, memory):
+        space = HardwareSpace(chip)
+        return list(search_hardware(space, networks, designs=designs, seed=3, memory=memory))
+
+    whole = search(Toy(), 80, None)
+    memory, networks = Memory(), Toy()
+    search(networks, 40, memory)
+    again = search(networks, 80, memory)
+    assert [one.vector for one in again] == [one.vector for one in whole]
+    assert [one.edp for one in again] == [one.edp for one in whole]
+    assert any(one.failure for one in again)
+    assert networks.asked <= 88  # the last generation of a short search is drawn smaller
+
+
+def test_where_every_design_fails_the_reason_is_told(chip):
+    class Fails(Toy):
+        def design(self, chip, vector=()):
+            return Design(chip, tuple(vector), {}, "no layer fits")
+
+    with pytest.raises(InfeasibleError, match=r"none of 16 designs .* no layer fits"):
+        list(search_hardware(HardwareSpace(chip), Fails(), designs=32, seed=0))
+
+
+def test_a_codesign_takes_the_gain_apart_and_resumes(chip, workloads, tmp_path: Path):
+    result = codesign(workloads, chip, tmp_path, designs=16, seed=1, progress=silent)
+    names = [stage.name for stage in result.stages]
+    assert names == [
+        "row-stationary on eyeriss",
+        "best mappings on eyeriss",
+        "best sizes",
+        "best hardware",
+        "random hardware",
+    ]
+    assert result.gain(result.stages[0]) == 1
+    assert result.gain(result.stages[1]) >= 1
+    assert result.best.edp == min(stage.best.edp for stage in result.stages)
+    assert load_chip(tmp_path / "best.toml").axes == result.best.chip.axes
+    assert "What was gained by what" in (tmp_path / "report.html").read_text("utf-8")
+    again = codesign(workloads, chip, tmp_path, designs=16, seed=1, progress=silent)
+    assert again == result
+    with pytest.raises(RunConflictError):
+        codesign(workloads, chip, tmp_path, designs=16, seed=2, progress=silent)
+
+
+def test_networks_are_named_once_and_exist():
+    assert list(parse_workloads("squeezenet, mnasnet")) == ["squeezenet", "mnasnet"]
+    for text, said in (
+        ("squeezenet,squeezenet", "named once"),
+        ("resnet", "no network is called 'resnet'"),
+        (" , ", "a co-design is for networks"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            parse_workloads(text)
