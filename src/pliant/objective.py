@@ -257,6 +257,13 @@ def _exact(bound: float) -> str:
 _KNOWN_NAMES = (*COST_METRICS, *QUANTITIES, ACCURACY)
 
 
+def metric_name(name: str) -> str:
+    """The cost metric that a word for it means, as in limits; other words are left as they are."""
+    if found := metric_and_factor(name):
+        return found[0]
+    return QUANTITIES.get(name, name)
+
+
 def as_limits(limits: Iterable[Limit | str] | Limit | str) -> tuple[Limit, ...]:
     """Limits from limits or their texts, or from one of them."""
     if isinstance(limits, Limit | str):

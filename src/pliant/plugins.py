@@ -111,7 +111,7 @@ def call_plugin(
         text, function = object_text(source).removeprefix(f"{OBJECT}:"), source
     if not callable(function):
         raise RecipeError(
-            f"{what} is a function or a class, {text} is a {type(function).__name__}."
+            f"{what} is a function or a class, {text} is of type {type(function).__name__}."
         )
     try:
         return function(*arguments, **options)

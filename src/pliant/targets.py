@@ -117,6 +117,11 @@ def require_known(name: TargetLike) -> None:
     known = [THIS_CPU, *shipped_chips(), *shipped_sheets()]
     if name in known:
         return
+    if name.endswith(".py"):
+        raise RecipeError(
+            f"a target of your own is named as file.py:NAME, received {name!r}. Add the name of "
+            "its class or function."
+        )
     path = plugin_path(name) if is_plugin(name) else Path(name)
     if is_folder(name) and path.is_dir():
         return

@@ -10,6 +10,7 @@ import pytest
 from pliant.errors import EncodingError, RecipeError
 from pliant.runs.recipe import Recipe, load_recipe
 from pliant.spaces.presets import preset
+from pliant.targets import require_known
 
 ABSURD = (math.nan, math.inf, -math.inf, -1, 2**70, 1e300, True, "", [], {"a": 1})
 TABLES = ("data", "train", "target", "search")
@@ -78,6 +79,8 @@ SCORE = "score --space digits --architectures networks.csv --method parameters -
         ("train digits --data file", "file"),
         ("train file", "file"),
         ("train folder", "folder"),
+        ("train digits --train-on tpu", "cpu, cuda, mps"),
+        ("accelerator map file --chip eyeriss --size N=0", "1 or more"),
         ("train digits --seed 99999999999999999999", "--seed"),
         ("deploy digits --architecture=", "architecture"),
         (f"{SCORE} --out folder", "folder"),
@@ -98,3 +101,8 @@ def test_paths_and_options(command, place, words, said):
     assert "Traceback" not in error
     assert said in " ".join(error.replace("│", " ").split()), error
     assert sorted(path.name for path in place.iterdir())[1:] == ["file", "folder", "networks.csv"]
+
+
+def test_a_file_alone_is_no_target():
+    with pytest.raises(RecipeError, match=r"file\.py:NAME"):
+        require_known("board.py")

@@ -188,3 +188,12 @@ def test_a_short_name_of_a_space_is_the_same_recipe():
     short, whole = (parse_recipe(_with(space=space), "here") for space in ("mobile", "mobile-32"))
     assert short.space == "mobile-32"
     assert short.digest == whole.digest
+
+
+def test_the_objective_takes_the_words_of_limits(tiny):
+    changes = {"limits": ["accuracy=90%"], "objective.minimise": "latency"}
+    table = load_recipe(
+        str(tiny), changes | {"objective.costs": ["latency", "model_size"]}
+    ).objective
+    assert table.minimise == "latency_ms"
+    assert table.costs == ("latency_ms", "model_size_bytes")

@@ -266,7 +266,10 @@ def _workload(
     for text in sizes:
         name, _, value = text.partition("=")
         if not name or not value.isdecimal() or int(value) < 1:
-            raise RecipeError(f"--size is written name=number, as batch=1; received {text!r}.")
+            raise RecipeError(
+                "--size is written name=number, as batch=1, and the number is 1 or more; received "
+                f"{text!r}."
+            )
         stated[name] = int(value)
     return onnx_workload(model, sizes=stated, skip=skip)
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pliant.runs.run import Run
 
 
+TRAINING_DEVICES = ("cpu", "cuda", "mps")
+
+
 class _Commands(TyperGroup):
     """The commands, which end in one sentence also where other code would end the process."""
 
@@ -39,6 +42,15 @@ class _Commands(TyperGroup):
                 f"code of your own ends with an error or a result; {error_place(end)} called "
                 f"sys.exit({end.code!r}). Raise an error instead."
             ) from end
+
+
+def _training_device(name: str | None) -> str | None:
+    """The name of a device that trains, known before PyTorch is imported."""
+    if name not in (None, *TRAINING_DEVICES):
+        raise typer.BadParameter(
+            f"training runs on {', '.join(TRAINING_DEVICES)}; received {name!r}."
+        )
+    return name
 
 
 app = typer.Typer(
@@ -124,7 +136,12 @@ TimeBudget = Annotated[
 Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")]
 RunDir = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME if not given.")]
 TrainOn = Annotated[
-    str | None, typer.Option("--train-on", help="Where to train, as PyTorch names it: cpu, cuda.")
+    str | None,
+    typer.Option(
+        "--train-on",
+        help="Where to train, as PyTorch names it: cpu, cuda or mps.",
+        callback=_training_device,
+    ),
 ]
 EnergyName = Annotated[
     str | None,

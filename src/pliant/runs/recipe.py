@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pliant.errors import RecipeError, nearest
 from pliant.metrics import InferencePrecision
-from pliant.objective import ACCURACY, Limit, Objective
+from pliant.objective import ACCURACY, Limit, Objective, metric_name
 from pliant.plugins import is_object, is_plugin
 from pliant.search.registry import require_searcher
 from pliant.spaces.presets import space_name
@@ -137,14 +137,22 @@ class TargetTable(_Table):
     stated power such as `6W`, which makes it a model. Where unset, it reports no energy."""
 
 
+def _metric_name(name: str | None) -> str | None:
+    return None if name is None else metric_name(name)
+
+
+def _metric_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(metric_name(name) for name in names)
+
+
 class ObjectiveTable(_Table):
     """What the delivered network is chosen for, within the limits."""
 
     maximise: Literal["accuracy"] | None = None
     """The default; it may be written out."""
-    minimise: str | None = None
+    minimise: Annotated[str | None, AfterValidator(_metric_name)] = None
     """A cost metric: the network with the least of it is chosen, so limit the accuracy as well."""
-    costs: tuple[str, ...] = Field(default=(), strict=False)
+    costs: Annotated[tuple[str, ...], AfterValidator(_metric_names)] = Field((), strict=False)
     """Cost metrics of the front; they follow from the limits and the target where empty."""
 
 

@@ -404,15 +404,18 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
         if left == right:
             continue
         if table in ("seed", "space", "time"):
-            found.append(f"{table} ({left} there, {right} here)")
+            found.append(f"{table} ({_shown(left)} there, {_shown(right)} here)")
             continue
         keys = [key for key in type(left).model_fields if getattr(left, key) != getattr(right, key)]
         keys = [key for key in keys if f"{table}.{key}" != "data.source"]  # known by its content
-        found += [
-            f"{table}.{key} ({getattr(left, key)} there, {getattr(right, key)} here)"
-            for key in keys
-        ]
+        for key in keys:
+            there, here = _shown(getattr(left, key)), _shown(getattr(right, key))
+            found.append(f"{table}.{key} ({there} there, {here} here)")
     return found
+
+
+def _shown(value: object) -> str:
+    return "unset" if value is None else str(value)
 
 
 def require_readable(folder: Path) -> None:

@@ -26,7 +26,7 @@ from pliant.runs.advice import KnownCost, fitting_space
 from pliant.runs.baselines import baselines
 from pliant.runs.budget import Plan, known_plan
 from pliant.runs.run import Run
-from pliant.runs.train import SearchedCosts, require_start, train_supernet
+from pliant.runs.train import SearchedCosts, require_start, train_supernet, training_device
 from pliant.search.confidence import confident_objective
 from pliant.search.feasible import FeasibleRange, check_feasible
 from pliant.search.registry import Build
@@ -59,7 +59,7 @@ class Session:
             a step begins and ends; `with pliant.progress.shown() as progress` shows more.
 
     Raises:
-        RecipeError: the target's name means none.
+        RecipeError: the target's name means none, or this machine has no such device.
         DamagedFileError: the target's file does not exist.
     """
 
@@ -83,7 +83,7 @@ class Session:
             and self.precision == run.recipe.target.precision
         )
         self.limits = run.recipe.parsed_limits if limits is None else as_limits(limits)
-        self.device = device
+        self.device = None if device is None else training_device(device)
         self.progress = run.progress = progress or printed()
         self._networks: dict[Architecture, Network] = {}
         self._answers: dict[Architecture, Answers] = {}

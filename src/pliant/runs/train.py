@@ -63,7 +63,7 @@ def train_supernet(
         DamagedFileError: the weights or the last checkpoint cannot be read.
     """
     with given_or_shown(progress) as told:
-        return _trained(run, _device(device), told, searched or SearchedCosts())
+        return _trained(run, training_device(device), told, searched or SearchedCosts())
 
 
 def _trained(run: Run, device: str, progress: Progress, searched: SearchedCosts) -> Supernet:
@@ -221,8 +221,12 @@ def _require_same(run: Run, key: str, identity: str | None) -> None:
     run.record.set_metadata(key, identity)
 
 
-def _device(name: str | None) -> str:
-    """The device that trains."""
+def training_device(name: str | None) -> str:
+    """The device that trains; the best one of this machine where None.
+
+    Raises:
+        RecipeError: this machine has none of that name.
+    """
     here = [
         *(["cuda"] if torch.cuda.is_available() else []),
         *(["mps"] if torch.backends.mps.is_available() else []),

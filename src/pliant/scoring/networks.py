@@ -103,7 +103,7 @@ class FileNetworks:
         found = load_plugin(text, what="a network")
         if isinstance(found, nn.Module) or not callable(found):
             raise RecipeError(
-                f"{text} is a {type(found).__name__}. Name a function that returns a new "
+                f"{text} is of type {type(found).__name__}. Name a function that returns a new "
                 "torch.nn.Module at each call, or its class."
             )
         _require_no_arguments(found, text)
