@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pliant.cli.accelerator import compile_notice
+from pliant.cli.accelerator import Gap, compile_notice
 from pliant.cli.app import app, say, screen
 from pliant.progress import shown
 
@@ -39,6 +39,7 @@ def codesign(
             "if not given."
         ),
     ] = None,
+    gap: Gap = 0.0,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all draws.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Designs mapped side by side.")] = 1,
     out: Annotated[
@@ -65,6 +66,7 @@ def codesign(
             designs=designs,
             seed=seed,
             dataflow=dataflow,
+            gap=gap,
             threads=threads,
             progress=progress,
         )

@@ -47,6 +47,8 @@ class CodesignResult:
     designs: int
     """Of each search."""
     seed: int
+    gap: float
+    """By which share of its energy-delay product a layer's mapping may miss the best one."""
     stages: tuple[Stage, ...]
     """The fixed dataflow, best mappings, best sizes, best hardware, random hardware."""
 
@@ -80,8 +82,12 @@ def codesign_page(result: CodesignResult) -> str:
 
 def _values(result: CodesignResult) -> dict[str, object]:
     heads = ("", "EDP over the best", "gain", *result.networks)
+    certified = "its certified best mapping"
+    if result.gap:
+        certified = f"a mapping that is certified within {100 * result.gap:g} % of the best"
     return {
         "result": result,
+        "certified": certified,
         "tiles": _tiles(result),
         "heads": heads,
         "rows": [_row(result, stage) for stage in result.stages],

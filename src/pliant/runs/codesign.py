@@ -10,6 +10,7 @@ the latter by random draws of equal number.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from typing import Any
 from pliant.accelerator.chip import Chip, chip_toml
 from pliant.accelerator.hardware_space import HardwareSpace
 from pliant.accelerator.mapper.baselines import fixed_dataflow
-from pliant.accelerator.mapper.optimal import BestMapping, optimal_mapping
-from pliant.accelerator.network_mapping import deciding_fields, digest
+from pliant.accelerator.mapper.optimal import BestMapping, check_gap
+from pliant.accelerator.network_mapping import deciding_fields, digest, map_layer
 from pliant.errors import RecipeError
 from pliant.files import write_atomically
 from pliant.metrics import Failed
@@ -51,6 +52,7 @@ def codesign(
     designs: int = 200,
     seed: int = 0,
     dataflow: str | None = None,
+    gap: float = 0.0,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> CodesignResult:
@@ -64,6 +66,7 @@ def codesign(
         seed: of all draws.
         dataflow: of the first step, a key of `DATAFLOWS` of the mapper; that of the chip where
             None.
+        gap: by which share of its energy-delay product a layer's mapping may miss the best one.
         threads: that evaluate designs side by side.
         progress: told of every design; shown where None.
 
@@ -71,14 +74,15 @@ def codesign(
         RecipeError: the folder is of another co-design, or the chip has memories without end.
         InfeasibleError: no design can run the networks.
     """
-    networks = MappedNetworks(workloads)
+    check_gap(gap)
+    networks = MappedNetworks(workloads, functools.partial(map_layer, gap=gap))
     spaces: dict[str, tuple[HardwareSpace, Algorithm]] = {
         "best sizes": (HardwareSpace(within, sizing_only=True), "cma-es"),
         "best hardware": (HardwareSpace(within), "cma-es"),
         "random hardware": (HardwareSpace(within), "random"),
     }
     dataflow = dataflow or DATAFLOWS.get(within.name, "weight-stationary")
-    identity = digest(networks.identity, deciding_fields(within), seed)[:16]
+    identity = digest(networks.identity, deciding_fields(within), seed, gap)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with (
         given_or_shown(progress) as told,
@@ -89,9 +93,7 @@ def codesign(
         def by_dataflow(layer: Layer, chip: Chip) -> BestMapping:
             # A dataflow is of products with weights; pooling and sums are mapped in the best way.
             return (
-                fixed_dataflow(layer, chip, dataflow)
-                if layer.weighted
-                else optimal_mapping(layer, chip)
+                fixed_dataflow(layer, chip, dataflow) if layer.weighted else map_layer(layer, chip)
             )
 
         told("baselines", 0, 2, f"{dataflow} on {within.name}")
@@ -117,7 +119,9 @@ def codesign(
                 found.append(design)
                 told(name, len(found), designs, "designs with best mappings")
             stages.append(Stage(name, tuple(found)))
-        result = CodesignResult(within, tuple(workloads), dataflow, designs, seed, tuple(stages))
+        result = CodesignResult(
+            within, tuple(workloads), dataflow, designs, seed, gap, tuple(stages)
+        )
     write_atomically(folder / "best.toml", chip_toml(result.best.chip))
     write_codesign_page(result, folder / "report.html")
     return result

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.hardware_space import HardwareSpace
-from pliant.accelerator.mapper.optimal import BestMapping, optimal_mapping
+from pliant.accelerator.mapper.optimal import BestMapping
 from pliant.accelerator.model.counts import layer_key
-from pliant.accelerator.network_mapping import deciding_fields, digest
+from pliant.accelerator.network_mapping import deciding_fields, digest, map_layer
 from pliant.errors import InfeasibleError, PliantError
 from pliant.workload import Layer, Workload
 
@@ -84,13 +84,11 @@ class MappedNetworks:
 
     Args:
         workloads: by name.
-        mapper: finds the mapping of a layer; the certified one of least energy-delay product where
-            None.
+        mapper: finds the mapping of a layer; by default the certified one of least energy-delay
+            product, remembered by this process.
     """
 
-    def __init__(
-        self, workloads: Mapping[str, Workload], mapper: LayerMapper = optimal_mapping
-    ) -> None:
+    def __init__(self, workloads: Mapping[str, Workload], mapper: LayerMapper = map_layer) -> None:
         self.workloads, self.mapper = dict(workloads), mapper
         shapes: dict[str, Layer] = {}
         self._keys: dict[str, list[str]] = {}
