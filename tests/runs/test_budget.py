@@ -11,7 +11,7 @@ from pliant import Run
 from pliant.data import Augmentation
 from pliant.errors import RecipeError
 from pliant.runs import budget
-from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan, replanned
+from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan, plan_search, replanned
 from pliant.runs.recipe import load_recipe
 from pliant.runs.train import MIN_BATCH, MIN_STEPS_PER_EPOCH, batch_size, new_supernet
 from pliant.training.registry import StrategyOptions, make_strategy
@@ -110,6 +110,27 @@ def test_a_phase_is_planned_again_by_hand(tiny, tmp_path, monkeypatch, slow, epo
         assert replanned(run, Timetable(phases, 7), 2).phases == phases, "not timed"
     with Run.create(str(tmp_path / "copied.toml"), folder=tmp_path / "1h", time="1h") as run:
         assert replanned(run, Timetable(phases, 7), 1).phases == phases
+
+
+@pytest.mark.parametrize(("slow", "estimates"), [(1, 30), (2, 20), (0.5, 80), (0.1, 200)])
+def test_estimates_are_planned_again_when_the_search_begins(
+    tiny, tmp_path, monkeypatch, slow, estimates
+):
+    monkeypatch.setattr(budget, "SAFETY", 1.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 1500.0)
+    parts = {"time": "10min", "search__estimates": 200}
+    with Run.create(str(tiny), folder=tmp_path / "run", **parts) as run:
+        run.opened = 1000.0
+        keep_plan(run, Plan(3, 50))
+        assert plan_search(run) == Plan(3, 50), "not timed here"
+        seconds = {"phases": {"train": 3.0}, "estimate": 1.0, "delivery": 40.0, "after": 140.0}
+        run.record.set_metadata("planned_seconds", seconds)
+        speed = len(run.data.train) / (3.0 * slow)
+        run.record.log_step(10, 0.5, {"phase": "train", "images_per_second": speed})
+        # 100 s are left, 40 of them for the delivery; random search gets as many of 1 s each.
+        assert plan_search(run).estimates == estimates
+        monkeypatch.setattr(time, "monotonic", lambda: 1599.0)
+        assert plan_search(run) == known_plan(run) == Plan(3, estimates)
 
 
 def test_a_plan_is_kept_by_the_run_and_by_its_recipe(timed, tmp_path):

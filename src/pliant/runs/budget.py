@@ -1,8 +1,9 @@
 """What a run does within a time: how many epochs it trains and how many networks it estimates.
 
 Both follow from the time that is left when training begins (this machine was measured by then) and
-from a few timed steps. When a phase of the training begins, its epochs are planned again: by then
-other programs may have made the machine slower, or have ended. All of it is kept in the record and
+from a few timed steps. When a phase of the training begins, its epochs are planned again, and the
+estimates when the search begins: by then other programs may have made the machine slower, or have
+ended. All of it is kept in the record and
 in the recipe: a resumed run ends as an uninterrupted one would, and the recipe repeats the run,
 whatever the machine.
 """
@@ -111,8 +112,29 @@ def make_plan(
             f"here; of {recipe.time} there is not enough left. Give it {format_duration(needed)} "
             "or more, smaller images (data.image_size) or a smaller space."
         )
-    run.record.set_metadata("planned_seconds", {"phases": dict(seconds), "after": after})
+    kept = {"phases": dict(seconds), "estimate": estimate, "delivery": delivery, "after": after}
+    run.record.set_metadata("planned_seconds", kept)
     return Plan(min(epochs, recipe.train.epochs or epochs), estimates)
+
+
+def plan_search(run: Run) -> Plan:
+    """The plan with as many estimates as fit into the time that is left when the search begins.
+
+    Args:
+        run: trained. Its plan stays as it is where its time was planned by an earlier run.
+    """
+    plan, planned = known_plan(run), run.record.metadata("planned_seconds")
+    assert plan is not None
+    if planned is None or run.record.metadata("search_planned"):
+        return plan
+    recipe, slowdown = run.recipe, _slowdown(run, planned["phases"])
+    assert recipe.time_seconds is not None
+    left = recipe.time_seconds * SAFETY - (time.monotonic() - run.opened)
+    afforded = int((left / slowdown - planned["delivery"]) / (2 * planned["estimate"]))
+    plan = replace(plan, estimates=min(recipe.search.estimates, max(MIN_ESTIMATES, afforded)))
+    keep_plan(run, plan)
+    run.record.set_metadata("search_planned", True)
+    return plan
 
 
 def replanned(run: Run, timetable: Timetable, index: int) -> Timetable:

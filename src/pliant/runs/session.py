@@ -24,7 +24,7 @@ from pliant.progress import Progress, printed
 from pliant.report.summary import Baselines
 from pliant.runs.advice import KnownCost, fitting_space
 from pliant.runs.baselines import baselines
-from pliant.runs.budget import Plan, known_plan
+from pliant.runs.budget import Plan, plan_search
 from pliant.runs.run import Run
 from pliant.runs.train import SearchedCosts, require_start, train_supernet, training_device
 from pliant.search.confidence import confident_objective
@@ -245,11 +245,9 @@ class Session:
 
     @cached_property
     def plan(self) -> Plan:
-        """Epochs and estimates of the run; planned when its training began."""
+        """Epochs and estimates of the run, planned when its training and its search began."""
         _ = self.supernet
-        plan = known_plan(self.run)
-        assert plan is not None
-        return plan
+        return plan_search(self.run)
 
     @cached_property
     def weights_digest(self) -> str:
