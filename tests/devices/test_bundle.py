@@ -14,6 +14,7 @@ import pytest
 
 from pliant.devices import results as results_module
 from pliant.devices.bundle import write_bundle
+from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import load_profile
 from pliant.devices.results import import_results
 from pliant.errors import DamagedFileError, MeasurementError, RecipeError
@@ -80,8 +81,8 @@ def test_what_ran_elsewhere_becomes_a_profile(measured, tmp_path, toy_space):
     profile = imported.profile
     assert (len(profile.networks), profile.runtime, profile.blocks) == (8, "onnxruntime", ())
     profile.save(tmp_path / "board.json")
-    table = load_profile(tmp_path / "board.json").table(toy_space)
-    [cost] = table([toy_space.largest()])
+    target = MeasuredTarget(load_profile(tmp_path / "board.json"), toy_space)
+    [cost] = target.predict([toy_space.largest()])
     assert cost.latency_ms > 0
     rows = [row for row in measured["rows"] if row["network"] == "network-00"]
     assert [row["round"] for row in rows] == [0, 1, 2]

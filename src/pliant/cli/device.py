@@ -42,7 +42,8 @@ app.add_typer(device_app, name="device")
 Runtimes = Annotated[
     str,
     typer.Option(
-        "--runtime", help="onnxruntime, openvino, pytorch, pytorch-compiled; several with commas."
+        "--runtime",
+        help="onnxruntime, openvino, pytorch, pytorch-compiled, litert; several with commas.",
     ),
 ]
 Precisions = Annotated[str, typer.Option("--precision", help="fp32, int8, or both with a comma.")]
@@ -294,9 +295,8 @@ def import_(
         print_error(note)
     opened = _space_of(profile, space)
     path = profile_file(out, profile.space.name, profile.settings, profile.precision)
-    profile.table(opened)  # which refuses another space, and networks that are not of it
+    _say(profile, opened, path)  # fits a predictor first: nothing is written of networks unknown
     profile.save(path)
-    _say(profile, opened, path)
     if imported.notes:
         raise typer.Exit(1)
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pliant.devices import tflite_models
 from pliant.devices.ladder import networks_to_measure
 from pliant.devices.measure import anchor_model
 from pliant.devices.profile import random_network_model, space_key
+from pliant.devices.runtimes.litert import has_converter, to_tflite
 from pliant.devices.table import sample_evenly_by_macs
 from pliant.errors import RecipeError
 from pliant.files import replace_atomically
@@ -77,7 +77,7 @@ def write_bundle(
     spread = [one for one in sample_evenly_by_macs(space, networks, rng) if one not in chosen]
     chosen += spread[: networks - len(chosen)]
     names = {f"network-{index:02}": one for index, one in enumerate(chosen)}
-    convert = tflite_models.converter(precision)
+    has_tflite = precision == "fp32" and has_converter()  # which writes float operators only
     bench = {
         "bundle": 1,
         "space": space_key(space).model_dump(),
@@ -97,12 +97,12 @@ def write_bundle(
                     else random_network_model(space.blocks(one), rng, precision)
                 )
                 _add(archive, f"models/{name}.onnx", model)
-                if convert is not None:
-                    _add(archive, f"models/{name}.tflite", convert(model, batch))
+                if has_tflite:
+                    _add(archive, f"models/{name}.tflite", to_tflite(model, batch))
                 progress(done, len(names))
 
     replace_atomically(path, write)
-    return convert is not None
+    return has_tflite
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

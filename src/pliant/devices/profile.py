@@ -40,7 +40,6 @@ from pliant.devices.timings import (
     require_repeatable,
     summarise,
 )
-from pliant.devices.whole_networks import fit
 from pliant.errors import DamagedFileError, ProfileMismatchError, RecipeError, nearest
 from pliant.files import (
     CHECKSUM,
@@ -205,17 +204,14 @@ class DeviceProfile(_Table):
         )
 
     def table(self, space: Space) -> LookupTable:
-        """The predictor for a space, fitted deterministically from the measured latencies.
+        """The latency table of a space, fitted deterministically from the measured blocks.
 
         Raises:
             ProfileMismatchError: the profile was made for another space.
-            MeasurementError: too few networks were measured.
         """
         self.require_space(space)
         networks = [space.parse(row.architecture) for row in self.networks]
         latencies_ms = [row.latency_ms for row in self.networks]
-        if not self.blocks:
-            return fit(space, networks, latencies_ms)
         blocks = {row.block: row.latency_us for row in self.blocks}
         return fit_table(space, blocks, networks, latencies_ms, self.held_out)
 

@@ -343,26 +343,6 @@ def macs_line(
     return line
 
 
-def fit_additive(
-    space: Space,
-    networks: Sequence[Architecture],
-    measured_ms: np.ndarray,
-    error: HeldOutError | None = None,
-) -> LookupTable:
-    """The additive model alone, which needs no measured block.
-
-    Args:
-        space: the one that the networks are of.
-        networks: that it is fitted on.
-        measured_ms: latency of each network.
-        error: of this kind of fit on held-out networks, which the table then reports.
-    """
-    bare = LookupTable(space, {}, "additive", (), error)
-    terms = _network_terms("additive", bare, networks)
-    coefficients = tuple(map(float, _positive_fit(terms, measured_ms)))
-    return dataclasses.replace(bare, coefficients=coefficients)
-
-
 def mape_percent(predicted: np.ndarray, measured: np.ndarray) -> float:
     """Mean absolute percentage error of predictions."""
     return float(100 * np.mean(np.abs(predicted / measured - 1)))

@@ -1,4 +1,4 @@
-"""Inference runtimes by name: ONNX Runtime, OpenVINO and PyTorch.
+"""Inference runtimes by name: ONNX Runtime, OpenVINO, PyTorch and LiteRT.
 
 To add one, write a file with a subclass of `Runtime` and name it in `RUNTIMES`; it must then pass
 `tests/conformance/test_runtimes.py`. No runtime is imported before it is used.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pliant.devices.runtimes.litert import LiteRt
 from pliant.devices.runtimes.onnxruntime import OnnxRuntime
 from pliant.devices.runtimes.openvino import OpenVino
 from pliant.devices.runtimes.pytorch import CompiledPyTorch, EagerPyTorch
@@ -15,7 +16,8 @@ from pliant.devices.runtimes.runtime import Runtime
 from pliant.errors import RecipeError, nearest
 
 RUNTIMES: Mapping[str, Runtime] = {
-    one.name: one for one in (OnnxRuntime(), OpenVino(), EagerPyTorch(), CompiledPyTorch())
+    one.name: one
+    for one in (OnnxRuntime(), OpenVino(), EagerPyTorch(), CompiledPyTorch(), LiteRt())
 }
 """By name, the default one first."""
 

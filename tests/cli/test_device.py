@@ -1,0 +1,110 @@
+"""`pliant device`: bundles, imports, folders of profiles, and what is wrong with each."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pliant.devices.profile import load_profile
+from pliant.devices.profile_folder import profile_file
+
+
+@pytest.fixture
+def board(command, tmp_path, digits_profile) -> Path:
+    """Results of a made-up board, twelve networks long."""
+    code, said, _ = command(
+        "device", "bundle", "--space", "digits", "--networks", 12, "--out", tmp_path / "b.zip"
+    )
+    assert code == 0
+    assert "12 networks of space digits" in said
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        bench = json.loads(archive.read("bench.json"))
+    rows = []
+    for number in range(3):
+        for index, name in enumerate(bench["networks"]):
+            times = [1000.0 + 100 * (index % 7)] * 2
+            row = {"wall_us": times, "cpu_us": times, "preempted": [False] * 2, "runs": 1}
+            rows.append(row | {"network": name, "round": number})
+    header = {"results": 1, "bench": bench, "machine": "a board", "system": "s", "cores": 4}
+    more = {"runtime": "litert", "runtime_version": "2", "threads": 1, "pinned": False}
+    (tmp_path / "results.json").write_text(json.dumps(header | more | {"rows": rows}))
+    return tmp_path / "results.json"
+
+
+def test_a_board_is_imported_shown_and_used(command, board, tmp_path, copied):
+    folder = tmp_path / "my-board"
+    code, said, error = command("device", "import", board, "--out", folder)
+    assert (code, error) == (0, "")
+    assert "a board, litert 2, 1 thread(s)" in said
+    assert "0 blocks, 12 networks" in said
+    code, said, _ = command("device", "show", folder)
+    assert code == 0
+    assert "no: another machine or runtime" in " ".join(said.split())
+    words = ("--target", f"{folder}/", "--limit", "latency_ms=9", "--output-dir", tmp_path / "out")
+    code, said, error = command("deploy", copied, *words)
+    assert (code, error) == (0, "")
+    assert "predicted only: a board" in said
+
+
+def test_rows_left_out_are_told(command, board, tmp_path):
+    results = json.loads(board.read_text())
+    results["rows"][5]["wall_us"][0] = -3
+    board.write_text(json.dumps(results))
+    code, _, error = command("device", "import", board, "--out", tmp_path / "my-board")
+    assert code == 1
+    assert "row 6 (network-05, round 0) is left out: wall_us is negative: -3" in error
+    assert len(list((tmp_path / "my-board").glob("profile-*.json"))) == 1
+
+
+def test_a_profile_of_another_space_is_refused(command, board, tmp_path):
+    results = json.loads(board.read_text())
+    results["bench"]["space"]["identity"] = "other"
+    board.write_text(json.dumps(results))
+    code, _, error = command("device", "import", board, "--out", tmp_path / "my-board")
+    assert code == 2
+    assert "the same name with other choices or blocks" in error
+    assert not (tmp_path / "my-board").exists()
+
+
+def test_a_folder_gives_the_profile_that_fits_the_run(
+    command, board, tmp_path, copied, digits_profile
+):
+    folder = tmp_path / "here"
+    here = load_profile(digits_profile)
+    for runtime in ("onnxruntime", "openvino"):
+        one = here.model_copy(update={"runtime": runtime, "machine": f"the {runtime} one"})
+        one.save(profile_file(folder, "digits", one.settings, "fp32"))
+    words = ("deploy", copied, "--target", f"{folder}/", "--output-dir", tmp_path / "out")
+    code, said, _ = command(*words)
+    assert code == 0
+    assert "the onnxruntime one" in said
+    code, _, error = command(*words, "--precision", "int8")
+    assert code == 2
+    assert "has no profile for runtime onnxruntime, precision int8" in " ".join(error.split())
+    assert "runtime openvino, precision fp32" in " ".join(error.split())
+    (tmp_path / "empty").mkdir()
+    code, _, error = command("deploy", copied, "--target", f"{tmp_path}/empty/")
+    assert code == 2
+    assert "found none in" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--space", "digits", "--runtime", "tensorrt", "--out", "x/"), "a runtime is one of"),
+        (("--space", "digits", "--runtime", "pytorch", "--precision", "int8", "--out", "x/"),
+         "precisions of runtime pytorch are fp32"),
+        (("--space", "digits", "--threads", "0", "--out", "x/"), "whole numbers from 1"),
+        (("--space", "digits"), "Name it with --out"),
+        (("--out", "x/"), "Name it with --space"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_refused_at_once(command, words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = command("device", "measure", *words)
+    assert code == 2
+    assert said in " ".join(error.split())
+    assert not (tmp_path / "x").exists()
