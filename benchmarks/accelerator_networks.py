@@ -1,4 +1,4 @@
-"""The networks of the accelerator benchmarks: AlexNet, VGG-16, ResNet-50, MobileNetV2."""
+"""The networks of the accelerator benchmarks: four CNNs, and a block of a vision Transformer."""
 
 from __future__ import annotations
 
@@ -154,3 +154,19 @@ def mobilenet_v2(batch: int = 1) -> Workload:
 
 
 NETWORKS = {"mobilenet_v2": mobilenet_v2, "resnet50": resnet50, "vgg16": vgg16, "alexnet": alexnet}
+
+
+def dense(name: str, rows: int, outputs: int, inputs: int, groups: int = 1) -> Layer:
+    """A matrix product."""
+    return Layer(name, "matmul", ("x",), G=groups, N=rows, K=outputs, C=inputs)
+
+
+BLOCK = (
+    dense("query, key, value", 197, 2304, 768),
+    dense("scores", 197, 197, 64, groups=12),
+    dense("mix", 197, 64, 197, groups=12),
+    dense("projection", 197, 768, 768),
+    dense("expand", 197, 3072, 768),
+    dense("contract", 197, 768, 3072),
+)
+"""The matrix products of one block of a ViT-B/16, 197 tokens."""

@@ -170,6 +170,12 @@ def test_restrictions_bypass_and_bad_input() -> None:
     held = optimal_mapping(layer, chip, constraint=DataflowConstraint("W", "W", bypass=False))
     assert held.value >= free.value
     assert held.mapping.bypass == ""
+    # Another tensor may rest under the order of W, which the bounds do not know.
+    assert not held.certificate.proven
+    assert "not proven: the bounds do not hold" in proof(held)
+    assert optimal_mapping(
+        layer, chip, constraint=DataflowConstraint(bypass=False)
+    ).certificate.proven
     with pytest.raises(RecipeError, match="Did you mean 'energy'"):
         optimal_mapping(layer, chip, "enery")
     with pytest.raises(RecipeError, match="not both 0"):

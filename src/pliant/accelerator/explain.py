@@ -193,6 +193,11 @@ def _bars(parts: dict[str, float], whole: float) -> list[str]:
 def proof(best: BestMapping) -> str:
     """The certificate as a sentence."""
     c = best.certificate
+    if not c.airtight:
+        return (
+            f"The best that was found of {c.mappings:,} mappings, not proven: the bounds do not "
+            f"hold for a dataflow that fixes which tensors stay in place; {c.seconds:.2f} s."
+        )
     if c.complete and c.allowed_gap > 0.0 and not c.proven:
         return (
             f"Within {100 * c.gap:.3g} % of the best, as asked for: no mapping of the "

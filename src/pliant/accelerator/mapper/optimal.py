@@ -79,11 +79,14 @@ class Certificate:
     """Whether the cheapest of the equally good mappings was searched for to its end."""
     allowed_gap: float = 0.0
     """How far from the best the search was allowed to end."""
+    airtight: bool = True
+    """Whether the bounds hold for all that the constraint allows. Where it narrows the tensors that
+    may stay in place, they do not: a tensor may rest under the order of another."""
 
     @property
     def proven(self) -> bool:
-        """Whether no mapping of the space is better."""
-        return self.gap == 0.0
+        """Whether it is certain that no mapping of the space is better."""
+        return self.gap == 0.0 and self.airtight
 
     @property
     def complete(self) -> bool:
@@ -154,7 +157,13 @@ def optimal_mapping(
     mapping = search.mapping()
     cost = evaluate(layer, chip, mapping)
     seconds = time.perf_counter() - started
-    certificate = replace(certificate, seconds=seconds, ties_settled=settled, allowed_gap=gap)
+    certificate = replace(
+        certificate,
+        seconds=seconds,
+        ties_settled=settled,
+        allowed_gap=gap,
+        airtight=set(allowed.keep_inner) == set(allowed.keep_outer) == set(TENSORS),
+    )
     return BestMapping(
         layer,
         mapping,
