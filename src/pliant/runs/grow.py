@@ -33,16 +33,16 @@ from pliant.networks.morph.amount import Amount, parse_amount
 from pliant.networks.morph.attach import add_skip, add_squeeze_excite
 from pliant.networks.morph.channel_graph import ChannelGraph, Group
 from pliant.networks.morph.check import Change, change
-from pliant.networks.morph.deepen import deepen
+from pliant.networks.morph.deepening import deepen
 from pliant.networks.morph.grow_blocks import (
     deepened,
     widened,
     with_kernel,
     with_squeeze_excite,
 )
-from pliant.networks.morph.inherit import inherit
+from pliant.networks.morph.inheritance import inherit
 from pliant.networks.morph.kernel import grow_kernel
-from pliant.networks.morph.widen import widen
+from pliant.networks.morph.widening import widen
 from pliant.networks.plain import Network
 from pliant.progress import Progress, silent
 from pliant.spaces.block import Block

@@ -8,7 +8,7 @@ answers from the record and evaluates only what is new.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pliant.metrics import Failed
@@ -81,6 +81,7 @@ def memoized(
     split: str | None = None,
     batch: int = 1,
     asked_by: str | None = None,
+    measures: Callable[[Architecture], Mapping[str, float]] = lambda architecture: {},
 ) -> Evaluate:
     """The same evaluation, written to the record and never repeated, failures included.
 
@@ -92,6 +93,7 @@ def memoized(
         split: whose images the accuracy is of.
         batch: architectures evaluated together; a killed process loses at most these.
         asked_by: name of the searcher; the record notes it also for what it held already.
+        measures: more numbers of an evaluated architecture, such as the epochs of its lineage.
     """
 
     def lookup(architectures: Sequence[Architecture]) -> list[Candidate]:
@@ -109,7 +111,7 @@ def memoized(
                     split=split,
                     quality=one.quality,
                     cost=one.cost,
-                    measures={"seconds": seconds},
+                    measures={"seconds": seconds, **measures(one.architecture)},
                 )
         if asked_by is not None:
             record.note_asked(asked_by, [row for row in rows.values() if row is not None])

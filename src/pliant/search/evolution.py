@@ -58,6 +58,8 @@ class EvolutionSearch:
         self._seen: set[Architecture] = set()
         self._asked: list[Architecture] = []
         self._members: list[Candidate] = []
+        self.parents: dict[Architecture, Architecture] = {}
+        """What each mutant was made from; networks that were drawn at random have no parent."""
 
     def ask(self, most: int) -> list[Architecture]:
         """New networks within the limits; none where neither mutation nor chance found any."""
@@ -87,9 +89,11 @@ class EvolutionSearch:
         found: list[Architecture] = []
         for _ in range(ROUNDS_PER_ASK):
             parents = self._rng.integers(len(self._members), size=self.batch)
-            drawn = [
-                self.space.mutate(self._members[row].architecture, self._rng) for row in parents
-            ]
+            members = [self._members[row].architecture for row in parents]
+            drawn = [self.space.mutate(parent, self._rng) for parent in members]
+            for mutant, parent in zip(drawn, members, strict=True):
+                if mutant not in self._seen:
+                    self.parents.setdefault(mutant, parent)
             found += self._within(self._new(drawn))
             if len(found) >= self.batch:
                 break

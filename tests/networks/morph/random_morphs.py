@@ -16,10 +16,10 @@ from pliant.errors import MorphError
 from pliant.networks import build
 from pliant.networks.morph.attach import add_skip, add_squeeze_excite
 from pliant.networks.morph.channel_graph import ChannelGraph
-from pliant.networks.morph.deepen import deepen
-from pliant.networks.morph.inherit import inherit
+from pliant.networks.morph.deepening import deepen
+from pliant.networks.morph.inheritance import inherit
 from pliant.networks.morph.kernel import grow_kernel
-from pliant.networks.morph.widen import widen
+from pliant.networks.morph.widening import widen
 from pliant.spaces.cell import CellSpace
 from pliant.spaces.convolutional_blocks import InvertedResidual
 from pliant.spaces.presets import preset

@@ -17,10 +17,10 @@ from pliant.networks.morph.attach import add_skip
 from pliant.networks.morph.channel_graph import ChannelGraph
 from pliant.networks.morph.channel_map import narrowing, widening
 from pliant.networks.morph.check import TOLERANCE, change, require_same_function
-from pliant.networks.morph.deepen import deepen, deepen_by_identity, deepen_by_residual
-from pliant.networks.morph.inherit import inherit
+from pliant.networks.morph.deepening import deepen, deepen_by_identity, deepen_by_residual
+from pliant.networks.morph.inheritance import inherit
 from pliant.networks.morph.kernel import grow_kernel
-from pliant.networks.morph.widen import widen
+from pliant.networks.morph.widening import widen
 from pliant.spaces.presets import preset
 
 RNG = np.random.default_rng(0)
