@@ -13,7 +13,7 @@ from pliant.devices.profile_folder import profile_file
 
 
 @pytest.fixture
-def board(command, tmp_path, digits_profile) -> Path:
+def board(command, tmp_path) -> Path:
     """Results of a made-up board, twelve networks long."""
     code, said, _ = command(
         "device", "bundle", "--space", "digits", "--networks", 12, "--out", tmp_path / "b.zip"
@@ -69,9 +69,7 @@ def test_a_profile_of_another_space_is_refused(command, board, tmp_path):
     assert not (tmp_path / "my-board").exists()
 
 
-def test_a_folder_gives_the_profile_that_fits_the_run(
-    command, board, tmp_path, copied, digits_profile
-):
+def test_a_folder_gives_the_profile_that_fits_the_run(command, tmp_path, copied, digits_profile):
     folder = tmp_path / "here"
     here = load_profile(digits_profile)
     for runtime in ("onnxruntime", "openvino"):

@@ -207,8 +207,9 @@ def _valid_rows(header: _Header, notes: list[str]) -> dict[str, dict[int, list[S
     for number, row in enumerate(header.rows, 1):
         where = f"row {number}"
         fault = _row_fault(row, header)
+        if isinstance(row, Mapping):
+            where += f" ({row.get('network')}, round {row.get('round')})"
         if fault is None:
-            where += f" ({row['network']}, round {row['round']})"
             samples = list(zip(row["cpu_us"], row["wall_us"], row["preempted"], strict=True))
             rounds = found[row["network"]]
             if row["network"] == ANCHOR:
