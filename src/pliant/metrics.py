@@ -97,6 +97,17 @@ Quality = Accuracy | Score | Failed
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """The quality of one architecture with what it took to find it."""
+
+    quality: Quality
+    seconds: float
+    """CPU time of this architecture alone, without what all of them share."""
+    curve: tuple[tuple[float, float], ...] = ()
+    """(epoch, loss) of its training where it was trained, also of one that failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What one inference costs on one target."""
 

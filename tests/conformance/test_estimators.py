@@ -13,7 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from pliant.accuracy.active_predictor import Predictor
+from pliant.accuracy.estimator import Estimator, evaluate
+from pliant.accuracy.fitting import fewer_images
 from pliant.accuracy.predictor import AccuracyPredictor
+from pliant.accuracy.scratch import TrainFromScratch
+from pliant.accuracy.shared_weights import SharedWeights, train_shared_weights
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.accuracy.zero_shot import score
 from pliant.data import DataSet
@@ -47,6 +52,23 @@ def predictor(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
 
 
 @contextmanager
+def from_scratch(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
+    few = fewer_images(data, 0.2)
+    yield TrainFromScratch(space, few, epochs=1, images=50)
+
+
+@contextmanager
+def shared_weights(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
+    few = fewer_images(data, 0.2)
+    yield SharedWeights(train_shared_weights(space, few, strategy="single-path", epochs=1))
+
+
+@contextmanager
+def active_predictor(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
+    yield Predictor(space, AccuracyPredictor(space, *_evaluated(space)), evaluations=12)
+
+
+@contextmanager
 def zero_shot(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
     batch = noise_batch(Shape(space.channels, space.image_size, space.classes), 4, 0)
     with ScorePool(Worker(SpaceNetworks(lambda: space), batch, score), 1) as pool:
@@ -62,7 +84,15 @@ def worked_example(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
 
 
 # A new estimator is a line here.
-ESTIMATORS: tuple[Make, ...] = (supernet, predictor, zero_shot, worked_example)
+ESTIMATORS: tuple[Make, ...] = (
+    supernet,
+    predictor,
+    from_scratch,
+    shared_weights,
+    active_predictor,
+    zero_shot,
+    worked_example,
+)
 
 
 def _evaluated(space: Space) -> tuple[list[Architecture], list[float]]:
@@ -110,6 +140,33 @@ def test_one_result_per_architecture_in_order_however_it_is_batched(
     for one, again in zip(together, apart, strict=True):
         assert type(one) is type(again)
         assert isinstance(one, Failed) or one.value == pytest.approx(again.value, rel=1e-9)
+
+
+def test_its_cost_in_seconds_is_reported(
+    estimator: AccuracyEstimator, architectures: list[Architecture]
+) -> None:
+    found = evaluate(estimator, architectures)
+    assert all(one.seconds >= 0 for one in found)
+    assert sum(one.seconds for one in found) > 0
+    if isinstance(estimator, Estimator):
+        assert estimator.setup_seconds >= 0
+        assert len(estimator.identity) == 16
+        assert estimator.name
+
+
+def test_made_again_it_says_the_same(
+    estimator: AccuracyEstimator,
+    request: pytest.FixtureRequest,
+    digits_space: Space,
+    digits: DataSet,
+    architectures: list[Architecture],
+) -> None:
+    with request.node.callspec.params["estimator"](digits_space, digits) as again:
+        assert list(again.estimate(architectures[:2])) == list(
+            estimator.estimate(architectures[:2])
+        )
+        if isinstance(estimator, Estimator) and isinstance(again, Estimator):
+            assert again.identity == estimator.identity
 
 
 def test_it_leaves_the_random_state_of_its_caller_alone(

@@ -19,6 +19,7 @@ from pliant.training.proxyless import ArchitectureSettings, Proxyless
 from pliant.training.sandwich import Sandwich
 from pliant.training.schedule import TrainingRecipe
 from pliant.training.scratch import FromScratch
+from pliant.training.single_path import SinglePath
 
 
 def mixed_space():
@@ -39,6 +40,7 @@ def proxyless(gradient):
 
 STRATEGIES = {
     "sandwich": (Sandwich, True),
+    "single-path": (SinglePath, True),
     "progressive": (ProgressiveShrinking, True),
     "finetune": (FineTune, True),
     "scratch": (lambda space: FromScratch(), False),

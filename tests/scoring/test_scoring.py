@@ -24,7 +24,6 @@ from pliant.data import load
 from pliant.errors import (
     DataError,
     InfeasibleError,
-    MeasurementError,
     RecipeError,
     RunConflictError,
 )
@@ -131,12 +130,10 @@ def test_processes_come_to_what_this_one_does(worker):
     assert [row.architecture for row in one] == [name for name in names for _ in methods]
 
 
-def test_a_process_that_ends_is_told(worker, scorer):
-    with (
-        ScorePool(Worker(worker.networks, worker.batch, scorer.ended), 2) as pool,
-        pytest.raises(MeasurementError, match="was killed while it scored"),
-    ):
-        list(pool.score([("r8_1d1_1.1k3e2_2d1_2.1k3e2", ("output",))]))
+def test_a_network_that_ends_processes_is_a_failure(worker, scorer):
+    with ScorePool(Worker(worker.networks, worker.batch, scorer.ended), 2) as pool:
+        [[row]] = list(pool.score([("r8_1d1_1.1k3e2_2d1_2.1k3e2", ("output",))]))
+    assert row.failure == "lost on 2 workers, at last: its process died with exit code 9"
 
 
 def test_failures_are_rows(worker):

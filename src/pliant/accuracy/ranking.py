@@ -153,6 +153,31 @@ def rank_correlations(
     ]
 
 
+def tau_difference(
+    truth: Sequence[float],
+    one: Sequence[float | None],
+    other: Sequence[float | None],
+    *,
+    seed: int = 0,
+) -> Correlation | None:
+    """Kendall's tau of one estimator minus that of another, on the same bootstrap samples.
+
+    Args:
+        truth: known accuracy of each network, higher is better; shape (networks,).
+        one: of an estimator one score per network, None where it failed.
+        other: of the other estimator.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: as of `rank_correlations`.
+    """
+    true = np.asarray(truth, dtype=float)
+    _require_sound(true, {"one": one, "other": other})
+    draws = _draws(len(true), seed)
+    found, against = (_taus(_ranks(scores), true, draws, None) for scores in (one, other))
+    return _correlation(found - against)
+
+
 def _strongest_baseline(taus: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray | None]:
     """The name and Kendall's taus, one per draw, of the baseline that ranks best, either way."""
     signed = {name: taus[name] for name in BASELINES if name in taus}

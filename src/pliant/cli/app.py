@@ -111,8 +111,8 @@ SpaceName = Annotated[
 StrategyName = Annotated[
     str | None,
     typer.Option(
-        help="sandwich, progressive-shrinking, fine-tune, proxyless, proxyless-all-paths, "
-        "proxyless-reinforce or file.py:NAME."
+        help="sandwich, single-path, progressive-shrinking, fine-tune, proxyless, "
+        "proxyless-all-paths, proxyless-reinforce or file.py:NAME."
     ),
 ]
 StartName = Annotated[
@@ -289,6 +289,7 @@ from pliant.cli import (  # noqa: E402
     codesign,  # noqa: F401
     deploy,  # noqa: F401
     device,  # noqa: F401
+    estimate,  # noqa: F401
     fidelity,  # noqa: F401
     grow,  # noqa: F401
     predict,  # noqa: F401

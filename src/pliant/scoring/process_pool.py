@@ -1,38 +1,29 @@
 """Score networks on all cores: one process per core, one network at a time in each, on one thread.
 
-Networks are small, and threads that share one cost more than they save. For one machine the process
-pool of the standard library is enough. Processes are spawned, since forking a program that holds
-the threads of PyTorch can deadlock.
+Networks are small, and threads that share one cost more than they save.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import pickle
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.reduction import ForkingPickler
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pliant.child import started_safely
 from pliant.devices.measure import available_processors
-from pliant.errors import MeasurementError, PliantError, RecipeError
+from pliant.errors import PliantError
 from pliant.metrics import Failed, Quality, Score
 from pliant.scoring.images import Batch
 from pliant.scoring.networks import NetworkSource
 from pliant.spaces.architecture import Architecture
 from pliant.training.allocator import keep_freed_memory, trim_freed_memory
+from pliant.workers import WorkerPool, open_workers
+from pliant.workers.choose import AnyWorkers
 
 
 class Scored(Protocol):
@@ -133,16 +124,6 @@ class Worker:
         return [_row(name, method, found[method]) for method in methods]
 
 
-def _require_sendable(worker: Worker, processes: int) -> None:
-    try:
-        ForkingPickler.dumps(worker)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise RecipeError(
-            f"networks and scores are sent to {processes} processes, and these cannot be: {error}. "
-            "Name them as file.py:NAME, define them at the top of a module, or use one process."
-        ) from error
-
-
 def _row(name: str, method: str, found: Scored | Failed) -> ScoreRow:
     if isinstance(found, Failed):
         return ScoreRow(name, method, failure=found.reason)
@@ -159,63 +140,51 @@ def _row(name: str, method: str, found: Scored | Failed) -> ScoreRow:
 
 
 class ScorePool:
-    """A worker in every process. A context manager.
+    """A worker in every process, or in every actor of a Ray cluster. A context manager.
 
     Args:
         worker: scores one network.
-        processes: one per core where None; with 1, this process does the work.
+        workers: how many processes, one per core where None; with 1, this process does the work.
+            Or the address of a Ray cluster, as `pliant.workers.open_workers` takes it.
 
     Raises:
         RecipeError: networks or scores that cannot be sent to other processes.
+        PliantError: a cluster that cannot be reached.
     """
 
-    def __init__(self, worker: Worker, processes: int | None = None) -> None:
+    def __init__(self, worker: Worker, workers: AnyWorkers = None) -> None:
         self.worker = worker
-        self.processes = processes or len(available_processors())
-        self._pool: ProcessPoolExecutor | None = None
+        self._workers: AnyWorkers = workers or len(available_processors())
+        self._pool: WorkerPool | None = None
 
     def __enter__(self) -> ScorePool:
-        if self.processes > 1:
-            _require_sendable(self.worker, self.processes)
-            spawn = multiprocessing.get_context("spawn")
-            with started_safely():  # the pool's locks start a process, too
-                self._pool = ProcessPoolExecutor(
-                    self.processes,
-                    mp_context=spawn,
-                    initializer=_start_process,
-                    initargs=(self.worker,),
-                )
+        if self._workers != 1:
+            self._pool = open_workers(partial(_start, self.worker), self._workers)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._pool is not None:
-            if kind is not None:  # nobody waits for the networks that are being scored
-                for process in list((self._pool._processes or {}).values()):
-                    process.kill()
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.__exit__(*raised)
 
     def score(self, jobs: Sequence[Job]) -> Iterator[list[ScoreRow]]:
         """The rows of each job, in the order in which they finish.
 
+        A network whose worker dies is scored once more on another one, then its rows are failures.
+
         Raises:
-            MeasurementError: a process was killed.
+            MeasurementError: worker after worker dies.
         """
         if self._pool is None:
             with _one_thread():
                 for job in jobs:
                     yield self.worker(job)
             return
-        try:
-            with started_safely():
-                submitted = [self._pool.submit(_work, job) for job in jobs]
-            for done in as_completed(submitted):
-                yield done.result()
-        except BrokenProcessPool as error:
-            raise MeasurementError(
-                f"one of {self.processes} processes was killed while it scored networks, often for "
-                "lack of memory. Use fewer with --processes, or fewer --images; the same command "
-                "resumes from what was recorded."
-            ) from error
+        for job, found in self._pool.run(jobs):
+            name, methods = job
+            if isinstance(found, Failed):
+                yield [ScoreRow(name, method, failure=found.reason) for method in methods]
+            else:
+                yield found
 
 
 class ScoreEstimator:
@@ -235,30 +204,11 @@ class ScoreEstimator:
         return [rows[str(one)].quality for one in architectures]
 
 
-_worker: Callable[[Job], list[ScoreRow]] | None = None
-
-
-def _start_process(worker: Worker) -> None:
-    """Prepares a process for its jobs."""
-    global _worker
-    _worker = worker
+def _start(worker: Worker) -> Worker:
+    """Prepares another process for its jobs."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it and stops the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its children, which would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
-def _work(job: Job) -> list[ScoreRow]:
-    assert _worker is not None
-    return _worker(job)
+    return worker
 
 
 @contextmanager

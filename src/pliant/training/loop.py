@@ -73,6 +73,7 @@ def train(
     on_step: Callable[[StepLog], None] = lambda log: None,
     report_every: int = 10,
     replan: Callable[[Timetable, int], Timetable] = lambda timetable, phase: timetable,
+    until: int | None = None,
 ) -> None:
     """Train a model in place to the end of its recipe, from the last checkpoint where there is one.
 
@@ -90,6 +91,8 @@ def train(
         replan: called before each phase but the first, with its index; returns a timetable in which
             this phase and those after it may be longer or shorter. After a restart it is called
             again for the phases that have begun, and has to return the same for them.
+        until: step at which to pause, with a checkpoint where they are kept; a later call resumes.
+            None for the end of the recipe.
 
     Raises:
         DamagedFileError: the last checkpoint cannot be read.
@@ -102,7 +105,8 @@ def train(
     batches = _Batches(splits, augmentation, recipe, accelerator)
     timetable = Timetable(strategy.phases(recipe.epochs), batches.steps_per_epoch("train"))
     optimizers = strategy.optimizers(model, recipe)
-    step, last = 0, timetable.phase_boundaries[-1]
+    step, total = 0, timetable.phase_boundaries[-1]
+    last = total if until is None else min(until, total)
     _require_known_turns(strategy, timetable, optimizers, batches.splits)
     if checkpoints:
         step, state = checkpoints.load(model, optimizers)
@@ -113,7 +117,8 @@ def train(
         while timetable.phase_index(step) > begun:
             begun += 1
             timetable = replan(timetable, begun)
-            last = timetable.phase_boundaries[-1]
+            total = timetable.phase_boundaries[-1]
+            last = total if until is None else min(until, total)
         index = timetable.phase_index(step)
         phase = timetable.phases[index].name
         first, end = timetable.phase_boundaries[index : index + 2]
@@ -147,7 +152,7 @@ def train(
             on_step(
                 StepLog(
                     step=done,
-                    steps=last,
+                    steps=total,
                     epoch=done / timetable.steps_per_epoch,
                     phase=phase,
                     losses=tuple(map(float, losses)),

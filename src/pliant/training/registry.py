@@ -81,8 +81,15 @@ def _proxyless(gradient: Gradient) -> Build:
     return build
 
 
+def _single_path(space: Space, options: StrategyOptions) -> TrainingStrategy:
+    from pliant.training.single_path import SinglePath
+
+    return SinglePath(space, label_smoothing=options.label_smoothing)
+
+
 STRATEGIES: Mapping[str, Build] = {
     "sandwich": _sandwich,
+    "single-path": _single_path,
     "progressive-shrinking": _progressive,
     "fine-tune": _fine_tune,
     "proxyless": _proxyless("two-path"),

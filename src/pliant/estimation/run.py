@@ -1,0 +1,270 @@
+"""Evaluate networks by several estimators, and compare those with training from scratch.
+
+    settings = EstimatorSettings("mobile-32", "cifar10/", epochs=8)
+    result = estimate_networks(settings, "scratch,supernet,predictor", Path("estimates.parquet"))
+    print(result.comparison.advice)
+
+Every evaluation is recorded next to the table as soon as it is there, and shared weights have
+checkpoints: a killed command resumes, and further networks or estimators are added.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pliant.accuracy.active_predictor import Predictor, training_architectures
+from pliant.accuracy.predictor import PredictorQuality
+from pliant.accuracy.ranking import BASELINES
+from pliant.errors import RecipeError
+from pliant.estimation.comparison import Comparison, Evaluated, compare
+from pliant.estimation.estimators import (
+    PREDICTOR,
+    SCRATCH,
+    ZERO_SHOT,
+    Estimators,
+    EstimatorSettings,
+    EvaluationWorker,
+    make_worker,
+    require_estimators,
+)
+from pliant.estimation.evaluate import evaluate_recorded
+from pliant.estimation.spread import spread_over_macs
+from pliant.files import replace_atomically
+from pliant.metrics import Accuracy, Estimate, Failed, Score
+from pliant.progress import Progress, given_or_shown
+from pliant.record import Record
+from pliant.scoring.images import training_batch
+from pliant.scoring.networks import preset_networks
+from pliant.scoring.process_pool import ScorePool, Worker
+from pliant.scoring.score import score_context, score_in_pool
+from pliant.scoring.score_tables import require_table_name
+from pliant.scoring.selection import MethodScorer, select_methods
+from pliant.spaces.architecture import Architecture
+from pliant.workers import InProcess, WorkerPool, open_workers
+from pliant.workers.choose import AnyWorkers, parse_workers
+
+
+@dataclass(frozen=True)
+class EstimationResult:
+    """What all estimators found."""
+
+    architectures: tuple[Architecture, ...]
+    evaluated: tuple[Evaluated, ...]
+    """Training from scratch first, once per seed; zero-shot scores one by one."""
+    comparison: Comparison | None
+    """None without training from scratch, or where too few networks were trained."""
+    predictor: PredictorQuality | None
+    """Of the predictor, on networks held out of its fit."""
+
+
+def estimate_networks(
+    settings: EstimatorSettings,
+    estimators: str | Sequence[str],
+    out: Path,
+    *,
+    architectures: int | Sequence[str] = 24,
+    seeds: int = 2,
+    scores: str = "all",
+    workers: AnyWorkers = None,
+    progress: Progress | None = None,
+) -> EstimationResult:
+    """Evaluate networks by estimators, write a table, and compare them.
+
+    Args:
+        settings: of all estimators; `folder` is replaced by one next to the table.
+        estimators: names of `ESTIMATORS`, several of them with commas between.
+        out: .parquet or .csv file of all estimates.
+        architectures: which networks, or how many, spread over the range of MACs.
+        seeds: of training from scratch; the mean of them is the ground truth.
+        scores: the zero-shot scores, as of `score_networks`.
+        workers: processes of this machine (one per core where None, 0 for this process), or the
+            address of a Ray cluster.
+        progress: shown where None.
+
+    Raises:
+        RecipeError: an unknown estimator, space or score, or a table of another format.
+        DataError: images that cannot be used.
+        DivergedError: the training of shared weights diverged.
+        RunConflictError: another process writes the record.
+    """
+    require_table_name(out)
+    names = require_estimators(list(estimators) if not isinstance(estimators, str) else estimators)
+    workers = parse_workers(workers)
+    if seeds < 1:
+        raise RecipeError(f"training from scratch takes at least one seed, received {seeds}.")
+    settings = replace(settings, folder=out.with_name(f"{out.name}.weights"))
+    with (
+        given_or_shown(progress) as told,
+        Record.open(out.with_name(f"{out.name}.record"), recipe_digest="estimates") as record,
+    ):
+        estimation = _Estimation(settings, record, workers, told)
+        chosen = estimation.networks(architectures)
+        evaluated: list[Evaluated] = []
+        for name in names:
+            evaluated += estimation.evaluate(name, chosen, seeds, scores)
+        result = EstimationResult(
+            tuple(chosen),
+            tuple(evaluated),
+            estimation.compare(chosen, evaluated),
+            estimation.predictor_quality,
+        )
+    write_estimates(result, estimation, out)
+    return result
+
+
+class _Estimation:
+    """One command at work."""
+
+    def __init__(
+        self, settings: EstimatorSettings, record: Record, workers: AnyWorkers, progress: Progress
+    ) -> None:
+        self.settings, self.record, self.workers, self.progress = (
+            settings,
+            record,
+            workers,
+            progress,
+        )
+        self.estimators = Estimators(settings, progress=progress)
+        self.predictor_quality: PredictorQuality | None = None
+
+    def networks(self, architectures: int | Sequence[str]) -> list[Architecture]:
+        """The networks that were named, or so many of different costs."""
+        space = self.estimators.space
+        if not isinstance(architectures, int):
+            return [space.parse(text) for text in architectures]
+        if architectures < 1:
+            raise RecipeError(f"estimates are of networks, received {architectures}.")
+        return spread_over_macs(space, architectures, self.settings.seed)
+
+    def evaluate(
+        self, name: str, networks: Sequence[Architecture], seeds: int, scores: str
+    ) -> list[Evaluated]:
+        """All estimates of one estimator: one list per seed or score where it has several."""
+        if name == ZERO_SHOT:
+            return self._zero_shot(networks, scores)
+        if name == PREDICTOR:
+            return [self._predictor(networks)]
+        if name == SCRATCH:
+            numbered = [SCRATCH, *(f"{SCRATCH} {number}" for number in range(1, seeds))]
+            return [self._one_by_one(one, networks) for one in numbered]
+        return [self._one_by_one(name, networks)]
+
+    def _one_by_one(self, name: str, networks: Sequence[Architecture]) -> Evaluated:
+        estimator = self.estimators.get(name)
+        estimates = evaluate_recorded(
+            name,
+            networks,
+            self.estimators.space,
+            self.record,
+            estimator.identity,
+            partial(self._open_pool, name),
+            progress=self.progress,
+        )
+        return Evaluated(name, estimates, estimator.setup_seconds)
+
+    def _open_pool(self, name: str) -> WorkerPool:
+        if self.workers == 0:
+            return InProcess(lambda: EvaluationWorker(self.estimators))
+        shared = self.estimators.shared_state(name)
+        # A worker on another machine has no such folder, and needs none.
+        return open_workers(partial(make_worker, self.settings, shared), self.workers)
+
+    def _predictor(self, networks: Sequence[Architecture]) -> Evaluated:
+        """A predictor that learned from the source's evaluations of other networks."""
+        settings, space = self.settings, self.estimators.space
+        wanted = settings.predictor_evaluations
+        drawn = training_architectures(space, wanted + len(networks), settings.seed)
+        others = [one for one in drawn if one not in set(networks)][:wanted]
+        source = self._one_by_one(settings.predictor_source, others)
+        known = [
+            (one, found.quality.top1)
+            for one, found in zip(others, source.estimates, strict=True)
+            if isinstance(found.quality, Accuracy)
+        ]
+        predictor = Predictor(space, None, known=known, seed=settings.seed)
+        self.predictor_quality = predictor.quality
+        estimates = predictor.evaluate(networks)
+        spent = source.setup_seconds + sum(one.seconds for one in source.estimates)
+        return Evaluated(PREDICTOR, estimates, spent + predictor.setup_seconds)
+
+    def _zero_shot(self, networks: Sequence[Architecture], scores: str) -> list[Evaluated]:
+        settings, data = self.settings, self.estimators.data
+        selection = select_methods(scores)
+        batch = training_batch(data, seed=settings.seed)
+        source = preset_networks(settings.space, batch.shape)
+        scorer = MethodScorer({one.name: one for one in selection.methods})
+        worker = Worker(source, batch, scorer, settings.seed)
+        with ScorePool(worker, 1 if self.workers == 0 else self.workers) as pool:
+            rows = score_in_pool(
+                [str(one) for one in networks],
+                selection,
+                pool,
+                record=self.record,
+                context=score_context(source.space, batch, settings.seed),
+                progress=self.progress,
+            )
+        found: dict[str, list[Estimate]] = {}
+        for row in rows:
+            if row.method not in BASELINES:
+                estimate = Estimate(row.quality, row.seconds or 0.0)
+                found.setdefault(row.method, []).append(estimate)
+        return [Evaluated(name, estimates) for name, estimates in found.items()]
+
+    def compare(
+        self, networks: Sequence[Architecture], evaluated: Sequence[Evaluated]
+    ) -> Comparison | None:
+        """Against training from scratch, where there is any."""
+        truth = [one for one in evaluated if one.name.startswith(SCRATCH)]
+        if not truth:
+            return None
+        others = [one for one in evaluated if one not in truth]
+        costs = [self.estimators.space.cost(one) for one in networks]
+        baselines = {name: [cost.metric(name) for cost in costs] for name in BASELINES}
+        return compare(truth, others, baselines, seed=self.settings.seed)
+
+
+_SCHEMA = pa.schema(
+    [
+        ("estimator", pa.string()),
+        ("architecture", pa.string()),
+        ("top1", pa.float64()),
+        ("score", pa.float64()),
+        ("failure", pa.string()),
+        ("seconds", pa.float64()),
+        ("parameters", pa.int64()),
+        ("macs", pa.int64()),
+        ("curve", pa.string()),
+    ]
+)
+
+
+def write_estimates(result: EstimationResult, estimation: _Estimation, out: Path) -> None:
+    """Write one row per estimator and network; the curve as JSON of (epoch, loss)."""
+    rows = []
+    for evaluated in result.evaluated:
+        for one, found in zip(result.architectures, evaluated.estimates, strict=True):
+            quality, cost = found.quality, estimation.estimators.space.cost(one)
+            rows.append(
+                {
+                    "estimator": evaluated.name,
+                    "architecture": str(one),
+                    "top1": quality.top1 if isinstance(quality, Accuracy) else None,
+                    "score": quality.value if isinstance(quality, Score) else None,
+                    "failure": quality.reason if isinstance(quality, Failed) else None,
+                    "seconds": found.seconds,
+                    "parameters": cost.parameters,
+                    "macs": cost.macs,
+                    "curve": json.dumps(found.curve) if found.curve else None,
+                }
+            )
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    write = pq.write_table if out.suffix == ".parquet" else pyarrow.csv.write_csv
+    replace_atomically(out, lambda partial: write(table, partial))
