@@ -108,6 +108,8 @@ def test_limits_can_be_met(command, tmp_path, monkeypatch, digits_profile):
         "data.source": given["data"],
         "limits": given["limit"],
         "target.name": given["target"] or str(digits_profile),
+        "target.precision": given["precision"],
+        "space": given["space"],
     }
     with open_run(given["recipe"], tmp_path / "run", changes) as run:
         computed = {one.metric for one in run.recipe.parsed_limits} <= set(ARITHMETIC_METRICS)

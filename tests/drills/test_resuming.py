@@ -50,7 +50,7 @@ main()
 PHASES = {"import": 3.0, "baselines": 1.0, "train": 3.0, "search": 3.0, "front": 0.3, "deliver": 6}
 """By the word that begins its first line: about how long a phase takes, in seconds."""
 MEASURED = {"measured", "measured_apart", "seconds", "created", "command", "sha256"}
-MEASURED |= {"images_per_second", "overhead"}
+MEASURED |= {"images_per_second", "overhead", "roofline"}
 """Keys of summaries and logged steps whose values are times, or say where the run is."""
 
 

@@ -50,6 +50,12 @@ def test_ram_and_flash_are_limits(pictures, tmp_path):
     assert cost.peak_memory_bytes <= 64_000
     assert cost.model_size_bytes <= 120_000
     assert "roofline bound" in result.summary.target.name
+    placed = result.summary.roofline
+    assert placed is not None
+    assert placed.device == "STM32F412, Cortex-M4 at 100 MHz"
+    assert placed.network.macs == cost.macs
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "layers of the delivered network wait for memory" in page
     delivered = tmp_path / "run" / "best" / "model.int8.onnx"
     # A graph and scales beside the weights; some kilobytes per layer at most.
     assert cost.model_size_bytes < delivered.stat().st_size < cost.model_size_bytes + 200_000

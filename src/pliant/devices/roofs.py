@@ -39,7 +39,7 @@ MATRIX_SIZES: Final = (256, 512, 1024)
 CONVOLUTIONS: Final = ((64, 56), (128, 28), (256, 14))
 """Channels, and height and width, of 3x3 convolutions."""
 ROUNDS: Final = 12
-FEW_ROUNDS: Final = 5
+FEW_ROUNDS: Final = 3
 """Where a quick look is enough."""
 SAMPLE_S: Final = 0.004
 """Least duration of one timing."""

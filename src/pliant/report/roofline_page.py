@@ -53,7 +53,7 @@ def _values(networks: Sequence[NetworkRoofline], roofline: Roofline) -> dict[str
     return {
         "names": [network.name for network in networks],
         "tiles": _tiles(networks, roofline),
-        "charts": _charts(networks, roofline),
+        "charts": roofline_charts(networks, roofline),
         "reasons": why_faster(networks),
         "heads": HEADS,
         "tables": [layer_table(network) for network in networks],
@@ -78,8 +78,15 @@ def _tiles(networks: Sequence[NetworkRoofline], roofline: Roofline) -> list[Tile
     return tiles
 
 
-def _charts(networks: Sequence[NetworkRoofline], roofline: Roofline) -> list[tuple[str, Chart]]:
-    """Charts under their titles, which also say to a screen reader what they show."""
+def roofline_charts(
+    networks: Sequence[NetworkRoofline], roofline: Roofline
+) -> list[tuple[str, Chart]]:
+    """Charts under their titles, which also say to a screen reader what they show.
+
+    Args:
+        networks: under the same roofs.
+        roofline: of the device.
+    """
     title = "Speed of every layer under the roofs"
     charts = [(title, chart("roofline", roofline_chart(networks, roofline), f"{title}."))]
     title = "Where the time goes"

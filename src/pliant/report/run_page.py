@@ -19,6 +19,7 @@ from pliant.report.drawing import StagePicture, drawing
 from pliant.report.figure import Chart, chart
 from pliant.report.front_chart import front_chart
 from pliant.report.quantities import words
+from pliant.report.roofline_page import HEADS, layer_table, roofline_charts
 from pliant.report.shown import axis, shown_networks
 from pliant.report.summary import Summary
 from pliant.report.training_chart import MAX_POINTS, training_chart
@@ -61,6 +62,10 @@ def _values(summary: Summary) -> dict[str, object]:
         "block_metric": drawn_metric(summary.blocks, summary.objective.costs),
         "block_chart": _block_chart(summary),
         "drawing": _drawing(summary),
+        "roofline": summary.roofline,
+        "roofline_charts": _roofline_charts(summary),
+        "layer_heads": HEADS,
+        "layer_table": layer_table,
         "training_chart": _training_chart(summary),
         "architecture_chart": _architecture_chart(summary),
         "steps_are_averaged": _steps_are_averaged(summary),
@@ -98,6 +103,13 @@ def _drawing(summary: Summary) -> tuple[StagePicture, ...]:
         costs = {name: getattr(block.cost, name) for name in block.cost.metrics}
         blocks.append({"slot": block.slot, "type": block.type, "sizes": block.sizes, **costs})
     return drawing(blocks)
+
+
+def _roofline_charts(summary: Summary) -> list[tuple[str, Chart]]:
+    """Charts under their titles; none without roofs."""
+    if summary.roofline is None:
+        return []
+    return roofline_charts([summary.roofline.network], summary.roofline.roofs)
 
 
 def _training_chart(summary: Summary) -> Chart | None:

@@ -20,6 +20,7 @@ from pliant.errors import DamagedFileError
 from pliant.files import CHECKSUM, has_checksum, with_checksum, write_atomically
 from pliant.metrics import Accuracy, Claim, Cost, DeliveredFile, Measured
 from pliant.objective import Objective
+from pliant.workload.roofline import NetworkRoofline, Roofline
 
 VERSION: Literal[2] = 2
 FoundBy = Literal["search", "random"]
@@ -256,6 +257,17 @@ class Baselines:
     """Which those are: the start and the resolution."""
 
 
+@dataclass(frozen=True, slots=True)
+class RooflineFacts:
+    """The delivered network under the roofs of its target."""
+
+    device: str
+    source: str
+    """Of the roofs: the data sheet, or how they were measured."""
+    roofs: Roofline
+    network: NetworkRoofline
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The result of a run."""
@@ -299,6 +311,8 @@ class Summary:
     """Of the delivered network, fp32 first; none where nothing was delivered yet."""
     baselines: Baselines | None = None
     """None in a summary that was written without the images."""
+    roofline: RooflineFacts | None = None
+    """None where nothing was delivered yet, or the target has no roofs."""
     note: str | None = None
     """A remark for the head of the report."""
 

@@ -39,6 +39,7 @@ from pliant.runs import evidence
 from pliant.runs.classification import classification
 from pliant.runs.deliver import Delivered
 from pliant.runs.recipe import tomllib
+from pliant.runs.roofline import delivered_roofline
 from pliant.runs.run import Run, machine
 from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
@@ -128,6 +129,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         baselines=session.baselines,
         classification=classification(session, found.chosen.architecture),
         files=delivered.files if delivered else (),
+        roofline=delivered_roofline(session, delivered) if delivered else None,
     )
 
 
