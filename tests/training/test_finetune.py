@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from pliant.data import Augmentation
-from pliant.training import early_stopping
+from pliant.training import early_stopping, finetune
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.early_stopping import CHECKS, PATIENCE, EarlyStopping
 from pliant.training.finetune import CLASSIFIER_RATE, DEPTH_DECAY, FineTune
 from pliant.training.loop import train
-from pliant.training.schedule import TrainingRecipe
+from pliant.training.schedule import Phase, Timetable, TrainingRecipe
 from pliant.training.shrinking import full_width, smaller
 
 RECIPE = TrainingRecipe(epochs=20, batch_size=40, learning_rate=0.02, seed=2, weight_decay=0.01)
@@ -81,6 +81,18 @@ def test_rates_fall_with_the_distance_from_the_classifier(tiny_space, fresh):
     assert not found
 
 
+def test_short_phases_have_lower_rates():
+    def peak(epochs):
+        phases = (Phase("one", 3), Phase("two", epochs, 0.5, full_rate_steps=80))
+        timetable = Timetable(phases, 10)
+        last = timetable.phase_boundaries[-1]
+        return max(timetable.learning_rate(step, RECIPE) for step in range(30, last))
+
+    full = 0.02 * 40 / 256 * 0.5
+    for epochs, share in ((16, 1.0), (8, 1.0), (4, 0.5), (1, 0.125)):
+        assert peak(epochs) == pytest.approx(share * full, rel=0.05), "the warm-up has few steps"
+
+
 def test_networks_are_drawn_from_the_full_one_down(digits_space):
     rng = np.random.default_rng(0)
     largest = dict(digits_space.largest().options)
@@ -119,8 +131,9 @@ def test_patience_by_hand(digits, tiny_space, fresh):
 
 @pytest.mark.parametrize("rate", [0.02, 50.0])
 def test_a_teacher_that_is_worse_than_the_start_is_not_taken(
-    tiny_space, digits, fresh, cpu, rate, tmp_path
+    tiny_space, digits, fresh, cpu, rate, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(finetune, "FULL_RATE_STEPS", 0)
     good, strategy = fresh(tiny_space), FineTune(tiny_space)
     trained(good, strategy, digits, cpu)
     recipe = replace(RECIPE, learning_rate=rate, clip_norm=0.0)

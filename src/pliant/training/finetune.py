@@ -44,6 +44,8 @@ SHARES = {"head": 0.05, "teacher": 0.4, "sub-networks": 0.55}
 """Of the epochs."""
 LR_FACTORS = {"head": 1.0, "teacher": 1.0, "sub-networks": 0.7}
 """Peak learning rates over the recipe's."""
+FULL_RATE_STEPS = 150
+"""Shorter phases have lower rates: a few large steps lose what the start knows and teach little."""
 CLASSIFIER_RATE = 2.0
 """Learning rate of the classifier over that of the last block; it begins as a linear classifier."""
 DEPTH_DECAY = 0.93
@@ -94,7 +96,8 @@ class FineTune(TrainingStrategy):
     def phases(self, epochs: int) -> tuple[Phase, ...]:
         """The three phases."""
         return tuple(
-            Phase(name, epochs * share, LR_FACTORS[name]) for name, share in SHARES.items()
+            Phase(name, epochs * share, LR_FACTORS[name], FULL_RATE_STEPS)
+            for name, share in SHARES.items()
         )
 
     def parameter_groups(self, model: nn.Module, recipe: TrainingRecipe) -> list[ParameterGroup]:

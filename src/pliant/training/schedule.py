@@ -47,6 +47,8 @@ class Phase:
     """May be a fraction; phases follow each other at the nearest step."""
     rate: float = 1.0
     """Peak learning rate over the recipe's."""
+    full_rate_steps: int = 0
+    """A phase of fewer steps has a lower peak, in proportion to its steps."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class Timetable:
         """Linear warm-up, then a half cosine to 0, over the phase of the step."""
         index = self.phase_index(step)
         start, end = self.phase_boundaries[index : index + 2]
-        peak = recipe.learning_rate * recipe.batch_size / 256 * self.phases[index].rate
+        phase = self.phases[index]
+        peak = recipe.learning_rate * recipe.batch_size / 256 * phase.rate
+        peak *= min(1.0, (end - start) / max(1, phase.full_rate_steps))
         done = (step - start + 0.5) / (end - start)
         if done < recipe.warmup:
             return peak * done / recipe.warmup
