@@ -16,6 +16,7 @@ from result import publish
 from scipy.stats import spearmanr
 
 from pliant.devices.measure import Settings, anchor_model
+from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import measure_networks, profile_device, random_network_model
 from pliant.devices.table import mape_percent
 from pliant.spaces.presets import preset
@@ -42,7 +43,7 @@ def main():
         channels, size = IMAGES[name]
         space = preset(name, channels=channels, image_size=size, classes=10)
         profile = profile_device(space, settings, seed=0)
-        table = profile.table(space)
+        target = MeasuredTarget(profile, space)
         rng = np.random.default_rng(99)
         unseen = list(dict.fromkeys(space.sample_choices(rng) for _ in range(arguments.networks)))
         models = {str(one): random_network_model(space.blocks(one), rng) for one in unseen} | {
@@ -50,7 +51,7 @@ def main():
         }
         found = measure_networks(models, settings, seed=1)
         measured = np.array([found[str(one)].latency_ms for one in unseen])
-        predicted = np.array([cost.latency_ms for cost in table(unseen)])
+        predicted = np.array([cost.latency_ms for cost in target.predict(unseen)])
         off = np.abs(predicted / measured - 1)
         anchor = found.pop("anchor")
         rows.append(
@@ -58,7 +59,7 @@ def main():
                 "preset": name,
                 "networks": len(unseen),
                 "blocks": len(profile.blocks),
-                "correction": table.correction,
+                "rung": target.predictor.rung,
                 "mape_percent": mape_percent(predicted, measured),
                 "spearman": float(spearmanr(predicted, measured).statistic),
                 "within_5_percent": float((off <= 0.05).mean()),
@@ -66,7 +67,7 @@ def main():
                 "worst_percent": float(100 * off.max()),
                 "fastest_ms": float(measured.min()),
                 "slowest_ms": float(measured.max()),
-                "macs_line_mape_percent": table.held_out_error.macs_mape_percent,
+                "cross_validated_mape_percent": target.predictor.mape_percent,
                 "macs_spearman": float(
                     spearmanr([space.cost(one).macs for one in unseen], measured).statistic
                 ),

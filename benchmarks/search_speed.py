@@ -13,6 +13,7 @@ from result import publish
 
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.devices.measure import Settings
+from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import profile_device
 from pliant.objective import Limit, Objective
 from pliant.search.ask_tell import combined, run_search
@@ -48,7 +49,7 @@ def main():
         top1 = np.array([np.log(space.cost(one).macs) / 25 for one in seen]) + rng.normal(
             0, 0.005, FITTED
         )
-        latencies = [cost.latency_ms for cost in profile.table(space)(seen)]
+        latencies = [cost.latency_ms for cost in MeasuredTarget(profile, space).predict(seen)]
         limit = Limit("latency_ms", float(np.median(latencies)))
         fresh = preset(name, channels=channels, image_size=size, classes=10)  # without cached costs
         started = time.process_time()
@@ -56,7 +57,7 @@ def main():
         fitted = time.process_time()
         objective = Objective(("latency_ms",), (limit,))
         searcher = ParetoSearch(fresh, objective, seed=0)
-        evaluate = combined(predictor, profile.table(fresh))
+        evaluate = combined(predictor, MeasuredTarget(profile, fresh).predict)
         history = run_search(searcher, evaluate, arguments.candidates)
         rows.append(
             {
