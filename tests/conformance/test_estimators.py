@@ -16,6 +16,7 @@ import torch
 from pliant.accuracy.active_predictor import Predictor
 from pliant.accuracy.estimator import Estimator, evaluate
 from pliant.accuracy.fitting import fewer_images
+from pliant.accuracy.inherit import InheritWeights
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.accuracy.scratch import TrainFromScratch
 from pliant.accuracy.shared_weights import SharedWeights, train_shared_weights
@@ -58,6 +59,12 @@ def from_scratch(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
 
 
 @contextmanager
+def inherited_weights(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
+    few = fewer_images(data, 0.2)
+    yield InheritWeights(space, few, epochs=1, root_epochs=1, images=50)
+
+
+@contextmanager
 def shared_weights(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
     few = fewer_images(data, 0.2)
     yield SharedWeights(train_shared_weights(space, few, strategy="single-path", epochs=1))
@@ -88,6 +95,7 @@ ESTIMATORS: tuple[Make, ...] = (
     supernet,
     predictor,
     from_scratch,
+    inherited_weights,
     shared_weights,
     active_predictor,
     zero_shot,

@@ -39,7 +39,9 @@ def estimate(
     ],
     estimator: Annotated[
         str,
-        typer.Option(help="scratch, supernet, predictor, zero-shot: several, with commas."),
+        typer.Option(
+            help="scratch, inherit, supernet, predictor, zero-shot: several, with commas."
+        ),
     ] = "scratch,supernet,predictor,zero-shot",
     architectures: Annotated[
         str,

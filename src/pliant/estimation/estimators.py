@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pliant.accuracy.estimator import Estimator
 from pliant.accuracy.fitting import fewer_images
+from pliant.accuracy.inherit import InheritWeights
 from pliant.accuracy.scratch import TrainFromScratch
 from pliant.accuracy.shared_weights import (
     SharedWeights,
@@ -33,9 +34,9 @@ from pliant.spaces.space import Space
 from pliant.training.allocator import keep_freed_memory
 from pliant.training.loop import StepLog
 
-SCRATCH, SUPERNET = "scratch", "supernet"
+SCRATCH, INHERIT, SUPERNET = "scratch", "inherit", "supernet"
 PREDICTOR, ZERO_SHOT = "predictor", "zero-shot"
-ESTIMATORS = (SCRATCH, SUPERNET, PREDICTOR, ZERO_SHOT)
+ESTIMATORS = (SCRATCH, INHERIT, SUPERNET, PREDICTOR, ZERO_SHOT)
 
 
 def require_estimators(names: str | list[str]) -> list[str]:
@@ -147,6 +148,8 @@ class Estimators:
         word, _, number = name.partition(" ")
         if word == SCRATCH:
             return self._scratch(int(number or 0))
+        if word == INHERIT:
+            return self._inherit()
         if word == SUPERNET:
             return SharedWeights(self._supernet(), images=self.settings.images)
         raise RecipeError(f"no estimator evaluates networks one by one under the name {name!r}.")
@@ -161,6 +164,21 @@ class Estimators:
             images=settings.images,
             folder=self._folder(SCRATCH),
         )
+
+    def _inherit(self) -> InheritWeights:
+        """Children of the smallest network, which is trained here, in each worker for itself."""
+        settings = self.settings
+        made = InheritWeights(
+            self.space,
+            self.data,
+            epochs=max(1, settings.epochs // 4),
+            root_epochs=settings.epochs,
+            seed=settings.seed,
+            images=settings.images,
+            folder=self._folder(INHERIT),
+        )
+        made.prepare()
+        return made
 
     def _supernet(self) -> TrainedSupernet:
         if (sent := self._shared.get(SUPERNET)) is not None:
