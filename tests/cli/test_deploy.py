@@ -41,6 +41,7 @@ def test_named_network(command, copied):
         "model.py",
         "predict.py",
         "card.md",
+        "SHA256SUMS",
     }
     card = (folder / "card.md").read_text()
     assert f"`{architecture}`" in card

@@ -30,6 +30,7 @@ def test_run_directory_holds_everything(finished):
         "model.py",
         "predict.py",
         "card.md",
+        "SHA256SUMS",
     }
     assert (finished.folder / "supernet" / "weights.safetensors").is_file()
     assert list((finished.folder / "supernet" / "tensorboard").iterdir())

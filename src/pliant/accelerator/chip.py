@@ -241,12 +241,15 @@ def load_chip(name_or_path: str | Path) -> Chip:
                 f"{nearest(text, shipped_chips())}"
             )
         content = (_folder() / f"{text}.toml").read_text(encoding="utf-8")
-    else:
-        try:
-            content = Path(text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"a chip is a TOML file, {text} cannot be read: {error}.") from error
-    return parse_chip(content, default_name=Path(text).stem)
+        return parse_chip(content, default_name=text)
+    try:
+        content = Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"a chip is a TOML file, {text} cannot be read: {error}.") from error
+    try:
+        return parse_chip(content, default_name=Path(text).stem)
+    except RecipeError as error:
+        raise RecipeError(f"{text}: {error}") from error
 
 
 def chip_toml(chip: Chip) -> str:

@@ -83,9 +83,11 @@ def deploy(
                 delivered = deliver(session, network, folder=folder)
         say_delivered(session, delivered)
         if tflite:
+            from pliant.deploy.sums import write_sums
             from pliant.deploy.tflite import TFLITE_MODEL, write_tflite
 
             worst = write_tflite(delivered.folder, session.network(delivered.architecture))
+            write_sums(delivered.folder)
             say(
                 f"probabilities within {worst:.1e} of model.onnx",
                 about=delivered.folder / TFLITE_MODEL,

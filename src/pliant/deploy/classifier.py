@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+from pliant.deploy.sums import require_intact
 from pliant.errors import DamagedFileError, DataError
 from pliant.picture import preprocess
 
@@ -56,7 +57,8 @@ class Classifier:
             folder the file in the run's precision.
 
     Raises:
-        DamagedFileError: there is no such file, or it is no network that Pliant delivered.
+        DamagedFileError: there is no such file, it is no network that Pliant delivered, or it is
+            not what was written.
     """
 
     def __init__(self, place: Path) -> None:
@@ -72,6 +74,8 @@ class Classifier:
             [pictures] = self._session.get_inputs()
             _, self.size, _, channels = pictures.shape
             self.mode = {1: "L", 3: "RGB"}[channels]
+        except DamagedFileError:
+            raise
         except Exception as error:  # ONNX Runtime's errors have no common class but this one
             raise DamagedFileError(
                 f"pictures are classified by a network that Pliant delivered, {self.path} is none:"
@@ -107,9 +111,9 @@ class Classifier:
 def _open(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        path.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    content = path.read_bytes()
+    require_intact(path, content)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def find_model(place: Path) -> Path:

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pliant.accuracy.calibration import require_calibrated
 from pliant.deploy.own_source import own_source
+from pliant.deploy.sums import SUMS
 from pliant.files import write_atomically
 from pliant.metrics import InferencePrecision
 from pliant.networks import plain
@@ -97,6 +98,7 @@ def write_model(
     """
     require_calibrated(network)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMS).unlink(missing_ok=True)  # of the files that are replaced now
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }

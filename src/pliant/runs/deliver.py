@@ -12,6 +12,7 @@ from pliant.accuracy.evaluation import top1
 from pliant.deploy.card import Card, write_card
 from pliant.deploy.int8 import MAX_INT8_LOSS, Int8Network, fine_tuned, model_answers
 from pliant.deploy.package import INT8_MODEL, MODEL, onnx_bytes, write_int8, write_model
+from pliant.deploy.sums import write_sums
 from pliant.deploy.verify import Agreement, verify_accuracy, verify_outputs
 from pliant.errors import MeasurementError
 from pliant.metrics import Accuracy, Cost, DeliveredFile, InferencePrecision, Measured
@@ -107,6 +108,7 @@ def deliver(
         front_test=_front_test(session, architecture, others, tested),
     )
     write_card(folder / "card.md", _card(session, network, delivered))
+    write_sums(folder)
     apart = delivered.measured_apart
     progress("deliver", 5, 5, "measured in a subprocess" if apart else "done")
     return delivered
