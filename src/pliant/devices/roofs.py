@@ -45,7 +45,7 @@ SAMPLE_S: Final = 0.004
 """Least duration of one timing."""
 CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 """Where Linux describes the caches of a processor."""
-FILLED: Final = (0.5, 0.75)
+FILLED: Final = (0.5, 0.75, 0.9)
 """Working sets of a cache in parts of its capacity: large enough to leave the level above."""
 MEMORY_BYTES: Final = 2**28
 """Working set that no cache holds; four times the last cache where that is more."""
