@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
-from pliant.files import replace_atomically, write_atomically
+from pliant.files import replace_atomically, with_full_place, write_atomically
 
 
 def test_text_and_bytes_are_written_with_their_folder(tmp_path):
@@ -83,3 +84,13 @@ def test_all_files_have_the_usual_mode(tmp_path):
         tmp_path / "file.bin", lambda partial: (partial.touch(), partial.chmod(0o600))
     )
     assert (tmp_path / "file.bin").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_full_disk_is_named_where_a_library_does_not(tmp_path, monkeypatch):
+    free = lambda path: type("Usage", (), {"free": 0})  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", free)
+    named = with_full_place(RuntimeError("I/O error: full (os error 28)"), tmp_path)
+    assert isinstance(named, OSError)
+    assert named.filename == str(tmp_path)
+    other = ValueError("another")
+    assert with_full_place(other, tmp_path) is other

@@ -5,14 +5,19 @@ A killed process leaves the old file or the new one, complete.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+FEW_BYTES = 2**20
+"""On a disk with less than this free, something that is written does not fit."""
 CHECKSUM = "sha256"
 """The key of a JSON file for the checksum of its other keys."""
 
@@ -55,6 +60,15 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from fault
     finally:
         partial.unlink(missing_ok=True)
+
+
+def with_full_place(fault: Exception, folder: Path) -> Exception:
+    """The error of a full disk that names no file, with the folder where its disk is that one."""
+    error = system_error(fault)
+    if error is None or error.errno != errno.ENOSPC or error.filename is not None:
+        return fault
+    place = folder if shutil.disk_usage(folder).free < FEW_BYTES else Path(tempfile.gettempdir())
+    return OSError(error.errno, error.strerror, str(place))
 
 
 def system_error(fault: BaseException) -> OSError | None:

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import pliant
 from pliant.cli.interrupts import say_stopped
 from pliant.errors import RecipeError
+from pliant.files import with_full_place
 from pliant.plugins import error_place
 from pliant.progress import shown
 
@@ -229,7 +230,10 @@ def open_run(
     with held:
         for note in held.notes:
             say(note)
-        yield held
+        try:
+            yield held
+        except Exception as fault:
+            raise with_full_place(fault, held.folder) from fault.__cause__
 
 
 def _named(recipe: str, run_dir: Path | None, given: Mapping[str, Any]) -> tuple[Path, Recipe]:
