@@ -16,6 +16,7 @@ import torch
 from pliant.accuracy.active_predictor import Predictor
 from pliant.accuracy.estimator import Estimator, evaluate
 from pliant.accuracy.fitting import fewer_images
+from pliant.accuracy.hypernetwork import HyperNetwork
 from pliant.accuracy.inherit import InheritWeights
 from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.accuracy.scratch import TrainFromScratch
@@ -71,6 +72,11 @@ def shared_weights(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
 
 
 @contextmanager
+def hypernetwork(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
+    yield HyperNetwork(space, fewer_images(data, 0.2), epochs=1)
+
+
+@contextmanager
 def active_predictor(space: Space, data: DataSet) -> Iterator[AccuracyEstimator]:
     yield Predictor(space, AccuracyPredictor(space, *_evaluated(space)), evaluations=12)
 
@@ -97,6 +103,7 @@ ESTIMATORS: tuple[Make, ...] = (
     from_scratch,
     inherited_weights,
     shared_weights,
+    hypernetwork,
     active_predictor,
     zero_shot,
     worked_example,

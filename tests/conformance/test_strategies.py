@@ -13,6 +13,7 @@ from pliant.spaces.proxyless import ProxylessSpace, ProxylessStage
 from pliant.targets import Arithmetic
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.finetune import FineTune
+from pliant.training.hypernetwork import HyperNetworkTraining
 from pliant.training.loop import train
 from pliant.training.progressive import ProgressiveShrinking
 from pliant.training.proxyless import ArchitectureSettings, Proxyless
@@ -41,6 +42,7 @@ def proxyless(gradient):
 STRATEGIES = {
     "sandwich": (Sandwich, True),
     "single-path": (SinglePath, True),
+    "hypernetwork": (HyperNetworkTraining, True),
     "progressive": (ProgressiveShrinking, True),
     "finetune": (FineTune, True),
     "scratch": (lambda space: FromScratch(), False),

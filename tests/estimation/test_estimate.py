@@ -30,7 +30,7 @@ SETTINGS = EstimatorSettings(
     strategy="single-path",
     predictor_evaluations=12,
 )
-ALL = "scratch,supernet,inherit,predictor,zero-shot"
+ALL = "scratch,supernet,hypernetwork,inherit,predictor,zero-shot"
 
 
 def estimated(folder: Path, workers: int = 0, estimators: str = ALL):
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_estimator_has_a_row_per_network(folder):
     rows = pq.read_table(folder / "estimates.parquet").to_pylist()
-    names = ["scratch", "scratch 1", "supernet", "inherit", "predictor", "zen"]
+    names = ["scratch", "scratch 1", "supernet", "hypernetwork", "inherit", "predictor", "zen"]
     assert [row["estimator"] for row in rows] == [name for name in names for _ in range(4)]
     assert all((row["top1"] is None) == (row["estimator"] == "zen") for row in rows)
     assert [epoch for epoch, _ in json.loads(rows[0]["curve"])] == [1.0]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pliant.accuracy.calibration import require_calibrated as require_calibrated
     from pliant.accuracy.estimator import Estimator as Estimator
     from pliant.accuracy.evaluation import top1 as top1
+    from pliant.accuracy.hypernetwork import HyperNetwork as HyperNetwork
     from pliant.accuracy.inherit import InheritWeights as InheritWeights
     from pliant.accuracy.predictor import AccuracyPredictor as AccuracyPredictor
     from pliant.accuracy.predictor import PredictorQuality as PredictorQuality
@@ -34,6 +35,7 @@ else:
             "calibration": ["calibrate", "require_calibrated"],
             "estimator": ["Estimator"],
             "evaluation": ["top1"],
+            "hypernetwork": ["HyperNetwork"],
             "inherit": ["InheritWeights"],
             "predictor": ["AccuracyPredictor", "PredictorQuality"],
             "ranking": ["Correlation", "RankCorrelations", "rank_correlations"],

@@ -40,7 +40,8 @@ def estimate(
     estimator: Annotated[
         str,
         typer.Option(
-            help="scratch, inherit, supernet, predictor, zero-shot: several, with commas."
+            help="scratch, inherit, supernet, hypernetwork, predictor, zero-shot: several, with "
+            "commas."
         ),
     ] = "scratch,supernet,predictor,zero-shot",
     architectures: Annotated[

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pliant.accuracy.estimator import Estimator
 from pliant.accuracy.fitting import fewer_images
+from pliant.accuracy.hypernetwork import HyperNetwork
 from pliant.accuracy.inherit import InheritWeights
 from pliant.accuracy.scratch import TrainFromScratch
 from pliant.accuracy.shared_weights import (
@@ -27,6 +28,7 @@ from pliant.accuracy.shared_weights import (
 from pliant.data import DataSet, load
 from pliant.errors import PliantError, RecipeError, nearest
 from pliant.metrics import Estimate, Failed
+from pliant.networks.hypernetwork import HyperSupernet
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, silent
 from pliant.spaces.presets import preset, space_name
@@ -34,9 +36,10 @@ from pliant.spaces.space import Space
 from pliant.training.allocator import keep_freed_memory
 from pliant.training.loop import StepLog
 
+HYPERNETWORK = "hypernetwork"
 SCRATCH, INHERIT, SUPERNET = "scratch", "inherit", "supernet"
 PREDICTOR, ZERO_SHOT = "predictor", "zero-shot"
-ESTIMATORS = (SCRATCH, INHERIT, SUPERNET, PREDICTOR, ZERO_SHOT)
+ESTIMATORS = (SCRATCH, INHERIT, SUPERNET, HYPERNETWORK, PREDICTOR, ZERO_SHOT)
 
 
 def require_estimators(names: str | list[str]) -> list[str]:
@@ -152,6 +155,8 @@ class Estimators:
             return self._inherit()
         if word == SUPERNET:
             return SharedWeights(self._supernet(), images=self.settings.images)
+        if word == HYPERNETWORK:
+            return self._hypernetwork()
         raise RecipeError(f"no estimator evaluates networks one by one under the name {name!r}.")
 
     def _scratch(self, number: int) -> TrainFromScratch:
@@ -182,9 +187,8 @@ class Estimators:
 
     def _supernet(self) -> TrainedSupernet:
         if (sent := self._shared.get(SUPERNET)) is not None:
-            weights = Supernet(self.space, mean=self.data.mean, std=self.data.std)
-            weights.load_state_dict(dict(sent.weights))
-            return TrainedSupernet(weights.eval(), self.data, sent.identity, sent.seconds)
+            made = Supernet(self.space, mean=self.data.mean, std=self.data.std)
+            return self._loaded(made, sent)
         settings = self.settings
         return train_shared_weights(
             self.space,
@@ -196,6 +200,25 @@ class Estimators:
             on_step=partial(self._told, SUPERNET),
         )
 
+    def _hypernetwork(self) -> Estimator:
+        settings, data = self.settings, self.data
+        if (sent := self._shared.get(HYPERNETWORK)) is not None:
+            made = HyperSupernet(self.space, mean=data.mean, std=data.std)
+            return SharedWeights(self._loaded(made, sent), images=settings.images)
+        return HyperNetwork(
+            self.space,
+            data,
+            epochs=settings.shared_epochs,
+            seed=settings.seed,
+            images=settings.images,
+            folder=self._folder(HYPERNETWORK),
+            on_step=partial(self._told, HYPERNETWORK),
+        )
+
+    def _loaded(self, made: Supernet, sent: SharedState) -> TrainedSupernet:
+        made.load_state_dict(dict(sent.weights))
+        return TrainedSupernet(made.eval(), self.data, sent.identity, sent.seconds)
+
     def _folder(self, name: str) -> Path | None:
         return self.settings.folder and self.settings.folder / name
 
@@ -206,9 +229,12 @@ class Estimators:
     def shared_state(self, name: str) -> dict[str, SharedState]:
         """What a worker needs of an estimator beyond the settings, by its name."""
         estimator = self.get(name)
-        if not isinstance(estimator, SharedWeights):
+        if isinstance(estimator, HyperNetwork):
+            trained = estimator.trained
+        elif isinstance(estimator, SharedWeights):
+            trained = estimator.supernet
+        else:
             return {}
-        trained = estimator.supernet
         return {name: SharedState(trained.identity, trained.seconds, weights_of(trained.weights))}
 
 
