@@ -385,7 +385,7 @@ def test_any_values_of_a_summary_come_back_and_make_a_page(
     networks: int,
     share: float,
 ) -> None:
-    cost = Cost(number, number, whole, whole, whole, number)
+    cost = Cost(number, number, whole, whole, whole, whole, number)
     result = replace(
         summary.chosen,
         architecture=name,
