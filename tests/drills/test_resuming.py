@@ -104,6 +104,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         path.relative_to(folder): path.read_bytes()
         for path in (*folder.glob("best/*"), folder / "supernet" / "weights.safetensors")
     }
+    del files[Path("best/SHA256SUMS")]  # that of the card, which has times
     card = files.pop(Path("best/card.md")).decode()
     lines = [line for line in card.splitlines() if not re.search(r"[\d.]+ [mu]s|opened", line)]
     return {"summary": summary, "rows": rows, "steps": steps, "asked": asked, "card": lines} | files
