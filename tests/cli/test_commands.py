@@ -46,7 +46,7 @@ def test_steps_one_by_one(command, tmp_path, tiny, digits_profile, finished):
     run = tmp_path / "run"
     code, said, _ = command("device", "measure", tmp_path / "tiny.toml", "--run-dir", run)
     assert code == 0
-    assert "on 16 random networks" in said
+    assert "32 networks" in said
     code, said, _ = command("train", run)
     assert code == 0
     assert "21,672 networks of space digits" in said

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pliant import Record
+from pliant.devices.profile import PROFILE_VERSION
 from pliant.files import with_checksum
 
 
@@ -56,7 +57,7 @@ def _pictures(folder: Path, **classes: int) -> Path:
         (["deploy", "runs/none"], ["the directory of a run that was started", "'runs/none'"]),
         (
             ["run", "digits", "--strategy", "nonsense"],
-            ["one of sandwich, progressive-shrinking", "or file.py:NAME", "'nonsense'"],
+            ["one of sandwich, single-path", "or file.py:NAME", "'nonsense'"],
         ),
         (
             ["run", "digits", "--searcher", "evolutoin"],
@@ -247,7 +248,7 @@ SPACE_KEY = {"name": "digits", "channels": 1, "image_size": 8, "classes": 10, "i
             ["for space 'digits' with 1x8x8", "the same name with other choices or blocks"],
         ),
         ({"speed": 1}, ["not a device profile", "speed"]),
-        ({"version": 1}, ["device profile of version 1", "reads version 4"]),
+        ({"version": 1}, ["device profile of version 1", f"reads version {PROFILE_VERSION}"]),
     ],
 )
 def test_profile_of_another_device(command, tmp_path, digits_profile, change, said):

@@ -134,7 +134,10 @@ def test_score_a_file_of_ones_own(command, tmp_path, monkeypatch):
             ["score", "--space", "digits", "--architectures", "none.csv"],
             ["none.csv cannot be read"],
         ),
-        (["search"], ["a recipe or a run directory, or --space and --estimator"]),
+        (
+            ["search"],
+            ["a recipe or a run directory, --space and --estimator", "--strategy and --data"],
+        ),
         (["search", "--space", "mobile"], ["--estimator"]),
         (
             ["search", "--space", "mobil", "--estimator", "quick"],

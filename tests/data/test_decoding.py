@@ -203,7 +203,8 @@ def test_a_blank_channel_is_warned_about(tmp_path: Path) -> None:
     pixels = NOISE[..., :3].copy()
     pixels[..., 2] = 7
     data = save(tmp_path, Image.fromarray(pixels), "png")
-    assert data.notes[-1].startswith("The blue channel carries nothing: it is 7 of 255")
+    blank = "The blue channel carries nothing: it is 7 of 255"
+    assert any(note.startswith(blank) for note in data.notes)
     assert data.std[2] == 1
     assert data.std[0] == pytest.approx(0.29, abs=0.02)
 

@@ -20,6 +20,7 @@ from pliant.deploy.own_source import own_source
 from pliant.deploy.package import model_source, onnx_bytes
 from pliant.devices.profile import BlockLatency
 from pliant.devices.table import distinct_blocks
+from pliant.devices.timings import QUANTILES
 from pliant.errors import EncodingError
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, register_block
 from pliant.networks.onnx import block_model
@@ -116,7 +117,17 @@ def test_its_mid_channels_are_sorted_and_the_largest_network_computes_the_same(s
 def test_a_profile_times_it_and_a_report_draws_it(space):
     rng = np.random.default_rng(0)
     block = next(one for one in distinct_blocks(space, rng) if type(one).__name__ == "NextBlock")
-    row = BlockLatency(type="NextBlock", sizes=block.sizes, latency_us=3.0)
+    times = (3.0,) * len(QUANTILES)
+    row = BlockLatency(
+        type="NextBlock",
+        sizes=block.sizes,
+        latency_us=3.0,
+        cpu_us=times,
+        wall_us=times,
+        runs=1,
+        preempted_share=0.0,
+        split_half_error=0.0,
+    )
     assert row.block == block
     session = onnxruntime.InferenceSession(block_model(block, rng).SerializeToString())
     assert session.run(None, {"image": np.ones((1, 4, 8, 8), np.float32)})[0].shape == (1, 4, 8, 8)

@@ -55,8 +55,8 @@ def test_the_report_has_the_probabilities_of_every_block(finished):
     folder, result = finished
     search = read_summary_file(folder / "summary.json").training.architecture
     assert search.operations == {
-        "stage1_block1": ("31", "32"),
-        "stage1_block2": ("left out", "31", "32"),
+        "stage1_block1": ("13", "23"),
+        "stage1_block2": ("left out", "13", "23"),
     }
     chosen = result.delivered.architecture.mapping
     assert search.chosen["stage1_block1"] == str(chosen["1.1o"])

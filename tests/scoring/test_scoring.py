@@ -434,7 +434,7 @@ def test_a_file_of_ones_own(model, scorer, name, width):
         ("model.py:built", "has no 'built'. Did you mean 'build'"),
         ("model.py:needs", "needs width"),
         ("model.py:text", "received str"),
-        ("model.py:made", "is a Own. Name a function"),
+        ("model.py:made", "is of type Own. Name a function"),
         ("model.py:raises", r"model.py:raises ended in an error at line \d+ .*out of paint"),
     ],
 )

@@ -158,6 +158,7 @@ def test_a_phase_that_is_stopped_early_resumes_with_the_same_bits(
     tiny_space, digits, fresh, cpu, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(early_stopping, "PATIENCE", 1)
+    monkeypatch.setattr(finetune, "FULL_RATE_STEPS", 0)
     recipe = TrainingRecipe(epochs=40, batch_size=40, learning_rate=0.5, seed=2)
 
     def run(folder=None, stop=None):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import psutil
+
 from pliant.files import system_error
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -62,12 +64,9 @@ def _is_memory(fault: BaseException) -> bool:
 
 def _is_near_memory_limit() -> bool:
     """Whether this process has a limit and came near it; libraries then fail in words of theirs."""
-    try:
-        import resource
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    except (ImportError, OSError):
+    if not psutil.LINUX:
         return False  # Linux alone tells
+    limit, _ = psutil.Process().rlimit(psutil.RLIMIT_AS)
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     [peak] = [line.split()[1] for line in lines if line.startswith("VmPeak")]
-    return limit != resource.RLIM_INFINITY and int(peak) * 1024 > NEAR_LIMIT * limit
+    return limit != psutil.RLIM_INFINITY and int(peak) * 1024 > NEAR_LIMIT * limit

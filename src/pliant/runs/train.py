@@ -67,9 +67,12 @@ def train_supernet(
 
 
 def _trained(run: Run, device: str, progress: Progress, searched: SearchedCosts) -> Supernet:
+    identity = strategy_identity(run.recipe.train.strategy)
+    _require_same(run, "strategy", identity)
+    if run.weights.is_file() and identity is None:  # its file is gone, and was needed for training
+        return _load(new_supernet(run, TrainingStrategy()), run.weights)
     chosen = strategy(run, searched)
     supernet = new_supernet(run, chosen)
-    _require_same(run, "strategy", strategy_identity(run.recipe.train.strategy))
     if run.weights.is_file():
         return _load(supernet, run.weights)
     checkpoints = Checkpoints(run.folder / "supernet")

@@ -233,7 +233,6 @@ PRESETS = {
     "wide-32": Preset(
         24, 64, "images of 28 to 32 pixels, most accuracy for an hour of training", wide_32
     ),
-    "micro": Preset(32, 128, "microcontrollers, images of 32 to 128 pixels in int8", micro),
     "photos": Preset(64, 320, "photographs of 64 to 224 pixels, EfficientNet-Lite0", photos),
     "photos-lite1": Preset(64, 320, "photographs, deeper: EfficientNet-Lite1", photos_lite1),
     "photos-lite2": Preset(
@@ -248,6 +247,7 @@ PRESETS = {
     "ofa-resnet50": Preset(
         128, 320, "images of 224 pixels, Once-for-All's ResNet-50", ofa_resnet50
     ),
+    "micro": Preset(32, 128, "microcontrollers, images of 32 to 128 pixels in int8", micro),
     "proxyless-32": Preset(
         24, 64, "images of 28 to 32 pixels, a choice of operations by block", proxyless_32
     ),

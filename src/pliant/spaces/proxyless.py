@@ -5,7 +5,7 @@ Hardware", 2019, arXiv:1812.00332, section 4.2: inverted residuals with kernels 
 expansions 3 and 6. A block that keeps size and channels may also be left out, which lets depth and
 width trade off.
 
-One choice picks the operation of a block: `56` is kernel 5 with expansion 6, and `0` leaves the
+One choice picks the operation of a block: `65` is expansion 6 with kernel 5, and `0` leaves the
 block out. The operations of a block have weights of their own in a mixed network
 (`pliant.networks.mixed`); in a supernet they share the largest one's.
 """
@@ -35,6 +35,7 @@ class ProxylessStage:
     """At most; the first one changes size or channels and is always there."""
     stride: int = 2
     kernels: tuple[int, ...] = (3, 5, 7)
+    """Of one digit."""
     expansions: tuple[int, ...] = (3, 6)
     """Mid channels over input channels; 1 to 9."""
 
@@ -51,7 +52,7 @@ class ProxylessSpace(MobileSpace):
         classes: number of labels.
 
     Raises:
-        EncodingError: an expansion of more than one digit.
+        EncodingError: an expansion or a kernel of more than one digit.
     """
 
     def __init__(
@@ -64,10 +65,11 @@ class ProxylessSpace(MobileSpace):
         image_size: int,
         classes: int,
     ) -> None:
-        if wrong := [one for stage in stages for one in stage.expansions if not 1 <= one <= 9]:
+        sizes = [one for stage in stages for one in (*stage.expansions, *stage.kernels)]
+        if wrong := [one for one in sizes if not 1 <= one <= 9]:
             raise EncodingError(
-                f"an operation is named by a kernel and an expansion of one digit, received "
-                f"expansion {wrong[0]}."
+                f"an operation is named by an expansion and a kernel of one digit, received "
+                f"{wrong[0]}."
             )
         table = [
             MobileStage(
@@ -97,7 +99,7 @@ class ProxylessSpace(MobileSpace):
         width = self.frame.first_block or self.frame.stem
         for number, stage in enumerate(self.stages, 1):
             operations = sorted(
-                10 * kernel + int(expansion)
+                10 * int(expansion) + kernel
                 for kernel in stage.kernels
                 for expansion in stage.expansions
             )
@@ -113,8 +115,8 @@ class ProxylessSpace(MobileSpace):
     ) -> Iterator[tuple[int, int, float]]:
         """The blocks of a stage that are there: number, kernel, expansion."""
         for block in range(1, self.stages[number - 1].depths[0] + 1):
-            kernel, expansion = divmod(int(chosen[f"{number}.{block}o"]), 10)
-            if kernel:
+            expansion, kernel = divmod(int(chosen[f"{number}.{block}o"]), 10)
+            if expansion:
                 yield block, kernel, float(expansion)
 
 

@@ -6,10 +6,10 @@ many.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import Chip
@@ -21,10 +21,9 @@ from pliant.accelerator.model import energy_latency as el
 from pliant.accelerator.model.cost import MappingCosts, well_formed
 from pliant.accelerator.model.counts import Floats, I, Ints, LayerRecord, O, W, layer_record
 from pliant.accelerator.model.energy_latency import ChipRecord, chip_record
+from pliant.accelerator.model.row_threads import over_threads
 from pliant.errors import InfeasibleError
 from pliant.workload import Layer
-
-_CHUNK: Final = 512
 
 
 def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts:
@@ -51,9 +50,16 @@ def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCos
     shape = (len(codes), 3, 3, 8)
     energy, cycles, fits = np.empty(shape), np.empty(shape), np.empty(shape, dtype=np.bool_)
     rows = np.ascontiguousarray(codes, dtype=np.int64)
-    layers = np.array([layer_record(layer)], dtype=ct.LAYER)
-    chips = np.array([chip_record(chip)], dtype=el.CHIP)
-    wrong = _evaluate_orders(layers, chips, rows, STATIONARY_ORDERS, energy, cycles, fits)
+    numbers = layer_record(layer), chip_record(chip)
+
+    def kernel(part: slice) -> int:
+        return int(
+            _evaluate_orders(
+                *numbers, rows[part], STATIONARY_ORDERS, energy[part], cycles[part], fits[part]
+            )
+        )
+
+    wrong = over_threads(len(rows), kernel)
     if wrong >= 0:
         raise InfeasibleError(
             f"layer {layer.name!r}: mapping {wrong} does not cover the layer exactly, or its "
@@ -62,10 +68,10 @@ def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCos
     return MappingCosts(energy, cycles, fits)
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _evaluate_orders(
-    layers: NDArray[Any],
-    chips: NDArray[Any],
+    layer: Any,
+    chip: Any,
     rows: Ints,
     orders: Ints,
     energy: Floats,
@@ -75,8 +81,8 @@ def _evaluate_orders(
     """The kernel behind `evaluate_orders`.
 
     Args:
-        layers: one record of the loops.
-        chips: one record of the hardware.
+        layer: record of the loops.
+        chip: record of the hardware.
         rows: encoded mappings.
         orders: as `STATIONARY_ORDERS`.
         energy: receives the energies, shape (rows, 3, 3, 8).
@@ -86,50 +92,48 @@ def _evaluate_orders(
     Returns:
         A row that is no mapping of the layer, or -1.
     """
-    wrong = np.full((len(rows) + _CHUNK - 1) // _CHUNK, -1)
-    for chunk in prange(len(wrong)):
-        layer, chip = layers[0], chips[0]
-        s, code = np.empty(ct.SCRATCH), np.empty(65, dtype=np.int64)
-        parts = np.empty((3, 3, 3, 2, 4))
-        for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows))):
-            code[:] = rows[row]
-            code[ct.BUFFER_ORDER : ct.DRAM_ORDER] = orders[0]
-            code[ct.DRAM_ORDER : ct.BYPASS] = orders[0]
-            code[ct.BYPASS] = 0
-            if (
-                not well_formed(code)
-                or not ct.prepare(layer, code, s)
-                or tensor_parts(layer, chip, code, orders, s, parts) >= el.EXACT
-            ):
-                wrong[chunk] = row
-                continue
-            compute = ct.compute_cycles(s) / chip.macs_per_cycle
-            floor = bd.Floor(bd.constant_energy(layer, s[ct.FIRST_ACTIVE], chip), compute)
-            partial, small = el.reduction_is_partial(s), el.register_excess(layer, s, chip) == 0.0
-            for bypass in range(8):
-                w, i, o = bypass & 1, bypass >> 1 & 1, bypass >> 2
-                good = small and el.buffer_excess(layer, s, partial, bypass, chip) == 0.0
-                for inner in range(3):
-                    for outer in range(3):
-                        a = parts[W, inner, outer, w]
-                        b = parts[I, inner, outer, i]
-                        c = parts[O, inner, outer, o]
-                        links = max(
-                            (a[bd.DRAM_BITS] + b[bd.DRAM_BITS] + c[bd.DRAM_BITS])
-                            / chip.dram_bits_per_cycle,
-                            (a[bd.PORT_BITS] + b[bd.PORT_BITS] + c[bd.PORT_BITS])
-                            / chip.buffer_bits_per_cycle,
-                            (a[bd.NOC_BITS] + b[bd.NOC_BITS] + c[bd.NOC_BITS])
-                            / chip.noc_bits_per_cycle,
-                        )
-                        time = max(floor.cycles, links)
-                        moved = a[bd.ENERGY] + b[bd.ENERGY] + c[bd.ENERGY]
-                        cycles[row, inner, outer, bypass] = time
-                        energy[row, inner, outer, bypass] = (
-                            floor.energy + moved + time * chip.idle_energy
-                        )
-                        fits[row, inner, outer, bypass] = good
-    return int(wrong.max()) if len(wrong) else -1
+    wrong = -1
+    s, code = np.empty(ct.SCRATCH), np.empty(65, dtype=np.int64)
+    parts = np.empty((3, 3, 3, 2, 4))
+    for row in range(len(rows)):
+        code[:] = rows[row]
+        code[ct.BUFFER_ORDER : ct.DRAM_ORDER] = orders[0]
+        code[ct.DRAM_ORDER : ct.BYPASS] = orders[0]
+        code[ct.BYPASS] = 0
+        if (
+            not well_formed(code)
+            or not ct.prepare(layer, code, s)
+            or tensor_parts(layer, chip, code, orders, s, parts) >= el.EXACT
+        ):
+            wrong = row
+            continue
+        compute = ct.compute_cycles(s) / chip.macs_per_cycle
+        floor = bd.Floor(bd.constant_energy(layer, s[ct.FIRST_ACTIVE], chip), compute)
+        partial, small = el.reduction_is_partial(s), el.register_excess(layer, s, chip) == 0.0
+        for bypass in range(8):
+            w, i, o = bypass & 1, bypass >> 1 & 1, bypass >> 2
+            good = small and el.buffer_excess(layer, s, partial, bypass, chip) == 0.0
+            for inner in range(3):
+                for outer in range(3):
+                    a = parts[W, inner, outer, w]
+                    b = parts[I, inner, outer, i]
+                    c = parts[O, inner, outer, o]
+                    links = max(
+                        (a[bd.DRAM_BITS] + b[bd.DRAM_BITS] + c[bd.DRAM_BITS])
+                        / chip.dram_bits_per_cycle,
+                        (a[bd.PORT_BITS] + b[bd.PORT_BITS] + c[bd.PORT_BITS])
+                        / chip.buffer_bits_per_cycle,
+                        (a[bd.NOC_BITS] + b[bd.NOC_BITS] + c[bd.NOC_BITS])
+                        / chip.noc_bits_per_cycle,
+                    )
+                    time = max(floor.cycles, links)
+                    moved = a[bd.ENERGY] + b[bd.ENERGY] + c[bd.ENERGY]
+                    cycles[row, inner, outer, bypass] = time
+                    energy[row, inner, outer, bypass] = (
+                        floor.energy + moved + time * chip.idle_energy
+                    )
+                    fits[row, inner, outer, bypass] = good
+    return wrong
 
 
 @ct.kernel

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import Chip
@@ -19,6 +19,7 @@ from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
 from pliant.accelerator.model import simd
 from pliant.accelerator.model.halo import halo_credit
+from pliant.accelerator.model.row_threads import over_threads
 from pliant.accelerator.model.stall import stall_exact_cycles
 from pliant.errors import InfeasibleError, RecipeError
 from pliant.workload import Layer
@@ -26,8 +27,6 @@ from pliant.workload import Layer
 LatencyMode = Literal["roofline", "stall_exact"]
 _BLOCK = 65536
 """Mappings that are converted to the kernel's integers at a time."""
-_CHUNK = 4096
-"""Mappings of one thread at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,35 +174,42 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
         )
     energy, cycles = np.empty(len(codes)), np.empty(len(codes))
     fits = np.empty(len(codes), dtype=np.bool_)
-    # One record each, in an array: a parallel kernel takes no bare records.
-    layers = np.array([ct.layer_record(layer)], dtype=ct.LAYER)
-    chips = np.array([el.chip_record(chip)], dtype=el.CHIP)
-    for start in range(0, len(codes), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        rows = np.ascontiguousarray(codes[part], dtype=np.int64)
-        wrong = evaluate_rows(layers, chips, rows, energy[part], cycles[part], fits[part])
-        if wrong >= 0:
-            raise InfeasibleError(
-                f"layer {layer.name!r}: mapping {start + wrong} is none, does not cover the layer "
-                "exactly, or its counts exceed 2^53."
+    layer_numbers, chip_numbers = ct.layer_record(layer), el.chip_record(chip)
+
+    def kernel(rows: slice) -> int:
+        for start in range(rows.start, rows.stop, _BLOCK):
+            part = slice(start, min(rows.stop, start + _BLOCK))
+            own = np.ascontiguousarray(codes[part], dtype=np.int64)
+            wrong = evaluate_rows(
+                layer_numbers, chip_numbers, own, energy[part], cycles[part], fits[part]
             )
+            if wrong >= 0:
+                return int(wrong) + start - rows.start
+        return -1
+
+    wrong = over_threads(len(codes), kernel)
+    if wrong >= 0:
+        raise InfeasibleError(
+            f"layer {layer.name!r}: mapping {wrong} is none, does not cover the layer exactly, or "
+            "its counts exceed 2^53."
+        )
     return MappingCosts(energy, cycles, fits)
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def evaluate_rows(
-    layers: NDArray[Any],
-    chips: NDArray[Any],
+    layer: Any,
+    chip: Any,
     rows: ct.Ints,
     energy: ct.Floats,
     cycles: ct.Floats,
     fits: NDArray[np.bool_],
 ) -> int:
-    """The kernel behind `evaluate_many`: chunks in parallel, sixteen mappings at a time in each.
+    """The kernel behind `evaluate_many`: sixteen mappings at a time.
 
     Args:
-        layers: one record of the loops.
-        chips: one record of the hardware.
+        layer: record of the loops.
+        chip: record of the hardware.
         rows: encoded mappings.
         energy: receives the energies, shape (mappings,).
         cycles: receives the cycles, shape (mappings,).
@@ -212,31 +218,29 @@ def evaluate_rows(
     Returns:
         A row that is no mapping of the layer, or -1.
     """
-    wrong = np.full((len(rows) + _CHUNK - 1) // _CHUNK, -1)
-    for chunk in prange(len(wrong)):
-        layer, chip = layers[0], chips[0]
-        s, work = np.empty(simd.SCRATCH), np.empty(ct.SCRATCH)
-        counts, parts = np.empty(15), np.empty(6)
-        for start in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(rows)), simd.LANES):
-            simd.evaluate_lanes(layer, chip, rows, start, s)
-            for lane in range(min(simd.LANES, len(rows) - start)):
-                row = start + lane
-                energy[row] = s[simd.ENERGY * simd.LANES + lane]
-                cycles[row] = s[simd.TIME * simd.LANES + lane]
-                fits[row] = s[simd.OVER * simd.LANES + lane] == 0.0
-                largest = s[simd.LARGEST * simd.LANES + lane]
-                bad = s[simd.BAD * simd.LANES + lane] > 0.0
-                if s[simd.SPECIAL * simd.LANES + lane] > 0.0 and not bad:
-                    ct.count(layer, rows[row], chip.multicast, counts, work)
-                    largest = counts[ct.OPERATIONS]
-                    for tensor in range(3):
-                        largest = max(largest, counts[ct.DELIVERED_W + tensor])
-                    energy[row], cycles[row] = el.total_energy_and_cycles(
-                        counts, layer, rows[row, ct.BYPASS], chip, parts
-                    )
-                if bad or largest >= el.EXACT:
-                    wrong[chunk] = row
-    return int(wrong.max()) if len(wrong) else -1
+    wrong = -1
+    s, work = np.empty(simd.SCRATCH), np.empty(ct.SCRATCH)
+    counts, parts = np.empty(15), np.empty(6)
+    for start in range(0, len(rows), simd.LANES):
+        simd.evaluate_lanes(layer, chip, rows, start, s)
+        for lane in range(min(simd.LANES, len(rows) - start)):
+            row = start + lane
+            energy[row] = s[simd.ENERGY * simd.LANES + lane]
+            cycles[row] = s[simd.TIME * simd.LANES + lane]
+            fits[row] = s[simd.OVER * simd.LANES + lane] == 0.0
+            largest = s[simd.LARGEST * simd.LANES + lane]
+            bad = s[simd.BAD * simd.LANES + lane] > 0.0
+            if s[simd.SPECIAL * simd.LANES + lane] > 0.0 and not bad:
+                ct.count(layer, rows[row], chip.multicast, counts, work)
+                largest = counts[ct.OPERATIONS]
+                for tensor in range(3):
+                    largest = max(largest, counts[ct.DELIVERED_W + tensor])
+                energy[row], cycles[row] = el.total_energy_and_cycles(
+                    counts, layer, rows[row, ct.BYPASS], chip, parts
+                )
+            if bad or largest >= el.EXACT:
+                wrong = row
+    return wrong
 
 
 @ct.kernel
