@@ -28,7 +28,7 @@ def board(command, tmp_path) -> Path:
             times = [1000.0 + 100 * (index % 7)] * 2
             row = {"wall_us": times, "cpu_us": times, "preempted": [False] * 2, "runs": 1}
             rows.append(row | {"network": name, "round": number})
-    header = {"results": 1, "bench": bench, "machine": "a board", "system": "s", "cores": 4}
+    header = {"results": 1, "bench": bench, "machine": "a board [/b]", "system": "s", "cores": 4}
     more = {"runtime": "litert", "runtime_version": "2", "threads": 1, "pinned": False}
     (tmp_path / "results.json").write_text(json.dumps(header | more | {"rows": rows}))
     return tmp_path / "results.json"
@@ -38,10 +38,11 @@ def test_a_board_is_imported_shown_and_used(command, board, tmp_path, copied):
     folder = tmp_path / "my-board"
     code, said, error = command("device", "import", board, "--out", folder)
     assert (code, error) == (0, "")
-    assert "a board, litert 2, 1 thread(s)" in said
+    assert "a board [/b], litert 2, 1 thread(s)" in said
     assert "0 blocks, 12 networks" in said
     code, said, _ = command("device", "show", folder)
     assert code == 0
+    assert "a board [/b], litert 2" in " ".join(said.split())
     assert "no: another machine or runtime" in " ".join(said.split())
     words = ("--target", f"{folder}/", "--limit", "latency_ms=9", "--output-dir", tmp_path / "out")
     code, said, error = command("deploy", copied, *words)

@@ -115,6 +115,8 @@ def test_a_slower_round_is_corrected_by_the_anchor(measured, tmp_path):
         ({"wall_us": [1e12, 1.0, 1.0]}, "which no inference takes"),
         ({"wall_us": [0.0, 1.0, 1.0]}, "which no inference takes"),
         ({"wall_us": [math.inf, 1.0, 1.0]}, "which no inference takes"),
+        ({"wall_us": [10**400, 1.0, 1.0]}, "is infinite microseconds, which no inference takes"),
+        ({"cpu_us": [-(10**400), 1.0, 1.0]}, "cpu_us is negative"),
         ({"wall_us": ["1", 1.0, 1.0]}, "has '1', which is no number"),
         ({"wall_us": [True, 1.0, 1.0]}, "has True, which is no number"),
         ({"wall_us": []}, "wall_us is missing"),
@@ -152,6 +154,18 @@ def test_results_that_end_half_way_are_used_as_far_as_they_go(measured, tmp_path
         import_results(written(tmp_path, measured | {"rows": rows[1:]}))
 
 
+def test_rounds_without_the_anchor_are_named(measured, tmp_path):
+    rows = [one for one in made_up(measured)["rows"] if one["round"] or one["network"] != "anchor"]
+    imported = import_results(written(tmp_path, measured | {"rows": rows}))
+    assert len(imported.notes) == len(imported.profile.networks) == 8
+    assert "network-00, round 0 is left out: the anchor network" in imported.notes[0]
+
+
+def test_a_runtime_that_leads_out_of_the_folder_is_refused(measured, tmp_path):
+    with pytest.raises(DamagedFileError, match="writes: runtime"):
+        import_results(written(tmp_path, made_up(measured) | {"runtime": "../../x"}))
+
+
 def test_noisy_results_are_refused(measured, tmp_path):
     noisy = made_up(measured)
     for row in noisy["rows"]:
@@ -174,18 +188,21 @@ def test_archives_that_are_not_harmless_are_refused(measured, tmp_path, monkeypa
 
     assert len(import_results(archive(**{"b/results.json": content})).profile.networks) == 8
     for name in ("../evil", "/etc/evil", "a/../../evil", "..\\evil", "C:\\evil"):
-        with pytest.raises(DamagedFileError, match="stay in its folder"):
+        with pytest.raises(DamagedFileError, match=r"^the files of an archive stay in its folder"):
             import_results(archive(**{"results.json": content, name: "x"}))
     with pytest.raises(DamagedFileError, match="has 0"):
         import_results(archive(other="x"))
     monkeypatch.setattr(results_module, "MAX_BYTES", 2**16)
     with pytest.raises(DamagedFileError, match="unpacks to more"):
         import_results(archive(**{"results.json": " " * 2**24}))
-    damaged = bytearray(archive(**{"results.json": content}).read_bytes())
-    damaged[60:80] = bytes(20)
-    (tmp_path / "results.zip").write_bytes(damaged)
-    with pytest.raises(DamagedFileError, match=r"results\.zip"):
-        import_results(tmp_path / "results.zip")
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / "results.zip", "w", method) as made:
+            made.writestr("results.json", content)
+        damaged = bytearray((tmp_path / "results.zip").read_bytes())
+        damaged[60:120] = bytes(60)
+        (tmp_path / "results.zip").write_bytes(damaged)
+        with pytest.raises(DamagedFileError, match=r"results\.zip.*read: (?!None)"):
+            import_results(tmp_path / "results.zip")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"results": 2}', "[" * 100_000])

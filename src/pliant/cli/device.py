@@ -343,13 +343,14 @@ def _space_of(profile: DeviceProfile, name: str | None) -> Space:
 def _show(profile: DeviceProfile, space: Space, path: Path) -> None:
     """One profile as a table."""
     from rich.table import Table
+    from rich.text import Text
 
     from pliant.devices.measured_target import MeasuredTarget
 
     target = MeasuredTarget(profile, space)
     latencies = [row.latency_ms for row in profile.networks]
     worst = max(row.split_half_error for row in profile.networks)
-    table = Table("what", "found", title=str(path), show_header=False, title_justify="left")
+    table = Table("what", "found", title=Text(str(path)), show_header=False, title_justify="left")
     rows = {
         "device": profile.title,
         "space": f"{profile.space.name}, {profile.space.channels}x{profile.space.image_size}x"
@@ -365,5 +366,5 @@ def _show(profile: DeviceProfile, space: Space, path: Path) -> None:
         "measures more here": "yes" if target.can_measure else "no: another machine or runtime",
     }
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(Text(name), Text(text))  # as it is, also with brackets
     screen.print(table)

@@ -7,7 +7,8 @@ kept; so results of a device that was switched off half way are used as far as t
 from __future__ import annotations
 
 import json
-import math
+import lzma
+import sys
 import zipfile
 import zlib
 from collections import defaultdict
@@ -61,7 +62,7 @@ class _Header(BaseModel):
     machine: str = Field(min_length=1)
     system: str
     cores: int = Field(ge=1)
-    runtime: str = Field(min_length=1)
+    runtime: str = Field(pattern=r"^[A-Za-z0-9._-]+$")  # it is part of the profile's file name
     runtime_version: str = Field(min_length=1)
     threads: int = Field(ge=1)
     pinned: bool
@@ -147,9 +148,11 @@ def _content(path: Path) -> bytes:
             return _from_archive(path, archive)
     except OSError as error:
         raise DamagedFileError(
-            f"results are a JSON file or a .zip; {path} cannot be read: {error.strerror}."
+            f"results are a JSON file or a .zip; {path} cannot be read: {error.strerror or error}."
         ) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except DamagedFileError:
+        raise  # a RuntimeError as well, which says all already
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise DamagedFileError(f"{path} is not an archive that can be read: {error}.") from error
 
 
@@ -187,15 +190,18 @@ def _from_archive(path: Path, archive: zipfile.ZipFile) -> bytes:
 
 def _header(path: Path, content: bytes) -> _Header:
     try:
-        return _Header.model_validate(json.loads(content))
+        known = json.loads(content)
+        if isinstance(known, dict):
+            return _Header.model_validate(known)
+        what = "it is no table of keys"
     except (ValueError, RecursionError) as error:
         what = "it is no JSON"
         if isinstance(error, ValidationError):
             fault = error.errors()[0]
             what = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-        raise DamagedFileError(
-            f"{path} is not what run_bench.py writes: {what}. Copy results.json again."
-        ) from None
+    raise DamagedFileError(
+        f"{path} is not what run_bench.py writes: {what}. Copy results.json again."
+    )
 
 
 def _valid_rows(header: _Header, notes: list[str]) -> dict[str, dict[int, list[Sample]]]:
@@ -260,12 +266,13 @@ def _is_count(value: Any, least: int) -> bool:
 def _time_fault(value: Any, least: float) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"has {value!r}, which is no number"
-    if math.isnan(value):
+    if value != value:
         return "is NaN"
-    if value < 0:
-        return f"is negative: {value:g}"
-    if not least <= value <= MAX_US:
-        return f"is {value:g} microseconds, which no inference takes"
+    if not least <= value <= MAX_US:  # also of integers that no float can hold
+        shown = f"{value:g}" if abs(value) < sys.float_info.max else "infinite"
+        if value < 0:
+            return f"is negative: {shown}"
+        return f"is {shown} microseconds, which no inference takes"
     return None
 
 
@@ -302,7 +309,14 @@ def _measurements(
     found = {}
     for name in header.bench.networks:
         usable = [n for n in sorted(rounds.get(name, {})) if n in anchor]
-        if name == ANCHOR or not usable:
+        if name == ANCHOR:
+            continue
+        if without := sorted(set(rounds.get(name, {})) - set(usable)):
+            notes.append(
+                f"{name}, round {', '.join(map(str, without))} is left out: the anchor network, by "
+                "which drift is corrected, has no timing there."
+            )
+        if not usable:
             continue
         samples = min(len(rounds[name][number]) for number in usable)
         timings = _timings([rounds[name][number][:samples] for number in usable], 1)
