@@ -295,6 +295,13 @@ def _states(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("change", [("--energy", "6X"), ("--limit", "energy_uj=20")])
+def test_a_refused_option_leaves_the_recipe_of_a_run(command, copied, change):
+    kept = (copied / "recipe.toml").read_text()
+    assert command("run", copied, *change)[0] == 2
+    assert (copied / "recipe.toml").read_text() == kept
+
+
 def test_damaged_files_are_named_and_left_alone(command, copied):
     _without_outside_profile(copied)
     for name, said in (

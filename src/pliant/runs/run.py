@@ -29,7 +29,7 @@ from pliant.data import load
 from pliant.data.dataset import DataSet
 from pliant.data.preparing import LARGEST_DEFAULT_SIZE
 from pliant.deploy.own_source import own_source
-from pliant.errors import DataError, InfeasibleError, PliantError, RunConflictError
+from pliant.errors import DataError, InfeasibleError, PliantError, RecipeError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
 from pliant.networks.backbones.registry import NAMES
@@ -202,8 +202,9 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
-        if kind is not None and issubclass(kind, InfeasibleError) and self._previous is not None:
-            # Limits that nothing meets were a question; the run stays what it was.
+        refused = kind is not None and issubclass(kind, (InfeasibleError, RecipeError))
+        if refused and self._previous is not None:
+            # Limits that nothing meets, or a mistyped option; the run stays what it was.
             write_atomically(self.folder / "recipe.toml", self._previous)
         self.close()
 
