@@ -38,6 +38,7 @@ from pliant.accuracy.evaluation import pixels, top1
 from pliant.networks.initialization import patch_pca_stem
 from pliant.networks.supernet import build
 from pliant.report.summary import read_summary_file
+from pliant.runs.automatic import automatic_recipe
 from pliant.runs.run import Run
 from pliant.runs.session import Session
 from pliant.runs.train import augmentation, first_images, training_recipe
@@ -220,10 +221,10 @@ def main():
     profile = options.work / "profile"
     base = ["--strategy", "proxyless", *words]
 
-    # One search measures this machine; all others take its profile.
+    # This machine is measured once; all runs take its profile.
     def first():
-        run_command(profile, *["--data", options.data, "--space", SPACE, "--epochs", 1])
-        with Run.reopen(profile) as run:
+        changes = {"data.source": options.data, "space": SPACE, "train.epochs": options.epochs}
+        with Run(profile, automatic_recipe(changes).recipe) as run:
             return limits_of(run)
 
     limits = kept.get("limits", first)
