@@ -58,11 +58,13 @@ def main():
         for table in options.tables:
             for seed in options.seeds:
                 chip = replace(load_chip(chip_name), energy=TABLES[table])
+                folder = options.work / f"{chip_name}-{table}-{seed}"
+                resumed = folder.exists()
                 started, cpu = time.perf_counter(), time.process_time()
                 result = codesign(
                     workloads,
                     chip,
-                    options.work / f"{chip_name}-{table}-{seed}",
+                    folder,
                     designs=options.designs,
                     seed=seed,
                     gap=options.gap,
@@ -71,8 +73,9 @@ def main():
                 )
                 row = {"within": chip_name, "energies": table, "seed": seed}
                 row |= {stage.name.split(" on ")[0]: result.gain(stage) for stage in result.stages}
-                row["minutes"] = (time.perf_counter() - started) / 60
-                row["cpu_minutes"] = (time.process_time() - cpu) / 60
+                if not resumed:  # else the time of the part that was left
+                    row["minutes"] = (time.perf_counter() - started) / 60
+                    row["cpu_minutes"] = (time.process_time() - cpu) / 60
                 row["paper"] = PAPER_EDP.get(chip_name)
                 rows.append(row)
     publish("codesign-large" if options.large else "codesign", rows, designs=options.designs)
