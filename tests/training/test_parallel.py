@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,17 @@ def done(tmp_path_factory) -> Path:
         __file__,
         str(folder),
     ]
+    # PyTorch 2.13 now and then aborts a process at its end, behind its last line.
+    said = _said(command, environment)
+    if "terminate called without" in said:
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        said = _said(command, environment)
+    assert not said
+    return folder
+
+
+def _said(command: list[str], environment: dict[str, str]) -> str:
+    """Nothing where the command succeeds, else its errors."""
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -132,8 +144,7 @@ def done(tmp_path_factory) -> Path:
         except subprocess.TimeoutExpired:
             process.terminate()  # and not kill, so that it can end its workers
             raise
-    assert process.returncode == 0, said
-    return folder
+    return said if process.returncode else ""
 
 
 def of_rank(folder: Path, name: str) -> list[dict[str, torch.Tensor]]:
