@@ -110,6 +110,12 @@ class MixedNetwork(Supernet):
 
     def __init__(self, space: Space, *, mean: Sequence[float], std: Sequence[float]) -> None:
         self._mixed = mixed_blocks(space)
+        self._keys = {
+            block: f"{mixed.slot}_{option}"
+            for mixed in self._mixed
+            for option, block in zip(mixed.choice.options, mixed.operations, strict=True)
+            if block is not None
+        }
         super().__init__(space, mean=mean, std=std)
         self.alpha = nn.ParameterDict(
             {
@@ -125,10 +131,7 @@ class MixedNetwork(Supernet):
         return self._mixed
 
     def _key(self, block: Block) -> str:
-        for mixed in self._mixed:
-            if block.slot == mixed.slot:
-                return f"{block.slot}_{mixed.choice.options[mixed.operations.index(block)]}"
-        return block.slot
+        return self._keys.get(block, block.slot)
 
     def weight_holders(self) -> Mapping[str, Block]:
         """Every operation of every block has weights of its own."""

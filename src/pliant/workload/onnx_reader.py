@@ -383,7 +383,7 @@ class _Reader:
             del model.graph.input[:]
             try:
                 results = ReferenceEvaluator(model).run(None, {})
-            except Exception:
+            except Exception:  # of any type, by the operator: what reads the values refuses by name
                 return
             for name, value in zip(filter(None, node.output), results, strict=True):
                 array = np.asarray(value)
