@@ -102,7 +102,7 @@ def test_measurement_apart_is_what_was_delivered(finished):
 def test_at_a_confidence_the_search_keeps_a_distance_and_recalibrates(shortlist, finished):
     history = finished.result.found.history
     costs = sorted(one.known_cost.latency_ms for one in history)
-    bound = costs[len(costs) // 2]
+    bound = 1.19 * costs[len(costs) // 2]  # half of the networks keep a distance of 1.18
     cautious = shortlist([f"latency_ms={bound!r}"], [bound / 2] * 9)
     session = cautious.session
     session.target.interval = lambda metric: Interval(
