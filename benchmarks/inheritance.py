@@ -27,13 +27,13 @@ from pathlib import Path
 import numpy as np
 from result import publish, screen
 
+from pliant.accuracy.estimator import digest_of
 from pliant.accuracy.fitting import fewer_images, fit
 from pliant.accuracy.inherit import ContinueFrom, InheritWeights, inheritance_gaps
-from pliant.accuracy.scratch import TrainFromScratch, digest_of
+from pliant.accuracy.scratch import TrainFromScratch
 from pliant.data import load
 from pliant.files import write_atomically
 from pliant.metrics import Accuracy
-from pliant.networks.supernet import build
 from pliant.objective import Candidate, Limit, Objective
 from pliant.search.evolution import EvolutionSearch
 from pliant.spaces.presets import preset
@@ -54,9 +54,7 @@ def curve(estimator, architecture, recipe, strategy, folder):
     found = []
     for epoch in range(1, recipe.epochs + 1):
         network, fitted = fit(
-            lambda: build(
-                estimator.space, architecture, mean=estimator.data.mean, std=estimator.data.std
-            ),
+            lambda: estimator.build(architecture),
             estimator.data,
             recipe,
             strategy,
@@ -66,7 +64,7 @@ def curve(estimator, architecture, recipe, strategy, folder):
         )
         if fitted.failure is not None:
             return found
-        found.append(estimator._validation(network).top1)
+        found.append(estimator.validation(network).top1)
     return found
 
 
@@ -74,7 +72,7 @@ def child_row(estimator, parent, child, folder):
     """Both curves of one child."""
     recipe, scratch = estimator.recipe, estimator.root_recipe
     start = estimator.start(child, parent, estimator.network(parent))
-    begun = estimator._validation(start.network).top1
+    begun = estimator.validation(start.network).top1
     weights = ContinueFrom(recipe.label_smoothing, start.network.state_dict())
     alone = FromScratch(scratch.label_smoothing)
     inherited = curve(estimator, child, recipe, weights, folder / "inherited")

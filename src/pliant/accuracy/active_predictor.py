@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pliant.accuracy.estimator import AnyEstimator, Estimator, evaluate
+from pliant.accuracy.estimator import AnyEstimator, Estimator, digest_of, evaluate
 from pliant.accuracy.predictor import MIN_ROWS, AccuracyPredictor, PredictorQuality
-from pliant.accuracy.scratch import digest_of
 from pliant.errors import DataError, RecipeError
 from pliant.metrics import Accuracy, Estimate
 from pliant.spaces.architecture import Architecture

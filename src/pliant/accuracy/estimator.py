@@ -7,6 +7,7 @@ this process, so that other programs on the machine do not count.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -81,3 +82,8 @@ def evaluate(estimator: AnyEstimator, architectures: Sequence[Architecture]) -> 
     qualities = estimator.estimate(architectures)
     seconds = (time.process_time() - began) / max(1, len(architectures))
     return [Estimate(quality, seconds) for quality in qualities]
+
+
+def digest_of(*parts: object) -> str:
+    """A short text that differs wherever the parts do."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from pliant.accuracy.estimator import Estimator
+from pliant.accuracy.estimator import Estimator, digest_of
 from pliant.accuracy.fitting import short_recipe
-from pliant.accuracy.scratch import digest_of
 from pliant.accuracy.shared_weights import SharedWeights, TrainedSupernet, train_weights
 from pliant.data.dataset import DataSet
 from pliant.metrics import Estimate

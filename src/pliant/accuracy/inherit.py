@@ -12,7 +12,6 @@ look better than they are. `inheritance_gaps` therefore trains finalists from sc
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,20 +19,18 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from pliant.accuracy.estimator import Estimator
+from pliant.accuracy.estimator import Estimator, digest_of
 from pliant.accuracy.evaluation import pixels
-from pliant.accuracy.fitting import default_augmentation, fit, short_recipe
-from pliant.accuracy.scratch import Validation, digest_of
+from pliant.accuracy.fitting import short_recipe
+from pliant.accuracy.training_estimator import TrainingEstimator
 from pliant.data.augment import Augmentation
 from pliant.data.dataset import DataSet
 from pliant.errors import MorphError
 from pliant.metrics import Accuracy, Estimate, Failed
 from pliant.networks.morph.inheritance import Inheritance, inherit
 from pliant.networks.plain import Network
-from pliant.networks.supernet import build
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
-from pliant.training.allocator import trim_freed_memory
 from pliant.training.schedule import TrainingRecipe
 from pliant.training.scratch import FromScratch
 
@@ -75,7 +72,7 @@ class ContinueFrom(FromScratch):
         model.load_state_dict(self.weights)
 
 
-class InheritWeights(Estimator):
+class InheritWeights(TrainingEstimator):
     """Accuracy after a few epochs that start from the weights of a parent.
 
         estimator = InheritWeights(space, data, epochs=2)
@@ -117,17 +114,12 @@ class InheritWeights(Estimator):
         images: int = 2500,
         folder: Path | None = None,
     ) -> None:
-        super().__init__()
-        self.space = space.trainable_space()
-        self.data = data
+        super().__init__(space, data, augmentation=augmentation, images=images, folder=folder)
         self.root_recipe = short_recipe(root_epochs, images=len(data.train), seed=seed)
         usual = short_recipe(epochs, images=len(data.train), seed=seed)
         self.recipe = replace(usual, learning_rate=usual.learning_rate * learning_rate)
-        self.augmentation = augmentation or default_augmentation(data)
-        self.folder = folder
         self._parent_of = parent_of or self._smallest
         self._root = None if parent_of else self.space.smallest()
-        self._validation = Validation(data, images=images)
         rows = np.random.default_rng(seed).permutation(len(data.train))[:CHECKED_IMAGES]
         self._checked = pixels(data.train.batch(rows)[0])
         self._trained: dict[Architecture, _Trained] = {}
@@ -136,19 +128,9 @@ class InheritWeights(Estimator):
         return None if architecture == self._root else self._root
 
     @property
-    def identity(self) -> str:
-        """Of the space, the images, both recipes, the augmentation and the choice of parents."""
-        return digest_of(
-            self.name,
-            self.space.identity,
-            self.data.fingerprint,
-            len(self.data.train),
-            len(self._validation.split),
-            self.root_recipe,
-            self.recipe,
-            self.augmentation,
-            self._root or "parents of a search",
-        )
+    def trained_by(self) -> tuple[object, ...]:
+        """Both recipes and the choice of parents."""
+        return self.root_recipe, self.recipe, self._root or "parents of a search"
 
     def prepare(self) -> None:
         """Train the common parent."""
@@ -237,26 +219,10 @@ class InheritWeights(Estimator):
         strategy: FromScratch,
         lineage: Lineage,
     ) -> _Trained:
-        folder = None
-        if self.folder is not None:
-            # Parents of a search are part of what a folder is of.
-            folder = self.folder / digest_of(self.identity, architecture, self._path(architecture))
-        network, fitted = fit(
-            lambda: build(self.space, architecture, mean=self.data.mean, std=self.data.std),
-            self.data,
-            recipe,
-            strategy,
-            augmentation=self.augmentation,
-            folder=folder,
-        )
-        if fitted.failure is not None:
-            return _Trained(None, Estimate(fitted.failure, fitted.seconds, fitted.curve), lineage)
-        assert isinstance(network, Network)
-        began = time.process_time()
-        accuracy = self._validation(network)
-        trim_freed_memory()  # every network has activations of other sizes
-        seconds = fitted.seconds + time.process_time() - began
-        return _Trained(network, Estimate(accuracy, seconds, fitted.curve), lineage)
+        # Parents of a search are part of what a folder is of.
+        ancestors = self._path(architecture)
+        network, found = self.train_one(architecture, recipe, strategy, lineage=ancestors)
+        return _Trained(network, found, lineage)
 
     def _path(self, architecture: Architecture) -> list[str]:
         """All ancestors."""

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pliant.accuracy.estimator import Estimator
+from pliant.accuracy.estimator import Estimator, digest_of
 from pliant.accuracy.fitting import fit, short_recipe
-from pliant.accuracy.scratch import digest_of
 from pliant.accuracy.supernet import SupernetEstimator
 from pliant.data.augment import Augmentation
 from pliant.data.dataset import DataSet
