@@ -18,22 +18,26 @@ from pliant.accuracy.zero_shot import (
     aggregate_ranks,
     az_nas,
 )
-from pliant.accuracy.zero_shot.block_ends import block_ends
+from pliant.accuracy.zero_shot.block_ends import block_ends, layer_calls
 from pliant.errors import DataError
 from pliant.metrics import Failed
 
 
 def names(network: nn.Module, images: Tensor) -> list[str]:
     by_module = {id(module): name for name, module in network.named_modules()}
-    return [by_module[id(end.module)] for end in block_ends(network.eval(), images)]
+    calls = layer_calls(network.eval(), images[:2])
+    found = [calls[end].what for end in block_ends(network, images)]
+    return [by_module.get(id(one)) or one.__name__ for one in found]
 
 
 def test_blocks_of_a_network_with_parts(
     make_network: Callable[[], nn.Module], images: Tensor
 ) -> None:
-    # The stem ends at its ReLU, the residual block at itself, the strided stage at its BatchNorm;
-    # then single layers and a part.
-    assert names(make_network(), images) == ["stem.2", "block", "down.2", "norm", "squeeze", "last"]
+    # The stem ends at its ReLU, the residual block at itself, the strided stage at the function
+    # that is called on it; then single layers and a part.
+    assert names(make_network(), images) == [
+        *("stem.2", "block", "hardswish", "norm", "squeeze", "last")
+    ]
 
 
 def test_blocks_of_a_chain_and_of_a_wrapped_network(

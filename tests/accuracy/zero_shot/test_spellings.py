@@ -15,9 +15,6 @@ from torch.nn.utils import parametrizations, parametrize
 from pliant.accuracy.zero_shot import SCORES, ZeroShotScore, score
 from pliant.metrics import Failed
 
-BLOCKS = {"az-expressivity", "az-progressivity", "az-trainability"}
-"""Scores that look for blocks among modules, and have none to find in functions."""
-
 
 class Modules(nn.Module):
     """Two blocks of convolution, BatchNorm and ReLU, and a head."""
@@ -107,15 +104,10 @@ def require_equal(
     other: nn.Module,
     images: Tensor,
     labels: Tensor,
-    refused: set[str] = frozenset(),
 ) -> None:
     """All scores of two networks, to 1e-4."""
     first, second = (score(network, list(SCORES), images, labels) for network in (one, other))
     for name, found in first.items():
-        if name in refused:
-            assert isinstance(second[name], Failed), name
-            assert "blocks" in second[name].reason
-            continue
         assert isinstance(found, ZeroShotScore), found
         assert isinstance(second[name], ZeroShotScore), second[name]
         assert second[name].value == pytest.approx(found.value, rel=1e-4, abs=1e-4), name
@@ -123,7 +115,59 @@ def require_equal(
 
 def test_functions_score_as_modules(images: Tensor, labels: Tensor) -> None:
     plain = Modules()
-    require_equal(plain, Functional(plain), images, labels, BLOCKS)
+    require_equal(plain, Functional(plain), images, labels)
+
+
+def test_parts_of_functions_score_as_parts_of_modules(images: Tensor, labels: Tensor) -> None:
+    """The two blocks are found within a part that is a network."""
+
+    def wrapped(body: nn.Module) -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Sequential(body, nn.Linear(4, 4))
+
+    plain = Modules()
+    require_equal(wrapped(plain), wrapped(Functional(plain)), images, labels)
+
+
+class Residual(nn.Module):
+    """A stem, a strided layer with a gate, and a shortcut around a third one, all in one list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.conv2, self.norm2 = nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6)
+        self.conv3, self.norm3 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.act, self.pool, self.swish = nn.ReLU(), nn.AvgPool2d(2), nn.SiLU()
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.norm1(self.conv1(x)))
+        x = self.pool(self.swish(self.norm2(self.conv2(x))))
+        x = self.act(self.norm3(self.conv3(x)) + x)
+        return self.head(x.mean((2, 3)))
+
+
+class FunctionalResidual(Residual):
+    def convolve(self, x: Tensor, number: int, padding: int = 0) -> Tensor:
+        """A layer of functions; its modules only hold parameters."""
+        conv, norm = getattr(self, f"conv{number}"), getattr(self, f"norm{number}")
+        x = F.conv2d(x, conv.weight, conv.bias, padding=padding)
+        return F.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolve(x, 1)
+        x = torch.where(x > 0, x, 0.0)
+        x = self.convolve(x, 2)
+        x = F.avg_pool2d(x * torch.sigmoid(x), 2)
+        x = F.relu(self.convolve(x, 3, padding=1) + x)
+        return x.mean((2, 3)) @ self.head.weight.t() + self.head.bias
+
+
+def test_a_list_of_functions_scores_as_the_list_of_modules(images: Tensor, labels: Tensor) -> None:
+    """Masks, gates, poolings and sums belong to the block before, one activation to several."""
+    plain, functional = Residual(), FunctionalResidual()
+    functional.load_state_dict(plain.state_dict())
+    require_equal(plain, functional, images, labels)
 
 
 @pytest.mark.parametrize("make", [Fused, CalledActivations])
@@ -268,6 +312,16 @@ def test_synflow_refuses_what_normalises_by_hand(
     assert f"computes with {said}" in found.reason
 
 
+SMOOTH = [
+    *(F.selu, F.celu, nn.RReLU()),
+    lambda x: x * torch.sigmoid(x),
+    lambda x: x.sigmoid() * x,
+    lambda x: x * torch.sigmoid(1.702 * x),
+    lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)),
+    lambda x: 0.5 * x * (1 + torch.tanh(0.797885 * (x + 0.044715 * x.pow(3)))),
+]
+
+
 @pytest.mark.parametrize(
     "rectify",
     [
@@ -290,7 +344,7 @@ def test_naswot_knows_a_relu_however_it_is_written(
         return score(network, ["naswot"], images)["naswot"].value
 
     assert found(rectify) == pytest.approx(found(F.relu), abs=1e-9)
-    for other in (F.selu, F.celu, nn.RReLU()):  # They are on where a ReLU is.
+    for other in SMOOTH:  # They are on where a ReLU is.
         assert found(other) == pytest.approx(found(F.relu), abs=1e-9)
 
 

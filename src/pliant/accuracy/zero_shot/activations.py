@@ -42,13 +42,23 @@ LARGER = frozenset(
     }
 )
 """Of two tensors: a unit is on where the first one is larger."""
-_CHOICES = frozenset(
+CHOICES = frozenset(
     {
         *(torch.where, Tensor.where),
         *(torch.masked_fill, Tensor.masked_fill, Tensor.masked_fill_),
     }
 )
 """A unit is on where the condition holds."""
+_GATES = frozenset({"sigmoid", "hardsigmoid", "tanh", "erf"})
+"""Functions by which a map may be multiplied with itself, as in `x * x.sigmoid()`."""
+_ELEMENTWISE = _GATES | frozenset(
+    {
+        *("add", "sub", "mul", "div", "true_divide", "pow", "square", "neg"),
+        *("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__"),
+        *("__pow__", "__neg__"),
+    }
+)
+"""Names of functions after which a map is still a function of each of its units alone."""
 
 
 class _LastMap(TorchFunctionMode):
@@ -131,11 +141,26 @@ class _Rectifiers(TorchFunctionMode):
             self._clamp(func, tensors, lowest)
         elif func in LARGER and len(tensors) == 2 and tensors[0].is_floating_point():
             self.see(tensors[0] - tensors[1])
-        elif func in _CHOICES or _masks(func, tensors):
+        elif func in CHOICES or _masks(func, tensors):
             chosen = [one for one in tensors if one.dtype == torch.bool]
             for mask in chosen:
                 self.see(mask.float() - 0.5)
-        return func(*args, **(kwargs or {}))
+        return self._follow(func, tensors, func(*args, **(kwargs or {})))
+
+    def _follow(self, func: Callable[..., Any], tensors: Sequence[Tensor], result: Any) -> Any:
+        """Look at a map that is multiplied with a gate of itself: SiLU or GELU, written out."""
+        name = getattr(func, "__name__", "")
+        sources = {id(_source(one)): _source(one) for one in tensors}
+        if name not in _ELEMENTWISE or len(sources) != 1 or not isinstance(result, Tensor):
+            return result
+        [source] = sources.values()
+        gates = sum(_is_gate(one) for one in tensors)
+        if "mul" in name and gates == 1 and len(tensors) == 2:
+            self.see(source)
+            return result
+        result.computed_from = source  # type: ignore[attr-defined]
+        result.is_gate = gates > 0 or name in _GATES  # type: ignore[attr-defined]
+        return result
 
     def _clamp(self, func: Callable[..., Any], tensors: Sequence[Tensor], lowest: Any) -> None:
         if isinstance(lowest, Tensor):
@@ -144,6 +169,15 @@ class _Rectifiers(TorchFunctionMode):
             self.see(tensors[0])
         elif lowest is not None:
             self.unseen.add(f"{func.__name__} from {lowest:g}")
+
+
+def _source(value: Tensor) -> Tensor:
+    """The map of which a tensor is a function, unit by unit."""
+    return getattr(value, "computed_from", value)
+
+
+def _is_gate(value: Tensor) -> bool:
+    return bool(getattr(value, "is_gate", False))
 
 
 def _masks(func: Callable[..., Any], tensors: Sequence[Tensor]) -> bool:

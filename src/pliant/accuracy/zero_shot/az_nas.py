@@ -36,7 +36,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pliant.accuracy.zero_shot.block_ends import BlockOutputs, block_ends
+from pliant.accuracy.zero_shot.block_ends import LayerCall, LayerCalls, block_ends
 from pliant.accuracy.zero_shot.channel_axis import (
     ChannelAxes,
     channel_axis,
@@ -132,15 +132,15 @@ def _maps(network: nn.Module, images: Tensor, *, cut: bool) -> list[tuple[Tensor
     of its channels.
 
     Args:
-        network: a copy, which keeps the hooks.
+        network: a copy.
         images: (N, channels, height, width)
         cut: whether gradients end between a block and the next.
     """
     found: list[tuple[Tensor, Tensor, int]] = []
-    ends = {id(end.module): end for end in block_ends(network, images)}
+    ends = frozenset(block_ends(network, images))
 
-    def keep(module: nn.Module, functions: int, made: Any) -> Any:
-        if functions != ends[id(module)].functions:
+    def keep(number: int, _: LayerCall, made: Any) -> Any:
+        if number not in ends:
             return made
         given, axis = made.detach().requires_grad_(cut), channel_axis(made)
         found.append((made, given, axis))
@@ -148,11 +148,8 @@ def _maps(network: nn.Module, images: Tensor, *, cut: bool) -> list[tuple[Tensor
         set_channel_axis(following, axis)
         return following
 
-    outputs = BlockOutputs(keep)
-    for end in ends.values():
-        end.module.register_forward_hook(outputs.ended)
-    with ChannelAxes(), outputs:
-        forward_pass(network, images)
+    with ChannelAxes():
+        forward_pass(network, images, LayerCalls(network, len(images), keep))
     return found
 
 

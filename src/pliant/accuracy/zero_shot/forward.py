@@ -7,6 +7,7 @@ bring running statistics along; modules have none in a copy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,12 +42,20 @@ BATCH_NORM_ARGUMENTS = {
 """The functions, with the names of their arguments in order."""
 
 
-def forward_pass(network: nn.Module, images: Tensor) -> Any:
+def forward_pass(
+    network: nn.Module, images: Tensor, observer: AbstractContextManager[Any] | None = None
+) -> Any:
     """The output of a network, normalised by the batch.
 
     Average poolings run as convolutions where that is faster.
+
+    Args:
+        network: a copy.
+        images: (N, channels, height, width)
+        observer: entered around the pass; a mode that sees the functions as the network calls them,
+            not what takes their place.
     """
-    with _ForwardPass():
+    with _ForwardPass(), observer or nullcontext():
         return network(images)
 
 

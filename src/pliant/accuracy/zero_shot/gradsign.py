@@ -20,7 +20,7 @@ product of the signs, and the counts are one matrix product.
 
 This holds for convolutions and linear layers that run once per pass. A network with other weights
 (functional calls, attention, recurrent layers, transposed convolutions, weights that are used
-twice) gets a pass for each image, as by definition.
+twice or by a function too) gets a pass for each image, as by definition.
 
 Where a gradient is 0 in theory, rounding leaves a small number whose sign is counted, here as in a
 loop with one pass per image. Such signs differ between two ways to compute one sum, so equality is
@@ -31,13 +31,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
 
 from pliant.accuracy.zero_shot.copies import copy_shared_weights
 from pliant.accuracy.zero_shot.normalisations import BatchNormCall, replace_batch_norms
@@ -92,7 +95,7 @@ def _together(inputs: ScoringInput, labels: Tensor, images_per_pass: int | None)
     functions = replace_batch_norms(network, _normalise_alone)
     counters = _prepare(network)
     with functions:
-        alone, fit = _probe(network, inputs.images[:1])
+        alone, fit = _probe(network, inputs.images[:1], counters)
     require_classes(alone, labels)
     passes = math.ceil(len(inputs.images) / (images_per_pass or fit))
     images_per_pass = math.ceil(len(inputs.images) / passes)
@@ -295,8 +298,35 @@ def _add(gradients: Tensor, counts: Tensor) -> None:
     counts.add_(gradients.sgn_().sum(0) if len(gradients) > 1 else gradients.sgn_()[0])
 
 
-def _probe(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
-    """The logits of one image alone, and how many images fit one pass."""
+class _WeightUses(TorchFunctionMode):
+    """Counts the functions that compute with each weight, by its address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uses: Counter[int] = Counter()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Look at what a function reads; one that returns a shape or a type does not compute."""
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            given = [*args, *(kwargs or {}).values()]
+            read = {one.data_ptr() for one in given if isinstance(one, nn.Parameter)}
+            self.uses.update(read)
+        return result
+
+
+def _probe(network: nn.Module, image: Tensor, counters: Sequence[_Counter]) -> tuple[Tensor, int]:
+    """The logits of one image alone, and how many images fit one pass.
+
+    Raises:
+        _OtherWeightsError: a function computes with the weight of a layer.
+    """
     kept: list[Tensor] = []  # keeps maps alive, so that no address is used twice
 
     def keep(module: nn.Module, inputs: tuple[object, ...], made: object) -> None:
@@ -305,10 +335,13 @@ def _probe(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
 
     leaves = [module for module in network.modules() if next(module.children(), None) is None]
     hooks = [module.register_forward_hook(keep) for module in leaves]
-    with torch.no_grad():
+    functions = _WeightUses()
+    with torch.no_grad(), functions:
         alone = compute_logits(network, image)
     for hook in hooks:
         hook.remove()
+    if any(functions.uses[one.layer.weight.data_ptr()] > one.calls for one in counters):
+        raise _OtherWeightsError
     sizes = {made.data_ptr(): made.nbytes for made in (image, *kept)}
     return alone, max(
         1, min(_LARGEST_MAP_BYTES // max(sizes.values()), _ACTIVATION_BYTES // sum(sizes.values()))
