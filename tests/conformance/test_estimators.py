@@ -34,6 +34,7 @@ from pliant.scoring.process_pool import ScoreEstimator, ScorePool, Worker
 from pliant.search.ask_tell import combined, memoized, run_search
 from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
+from pliant.spaces.cell import CellSpace
 from pliant.spaces.space import Space
 
 Make = Callable[[Space, DataSet], AbstractContextManager[AccuracyEstimator]]
@@ -120,19 +121,27 @@ def _code_of_the_page() -> list[str]:
     return re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 
+@pytest.fixture(params=["blocks", "cells"])
+def space(request: pytest.FixtureRequest, digits_space: Space) -> Space:
+    """Stages of blocks, and cells as those of NAS-Bench-201."""
+    if request.param == "blocks":
+        return digits_space
+    return CellSpace("cells", width=8, depth=1, channels=1, image_size=8, classes=10)
+
+
 @pytest.fixture(params=ESTIMATORS, ids=lambda make: make.__name__)
 def estimator(
-    request: pytest.FixtureRequest, digits_space: Space, digits: DataSet
+    request: pytest.FixtureRequest, space: Space, digits: DataSet
 ) -> Iterator[AccuracyEstimator]:
-    with request.param(digits_space, digits) as made:
+    with request.param(space, digits) as made:
         yield made
 
 
 @pytest.fixture
-def architectures(digits_space: Space) -> list[Architecture]:
+def architectures(space: Space) -> list[Architecture]:
     rng = np.random.default_rng(0)
-    drawn = [digits_space.sample_choices(rng) for _ in range(3)]
-    return [digits_space.smallest(), *drawn, digits_space.largest()]
+    drawn = [space.sample_choices(rng) for _ in range(3)]
+    return [space.smallest(), *drawn, space.largest()]
 
 
 def test_constructors_share_one_order(estimator: AccuracyEstimator) -> None:
@@ -172,11 +181,11 @@ def test_its_cost_in_seconds_is_reported(
 def test_made_again_it_says_the_same(
     estimator: AccuracyEstimator,
     request: pytest.FixtureRequest,
-    digits_space: Space,
+    space: Space,
     digits: DataSet,
     architectures: list[Architecture],
 ) -> None:
-    with request.node.callspec.params["estimator"](digits_space, digits) as again:
+    with request.node.callspec.params["estimator"](space, digits) as again:
         assert list(again.estimate(architectures[:2])) == list(
             estimator.estimate(architectures[:2])
         )
@@ -194,12 +203,12 @@ def test_it_leaves_the_random_state_of_its_caller_alone(
 
 
 def test_a_search_with_it_is_recorded_as_it_is(
-    estimator: AccuracyEstimator, digits_space: Space, tmp_path: Path
+    estimator: AccuracyEstimator, space: Space, tmp_path: Path
 ) -> None:
     objective = Objective(("macs",))
-    evaluate = combined(estimator, lambda found: [digits_space.cost(one) for one in found])
+    evaluate = combined(estimator, lambda found: [space.cost(one) for one in found])
     with Record.open(tmp_path / "record.sqlite", recipe_digest="one") as record:
-        searcher = RandomSearch(digits_space, objective, batch=4)
+        searcher = RandomSearch(space, objective, batch=4)
         history = run_search(searcher, memoized(evaluate, record, stage="estimate"), 8)
         rows = record.evaluations("estimate")
     assert [row.quality for row in rows] == [one.quality for one in history]
