@@ -73,6 +73,19 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped(Failed):
+    """A training that was stopped early, with what it had reached.
+
+    Its accuracy is never compared with that of a whole training: to all that ask for a result it is
+    `Failed`.
+    """
+
+    reached: Accuracy
+    epochs: float
+    """Of its training."""
+
+
 InferencePrecision = Literal["fp32", "int8"]
 """Of the numbers that a delivered network computes with."""
 

@@ -27,7 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pliant.errors import DamagedFileError, PliantError, RunConflictError
-from pliant.metrics import Accuracy, Cost, Failed, Quality, Score
+from pliant.metrics import Accuracy, Cost, Failed, Quality, Score, Stopped
 
 SCHEMA_VERSION = 3
 APPLICATION_ID = 0x506C6E74
@@ -577,6 +577,9 @@ def _quality_text(quality: Quality | None) -> str | None:
     if isinstance(quality, Score):
         # As text: a score may be infinite, which JSON has no number for.
         return _json({"score": repr(float(quality.value))})
+    if isinstance(quality, Stopped):
+        reached = _fields(quality.reached)
+        return _json({**_fields(quality), "reached": reached, "stopped_at_epoch": quality.epochs})
     return None if quality is None else _json(_fields(quality))
 
 
@@ -584,6 +587,9 @@ def _quality(text: str | None) -> Quality | None:
     if text is None:
         return None
     fields = json.loads(text)
+    if "stopped_at_epoch" in fields:
+        reached = Accuracy(**fields["reached"])
+        return Stopped(fields["failed"], reached, fields["stopped_at_epoch"])
     if "failed" in fields:
         return Failed(fields["failed"])
     return Score(float(fields["score"])) if "score" in fields else Accuracy(**fields)

@@ -17,7 +17,7 @@ from pliant.estimation.comparison import Evaluated, compare
 from pliant.estimation.estimators import EstimatorSettings
 from pliant.estimation.run import estimate_networks
 from pliant.estimation.spread import spread_over_macs
-from pliant.metrics import Accuracy, Estimate, Failed
+from pliant.metrics import Accuracy, Estimate, Failed, Stopped
 from pliant.progress import silent
 
 SETTINGS = EstimatorSettings(
@@ -33,9 +33,9 @@ SETTINGS = EstimatorSettings(
 ALL = "scratch,supernet,hypernetwork,inherit,predictor,zero-shot"
 
 
-def estimated(folder: Path, workers: int = 0, estimators: str = ALL):
+def estimated(folder: Path, workers: int = 0, estimators: str = ALL, epochs: int = 1):
     return estimate_networks(
-        SETTINGS,
+        replace(SETTINGS, epochs=epochs),
         estimators,
         folder / "estimates.parquet",
         architectures=4,
@@ -91,6 +91,59 @@ def test_killed_it_resumes_and_processes_find_the_same(folder, tmp_path, monkeyp
     rows = pq.read_table(tmp_path / "estimates.parquet").to_pylist()
     expected = pq.read_table(folder / "estimates.parquet").to_pylist()[: len(rows)]
     assert [row["top1"] for row in rows] == [row["top1"] for row in expected]
+
+
+def halved(folder: Path, workers: int = 0):
+    return estimate_networks(
+        replace(SETTINGS, epochs=2),
+        "scratch",
+        folder / "estimates.parquet",
+        architectures=4,
+        seeds=2,
+        halving=2,
+        workers=workers,
+        progress=silent,
+    )
+
+
+def test_stopped_networks_keep_what_they_had_reached_apart(tmp_path, monkeypatch):
+    result = halved(tmp_path)
+    rows = pq.read_table(tmp_path / "estimates.parquet").to_pylist()
+    first, second = rows[:4], rows[4:]
+    stopped = [row for row in first if row["top1"] is None]
+    assert 1 <= len(stopped) <= 2
+    assert all(row["stopped_epochs"] == 1 and 0 < row["stopped_top1"] < 1 for row in stopped)
+    assert all("1 of 2 epochs" in row["failure"] for row in stopped)
+    finished = [row["architecture"] for row in first if row["top1"] is not None]
+    assert [row["architecture"] for row in second if row["top1"] is not None] == finished
+    assert result.evaluated[0].failed == 0
+    # Trained to the end, a network has the same row as without early stopping.
+    whole = estimated(tmp_path / "whole", estimators="scratch", epochs=2)
+    known = dict(zip(whole.architectures, whole.evaluated[0].estimates, strict=True))
+    for one, found in zip(result.architectures, result.evaluated[0].estimates, strict=True):
+        if isinstance(found.quality, Accuracy):
+            assert (found.quality, found.curve) == (known[one].quality, known[one].curve)
+        else:
+            assert isinstance(found.quality, Stopped)
+    monkeypatch.setattr(TrainFromScratch, "train_until", None)  # a call would be an error
+    assert halved(tmp_path).evaluated == result.evaluated
+
+
+def test_early_stopping_resumes_at_the_rung_where_it_was_killed(tmp_path, monkeypatch):
+    whole, calls = TrainFromScratch.train_until, []
+
+    def counted(self, architecture, epoch):
+        calls.append((self.recipe.seed, str(architecture), epoch))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(self, architecture, epoch)
+
+    monkeypatch.setattr(TrainFromScratch, "train_until", counted)
+    with pytest.raises(KeyboardInterrupt):
+        halved(tmp_path)
+    halved(tmp_path)
+    assert calls.pop(2) == calls[2]  # only what was interrupted began again
+    assert len(set(calls)) == len(calls)
 
 
 def test_diverged_training_is_a_failure_with_its_curve(digits_space, digits):
@@ -177,6 +230,8 @@ def test_networks_without_truth_are_left_out():
         (["--out", "table.txt"], ".parquet or .csv"),
         (["--architectures", "nothing.csv"], "a number of networks or a CSV file"),
         (["--data", "nowhere/"], "nowhere"),
+        (["--halving", "2", "--epochs", "1"], "at least 2 epochs"),
+        (["--halving", "2", "--estimator", "supernet"], "Add scratch"),
     ],
 )
 def test_wrong_input_is_one_sentence(options, message, tmp_path):

@@ -74,6 +74,14 @@ def estimate(
         int, typer.Option(min=10, help="Networks on which the predictor learns.")
     ] = 100,
     scores: Annotated[str, typer.Option(help="Zero-shot scores with commas, or all.")] = "all",
+    halving: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Early stopping of training from scratch (ASHA): of so many networks at a number "
+            "of epochs, one is trained on. All are trained to the end if not given.",
+        ),
+    ] = None,
     workers: WorkerText = None,
     seed: Seed = None,
 ) -> None:
@@ -110,6 +118,7 @@ def estimate(
             architectures=_architectures(architectures),
             seeds=seeds,
             scores=scores,
+            halving=halving,
             workers=parsed,
             progress=progress,
         )
@@ -163,19 +172,22 @@ def _costs(result: EstimationResult) -> Table:
             f"{one.setup_seconds:.3g} s",
             f"{one.seconds:.3g} s",
             f"{one.amortised_seconds:.3g} s",
-            str(len(one.estimates) - len(known)),
+            str(one.failed),
         )
     return table
 
 
 def _say_failures(result: EstimationResult) -> None:
-    from pliant.metrics import Failed
+    from pliant.metrics import Failed, Stopped
 
     for one in result.evaluated:
+        stopped = [found for found in one.estimates if isinstance(found.quality, Stopped)]
+        if stopped:
+            say(f"{len(stopped)} networks were stopped early by {one.name}: no ground truth")
         reasons = [
             f"{architecture}: {found.quality.reason}"
             for architecture, found in zip(result.architectures, one.estimates, strict=True)
-            if isinstance(found.quality, Failed)
+            if isinstance(found.quality, Failed) and not isinstance(found.quality, Stopped)
         ]
         if reasons:
             say(f"{len(reasons)} networks failed by {one.name}, the first {reasons[0]}")

@@ -19,7 +19,7 @@ from pliant.accuracy.ranking import (
     rank_correlations,
     tau_difference,
 )
-from pliant.metrics import Accuracy, Estimate, Failed
+from pliant.metrics import Accuracy, Estimate, Failed, Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,16 @@ class Evaluated:
         ]
 
     @property
+    def failed(self) -> int:
+        """Networks without a result that were not stopped early."""
+        missing = [one.quality for one in self.estimates if isinstance(one.quality, Failed)]
+        return sum(not isinstance(quality, Stopped) for quality in missing)
+
+    @property
     def seconds(self) -> float:
-        """Marginal cost: CPU time of a further network, the median."""
-        return median(one.seconds for one in self.estimates) if self.estimates else 0.0
+        """Marginal cost: CPU time of a further network, the median of those not stopped early."""
+        whole = [one.seconds for one in self.estimates if not isinstance(one.quality, Stopped)]
+        return median(whole) if whole else 0.0
 
     @property
     def amortised_seconds(self) -> float:

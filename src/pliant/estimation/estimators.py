@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -238,8 +239,15 @@ class Estimators:
         return {name: SharedState(trained.identity, trained.seconds, weights_of(trained.weights))}
 
 
-Job = tuple[str, str]
-"""The name of an estimator and the text of an architecture."""
+class Job(NamedTuple):
+    """One evaluation."""
+
+    estimator: str
+    """Its name."""
+    architecture: str
+    """Its text."""
+    until_epoch: int | None = None
+    """Of training from scratch: where to pause it and to evaluate what was reached."""
 
 
 class EvaluationWorker:
@@ -250,10 +258,13 @@ class EvaluationWorker:
 
     def __call__(self, job: Job) -> Estimate:
         """The estimate; what the network or its images make impossible is a failure."""
-        name, text = job
         try:
-            architecture = self._estimators.space.parse(text)
-            [found] = self._estimators.get(name).evaluate([architecture])
+            architecture = self._estimators.space.parse(job.architecture)
+            estimator = self._estimators.get(job.estimator)
+            if job.until_epoch is not None:
+                assert isinstance(estimator, TrainFromScratch)
+                return estimator.train_until(architecture, job.until_epoch)
+            [found] = estimator.evaluate([architecture])
         except PliantError as error:
             return Estimate(Failed(str(error)), 0.0)
         return found

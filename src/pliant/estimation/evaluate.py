@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from pliant.estimation.estimators import Job
 from pliant.metrics import Estimate, Failed
 from pliant.progress import Progress, silent
 from pliant.record import Evaluation, Record
@@ -37,13 +38,13 @@ def evaluate_recorded(
         progress: told after every evaluation.
     """
     distinct = list(dict.fromkeys(architectures))
-    known = {one: _known(record, name, one, identity) for one in distinct}
+    known = {one: known_estimate(record, name, one, identity) for one in distinct}
     missing = {str(one): one for one, found in known.items() if found is None}
     done = len(distinct) - len(missing)
     progress(name, done, len(distinct), "networks")
     if missing:
         with open_pool() as pool:
-            for (_, text), result in pool.run([(name, text) for text in missing]):
+            for (_, text, _), result in pool.run([Job(name, text) for text in missing]):
                 lost = isinstance(result, Failed)
                 found = Estimate(result, 0.0) if lost else result
                 add(record, name, missing[text], space, identity, found, lost=lost)
@@ -85,7 +86,17 @@ def add(
     )
 
 
-def _known(record: Record, name: str, architecture: Architecture, identity: str) -> Estimate | None:
+def known_estimate(
+    record: Record, name: str, architecture: Architecture, identity: str
+) -> Estimate | None:
+    """What the record holds; None for nothing, or for lost workers, which deserve another try.
+
+    Args:
+        record: of the command.
+        name: of the estimator.
+        architecture: that was evaluated.
+        identity: of the estimator.
+    """
     row = record.evaluation(name, str(architecture), identity)
     if row is None or row.measures.get("lost"):
         return None

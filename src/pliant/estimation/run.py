@@ -21,6 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pliant.accuracy.active_predictor import Predictor, training_architectures
+from pliant.accuracy.halving import rung_epochs
 from pliant.accuracy.predictor import PredictorQuality
 from pliant.accuracy.ranking import BASELINES
 from pliant.errors import RecipeError
@@ -36,9 +37,10 @@ from pliant.estimation.estimators import (
     require_estimators,
 )
 from pliant.estimation.evaluate import evaluate_recorded
+from pliant.estimation.halving import HalvedTraining
 from pliant.estimation.spread import spread_over_macs
 from pliant.files import replace_atomically
-from pliant.metrics import Accuracy, Estimate, Failed, Score
+from pliant.metrics import Accuracy, Estimate, Failed, Score, Stopped
 from pliant.progress import Progress, given_or_shown
 from pliant.record import Record
 from pliant.scoring.images import training_batch
@@ -73,6 +75,7 @@ def estimate_networks(
     architectures: int | Sequence[str] = 24,
     seeds: int = 2,
     scores: str = "all",
+    halving: int | None = None,
     workers: AnyWorkers = None,
     progress: Progress | None = None,
 ) -> EstimationResult:
@@ -85,6 +88,8 @@ def estimate_networks(
         architectures: which networks, or how many, spread over the range of MACs.
         seeds: of training from scratch; the mean of them is the ground truth.
         scores: the zero-shot scores, as of `score_networks`.
+        halving: early stopping of training from scratch: of so many networks that were trained for
+            as many epochs, the best one is trained on; all are trained to the end where None.
         workers: processes of this machine (one per core where None, 0 for this process), or the
             address of a Ray cluster.
         progress: shown where None.
@@ -100,12 +105,19 @@ def estimate_networks(
     workers = parse_workers(workers)
     if seeds < 1:
         raise RecipeError(f"training from scratch takes at least one seed, received {seeds}.")
+    if halving is not None:
+        if SCRATCH not in names:
+            raise RecipeError(
+                f"successive halving stops training from scratch, received estimators "
+                f"{', '.join(names)}. Add scratch, or leave out the halving."
+            )
+        rung_epochs(settings.epochs, halving)
     settings = replace(settings, folder=out.with_name(f"{out.name}.weights"))
     with (
         given_or_shown(progress) as told,
         Record.open(out.with_name(f"{out.name}.record"), recipe_digest="estimates") as record,
     ):
-        estimation = _Estimation(settings, record, workers, told)
+        estimation = _Estimation(settings, record, workers, told, halving)
         chosen = estimation.networks(architectures)
         evaluated: list[Evaluated] = []
         for name in names:
@@ -124,14 +136,16 @@ class _Estimation:
     """One command at work."""
 
     def __init__(
-        self, settings: EstimatorSettings, record: Record, workers: AnyWorkers, progress: Progress
+        self,
+        settings: EstimatorSettings,
+        record: Record,
+        workers: AnyWorkers,
+        progress: Progress,
+        halving: int | None,
     ) -> None:
-        self.settings, self.record, self.workers, self.progress = (
-            settings,
-            record,
-            workers,
-            progress,
-        )
+        self.settings, self.record = settings, record
+        self.workers, self.progress = workers, progress
+        self.halving = halving
         self.estimators = Estimators(settings, progress=progress)
         self.predictor_quality: PredictorQuality | None = None
 
@@ -153,9 +167,37 @@ class _Estimation:
         if name == PREDICTOR:
             return [self._predictor(networks)]
         if name == SCRATCH:
-            numbered = [SCRATCH, *(f"{SCRATCH} {number}" for number in range(1, seeds))]
-            return [self._one_by_one(one, networks) for one in numbered]
+            return self._scratch(networks, seeds)
         return [self._one_by_one(name, networks)]
+
+    def _scratch(self, networks: Sequence[Architecture], seeds: int) -> list[Evaluated]:
+        """Training from scratch once per seed; with early stopping the first seed decides."""
+        more = [f"{SCRATCH} {number}" for number in range(1, seeds)]
+        if self.halving is None:
+            return [self._one_by_one(one, networks) for one in (SCRATCH, *more)]
+        estimator = self.estimators.get(SCRATCH)
+        training = HalvedTraining(
+            SCRATCH,
+            self.estimators.space,
+            self.record,
+            estimator.identity,
+            partial(self._open_pool, SCRATCH),
+            epochs=self.settings.epochs,
+            factor=self.halving,
+        )
+        first = training.evaluate(networks, self.progress)
+        evaluated = [Evaluated(SCRATCH, first)]
+        finished = [
+            one
+            for one, found in zip(networks, first, strict=True)
+            if isinstance(found.quality, Accuracy)
+        ]
+        for name in more:
+            again = dict(zip(finished, self._one_by_one(name, finished).estimates, strict=True))
+            others = zip(networks, first, strict=True)
+            rows = [again.get(one, Estimate(found.quality, 0.0)) for one, found in others]
+            evaluated.append(Evaluated(name, rows))
+        return evaluated
 
     def _one_by_one(self, name: str, networks: Sequence[Architecture]) -> Evaluated:
         estimator = self.estimators.get(name)
@@ -238,6 +280,8 @@ _SCHEMA = pa.schema(
         ("top1", pa.float64()),
         ("score", pa.float64()),
         ("failure", pa.string()),
+        ("stopped_top1", pa.float64()),
+        ("stopped_epochs", pa.float64()),
         ("seconds", pa.float64()),
         ("parameters", pa.int64()),
         ("macs", pa.int64()),
@@ -247,11 +291,15 @@ _SCHEMA = pa.schema(
 
 
 def write_estimates(result: EstimationResult, estimation: _Estimation, out: Path) -> None:
-    """Write one row per estimator and network; the curve as JSON of (epoch, loss)."""
+    """Write one row per estimator and network; the curve as JSON of (epoch, loss).
+
+    A training that was stopped early has no `top1`, but what it had reached in columns of its own.
+    """
     rows = []
     for evaluated in result.evaluated:
         for one, found in zip(result.architectures, evaluated.estimates, strict=True):
             quality, cost = found.quality, estimation.estimators.space.cost(one)
+            stopped = quality if isinstance(quality, Stopped) else None
             rows.append(
                 {
                     "estimator": evaluated.name,
@@ -259,6 +307,8 @@ def write_estimates(result: EstimationResult, estimation: _Estimation, out: Path
                     "top1": quality.top1 if isinstance(quality, Accuracy) else None,
                     "score": quality.value if isinstance(quality, Score) else None,
                     "failure": quality.reason if isinstance(quality, Failed) else None,
+                    "stopped_top1": stopped and stopped.reached.top1,
+                    "stopped_epochs": stopped and stopped.epochs,
                     "seconds": found.seconds,
                     "parameters": cost.parameters,
                     "macs": cost.macs,
