@@ -34,6 +34,19 @@ for _size in ("COLUMNS", "LINES"):
 hypothesis.settings.register_profile("pliant", deadline=None)
 hypothesis.settings.load_profile("pliant")
 
+MACHINE_ROOMS = ("cli", "conformance", "deploy", "devices", "drills", "report", "runs", "training")
+"""Their tests measure this machine, start processes or send signals."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that measures this machine is repeated once: what else runs here may disturb it.
+
+    The summary lists what was repeated. Every other test must pass the first time.
+    """
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in MACHINE_ROOMS:
+            item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
