@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pliant.accuracy.zero_shot import score as score
     from pliant.data.loading import load as load
     from pliant.errors import PliantError as PliantError
+    from pliant.networks.foreign.supernet import make_elastic as make_elastic
     from pliant.networks.supernet import Supernet as Supernet
     from pliant.objective import Limit as Limit
     from pliant.objective import Objective as Objective
@@ -55,6 +56,7 @@ else:
             "accuracy.zero_shot": ["score"],
             "data.loading": ["load"],
             "errors": ["PliantError"],
+            "networks.foreign.supernet": ["make_elastic"],
             "networks.supernet": ["Supernet"],
             "objective": ["Limit", "Objective"],
             "record": ["Record"],

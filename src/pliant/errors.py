@@ -39,6 +39,10 @@ class MorphError(PliantError, ValueError):
     """A change of a network that would not keep what it computes."""
 
 
+class ForeignError(PliantError, ValueError):
+    """A network of the user's own that cannot be made elastic."""
+
+
 class DivergedError(PliantError, RuntimeError):
     """Training whose loss or weights are no longer numbers."""
 

@@ -17,7 +17,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -104,6 +104,32 @@ def module_workload(
         else:
             recorder = _export_or_watch(module, example)
     return build_workload(recorder.operations, recorder.inputs, stored=recorder.stored, skip=skip)
+
+
+def steps_workload(
+    steps: Iterable[tuple[str, Callable[[], None]]],
+    example: torch.Tensor,
+    parameters: Sequence[torch.Tensor],
+) -> Workload:
+    """The layers of operators that are run one after the other, each under a name.
+
+    Args:
+        steps: the name of each operator and what runs it; its layer is called by that name.
+        example: the input that the steps read.
+        parameters: that the steps read.
+
+    Raises:
+        EncodingError: as `module_workload`.
+    """
+    holder = nn.ParameterList(parameters)
+    with _evaluation_mode(holder):
+        recorder = _Recorder([example], holder)
+        with recorder:
+            for name, step in steps:
+                recorder.places.append(name)
+                step()
+                recorder.places.pop()
+    return build_workload(recorder.operations, recorder.inputs, stored=recorder.stored)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ A search of 20,000 candidates asks for the same ones many times.
 """
 
 
+PLACE = r"[0-9.]*|(?:[A-Za-z0-9-]+\.)+"
+"""The place in the name of a choice: of a stage and block, or of a module and a dot."""
+
 Graph = Callable[["Architecture"], Iterable[tuple[int, Layer]]]
 """Architecture in; layers out, each with how often it is there."""
 
@@ -54,9 +57,10 @@ class Choice:
     """
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[0-9.]*[a-z]+", self.name):
+        if not re.fullmatch(rf"(?:{PLACE})[a-z]+", self.name):
             raise EncodingError(
-                f"a choice is named by digits and dots, then small letters, received {self.name!r}."
+                "a choice is named by digits and dots, or by a module and a dot, then small"
+                f" letters, such as 1.2k or stage1.0.conv.w; received {self.name!r}."
             )
         if not self.options or len(set(self.options)) != len(self.options):
             raise EncodingError(
@@ -243,9 +247,7 @@ class Space(ABC):
         """
         options: dict[str, Option] = {}
         for word in text.strip().split("_"):
-            match = re.fullmatch(
-                r"(?P<place>(?:\d+(?:\.\d+)*)?)(?P<pairs>(?:[a-z]+\d+(?:\.\d+)?)+)", word
-            )
+            match = re.fullmatch(rf"(?P<place>{PLACE})(?P<pairs>(?:[a-z]+\d+(?:\.\d+)?)+)", word)
             if match is None:
                 raise EncodingError(
                     f"an architecture reads like {self.largest()}, received {word!r} in {text!r}."

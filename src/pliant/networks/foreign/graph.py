@@ -1,0 +1,211 @@
+"""An exported network, with what of it may be left out: channels, residual branches."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, fx, nn
+
+from pliant.errors import ForeignError
+from pliant.networks.foreign.dimensions import Group, groups_of
+from pliant.networks.foreign.operators import Dimensions, Node
+from pliant.networks.morph.channel_graph import operator_name
+from pliant.networks.trace import silenced
+from pliant.plugins import error_place
+
+BATCH = 199
+"""Images of the batch with which a network is exported: a prime that is no other dimension, so that
+the batch is known wherever it is written as a number."""
+ADDITIONS = ("add", "add_")
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """A residual branch: without it, its sum is the other operand."""
+
+    name: str
+    """The module that it is in."""
+    total: Node
+    """The sum."""
+    shortcut: Node
+    inside: frozenset[Node]
+    """The operators of the branch."""
+
+
+class ForeignGraph:
+    """The operators of a network in evaluation mode, and the dimensions of their tensors.
+
+    Args:
+        module: of the user; not changed.
+        example: one or more inputs, (N, channels, height, width).
+
+    Raises:
+        ForeignError: the module does not run on the example, or cannot be exported.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor) -> None:
+        program = _exported(module, example)
+        signature = program.graph_signature
+        constants = dict(getattr(signature, "inputs_to_lifted_tensor_constants", {}))
+        self.names: dict[str, str] = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **constants,
+        }
+        self.constants: dict[str, Tensor] = {
+            name: program.constants[name]
+            for name in self.names.values()
+            if name in program.constants
+        }
+        """Tensors that are no part of the module's state."""
+        self.nodes: list[Node] = list(program.graph.nodes)
+        self.dims = self._dimensions(frozenset())
+        self.axes = {axis: dim for axis, dim in self.dims.axes.items() if groups_of(dim)}
+        [self.output] = [node for node in self.nodes if node.op == "output"]
+        self.inputs = [
+            node for node in self.nodes if node.op == "placeholder" and node.name not in self.names
+        ]
+        results = self.output.all_input_nodes
+        if len(self.inputs) != 1 or len(results) != 1:
+            raise ForeignError(
+                "a classifier takes images and returns logits, received a network with"
+                f" {len(self.inputs)} inputs and {len(results)} outputs. Wrap it in a module that"
+                " takes one tensor and returns one."
+            )
+        self.result = results[0]
+
+    def _dimensions(self, repeats: frozenset[str]) -> Dimensions:
+        """Read the nodes; again where a reshape turns out to split channels into equal parts."""
+        found = Dimensions(self.names, BATCH, repeats=repeats)
+        for node in self.nodes:
+            found.visit(node)
+        new = found.taken_apart - repeats
+        return self._dimensions(repeats | new) if new else found
+
+    @cached_property
+    def layers(self) -> dict[str, tuple[Group, ...]]:
+        """The groups of the output channels of each layer, by its name, in running order."""
+        return {
+            weight.removesuffix(".weight"): groups_of(dim)
+            for weight, dim in self.dims.producers.items()
+        }
+
+    @cached_property
+    def consumed(self) -> dict[Group, list[tuple[str, int]]]:
+        """The weights that read each group, with the dimension along which they do."""
+        found: dict[Group, list[tuple[str, int]]] = {}
+        for axis in self.dims.consumers:
+            for group in dict.fromkeys(groups_of(self.dims.axes[axis])):
+                found.setdefault(group, []).append(axis)
+        return found
+
+    @cached_property
+    def users_of_weight(self) -> dict[str, list[Node]]:
+        """The operators that read each parameter."""
+        by_name: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            if node.op == "placeholder" and node.name in self.names:
+                by_name[self.names[node.name]] = list(node.users)
+        return by_name
+
+    @cached_property
+    def branches(self) -> tuple[Branch, ...]:
+        """The residual branches that hold a layer, in running order."""
+        above: dict[Node, frozenset[Node]] = {}
+        for node in self.nodes:
+            if node.op == "placeholder" and node.name in self.names:
+                continue
+            reads = [one for one in node.all_input_nodes if one in above]
+            above[node] = frozenset().union(*(above[one] for one in reads), reads)
+        found = []
+        for node in self.nodes:
+            if node.op == "call_function" and operator_name(node) in ADDITIONS:
+                branch = self._branch(node, above)
+                if branch is not None:
+                    found.append(branch)
+        return tuple(found)
+
+    def _branch(self, total: Node, above: Mapping[Node, frozenset[Node]]) -> Branch | None:
+        operands = total.args[:2]
+        if not all(isinstance(one, fx.Node) and one in above for one in operands):
+            return None
+        shapes = {tuple(one.meta["val"].shape) for one in operands}
+        if shapes != {tuple(total.meta["val"].shape)} or total.kwargs:
+            return None
+        for shortcut, last in (operands, reversed(operands)):
+            if shortcut not in above[last]:
+                continue
+            inside = (above[last] | {last}) - above[shortcut] - {shortcut}
+            read = {one for node in inside for one in node.all_input_nodes if one in above} - inside
+            used = {user for node in inside for user in node.users} - inside
+            weights = [
+                name
+                for name in self.dims.producers
+                if all(user in inside for user in self.users_of_weight[name])
+            ]
+            if read == {shortcut} and used == {total} and weights:
+                paths = [name.rpartition(".")[0] for name in weights]
+                return Branch(common_path(paths), total, shortcut, frozenset(inside))
+        return None
+
+
+def common_path(paths: Sequence[str]) -> str:
+    """The module that all of these modules are in, or the only one of them."""
+    parts = [path.split(".") for path in paths]
+    found = []
+    for step in zip(*parts, strict=False):
+        if len(set(step)) > 1:
+            break
+        found.append(step[0])
+    return ".".join(found)
+
+
+def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The operators of a module in evaluation mode, for a batch of `BATCH` images."""
+    with evaluation(module):
+        _require_runs(module, example)
+        images = torch.empty((BATCH, *example.shape[1:]), dtype=example.dtype)
+        try:
+            with warnings.catch_warnings(), silenced():
+                warnings.simplefilter("ignore")
+                return torch.export.export(module, (images,), strict=False)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0][:200].rstrip(".")
+            raise ForeignError(
+                "a network is made elastic from the operators that torch.export finds, and this one"
+                f" cannot be exported: {type(error).__name__} at {error_place(error)}: {reason}."
+                " Write forward without Python that branches on values of tensors."
+            ) from error
+
+
+def _require_runs(module: nn.Module, example: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            module(example[:1])
+    except Exception as error:
+        raise ForeignError(
+            f"a network runs on its example; on images of {tuple(example.shape[1:])} (channels,"
+            f" height, width) this one ended in an error at {error_place(error)}:"
+            f" {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}. Give the size of"
+            " the images that it takes."
+        ) from error
+
+
+@contextlib.contextmanager
+def evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and attention as its operators; as it was outside."""
+    modes = {part: part.training for part in module.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        module.eval()
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for part, mode in modes.items():
+            part.training = mode

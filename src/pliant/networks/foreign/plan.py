@@ -1,0 +1,221 @@
+"""The operators of one sub-network with its sizes: what runs, and what is exported.
+
+A plan is made once for an architecture. Its steps are the operators of the whole network, without
+those of branches that are left out, and with the sizes that are written in them (of reshapes, of
+splits, of the groups of a convolution) as they are in the sub-network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pliant.networks.foreign.dimensions import (
+    Dim,
+    Group,
+    Sum,
+    active_size,
+    factors,
+    full_size,
+    groups_of,
+    has_batch,
+)
+from pliant.networks.foreign.graph import BATCH, Branch, ForeignGraph
+from pliant.networks.foreign.operators import Node, argument
+from pliant.networks.morph.channel_graph import operator_name
+
+aten: Any = torch.ops.aten
+
+SIZED = ("view", "reshape", "_unsafe_view", "expand")
+SPLITS = ("chunk", "split", "split_with_sizes")
+WRITES_BATCH = (
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "rand",
+    "randn",
+    "new_zeros",
+    "new_ones",
+    "repeat",
+)
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """A size that is the batch times a number, known when the network runs."""
+
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator: its function and arguments, in which nodes stand for their results."""
+
+    node: Node
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+Runs = tuple[tuple[int, int], ...]
+"""Starts and lengths along a dimension."""
+
+
+class Plan:
+    """The steps of a sub-network.
+
+    Args:
+        graph: of the whole network.
+        widths: channels kept, by group; all of those of other groups.
+        skipped: branches that are left out.
+    """
+
+    def __init__(
+        self, graph: ForeignGraph, widths: Mapping[Group, int], skipped: tuple[Branch, ...]
+    ) -> None:
+        self.graph, self.widths = graph, widths
+        self._alias = {branch.total: branch.shortcut for branch in skipped}
+        left_out = frozenset[Node]().union(*(branch.inside for branch in skipped))
+        kept = [
+            node
+            for node in graph.nodes
+            if node.op == "call_function" and node not in left_out and node not in self._alias
+        ]
+        self.result = self.source(graph.result)
+        self.steps = tuple(self._step(node) for node in kept)
+        read = {id(one) for step in self.steps for one in _nodes_in((step.args, step.kwargs))}
+        self.parameters = {
+            node: graph.names[node.name]
+            for node in graph.nodes
+            if node.op == "placeholder" and node.name in graph.names and id(node) in read
+        }
+
+    def source(self, node: Node) -> Node:
+        """The node whose result stands for another one."""
+        while node in self._alias:
+            node = self._alias[node]
+        return node
+
+    def size(self, dim: Dim) -> int | BatchSize:
+        """Of a dimension in the sub-network."""
+        if has_batch(dim):
+            return BatchSize(active_size(dim, 1, self.widths))
+        return active_size(dim, 1, self.widths)
+
+    def runs(self, name: str) -> list[Runs | None]:
+        """What of each dimension of a parameter is kept; None for all of it."""
+        found: list[Runs | None] = []
+        at = 0
+        while (name, at) in self.graph.dims.axes:
+            found.append(kept_runs(self.graph.dims.axes[name, at], self.widths))
+            at += 1
+        return found
+
+    def sliced(self, name: str, tensor: Tensor) -> Tensor:
+        """The part of a parameter that the sub-network uses; a view where it is one piece."""
+        for dim, runs in enumerate(self.runs(name)):
+            if runs is None:
+                continue
+            parts = [tensor.narrow(dim, start, size) for start, size in runs]
+            tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+        return tensor
+
+    # Arguments.
+
+    def _step(self, node: Node) -> Step:
+        name = operator_name(node)
+        dims = self.graph.dims
+        args, kwargs = list(node.args), dict(node.kwargs)
+        target = node.target
+        if name in SIZED:
+            args[1] = [self.size(dim) for dim in dims.values[node]]
+        elif name == "unflatten":
+            at = int(args[1]) % len(dims.values[args[0]])
+            sizes = dims.values[node][at : at + len(args[2])]
+            args[2] = [self.size(dim) for dim in sizes]
+        elif name in SPLITS:
+            at = int(argument(node, 2, "dim", 0)) % len(dims.values[args[0]])
+            sizes = [self.size(part[at]) for part in dims.values[node]]
+            target, args, kwargs = aten.split_with_sizes.default, [args[0], sizes, at], {}
+        elif name in ("conv1d", "conv2d", "conv3d") and argument(node, 6, "groups", 1) > 1:
+            inputs = node.args[1].meta["val"].shape[1]
+            args[6] = active_size(dims.values[args[0]][1], 1, self.widths) // inputs
+        elif name == "group_norm":
+            read = dims.values[args[0]][1]
+            args[1] = args[1] * active_size(read, 1, self.widths) // full_size(read)
+        elif name in ("layer_norm", "rms_norm"):
+            args[1] = [self.size(dim) for dim in dims.values[args[0]][-len(args[1]) :]]
+        elif node in dims.slices:
+            before, taken = (active_size(dim, 1, self.widths) for dim in dims.slices[node])
+            args[2:4] = [before, before + taken] if name == "slice" else [before, taken]
+        elif name in (*WRITES_BATCH, "repeat"):
+            args = [_with_batch(one) for one in args]
+        return Step(node, target, tuple(self._sources(args)), self._sources(kwargs))
+
+    def _sources(self, value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            return self.source(value)
+        if isinstance(value, list | tuple):
+            return type(value)(self._sources(one) for one in value)
+        if isinstance(value, dict):
+            return {name: self._sources(one) for name, one in value.items()}
+        return value
+
+
+def kept_runs(dim: Dim, widths: Mapping[Group, int]) -> Runs | None:
+    """What of a parameter's dimension is kept, as starts and lengths; None for all of it."""
+    if not any(group in widths for group in groups_of(dim)):
+        return None
+    [one] = factors(dim)
+    assert isinstance(one, Sum)
+    found: list[tuple[int, int]] = []
+    start = 0
+    for piece in one.pieces:
+        group = piece.group
+        kept = piece.positions if group is None else int(widths.get(group, group.width) * piece.per)
+        if found and sum(found[-1]) == start:
+            found[-1] = (found[-1][0], found[-1][1] + kept)
+        else:
+            found.append((start, kept))
+        start += piece.positions
+    whole = tuple(found) == ((0, start),)
+    return None if whole else tuple(found)
+
+
+def _with_batch(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_with_batch(one) for one in value]
+    if isinstance(value, int) and not isinstance(value, bool) and value and value % BATCH == 0:
+        return BatchSize(value // BATCH)
+    return value
+
+
+def _nodes_in(value: Any) -> list[Node]:
+    if isinstance(value, fx.Node):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [node for one in value for node in _nodes_in(one)]
+    return []
+
+
+def with_batch(value: Any, batch: Any) -> Any:
+    """Arguments with the size of the batch.
+
+    Args:
+        value: arguments of a step.
+        batch: images, as a number or what computes it.
+    """
+    if isinstance(value, BatchSize):
+        return batch if value.times == 1 else batch * value.times
+    if isinstance(value, list | tuple):
+        return type(value)(with_batch(one, batch) for one in value)
+    if isinstance(value, dict):
+        return {name: with_batch(one, batch) for name, one in value.items()}
+    return value

@@ -1,0 +1,385 @@
+"""A supernet of a network of the user's own: its parameters, and any of its sub-networks.
+
+Weights are sliced as views where they are one piece, nothing is masked, and the forward pass is a
+function of the input, the parameters and the sizes. Channels are sorted by importance, so that the
+first ones are those that are kept (Cai, H. et al., Once-for-All, 2020, arXiv:1908.09791, section
+3.3). Heads and the widths of transformers are sliced as by Chen, M., Peng, H., Fu, J., Ling, H.,
+AutoFormer: Searching Transformers for Visual Recognition, 2021, arXiv:2107.00651.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from pliant.errors import ForeignError, nearest
+from pliant.networks import plain
+from pliant.networks.foreign.choices import Choices, elastic_choices
+from pliant.networks.foreign.dimensions import Group, groups_of, pieces_of
+from pliant.networks.foreign.extraction import plain_module
+from pliant.networks.foreign.graph import ForeignGraph, evaluation
+from pliant.networks.foreign.plan import Plan, Step, with_batch
+from pliant.networks.foreign.workloads import describe_layers, filled
+from pliant.networks.morph.channel_graph import operator_name
+from pliant.networks.morph.check import copied
+from pliant.networks.supernet import Supernet
+from pliant.spaces.architecture import Architecture
+from pliant.spaces.foreign import ForeignDescription, ForeignSpace
+
+PLANS = 256
+"""Plans of architectures that are kept."""
+TOLERANCE = 1e-5
+"""Largest difference to the network of the user, over its largest output."""
+CHECKED_IMAGES = 2
+
+
+class ForeignSupernet(Supernet):
+    """The shared weights of a network and its sub-networks.
+
+    Parameters and buffers have the names and shapes that they have in the module. Without an
+    architecture the whole network runs, in evaluation mode by its running statistics; sub-networks
+    run by batch statistics until they are extracted and calibrated.
+
+    Args:
+        module: whose tensors become those of the supernet.
+        graph: of the module.
+        choices: of the graph.
+        space: made of the choices.
+    """
+
+    def __init__(
+        self, module: nn.Module, graph: ForeignGraph, choices: Choices, space: ForeignSpace
+    ) -> None:
+        nn.Module.__init__(self)
+        self.space: ForeignSpace = space
+        self.graph, self.elastic = graph, choices
+        self.mean: Sequence[float] = ()
+        self.std: Sequence[float] = ()
+        _place_tensors(self, module, graph)
+        self._plans = functools.lru_cache(PLANS)(self._plan)
+
+    def forward(
+        self, images: Tensor, architecture: Architecture | None = None, *, dropout: bool = False
+    ) -> Tensor:
+        """Logits of a sub-network, of the whole network where None.
+
+        Args:
+            images: (N, channels, size, size), as the module takes them.
+            architecture: of the space.
+            dropout: whether dropout layers drop while the supernet is in training mode.
+        """
+        whole = architecture is None or architecture == self.space.largest()
+        plan = self._plans(architecture or self.space.largest())
+        return self.run(plan, self._prepared(images, architecture), whole=whole, dropout=dropout)
+
+    def _prepared(self, images: Tensor, architecture: Architecture | None) -> Tensor:
+        """Pixels normalised and resized, where the space does so."""
+        if self.mean:
+            mean, std = (images.new_tensor(one)[:, None, None] for one in (self.mean, self.std))
+            images = (images - mean) / std
+        chosen = {} if architecture is None else architecture.mapping
+        return plain.resize(images, int(chosen["r"])) if "r" in chosen else images
+
+    def plan(self, architecture: Architecture) -> Plan:
+        """The steps of a sub-network."""
+        return self._plans(architecture)
+
+    def _plan(self, architecture: Architecture) -> Plan:
+        options = architecture.mapping
+        widths = {
+            group: self.elastic.width(name, int(options[name]))
+            for name, group in self.elastic.groups.items()
+            if name in options
+        }
+        skipped = [branch for name, branch in self.elastic.branches.items() if not options[name]]
+        return Plan(self.graph, widths, tuple(skipped))
+
+    def run(
+        self, plan: Plan, images: Tensor, *, whole: bool = False, dropout: bool = False
+    ) -> Tensor:
+        """Run the steps of a plan.
+
+        Args:
+            plan: of a sub-network.
+            images: as the module takes them.
+            whole: whether running statistics are those of this network.
+            dropout: whether dropout layers drop in training mode.
+        """
+        values: dict[Any, Any] = {self.graph.inputs[0]: images}
+        for node, name in plan.parameters.items():
+            values[node] = plan.sliced(name, self._tensor(name))
+        for step in plan.steps:
+            args = filled(with_batch(step.args, len(images)), values)
+            kwargs = filled(step.kwargs, values)
+            values[step.node] = self._run_step(step, args, kwargs, whole, dropout)
+        found: Tensor = values[plan.result]
+        return found
+
+    def _run_step(
+        self, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any], whole: bool, dropout: bool
+    ) -> Any:
+        name = operator_name(step.node)
+        if name == "batch_norm" and (self.training or not whole):
+            x, weight, bias, mean, variance, _, momentum, epsilon = args[:8]
+            if not whole:
+                mean = variance = None
+            return F.batch_norm(x, mean, variance, weight, bias, True, momentum, epsilon)
+        if name in ("dropout", "dropout_") and dropout and self.training:
+            return F.dropout(args[0], args[1], True)
+        return step.target(*args, **kwargs)
+
+    def _tensor(self, name: str) -> Tensor:
+        path, _, attribute = name.rpartition(".")
+        owner = self.get_submodule(path) if path else self
+        return cast(Tensor, getattr(owner, attribute))
+
+    def extract(self, architecture: Architecture) -> plain.Network:
+        """The sub-network as plain PyTorch layers of its own.
+
+        BatchNorm statistics are those of the same channels in the whole network; they are right for
+        it alone until the network is calibrated.
+        """
+        options = architecture.mapping
+        resolution = int(options["r"]) if "r" in options else None
+        tensors = {name: self._tensor(name) for name in self.graph.names.values()}
+        network = plain_module(self._plans(architecture), tensors, self.mean, self.std, resolution)
+        return cast(plain.Network, network.to(next(self.parameters()).device))
+
+    # Sorting.
+
+    @torch.no_grad()
+    def sort_channels(
+        self, trained: Sequence[Architecture] = (), images: Tensor | None = None
+    ) -> None:
+        """Put the important channels of every group first; the whole network computes the same.
+
+        Args:
+            trained: architectures whose widths were trained as leading channels; channels stay
+                inside of the borders that they have.
+            images: (N, channels, size, size), by whose activations channels are important; by their
+                weights alone where None.
+        """
+        deviations = {} if images is None else self._input_deviations(images)
+        for name, group in self.elastic.groups.items():
+            kept = {
+                self.elastic.width(name, int(one.mapping[name]))
+                for one in trained
+                if name in one.mapping
+            }
+            self._sort(group, kept, self._importance(group, deviations))
+
+    def _importance(self, group: Group, deviations: Mapping[str, Tensor]) -> Tensor:
+        """How much each unit of a group matters to the layers that read it, (units,).
+
+        The L1 norm of the weights that read it; with images the standard deviation of what it adds
+        to their sums.
+        """
+        found = torch.zeros(group.width // group.unit, dtype=torch.float64)
+        for name, dim in self.graph.consumed[group]:
+            weight = self._tensor(name).double().transpose(0, dim).flatten(1)
+            if name in deviations:
+                weight = weight.square() * deviations[name].double()[:, None].square()
+            else:
+                weight = weight.abs()
+            for start, positions in self._places(name, dim, group):
+                part = weight[start : start + positions].sum(1).cpu()
+                found += part.view(len(found), -1).sum(1)
+        return found
+
+    def _places(self, name: str, dim: int, group: Group) -> Iterable[tuple[int, int]]:
+        """Where a group is on a dimension of a parameter, as starts and lengths."""
+        start = 0
+        for piece in pieces_of(self.graph.dims.axes[name, dim]):
+            if piece.group is group:
+                yield start, piece.positions
+            start += piece.positions
+
+    def _sort(self, group: Group, kept: Iterable[int], importance: Tensor) -> None:
+        units = len(importance)
+        inner = {width // group.unit for width in kept if width < group.width}
+        borders = sorted({0, units, *inner})
+        order = torch.cat(
+            [
+                start + importance[start:end].argsort(descending=True, stable=True)
+                for start, end in itertools.pairwise(borders)
+            ]
+        )
+        for (name, dim), axis in self.graph.axes.items():
+            if group not in groups_of(axis):
+                continue
+            tensor = self._tensor(name)
+            where = torch.arange(tensor.shape[dim])
+            for start, positions in self._places(name, dim, group):
+                in_units = where[start : start + positions].view(units, -1)
+                where[start : start + positions] = in_units[order].flatten()
+            tensor.copy_(tensor.index_select(dim, where.to(tensor.device)))
+
+    def _input_deviations(self, images: Tensor) -> dict[str, Tensor]:
+        """The standard deviation of every channel that a layer reads, by the layer's weight."""
+        wanted = {name for name, _ in self.graph.dims.consumers}
+        found: dict[str, Tensor] = {}
+        largest = self.space.largest()
+        plan = self._plans(largest)
+        values: dict[Any, Any] = {self.graph.inputs[0]: self._prepared(images, largest)}
+        for node, name in plan.parameters.items():
+            values[node] = self._tensor(name)
+        for step in plan.steps:
+            args = filled(with_batch(step.args, len(images)), values)
+            weight = plan.parameters.get(step.args[1]) if _reads_weight(step) else None
+            if weight in wanted:
+                x, dim = args[0].float(), 1 if "conv" in operator_name(step.node) else -1
+                found[str(weight)] = x.transpose(0, dim).flatten(1).std(1)
+            values[step.node] = self._run_step(
+                step, args, filled(step.kwargs, values), whole=False, dropout=False
+            )
+        return found
+
+
+def _reads_weight(step: Step) -> bool:
+    return len(step.args) > 1 and isinstance(step.args[1], fx.Node)
+
+
+def _place_tensors(supernet: nn.Module, module: nn.Module, graph: ForeignGraph) -> None:
+    """Give the supernet the parameters and buffers of a module, by the same names."""
+    persistent = set(module.state_dict())
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        place_tensor(supernet, name, parameter)
+    for name, buffer in module.named_buffers(remove_duplicate=False):
+        place_tensor(supernet, name, buffer, persistent=name in persistent)
+    for name, tensor in graph.constants.items():
+        if name not in persistent and name not in dict(module.named_buffers()):
+            place_tensor(supernet, name, tensor, persistent=False)
+
+
+def place_tensor(module: nn.Module, name: str, tensor: Tensor, *, persistent: bool = True) -> None:
+    """Put a parameter or buffer at its name, such as stage1.0.conv.weight.
+
+    Raises:
+        ForeignError: a part of the name is one of the supernet's own.
+    """
+    *path, last = name.split(".")
+    for step in path:
+        if step not in module._modules:
+            if hasattr(module, step):
+                raise ForeignError(
+                    f"a supernet has its own {step!r}, and the network has a module of that name."
+                    " Rename the module."
+                )
+            module.add_module(step, nn.Module())
+        module = cast(nn.Module, module._modules[step])
+    if isinstance(tensor, nn.Parameter):
+        module.register_parameter(last, tensor)
+    else:
+        module.register_buffer(last, tensor, persistent=persistent)
+
+
+def graph_tensors(module: nn.Module, graph: ForeignGraph) -> dict[str, Tensor]:
+    """The tensors that the operators of a graph read, by name."""
+    known = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+        **graph.constants,
+    }
+    return {name: known[name] for name in graph.names.values()}
+
+
+def make_elastic(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    keep: Sequence[str] = (),
+    resolutions: Sequence[int] = (),
+    name: str = "foreign",
+) -> ForeignSupernet:
+    """A supernet of a classifier that somebody already has.
+
+    It has the parameters of the module by the same names, computes the same at full size, and holds
+    the sub-networks with fewer channels, heads and residual branches.
+
+    Args:
+        module: takes images and returns logits; copied, and left as it was.
+        example: (N, channels, size, size), as the module takes them.
+        keep: modules whose layers keep their widths and stay, such as `stem`.
+        resolutions: of the images, in pixels, that sub-networks may have instead of the example's;
+            they are resized before the network.
+        name: of the space.
+
+    Raises:
+        ForeignError: the module does not run on the example or cannot be exported, `keep` names no
+            module, nothing can shrink, or a sub-network would not run.
+    """
+    modules = dict(module.named_modules())
+    for kept in keep:
+        if kept not in modules:
+            raise ForeignError(
+                f"what is kept is a module of the network, received {kept!r}. "
+                f"{nearest(kept, [one for one in modules if one])}"
+            )
+    if example.ndim != 4 or example.shape[-1] != example.shape[-2]:
+        raise ForeignError(
+            "an example is a batch of square images, (N, channels, size, size); received"
+            f" {tuple(example.shape)}."
+        )
+    module = copied(module)
+    graph = ForeignGraph(module, example)
+    size = example.shape[-1]
+    choices = elastic_choices(graph, keep=keep, resolutions=sorted({*resolutions, size}))
+    if not choices.choices:
+        reasons = "; ".join(f"{layer}: {why}" for layer, why in list(choices.fixed.items())[:5])
+        raise ForeignError(
+            f"nothing of the network can shrink, since its layers keep their outputs ({reasons})."
+            " Use a network with inner layers of its own width."
+        )
+    logits = graph.result.meta["val"]
+    description = ForeignDescription(
+        source=name,
+        choices=tuple(choices.choices),
+        by_resolution=describe_layers(
+            graph, choices, graph_tensors(module, graph), sorted({*resolutions, size})
+        ),
+        preprocesses=bool(resolutions),
+        fixed=choices.fixed,
+    )
+    space = ForeignSpace(
+        name,
+        description,
+        channels=example.shape[1],
+        image_size=size,
+        classes=int(logits.shape[-1]),
+    )
+    supernet = ForeignSupernet(module, graph, choices, space)
+    supernet.train(module.training)
+    _require_same(module, supernet, example)
+    return supernet
+
+
+@torch.no_grad()
+def _require_same(module: nn.Module, supernet: ForeignSupernet, example: Tensor) -> None:
+    """Refuse a supernet that does not compute what the network does, or not at all at a size."""
+    images = example[:CHECKED_IMAGES]
+    if len(images) < CHECKED_IMAGES:
+        images = torch.cat([images, images.flip(-1)])
+    with evaluation(module), evaluation(supernet):
+        theirs, ours = module(images), supernet(images)
+    worst = float((theirs - ours).abs().max() / theirs.abs().max().clamp_min(1e-12))
+    if not worst <= TOLERANCE and not bool(theirs.isnan().all()):
+        raise ForeignError(
+            "a supernet at full size computes what the network does; here the outputs differ by"
+            f" {worst:.1e} of the largest one. Use a network whose outputs are finite and not"
+            " random in evaluation mode."
+        )
+    try:
+        with evaluation(supernet):
+            supernet(images, supernet.space.smallest())
+    except Exception as error:
+        raise ForeignError(
+            f"every sub-network runs; the smallest one ended in {type(error).__name__}:"
+            f" {str(error).strip().splitlines()[0][:200]}. Keep the modules that it names with"
+            " keep=(...)."
+        ) from error

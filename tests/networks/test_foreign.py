@@ -1,0 +1,224 @@
+"""Networks of a user's own: same outputs at full size, extracted equals active, costs are true."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pliant import make_elastic
+from pliant.deploy.module_source import module_onnx
+from pliant.errors import ForeignError
+from pliant.networks.foreign import ForeignSupernet
+from pliant.networks.trace import module_workload
+
+
+class Inverted(nn.Module):
+    """A residual branch with a depthwise convolution and squeeze-and-excite."""
+
+    def __init__(self, channels: int, mid: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(channels, mid, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(mid)
+        self.depthwise = nn.Conv2d(mid, mid, 5, padding=2, groups=mid, bias=False)
+        self.norm2 = nn.BatchNorm2d(mid)
+        self.reduce, self.excite = nn.Conv2d(mid, 8, 1), nn.Conv2d(8, mid, 1)
+        self.project = nn.Conv2d(mid, channels, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(self.depthwise(self.norm1(self.expand(x)).relu())).relu()
+        y = y * self.excite(self.reduce(y.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return (x + self.norm3(self.project(y))).relu()
+
+
+class Residual(nn.Module):
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.conv_stem, self.norm = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
+        self.stage1 = nn.Sequential(Inverted(16, 32), Inverted(16, 32))
+        self.down = nn.Conv2d(16, 32, 3, 2, 1)
+        self.stage2 = nn.Sequential(Inverted(32, 64), Inverted(32, 64))
+        self.dropout, self.classifier = nn.Dropout(0.2), nn.Linear(32, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stage1(self.norm(self.conv_stem(x)).relu())
+        return self.classifier(self.dropout(self.stage2(self.down(x)).mean((2, 3))))
+
+
+class Mixed(nn.Module):
+    """Concatenations, groups, a channel shuffle, halves, a GroupNorm, and a flattened picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(3, 24, 3, 2, 1)
+        self.grouped = nn.Conv2d(40, 80, 3, padding=1, groups=10)
+        self.norm = nn.GroupNorm(8, 64)
+        self.wide = nn.Conv2d(80, 64, 1)
+        self.gate = nn.Conv2d(64, 64, 1)
+        self.last = nn.Conv2d(32, 16, 3, 2, 1)
+        self.hidden, self.classifier = nn.Linear(16 * 64, 32), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.one(x), self.two(x).relu()], 1)
+        x = self.norm(self.wide(self.grouped(x).relu()))
+        n, channels, rows, columns = x.shape
+        x = x.view(n, 2, channels // 2, rows, columns).transpose(1, 2).reshape(x.shape)
+        left, right = self.gate(x).chunk(2, 1)
+        x = self.last(left * right.sigmoid()).relu().flatten(1)
+        return self.classifier(self.hidden(x).relu())
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = (query * (width // self.heads) ** -0.5) @ key.transpose(-2, -1)
+        x = (scores.softmax(-1) @ value).transpose(1, 2).reshape(n, tokens, -1)
+        return self.proj(x)
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(width), Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 64), nn.GELU(), nn.Linear(64, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 8, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 32))
+        self.positions = nn.Parameter(torch.randn(1, 17, 32))
+        self.blocks = nn.Sequential(TransformerBlock(32, 4), TransformerBlock(32, 4))
+        self.encoder = nn.TransformerEncoderLayer(32, 4, 48, batch_first=True)
+        self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions
+        return self.head(self.norm(self.encoder(self.blocks(x)))[:, 0])
+
+
+NETWORKS = {"residual": Residual, "mixed": Mixed, "transformer": Transformer}
+
+
+def trained(build: type[nn.Module]) -> nn.Module:
+    """A network in evaluation mode whose BatchNorms have seen images."""
+    torch.manual_seed(0)
+    module = build()
+    with torch.no_grad():
+        module.train()(torch.randn(8, 3, 32, 32))
+    return module.eval()
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, ForeignSupernet]:
+    module = trained(NETWORKS[request.param])
+    return module, make_elastic(module, torch.zeros(1, 3, 32, 32))
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / other.abs().max())
+
+
+@torch.no_grad()
+def test_the_whole_network_is_that_of_the_user_also_when_sorted(
+    pair: tuple[nn.Module, ForeignSupernet],
+) -> None:
+    module, supernet = pair
+    images = torch.randn(3, 3, 32, 32)
+    theirs = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    assert {name: tuple(t.shape) for name, t in supernet.state_dict().items()} == theirs
+    assert difference(supernet.eval()(images), module(images)) <= 1e-5
+    for by in (None, images):
+        supernet.sort_channels(images=by)
+        assert difference(supernet(images), module(images)) <= 1e-5
+    assert any(
+        not torch.equal(tensor, module.state_dict()[name])
+        for name, tensor in supernet.state_dict().items()
+    )
+
+
+@torch.no_grad()
+def test_extracted_is_active_costs_as_described_and_exports(
+    pair: tuple[nn.Module, ForeignSupernet],
+) -> None:
+    _, supernet = pair
+    images = torch.randn(3, 3, 32, 32)
+    space, rng = supernet.space, np.random.default_rng(0)
+    drawn = [space.sample_choices(rng) for _ in range(3)]
+    for architecture in (space.smallest(), space.largest(), *drawn):
+        assert space.parse(str(architecture)) == architecture
+        network = supernet.extract(architecture)
+        active = supernet.train()(images, architecture)
+        assert difference(network.train()(images), active) <= 1e-5
+        workload, cost = module_workload(network, images[:1]), space.cost(architecture)
+        assert (workload.macs, workload.parameters) == (cost.macs, cost.parameters)
+        assert workload.peak_activation_bytes == cost.peak_memory_bytes
+    network.eval()
+    session = onnxruntime.InferenceSession(
+        module_onnx(network, images[:2]), providers=["CPUExecutionProvider"]
+    )
+    [logits] = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    assert difference(torch.from_numpy(logits), network(images)) <= 1e-4
+
+
+def test_choices_are_named_after_modules_and_what_is_kept_says_why() -> None:
+    supernet = make_elastic(
+        trained(Residual), torch.zeros(1, 3, 32, 32), keep=("conv_stem", "stage2.1")
+    )
+    names = supernet.space.names
+    assert "stage1.0.expand.w" in names
+    assert "stage1.1.d" in names
+    assert not any(name.startswith(("conv-stem", "stage2.1")) for name in names)
+    fixed = supernet.space.description.fixed
+    assert fixed["classifier"] == "they are the network's output"
+    assert "kept" in fixed["conv_stem"]
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            x = -x
+        return self.conv(x).mean((2, 3))
+
+
+class Single(Branching):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "keep", "message"),
+    [
+        (Branching(), torch.zeros(1, 3, 32, 32), (), r"cannot be exported.*line \d+ of"),
+        (Residual(), torch.zeros(1, 1, 32, 32), (), "ended in an error at"),
+        (Residual(), torch.zeros(1, 3, 32, 48), (), "square images"),
+        (Residual(), torch.zeros(1, 3, 32, 32), ("stem",), "Did you mean 'conv_stem'"),
+        (Single(), torch.zeros(1, 3, 32, 32), (), "nothing of the network can shrink"),
+    ],
+)
+def test_what_cannot_be_made_elastic_is_refused(
+    module: nn.Module, example: Tensor, keep: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ForeignError, match=message):
+        make_elastic(module, example, keep=keep)
