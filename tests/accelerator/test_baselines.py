@@ -15,6 +15,7 @@ from pliant.accelerator.mapper.baselines import (
     naas_evolution,
     random_search,
 )
+from pliant.accelerator.mapper.evolved import evolved_mapping
 from pliant.accelerator.mapper.optimal import optimal_mapping
 from pliant.accelerator.mapping import Mapping
 from pliant.accelerator.model.cost import evaluate
@@ -63,3 +64,16 @@ def test_fixed_dataflows_are_parts_of_the_space(name: str) -> None:
             fixed_dataflow(LAYER, load_chip("nvdla-256"), name)
     with pytest.raises(RecipeError, match="Did you mean 'row-stationary'"):
         fixed_dataflow(LAYER, chip, "row-stationery")
+
+
+def test_an_evolved_mapping_says_how_far_from_the_best_it_may_be() -> None:
+    chip = load_chip("eyeriss")
+    best = optimal_mapping(LAYER, chip, "edp")
+    for bypass in (True, False):
+        found = evolved_mapping(LAYER, chip, 100, seed=1, bypass=bypass)
+        assert found.value >= best.value * (1 - 1e-12)
+        assert found.certificate.evaluated == 100
+        assert not found.certificate.proven
+        assert not found.certificate.complete
+        assert found.value * (1 - found.certificate.gap) <= best.value
+        assert bypass or not found.mapping.bypass

@@ -176,3 +176,29 @@ def test_orders_in_the_short_form() -> None:
     assert stationary_order("W") == "GKCRSNPQ"
     with pytest.raises(EncodingError, match="holds each of"):
         order_from_short("CRXKYY")
+
+
+def test_energies_follow_the_sizes_of_memories_and_the_width_of_the_port() -> None:
+    table = TABLES["interstellar"]
+    # Yang et al., table 3: registers of 16 to 512 bytes, buffers of 32 to 512 KiB.
+    registers = {16: 0.03, 32: 0.06, 64: 0.12, 128: 0.24, 256: 0.48, 512: 0.96}
+    buffers = {32: 6.0, 64: 9.0, 128: 13.5, 256: 20.25, 512: 30.375}
+    for size, energy in registers.items():
+        assert table.register_access(size) == pytest.approx(energy)
+    for kib, energy in buffers.items():
+        assert table.buffer_access(1024 * kib) == pytest.approx(energy)
+    flat = TABLES["eyeriss"]
+    assert (flat.register_access(8), flat.buffer_access(1e9)) == (1.0, 6.0)
+    # MAESTRO: 0.8/1000 * 14.662 milliwatts a byte and PE, where a MAC of 0.075 pJ draws 1.2223.
+    assert table.idle(168, 26) == pytest.approx(168 * 26 * 0.075 * 0.8e-3 * 14.662 / 1.2223)
+    assert table.idle(168, float("inf")) == 0.0
+    chip = parse_chip(OWN)
+    port = replace(chip, buffer=replace(chip.buffer, bandwidth_bytes_per_cycle=8.0))
+    wide = replace(chip, buffer=replace(chip.buffer, bandwidth_bytes_per_cycle=16.0))
+    per_byte = chip.area.bus_um2_per_byte + 16 * chip.area.bus_um2_per_byte_and_pe
+    assert port.area_mm2 - chip.area_mm2 == pytest.approx(8e-6 * per_byte)
+    assert wide.area_mm2 - port.area_mm2 == pytest.approx(8e-6 * per_byte)
+    grown = OWN + "register_growth = 2.0\n"
+    with pytest.raises(RecipeError, match=r"register_growth is 2, and no register_at_bytes"):
+        parse_chip(grown)
+    assert parse_chip(grown + "register_at_bytes = 512\n").energy.register_access(64) == 0.125

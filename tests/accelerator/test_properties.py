@@ -116,9 +116,10 @@ def test_more_bandwidth_never_makes_a_mapping_slower(
 def test_larger_memories_and_wider_links_never_make_the_optimum_worse(
     layer: Layer, chip: Chip, goal: str, level: str
 ) -> None:
-    # Where a table's energy per access grows with the buffer, a larger buffer may cost more: that
-    # is the point of the table.
-    chip = replace(chip, energy=replace(chip.energy, buffer_per_kib=0.0))
+    # Where a table's energy per access grows with a memory, a larger one may cost more: that is the
+    # point of the table.
+    flat = replace(chip.energy, buffer_per_kib=0.0, register_growth=1.0, buffer_growth=1.0)
+    chip = replace(chip, energy=flat)
     memory = getattr(chip, level)
     larger = replace(chip, **{level: replace(memory, shared_bytes=2 * memory.shared_bytes)})
     value = optimal_mapping(layer, chip, goal).value  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from pliant.accelerator.hardware_space import HardwareSpace
 from pliant.accelerator.network_mapping import map_workload
 from pliant.errors import InfeasibleError, RecipeError, RunConflictError
 from pliant.progress import silent
-from pliant.runs.codesign import codesign, parse_workloads
-from pliant.search.codesign import Design, MappedNetworks, NetworkCost, search_hardware
+from pliant.runs.codesign import CodesignOptions, codesign, parse_workloads
+from pliant.search.codesign import PARENTS, POPULATION, search_hardware
+from pliant.search.mapped_designs import Design, MappedNetworks, NetworkCost
 from pliant.workload import Layer, Workload
 
 
@@ -43,14 +45,19 @@ def workloads():
 class Toy(MappedNetworks):
     """The fewer bytes of registers, the better; the search has to find that."""
 
-    def __init__(self):
+    def __init__(self, share=0.0):
         super().__init__({})
-        self.asked = 0
+        self.asked, self.share = 0, share
 
-    def design(self, chip, vector=()):
+    def bound(self, chip):
+        return self.share * (chip.registers.total_bytes * 1e3 + chip.buffer.total_bytes)
+
+    def design(self, chip, vector=(), limit=math.inf):
         self.asked += 1
         if chip.buffer.total_bytes < 2000:
             return Design(chip, tuple(vector), {}, "the buffer is too small")
+        if self.bound(chip) >= limit:
+            return Design(chip, tuple(vector), {}, bound=self.bound(chip))
         cycles = chip.registers.total_bytes * 1e3 + chip.buffer.total_bytes
         return Design(chip, tuple(vector), {"toy": NetworkCost(cycles, 1.0, True)})
 
@@ -58,8 +65,11 @@ class Toy(MappedNetworks):
 class Memory(dict):
     """Designs by key."""
 
+    def get(self, key, chip, vector):
+        return super().get(key)
+
     def put(self, key, design):
-        self[key] = design.failure or design.costs
+        self[key] = design
 
 
 def test_costs_are_those_of_the_mapped_networks(chip, workloads):
@@ -107,7 +117,7 @@ def test_a_search_that_was_stopped_goes_on_with_the_same_designs(chip):
 
 def test_where_every_design_fails_the_reason_is_told(chip):
     class Fails(Toy):
-        def design(self, chip, vector=()):
+        def design(self, chip, vector=(), limit=math.inf):
             return Design(chip, tuple(vector), {}, "no layer fits")
 
     with pytest.raises(InfeasibleError, match=r"none of 16 designs .* no layer fits"):
@@ -115,7 +125,8 @@ def test_where_every_design_fails_the_reason_is_told(chip):
 
 
 def test_a_codesign_takes_the_gain_apart_and_resumes(chip, workloads, tmp_path: Path):
-    result = codesign(workloads, chip, tmp_path, designs=16, seed=1, progress=silent)
+    options = CodesignOptions(designs=16, seed=1)
+    result = codesign(workloads, chip, tmp_path, options, progress=silent)
     names = [stage.name for stage in result.stages]
     assert names == [
         "row-stationary on eyeriss",
@@ -127,12 +138,47 @@ def test_a_codesign_takes_the_gain_apart_and_resumes(chip, workloads, tmp_path: 
     assert result.gain(result.stages[0]) == 1
     assert result.gain(result.stages[1]) >= 1
     assert result.best.edp == min(stage.best.edp for stage in result.stages)
+    assert result.bound <= result.best.edp
+    assert result.stages[3].best.edp <= result.stages[1].best.edp  # it begins at the chip's sizes
     assert load_chip(tmp_path / "best.toml").axes == result.best.chip.axes
     assert "What was gained by what" in (tmp_path / "report.html").read_text("utf-8")
-    again = codesign(workloads, chip, tmp_path, designs=16, seed=1, progress=silent)
-    assert again == result
+    assert codesign(workloads, chip, tmp_path, options, progress=silent) == result
     with pytest.raises(RunConflictError):
-        codesign(workloads, chip, tmp_path, designs=16, seed=2, progress=silent)
+        codesign(workloads, chip, tmp_path, replace(options, seed=2), progress=silent)
+
+
+def test_a_bound_rejects_no_parent_and_no_best_design(chip):
+    def search(judge, algorithm):
+        space = HardwareSpace(chip)
+        return list(
+            search_hardware(space, judge, designs=96, seed=5, algorithm=algorithm, threads=2)
+        )
+
+    for algorithm in ("cma-es", "random"):
+        whole, bounded = search(Toy(0.0), algorithm), search(Toy(0.9), algorithm)
+        rejected = [one for one in bounded if one.bound is not None]
+        assert len(rejected) > 10
+        if algorithm == "random":
+            assert min(one.edp for one in bounded) == min(one.edp for one in whole)
+        else:  # what is ranked behind the parents may be in another order
+            first = slice(0, POPULATION)
+            kept = sorted(one.edp for one in bounded[first])[:PARENTS]
+            assert kept == sorted(one.edp for one in whole[first])[:PARENTS]
+        for one in rejected:
+            assert one.edp == math.inf
+            assert one.failure is None
+
+
+def test_a_design_is_rejected_by_a_bound_that_its_mappings_keep(chip, workloads):
+    networks = MappedNetworks(workloads)
+    design, bound = networks.design(chip), networks.bound(chip)
+    assert bound <= design.edp
+    assert networks.design(chip, limit=design.edp * (1 + 1e-9)).costs == design.costs
+    for limit in (bound, 0.999 * design.edp):
+        rejected = networks.design(chip, limit=limit)
+        assert limit <= rejected.bound <= design.edp * (1 + 1e-9)
+        assert not rejected.costs
+        assert not rejected.proven
 
 
 def test_networks_are_named_once_and_exist():

@@ -98,7 +98,9 @@ class Area:
 
     The defaults are constants of about 28 nm from S.-C. Kao, T. Krishna, "GAMMA: Automating the HW
     Mapping of DNN Models on Accelerators via Genetic Algorithm", ICCAD 2020,
-    doi:10.1145/3400302.3415639, as its code has them.
+    doi:10.1145/3400302.3415639, as its code has them. The bus between buffer and array grows with
+    its width and with the PEs that hang on it, as in MAESTRO (doi:10.1145/3352460.3358252):
+    101.79 (14.662 PEs + 28.895) a byte where a MAC is 4470.9, here relative to `mac_um2`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -106,6 +108,10 @@ class Area:
     mac_um2: FiniteSize = 282.0
     register_um2_per_bit: FiniteSize = 0.086
     buffer_um2_per_bit: FiniteSize = 0.086
+    bus_um2_per_byte: FiniteSize = 282 * 101.7938 * 28.895 / 4470.9014
+    """For each byte that the port moves in a cycle."""
+    bus_um2_per_byte_and_pe: FiniteSize = 282 * 101.7938 * 14.662 / 4470.9014
+    """The same, for each PE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +220,17 @@ class Chip:
 
     @property
     def area_mm2(self) -> float:
-        """Multipliers, registers and buffer; wires, control and pads are not in it."""
+        """Multipliers, registers, buffer and the bus between them; no control and no pads.
+
+        A port of unlimited bandwidth has no width, and its bus is not counted.
+        """
         mac_um2 = self.area.mac_um2 * self.macs_per_pe_per_cycle
         registers_um2 = self.area.register_um2_per_bit * 8 * self.registers.total_bytes
         buffer_um2 = self.area.buffer_um2_per_bit * 8 * self.buffer.total_bytes
-        return (self.pes * (mac_um2 + registers_um2) + buffer_um2) / 1e6
+        width = self.buffer.bandwidth_bytes_per_cycle
+        per_byte = self.area.bus_um2_per_byte + self.area.bus_um2_per_byte_and_pe * self.pes
+        bus_um2 = 0.0 if math.isinf(width) else width * per_byte
+        return (self.pes * (mac_um2 + registers_um2) + buffer_um2 + bus_um2) / 1e6
 
 
 def shipped_chips() -> tuple[str, ...]:

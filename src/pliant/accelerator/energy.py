@@ -1,10 +1,21 @@
 """What one access costs: the energy tables that ship, and tables of the user's own.
 
 Absolute joules depend on process and layout; ranks and ratios are what these tables are good for.
+
+A table may let energies follow the sizes of the hardware, so that what is smaller or narrower is
+cheaper:
+
+- Memories, as X. Yang et al. tabulate them ("Interstellar: Using Halide's Scheduling Language to
+  Analyze DNN Accelerators", ASPLOS 2020, arXiv:1809.04070, table 3): each doubling of a register
+  file doubles the energy of its access, each doubling of a global buffer makes it 1.5 times.
+- The bus between buffer and array draws power in proportion to its width and to the PEs that hang
+  on it, as in MAESTRO (H. Kwon et al., MICRO 2019, doi:10.1145/3352460.3358252; its code's
+  DSE_cost-database.hpp): 0.8/1000 14.662 milliwatts a byte and PE, where a MAC draws 1.2223.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -18,6 +29,8 @@ Unit = Literal["picojoule", "mac_energies"]
 KIB: Final = 1024
 
 Energy = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+Bytes = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+Growth = Annotated[float, Field(ge=1, strict=True, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +56,61 @@ class EnergyTable:
     dram: Energy
     buffer_per_kib: Energy = 0.0
     """Growth of `buffer` with the buffer's size, as DOSA fits SRAM."""
+    register_growth: Growth = 1.0
+    """By which `register` is multiplied where the registers of a PE double; 1 for any size."""
+    register_at_bytes: Bytes | None = None
+    """Size of the registers to which `register` belongs; needed where it grows."""
+    buffer_growth: Growth = 1.0
+    """By which `buffer` is multiplied where the global buffer doubles; 1 for any size."""
+    buffer_at_bytes: Bytes | None = None
+    """Size of the buffer to which `buffer` belongs; needed where it grows."""
     idle_per_cycle: Energy = 0.0
     """Leakage and clock tree."""
+    bus_per_cycle: Energy = 0.0
+    """Idling of the bus between buffer and array, for each byte of its width and each PE."""
     mac_picojoules: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
     """Of a table in `mac_energies`: one MAC in picojoule, which makes joules of its ratios."""
+
+    def __post_init__(self) -> None:
+        for name in ("register", "buffer"):
+            if getattr(self, f"{name}_growth") > 1 and getattr(self, f"{name}_at_bytes") is None:
+                raise RecipeError(
+                    f"energy table {self.name!r}: an energy that grows with the size belongs to one"
+                    f" size; {name}_growth is {getattr(self, f'{name}_growth'):g}, and no "
+                    f"{name}_at_bytes is stated."
+                )
 
     @property
     def picojoules(self) -> float | None:
         """One unit of the table in picojoule; None where only ratios are known."""
         return 1.0 if self.unit == "picojoule" else self.mac_picojoules
 
+    def register_access(self, size_bytes: float) -> float:
+        """Energy of one word at registers of this size, of one PE."""
+        return self.register * _grown(self.register_growth, size_bytes, self.register_at_bytes)
+
     def buffer_access(self, size_bytes: float) -> float:
         """Energy of one word at a global buffer of this size."""
-        return self.buffer + self.buffer_per_kib * size_bytes / KIB
+        grown = self.buffer * _grown(self.buffer_growth, size_bytes, self.buffer_at_bytes)
+        return grown + self.buffer_per_kib * size_bytes / KIB
+
+    def idle(self, pes: int, port_bytes_per_cycle: float) -> float:
+        """Energy of one cycle in which nothing moves.
+
+        Args:
+            pes: of the array.
+            port_bytes_per_cycle: width of the bus between buffer and array; one without end has no
+                stated width and is not charged.
+        """
+        width = 0.0 if math.isinf(port_bytes_per_cycle) else port_bytes_per_cycle
+        return self.idle_per_cycle + self.bus_per_cycle * width * pes
+
+
+def _grown(growth: float, size_bytes: float, at_bytes: float | None) -> float:
+    """The factor of an energy at a size, over that at the size that it belongs to."""
+    if growth == 1.0 or at_bytes is None:
+        return 1.0
+    return (size_bytes / at_bytes) ** math.log2(growth)
 
 
 TABLES: Final = {
@@ -82,6 +137,18 @@ TABLES: Final = {
         "as one register access",
         "picojoule", 8, mac=0.561, register=0.487, noc=0.487, buffer=0.49, dram=100.0,
         buffer_per_kib=0.02513,
+    ),
+    "interstellar": EnergyTable(
+        "interstellar",
+        "Yang et al., Interstellar: Using Halide's Scheduling Language to Analyze DNN "
+        "Accelerators, ASPLOS 2020, arXiv:1809.04070, table 3 (28 nm, 16 bit): MAC 0.075, register "
+        "file of 512 bytes 0.96 and twice as much per doubling, SRAM of 128 KiB 13.5 and 1.5 times "
+        "as much per doubling, hop 0.035, DRAM 200 pJ; power of the bus relative to a MAC as in "
+        "MAESTRO, doi:10.1145/3352460.3358252",
+        "picojoule", 16, mac=0.075, register=0.96, noc=0.035, buffer=13.5, dram=200.0,
+        register_growth=2.0, register_at_bytes=512.0,
+        buffer_growth=1.5, buffer_at_bytes=131072.0,
+        bus_per_cycle=0.075 * 0.8e-3 * 14.662 / 1.2223,
     ),
     "maestro": EnergyTable(
         "maestro",

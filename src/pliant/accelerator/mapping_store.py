@@ -49,8 +49,16 @@ _remembered: dict[ResultKey, dict[str, Any]] = {}
 _lock = Lock()
 
 
-def result_key(layer: Layer, chip: Chip, objective: str | tuple[float, float]) -> ResultKey:
-    """The loops, the numbers of the chip that decide costs of them, and the powers.
+def result_key(
+    layer: Layer, chip: Chip, objective: str | tuple[float, float], bypass: bool = True
+) -> ResultKey:
+    """The loops, the numbers of the chip that decide costs of them, the powers, and the bypass.
+
+    Args:
+        layer: the loops.
+        chip: the hardware.
+        objective: as `optimal_mapping`.
+        bypass: whether tensors may bypass the buffer.
 
     Raises:
         RecipeError: an unknown objective.
@@ -61,7 +69,7 @@ def result_key(layer: Layer, chip: Chip, objective: str | tuple[float, float]) -
         loops = "".join(sorted(present & set(axis.loops)))
         axes.append((axis.size, loops, min(axis.max_loops, len(loops))))
     numbers = chip_record(chip).tobytes().hex()
-    return layer_key(layer), numbers, tuple(axes), objective_powers(objective)
+    return layer_key(layer), numbers, tuple(axes), objective_powers(objective), bypass
 
 
 def recall(
@@ -70,6 +78,7 @@ def recall(
     objective: str | tuple[float, float],
     gap: float,
     folder: Path | None,
+    bypass: bool = True,
 ) -> BestMapping | None:
     """A remembered result, costed again; None where there is none, or none so close to the best.
 
@@ -79,8 +88,9 @@ def recall(
         objective: as `optimal_mapping`.
         gap: how far from the best a result may be, as a share.
         folder: of the file that processes share; None for memory only.
+        bypass: whether tensors may bypass the buffer.
     """
-    key = result_key(layer, chip, objective)
+    key = result_key(layer, chip, objective, bypass)
     stored = _remembered.get(key)
     if (stored is None or stored["certificate"]["gap"] > gap) and folder is not None:
         stored = _read(folder, key)
@@ -99,7 +109,11 @@ def recall(
 
 
 def remember(
-    best: BestMapping, chip: Chip, objective: str | tuple[float, float], folder: Path | None
+    best: BestMapping,
+    chip: Chip,
+    objective: str | tuple[float, float],
+    folder: Path | None,
+    bypass: bool = True,
 ) -> None:
     """Keeps a result whose search ran to its end; others, and worse ones, are not kept.
 
@@ -108,6 +122,7 @@ def remember(
         chip: the hardware.
         objective: as `optimal_mapping`.
         folder: of the file that processes share, made if it is not there; None for memory only.
+        bypass: whether tensors could bypass the buffer.
     """
     if not best.certificate.complete:
         return
@@ -117,7 +132,7 @@ def remember(
         "value": best.value,
         "certificate": asdict(best.certificate),
     }
-    key = result_key(best.layer, chip, objective)
+    key = result_key(best.layer, chip, objective, bypass)
     _keep(key, stored)
     if folder is not None:
         _write(folder, key, stored)

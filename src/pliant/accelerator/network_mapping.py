@@ -18,6 +18,7 @@ from typing import Any
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.mapper.optimal import (
     BestMapping,
+    DataflowConstraint,
     check_gap,
     least_energy_and_cycles,
     optimal_mapping,
@@ -186,6 +187,7 @@ def map_layer(
     *,
     time_limit_s: float = float("inf"),
     gap: float = 0.0,
+    bypass: bool = True,
     cache: Path | None = None,
 ) -> BestMapping:
     """`optimal_mapping`, or its result from memory or from a folder, where new results go.
@@ -196,6 +198,7 @@ def map_layer(
         objective: as `optimal_mapping`.
         time_limit_s: after which the best so far is returned, unproven.
         gap: as `optimal_mapping`.
+        bypass: whether tensors may bypass the buffer.
         cache: folder of results; made if it is not there. What is damaged in it is made again.
 
     Raises:
@@ -203,11 +206,14 @@ def map_layer(
         RecipeError: an unknown objective, or a gap out of range.
     """
     check_gap(gap)
-    known = recall(layer, chip, objective, gap, cache)
+    known = recall(layer, chip, objective, gap, cache, bypass)
     if known is not None:
         return known
-    best = optimal_mapping(layer, chip, objective, time_limit_s=time_limit_s, gap=gap)
-    remember(best, chip, objective, cache)
+    constraint = DataflowConstraint(bypass=bypass)
+    best = optimal_mapping(
+        layer, chip, objective, time_limit_s=time_limit_s, gap=gap, constraint=constraint
+    )
+    remember(best, chip, objective, cache, bypass)
     return best
 
 

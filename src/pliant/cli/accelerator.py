@@ -121,7 +121,7 @@ def list_chips() -> None:
         buffer = f"{chip.buffer.total_bytes / 1024:,.0f} KiB buffer"
         typer.echo(
             f"{name:16} {array}, {buffer}, {chip.clock_mhz:g} MHz, "
-            f"{chip.area_mm2:.2f} mm2 without wires"
+            f"{chip.area_mm2:.2f} mm2 without control and pads"
         )
         typer.echo(f"{'':16} {chip.source}")
 

@@ -29,7 +29,8 @@ def codesign(
     energy: Annotated[
         str | None,
         typer.Option(
-            help="Energy table instead of the chip's: eyeriss, nn-dataflow, dosa, maestro."
+            help="Energy table instead of the chip's: eyeriss, nn-dataflow, dosa, interstellar, "
+            "maestro."
         ),
     ] = None,
     dataflow: Annotated[
@@ -40,6 +41,25 @@ def codesign(
         ),
     ] = None,
     gap: Gap = 0.0,
+    mapper: Annotated[
+        str,
+        typer.Option(help="Of layers: certified, or the evolution of the paper, unproven."),
+    ] = "certified",
+    mappings: Annotated[
+        int, typer.Option(min=1, help="That the evolution evaluates of each layer.")
+    ] = 200,
+    encoding: Annotated[
+        str, typer.Option(help="Of the loops that run in parallel: importance or index.")
+    ] = "importance",
+    loops_per_axis: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=6,
+            help="Loops that an axis of a design chooses among; 1 as in the paper, as many as the "
+            "chip's own if not given.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all draws.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Designs mapped side by side.")] = 1,
     out: Annotated[
@@ -51,25 +71,26 @@ def codesign(
 
     from pliant.accelerator.chip import load_chip
     from pliant.accelerator.energy import energy_table
+    from pliant.runs.codesign import CodesignOptions, parse_workloads
     from pliant.runs.codesign import codesign as search
-    from pliant.runs.codesign import parse_workloads
 
     chip = load_chip(within)
     if energy is not None:
         chip = replace(chip, energy=energy_table({"table": energy}, "--energy"))
     workloads = parse_workloads(workload)
+    options = CodesignOptions(
+        designs=designs,
+        seed=seed,
+        dataflow=dataflow,
+        gap=gap,
+        mapper=mapper,
+        mappings=mappings,
+        encoding=encoding,
+        loops_per_axis=loops_per_axis,
+        threads=threads,
+    )
     with compile_notice(), shown(screen) as progress:
-        result = search(
-            workloads,
-            chip,
-            out,
-            designs=designs,
-            seed=seed,
-            dataflow=dataflow,
-            gap=gap,
-            threads=threads,
-            progress=progress,
-        )
+        result = search(workloads, chip, out, options, progress=progress)
     table = Table("step", "gain", *result.networks)
     for stage in result.stages:
         gains = [result.gain(stage), *result.network_gains(stage)]

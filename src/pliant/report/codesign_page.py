@@ -14,7 +14,7 @@ from pliant.report import pages
 from pliant.report.figure import CHOSEN, RANDOM, SEARCH, SERIES, apply_theme, chart, hover
 from pliant.report.headline import Tile
 from pliant.report.quantities import significant
-from pliant.search.codesign import Design
+from pliant.search.mapped_designs import Design
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,12 @@ class CodesignResult:
     seed: int
     gap: float
     """By which share of its energy-delay product a layer's mapping may miss the best one."""
+    mapper: str
+    """How layers are mapped: certified, or by evolution."""
+    loops_per_axis: int
+    """That an axis of a design chooses among."""
+    bound: float
+    """Energy-delay product that no design within the resources is below."""
     stages: tuple[Stage, ...]
     """The fixed dataflow, best mappings, best sizes, best hardware, random hardware."""
 
@@ -61,6 +67,15 @@ class CodesignResult:
         """Energy-delay product of the first stage over that of a stage; None where one failed."""
         first, own = self.stages[0].best.edp, stage.best.edp
         return first / own if math.isfinite(first) and math.isfinite(own) else None
+
+    @property
+    def most_gain(self) -> float | None:
+        """What no design within the resources gains more than; None where the first stage failed.
+
+        It is a bound: that so much can be gained is not said.
+        """
+        first = self.stages[0].best.edp
+        return first / self.bound if math.isfinite(first) else None
 
     def network_gains(self, stage: Stage) -> list[float | None]:
         """The same for each network, on the design that is best for all."""
@@ -81,10 +96,12 @@ def codesign_page(result: CodesignResult) -> str:
 
 
 def _values(result: CodesignResult) -> dict[str, object]:
-    heads = ("", "EDP over the best", "gain", *result.networks)
+    heads = ("", "EDP over the best", "gain", *result.networks, "designs", "rejected", "proven")
     certified = "its certified best mapping"
     if result.gap:
         certified = f"a mapping that is certified within {100 * result.gap:g} % of the best"
+    if result.mapper == "evolution":
+        certified = "the best mapping that an evolution found, of which nothing is proven"
     return {
         "result": result,
         "certified": certified,
@@ -92,6 +109,7 @@ def _values(result: CodesignResult) -> dict[str, object]:
         "heads": heads,
         "rows": [_row(result, stage) for stage in result.stages],
         "failure": result.stages[0].best.failure,
+        "most": result.most_gain,
         "gains": chart("gains", gains_chart(result), "Gain of each step over the first."),
         "convergence": chart(
             "convergence", convergence_chart(result), "Best energy-delay product by designs."
@@ -112,6 +130,11 @@ def _tiles(result: CodesignResult) -> list[Tile]:
             f"best hardware over {result.stages[0].name}",
         ),
         Tile("of it by the hardware", f"{over_mapping:.2f}x", "over best mappings on the chip"),
+        Tile(
+            "No design gains more than",
+            "unknown" if result.most_gain is None else f"{result.most_gain:.2f}x",
+            "bound by PEs, words that must move, and the smallest memories",
+        ),
         Tile("Array", " x ".join(str(axis.size) for axis in best.chip.axes), _loops(best.chip)),
         Tile("Area", f"{best.chip.area_mm2:.2f} mm²", f"{result.within.area_mm2:.2f} mm² given"),
     ]
@@ -125,7 +148,11 @@ def _row(result: CodesignResult, stage: Stage) -> list[str]:
     gains = [result.gain(stage), *result.network_gains(stage)]
     over = stage.best.edp / result.best.edp
     texts = ["failed" if one is None else f"{one:.2f}x" for one in gains]
-    return [stage.name, significant(over) if math.isfinite(over) else "failed", *texts]
+    rejected = sum(one.bound is not None for one in stage.designs)
+    mapped = [one for one in stage.designs if one.costs]
+    proven = f"{sum(one.proven for one in mapped)} of {len(mapped)}"
+    counts = [str(len(stage.designs)), str(rejected), proven]
+    return [stage.name, significant(over) if math.isfinite(over) else "failed", *texts, *counts]
 
 
 def array_words(chip: Chip) -> str:

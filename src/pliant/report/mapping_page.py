@@ -95,7 +95,7 @@ def _tiles(mapped: NetworkMapping) -> list[Tile]:
         Tile("Latency", quantity("latency_ms", mapped.latency_ms), f"at {chip.clock_mhz:g} MHz"),
         Tile("Energy", energy, of),
         Tile("Utilisation", percent(mapped.utilisation, 1), "of the array's operations"),
-        Tile("Area", quantity("area_mm2", chip.area_mm2), "without wires"),
+        Tile("Area", quantity("area_mm2", chip.area_mm2), "without control and pads"),
         Tile("Mappings proven best", f"{proven} of {number}", without),
     ]
 

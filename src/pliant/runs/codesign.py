@@ -5,55 +5,114 @@
 What a better accelerator gains is easily confused with what a better mapping gains. So the same
 networks are costed on the given chip with a fixed dataflow, as published comparisons do, and with
 the best mapping of every layer; then the sizes alone are searched, then all of the hardware, and
-the latter by random draws of equal number.
+the latter by random draws of equal number. Beside them stands what no design within the resources
+can exceed.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pliant.accelerator.chip import Chip, chip_toml
-from pliant.accelerator.hardware_space import HardwareSpace
-from pliant.accelerator.mapper.baselines import fixed_dataflow
+from pliant.accelerator.hardware_space import ENCODINGS, HardwareSpace
+from pliant.accelerator.mapper.baselines import DATAFLOWS, fixed_dataflow
+from pliant.accelerator.mapper.evolved import evolved_mapping
 from pliant.accelerator.mapper.optimal import BestMapping, check_gap
-from pliant.accelerator.network_mapping import deciding_fields, digest, map_layer
-from pliant.errors import RecipeError
+from pliant.accelerator.network_mapping import deciding_fields, digest
+from pliant.accelerator.resource_bound import resource_bound
+from pliant.errors import InfeasibleError, RecipeError, nearest
 from pliant.files import write_atomically
-from pliant.metrics import Failed
 from pliant.progress import Progress, given_or_shown
 from pliant.record import Record
 from pliant.report.codesign_page import CodesignResult, Stage, write_codesign_page
-from pliant.search.codesign import (
-    Algorithm,
+from pliant.runs.design_record import RecordedDesigns
+from pliant.search.codesign import Algorithm, search_hardware
+from pliant.search.mapped_designs import (
     Design,
+    LayerMapper,
     MappedNetworks,
-    NetworkCost,
-    search_hardware,
+    best_layer,
+    geometric_mean,
+    may_bypass,
 )
 from pliant.workload import Layer, Workload
 
-STAGE = "design"
-"""Of the evaluations in the record."""
-DATAFLOWS = {
+CHIP_DATAFLOWS = {
     "eyeriss": "row-stationary",
     "shidiannao-like": "output-stationary",
 }
 """That the shipped chips were built for; weight-stationary where none is named."""
+
+MAPPERS = ("certified", "evolution")
+
+
+@dataclass(frozen=True, slots=True)
+class CodesignOptions:
+    """How a co-design searches."""
+
+    designs: int = 200
+    """Of each search; those that a bound rejects count."""
+    seed: int = 0
+    """Of all draws."""
+    dataflow: str | None = None
+    """Of the first step, a key of `DATAFLOWS` of the mapper; that of the chip where None."""
+    gap: float = 0.0
+    """By which share of its energy-delay product a layer's mapping may miss the best one."""
+    mapper: str = "certified"
+    """How layers are mapped: certified, or by the evolution of the paper."""
+    mappings: int = 200
+    """That the evolution evaluates of each layer."""
+    encoding: str = "importance"
+    """Of the parallel loops."""
+    loops_per_axis: int | None = None
+    """That an axis chooses among; as many as the chip's own where None, 1 in the paper."""
+    threads: int = 1
+    """That evaluate designs side by side."""
+
+    def __post_init__(self) -> None:
+        check_gap(self.gap)
+        for name in ("designs", "mappings", "threads"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name} are at least 1, received {getattr(self, name)}.")
+        for name, known in (("mapper", MAPPERS), ("encoding", ENCODINGS)):
+            if getattr(self, name) not in known:
+                raise RecipeError(
+                    f"the {name} is {' or '.join(known)}, received {getattr(self, name)!r}."
+                )
+        if self.dataflow is not None and self.dataflow not in DATAFLOWS:
+            raise RecipeError(
+                f"no dataflow is called {self.dataflow!r}. {nearest(self.dataflow, DATAFLOWS)}"
+            )
+
+    @property
+    def decisive(self) -> tuple[object, ...]:
+        """What decides the designs of a search but their number; a folder holds one of it."""
+        evaluations = self.mappings if self.mapper == "evolution" else 0
+        mapping = (self.gap, self.mapper, evaluations)
+        return (self.seed, *mapping, self.encoding, self.loops_per_axis)
+
+    def layer_mapper(self) -> LayerMapper:
+        """Maps one layer on one chip."""
+        if self.mapper == "certified":
+            return functools.partial(best_layer, gap=self.gap)
+
+        def evolved(layer: Layer, chip: Chip) -> BestMapping:
+            bypass = may_bypass(chip)
+            return evolved_mapping(layer, chip, self.mappings, seed=self.seed, bypass=bypass)
+
+        return evolved
 
 
 def codesign(
     workloads: Mapping[str, Workload],
     within: Chip,
     folder: Path,
+    options: CodesignOptions | None = None,
     *,
-    designs: int = 200,
-    seed: int = 0,
-    dataflow: str | None = None,
-    gap: float = 0.0,
-    threads: int = 1,
     progress: Progress | None = None,
 ) -> CodesignResult:
     """Search for an accelerator within the resources of a chip, and say what gained what.
@@ -62,96 +121,141 @@ def codesign(
         workloads: the networks, by name; the geometric mean of their energy-delay products counts.
         within: the chip.
         folder: of record, result and page; the same call resumes there.
-        designs: of each of the three searches.
-        seed: of all draws.
-        dataflow: of the first step, a key of `DATAFLOWS` of the mapper; that of the chip where
-            None.
-        gap: by which share of its energy-delay product a layer's mapping may miss the best one.
-        threads: that evaluate designs side by side.
+        options: of the search.
         progress: told of every design; shown where None.
 
     Raises:
         RecipeError: the folder is of another co-design, or the chip has memories without end.
-        InfeasibleError: no design can run the networks.
+        InfeasibleError: the chip or no design can run the networks.
     """
-    check_gap(gap)
-    networks = MappedNetworks(workloads, functools.partial(map_layer, gap=gap))
-    spaces: dict[str, tuple[HardwareSpace, Algorithm]] = {
-        "best sizes": (HardwareSpace(within, sizing_only=True), "cma-es"),
-        "best hardware": (HardwareSpace(within), "cma-es"),
-        "random hardware": (HardwareSpace(within), "random"),
-    }
-    dataflow = dataflow or DATAFLOWS.get(within.name, "weight-stationary")
-    identity = digest(networks.identity, deciding_fields(within), seed, gap)[:16]
+    options = options or CodesignOptions()
+    networks = MappedNetworks(workloads, options.layer_mapper())
+    space = _space(within, options)
+    identity = digest(networks.identity, deciding_fields(within), *options.decisive)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with (
         given_or_shown(progress) as told,
         Record.open(folder / "record.sqlite", recipe_digest=identity) as record,
     ):
-        memory = _Memory(record)
-
-        def by_dataflow(layer: Layer, chip: Chip) -> BestMapping:
-            # A dataflow is of products with weights; pooling and sums are mapped in the best way.
-            return (
-                fixed_dataflow(layer, chip, dataflow) if layer.weighted else map_layer(layer, chip)
-            )
-
-        told("baselines", 0, 2, f"{dataflow} on {within.name}")
-        fixed = MappedNetworks(workloads, by_dataflow).design(within)
-        told("baselines", 1, 2, f"best mappings on {within.name}")
-        mapped = networks.design(within)
-        told("baselines", 2, 2, "")
-        stages = [
-            Stage(f"{dataflow} on {within.name}", (fixed,)),
-            Stage(f"best mappings on {within.name}", (mapped,)),
-        ]
-        for name, (space, algorithm) in spaces.items():
-            found: list[Design] = []
-            for design in search_hardware(
-                space,
-                networks,
-                designs=designs,
-                seed=seed,
-                algorithm=algorithm,
-                memory=memory,
-                threads=threads,
-            ):
-                found.append(design)
-                told(name, len(found), designs, "designs with best mappings")
-            stages.append(Stage(name, tuple(found)))
-        result = CodesignResult(
-            within, tuple(workloads), dataflow, designs, seed, gap, tuple(stages)
-        )
-    write_atomically(folder / "best.toml", chip_toml(result.best.chip))
-    write_codesign_page(result, folder / "report.html")
+        stages = decomposed(networks, within, options, RecordedDesigns(record), told)
+    result = CodesignResult(
+        within=within,
+        networks=tuple(workloads),
+        dataflow=chosen_dataflow(within, options),
+        designs=options.designs,
+        seed=options.seed,
+        gap=options.gap,
+        mapper=options.mapper,
+        loops_per_axis=space.loops_per_axis,
+        stages=tuple(stages),
+        bound=bound_of_all(workloads, within),
+    )
+    write_result(result, folder)
     return result
 
 
-class _Memory:
-    """Designs in the record of the folder."""
+def write_result(result: CodesignResult, folder: Path) -> None:
+    """The best design as a chip file, and the page."""
+    write_atomically(folder / "best.toml", chip_toml(result.best.chip))
+    write_codesign_page(result, folder / "report.html")
 
-    def __init__(self, record: Record) -> None:
-        self.record = record
 
-    def get(self, key: str) -> Mapping[str, NetworkCost] | str | None:
-        row = self.record.evaluation(STAGE, key)
-        if row is None:
-            return None
-        if isinstance(row.cost, Failed):
-            return row.cost.reason
-        costs: Mapping[str, Sequence[Any]] = row.measures["costs"]
-        return {name: NetworkCost(*values) for name, values in costs.items()}
+def chosen_dataflow(within: Chip, options: CodesignOptions) -> str:
+    """The dataflow of the first step."""
+    return options.dataflow or CHIP_DATAFLOWS.get(within.name, "weight-stationary")
 
-    def put(self, key: str, design: Design) -> None:
-        costs = {
-            name: [cost.cycles, cost.energy, cost.proven] for name, cost in design.costs.items()
-        }
-        self.record.add_evaluation(
-            STAGE,
-            key,
-            cost=None if design.failure is None else Failed(design.failure),
-            measures={"costs": costs, "vector": list(design.vector)},
+
+def bound_of_all(workloads: Mapping[str, Workload], within: Chip) -> float:
+    """What no design makes the geometric mean of the energy-delay products smaller than."""
+    bounds = [
+        resource_bound(workload, within, bypass=may_bypass(within)).edp
+        for workload in workloads.values()
+    ]
+    return geometric_mean(bounds)
+
+
+def decomposed(
+    networks: MappedNetworks,
+    within: Chip,
+    options: CodesignOptions,
+    memory: RecordedDesigns,
+    told: Progress,
+) -> list[Stage]:
+    """The steps for given networks: two of the chip, then three searches.
+
+    Args:
+        networks: that judge.
+        within: the chip.
+        options: of the searches.
+        memory: of designs.
+        told: of every design.
+
+    Raises:
+        InfeasibleError: the chip cannot run a layer, which is named.
+    """
+    told("baselines", 0, 2, f"mappings on {within.name}")
+    stages = given_stages(networks, within, options)
+    told("baselines", 2, 2, "")
+    sizes = HardwareSpace(within, sizing_only=True)
+    space = _space(within, options)
+    searches: list[tuple[str, HardwareSpace, Algorithm]] = [
+        ("best sizes", sizes, "cma-es"),
+        ("best hardware", space, "cma-es"),
+        ("random hardware", space, "random"),
+    ]
+    start = within
+    for name, searched, algorithm in searches:
+        found: list[Design] = []
+        for design in search_hardware(
+            searched,
+            networks,
+            designs=options.designs,
+            seed=options.seed,
+            algorithm=algorithm,
+            start=start,
+            memory=memory,
+            threads=options.threads,
+        ):
+            found.append(design)
+            told(name, len(found), options.designs, "designs, mapped or rejected by a bound")
+        stages.append(Stage(name, tuple(found)))
+        if name == "best sizes" and math.isfinite(stages[-1].best.edp):
+            start = stages[-1].best.chip
+    return stages
+
+
+def given_stages(networks: MappedNetworks, within: Chip, options: CodesignOptions) -> list[Stage]:
+    """The steps that search no hardware: the fixed dataflow, and best mappings.
+
+    Args:
+        networks: that judge.
+        within: the chip.
+        options: the dataflow.
+
+    Raises:
+        InfeasibleError: the chip cannot run a layer, which is named.
+    """
+    dataflow = chosen_dataflow(within, options)
+
+    def by_dataflow(layer: Layer, chip: Chip) -> BestMapping:
+        # A dataflow is of products with weights; pooling and sums are mapped in the best way.
+        return fixed_dataflow(layer, chip, dataflow) if layer.weighted else best_layer(layer, chip)
+
+    fixed = MappedNetworks(networks.workloads, by_dataflow).design(within)
+    mapped = networks.design(within)
+    if mapped.failure is not None:
+        raise InfeasibleError(
+            f"the chip that the designs are compared with runs the networks; {within.name!r} "
+            f"cannot: {mapped.failure} Choose another chip, or other networks."
         )
+    return [
+        Stage(f"{dataflow} on {within.name}", (fixed,)),
+        Stage(f"best mappings on {within.name}", (mapped,)),
+    ]
+
+
+def _space(within: Chip, options: CodesignOptions) -> HardwareSpace:
+    return HardwareSpace(within, encoding=options.encoding, loops_per_axis=options.loops_per_axis)
 
 
 def parse_workloads(text: str) -> dict[str, Workload]:

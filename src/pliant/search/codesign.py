@@ -7,13 +7,15 @@ products of the benchmark networks, each mapped for it. The strategy is CMA-ES (
 "The CMA Evolution Strategy: A Tutorial", 2016, arXiv:1604.00772), of the library `cmaes`.
 
 Where we depart from the paper: the mapping of each layer is the certified best one, not that of an
-inner evolution, so that designs are compared without the luck of a search.
+inner evolution, so that designs are compared without the luck of a search; the search may begin at
+a known design; and a design that cannot be a parent of its generation (or, of random draws, the
+best so far) is rejected by a bound before all of it is mapped.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -24,171 +26,221 @@ from numpy.typing import NDArray
 
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.hardware_space import HardwareSpace
-from pliant.accelerator.mapper.optimal import BestMapping
-from pliant.accelerator.model.counts import layer_key
-from pliant.accelerator.network_mapping import deciding_fields, digest, map_layer
-from pliant.errors import InfeasibleError, PliantError
-from pliant.workload import Layer, Workload
+from pliant.accelerator.network_mapping import deciding_fields, digest
+from pliant.errors import InfeasibleError
+from pliant.search.mapped_designs import Design
 
 SIGMA = 0.3
-"""Deviation with which the strategy begins; vectors lie from 0 to 1."""
+"""Deviation with which the strategy begins in the middle; vectors lie from 0 to 1."""
+SIGMA_NEAR = 0.2
+"""The same where it begins at a known design."""
 POPULATION = 16
+PARENTS = POPULATION // 2
+"""Designs of a generation that the next one descends from; all of them are mapped."""
 MAX_DRAWS = 10_000
 """Vectors that may fail to decode before a search gives up."""
 
 Algorithm = Literal["cma-es", "random"]
+Drawn = tuple[NDArray[np.float64], Chip]
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkCost:
-    """One network on one design."""
-
-    cycles: float
-    energy: float
-    """In the unit of the chip's energy table."""
-    proven: bool
-    """Whether the mapping of every layer is certified."""
-
-    @property
-    def edp(self) -> float:
-        """Energy-delay product."""
-        return self.cycles * self.energy
-
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """One accelerator, and what the networks cost on it."""
-
-    chip: Chip
-    vector: tuple[float, ...]
-    """In the hardware space; empty for a chip that was not drawn from it."""
-    costs: Mapping[str, NetworkCost]
-    """By network."""
-    failure: str | None = None
-    """Why there are no costs."""
-
-    @property
-    def edp(self) -> float:
-        """Geometric mean over the networks; infinite where the design failed."""
-        if self.failure is not None:
-            return math.inf
-        logs = [math.log(cost.edp) for cost in self.costs.values()]
-        return math.exp(sum(logs) / len(logs))
-
-
-LayerMapper = Callable[[Layer, Chip], BestMapping]
-
-
-class MappedNetworks:
-    """The networks that designs are judged by; each distinct layer of a design is mapped once.
-
-    Args:
-        workloads: by name.
-        mapper: finds the mapping of a layer; by default the certified one of least energy-delay
-            product, remembered by this process.
-    """
-
-    def __init__(self, workloads: Mapping[str, Workload], mapper: LayerMapper = map_layer) -> None:
-        self.workloads, self.mapper = dict(workloads), mapper
-        shapes: dict[str, Layer] = {}
-        self._keys: dict[str, list[str]] = {}
-        for name, workload in self.workloads.items():
-            keys = [digest(layer_key(layer)) for layer in workload.layers]
-            shapes |= dict(zip(keys, workload.layers, strict=True))
-            self._keys[name] = keys
-        self._shapes = shapes
+class Judge(Protocol):
+    """What designs are judged by: networks with mappings, or also the search for the network."""
 
     @property
     def identity(self) -> str:
-        """Digest of all loops, for the record."""
-        return digest(self._keys)[:16]
+        """Digest of all that decides its costs but the chip."""
+        ...
 
-    def design(self, chip: Chip, vector: Sequence[float] = ()) -> Design:
-        """A chip with what the networks cost on it; a layer without a mapping is its failure."""
-        try:
-            mapped = {key: self.mapper(layer, chip) for key, layer in self._shapes.items()}
-        except PliantError as error:
-            return Design(chip, tuple(vector), {}, str(error))
-        costs = {}
-        for name, keys in self._keys.items():
-            layers = [mapped[key] for key in keys]
-            costs[name] = NetworkCost(
-                sum(layer.cost.cycles for layer in layers),
-                sum(layer.cost.energy for layer in layers),
-                all(layer.certificate.proven for layer in layers),
-            )
-        return Design(chip, tuple(vector), costs)
+    def bound(self, chip: Chip) -> float:
+        """What the energy-delay product of a design cannot be below."""
+        ...
+
+    def design(self, chip: Chip, vector: Sequence[float] = (), limit: float = math.inf) -> Design:
+        """A chip with its costs; rejected where its energy-delay product is not below a limit."""
+        ...
 
 
 class DesignMemory(Protocol):
     """Keeps what was evaluated, so that a search that was stopped goes on."""
 
-    def get(self, key: str) -> Mapping[str, NetworkCost] | str | None:
-        """The costs or the failure of a design; None where it is unknown."""
+    def get(self, key: str, chip: Chip, vector: Sequence[float]) -> Design | None:
+        """The design as it was evaluated; None where it is unknown."""
         ...
 
     def put(self, key: str, design: Design) -> None:
-        """Keep a design."""
+        """Keep a design, in place of one that was rejected."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What evaluates designs: the judge, the memory, and threads."""
+
+    judge: Judge
+    memory: DesignMemory | None
+    pool: ThreadPoolExecutor
+
+    def bounds(self, drawn: Sequence[Drawn]) -> list[float]:
+        """Of each design."""
+        return list(self.pool.map(lambda one: self.judge.bound(one[1]), drawn))
+
+    def designs(self, drawn: Sequence[Drawn], limit: float = math.inf) -> list[Design]:
+        """Evaluated side by side, those that are not remembered."""
+        keys = [digest(self.judge.identity, deciding_fields(chip)) for _, chip in drawn]
+        known: list[Design | None] = [None] * len(drawn)
+        for index, (vector, chip) in enumerate(drawn):
+            if self.memory is not None:
+                one = self.memory.get(keys[index], chip, vector.tolist())
+                is_known = one is not None and (one.bound is None or one.bound >= limit)
+                known[index] = one if is_known else None
+        pending = {
+            index: self.pool.submit(self.judge.design, chip, vector.tolist(), limit)
+            for index, (vector, chip) in enumerate(drawn)
+            if known[index] is None
+        }
+        found = []
+        for index, one in enumerate(known):
+            if one is None:
+                one = pending[index].result()
+                if self.memory is not None:
+                    self.memory.put(keys[index], one)
+            found.append(one)
+        return found
 
 
 def search_hardware(
     space: HardwareSpace,
-    networks: MappedNetworks,
+    judge: Judge,
     *,
     designs: int,
     seed: int,
     algorithm: Algorithm = "cma-es",
+    start: Chip | None = None,
     memory: DesignMemory | None = None,
     threads: int = 1,
 ) -> Iterator[Design]:
     """Designs in the order in which they were drawn; the best of them is the result.
 
-    The same seed draws the same designs, whether they are evaluated or remembered.
+    The same seed draws the same designs, whether they are evaluated or remembered, and for any
+    number of threads.
 
     Args:
         space: to draw from.
-        networks: that judge.
-        designs: to evaluate.
+        judge: of the designs.
+        designs: to evaluate; those that a bound rejects count.
         seed: of all draws.
         algorithm: `random` draws evenly, for comparison.
+        start: design that the strategy begins at; it is the first of the first generation.
         memory: of designs that were evaluated before.
         threads: that evaluate the designs of one generation.
 
     Raises:
-        InfeasibleError: nearly no vector decodes, or a design of it has a mapping.
+        InfeasibleError: nearly no vector decodes, or no design of the first generation can run the
+            networks.
     """
-    rng = np.random.default_rng(seed)
-    strategy = _strategy(space, seed) if algorithm == "cma-es" else None
-    done = 0
+    draw: _Random | _Strategy
+    draw = _Random(space, seed) if algorithm == "random" else _Strategy(space, seed, start)
+    done, best = 0, math.inf
     with ThreadPoolExecutor(threads) as pool:
+        bench = _Bench(judge, memory, pool)
         while done < designs:
-            drawn = _decoded(space, strategy, rng, min(POPULATION, designs - done), done)
-            found = _evaluated(networks, memory, drawn, pool)
+            drawn = draw.generation(min(POPULATION, designs - done), done)
+            found = draw.evaluated(bench, drawn, best)
             yield from found
             done += len(found)
-            if strategy is not None and len(found) == strategy.population_size:
-                if all(math.isinf(design.edp) for design in found):
-                    raise InfeasibleError(
-                        f"none of {len(found)} designs can run the networks: {found[0].failure}"
-                    )
-                strategy.tell(_told(found))
+            best = min(best, *(one.edp for one in found))
+            if math.isinf(best):
+                raise InfeasibleError(
+                    f"none of {len(found)} designs can run the networks: {found[0].failure}"
+                )
 
 
-def _strategy(space: HardwareSpace, seed: int) -> CMA:
-    middle = np.full(space.dimensions, 0.5)
-    bounds = np.tile([0.0, 1.0], (space.dimensions, 1))
-    return CMA(mean=middle, sigma=SIGMA, bounds=bounds, seed=seed, population_size=POPULATION)
+class _Random:
+    """Draws evenly; only a design that may be the best so far is mapped to its end."""
+
+    def __init__(self, space: HardwareSpace, seed: int) -> None:
+        self.space, self.rng = space, np.random.default_rng(seed)
+
+    def generation(self, count: int, first: int) -> list[Drawn]:
+        """Designs within the resources, named by their numbers."""
+        return _decoded(self.space, self._draw, count, first, ())
+
+    def _draw(self) -> NDArray[np.float64]:
+        return self.rng.random(self.space.dimensions)
+
+    def evaluated(self, bench: _Bench, drawn: Sequence[Drawn], best: float) -> list[Design]:
+        """The designs of a generation in their order; that of the least bound is mapped first."""
+        bounds = bench.bounds(drawn)
+        first = min(range(len(drawn)), key=lambda index: bounds[index])
+        [promising] = bench.designs([drawn[first]], best)
+        others = [one for index, one in enumerate(drawn) if index != first]
+        found = bench.designs(others, min(best, promising.edp))
+        return [*found[:first], promising, *found[first:]]
+
+
+class _Strategy:
+    """CMA-ES that begins in the middle of the space, or at a known design."""
+
+    def __init__(self, space: HardwareSpace, seed: int, start: Chip | None) -> None:
+        self.space = space
+        middle = np.full(space.dimensions, 0.5)
+        self._first = [] if start is None else [space.encode(start)]
+        self._strategy = CMA(
+            mean=self._first[0] if self._first else middle,
+            sigma=SIGMA_NEAR if self._first else SIGMA,
+            bounds=np.tile([0.0, 1.0], (space.dimensions, 1)),
+            seed=seed,
+            population_size=POPULATION,
+        )
+
+    def generation(self, count: int, first: int) -> list[Drawn]:
+        """Designs within the resources, named by their numbers."""
+        # The mean itself, added to its own generation, leaves the strategy unbiased: its step is 0.
+        beginning, self._first = self._first, []
+        return _decoded(self.space, self._strategy.ask, count, first, beginning)
+
+    def evaluated(self, bench: _Bench, drawn: Sequence[Drawn], best: float) -> list[Design]:
+        """The designs of a generation in their order; the strategy learns from a whole one.
+
+        The designs of the least bounds are mapped first. The others are mapped as far as they may
+        be among the parents, so the parents are the same as if all were mapped.
+        """
+        bounds = bench.bounds(drawn)
+        order = sorted(range(len(drawn)), key=lambda index: bounds[index])
+        found: dict[int, Design] = {}
+        first, others = order[:PARENTS], order[PARENTS:]
+        found |= zip(first, bench.designs([drawn[index] for index in first]), strict=True)
+        limit = max(one.edp for one in found.values())
+        found |= zip(others, bench.designs([drawn[index] for index in others], limit), strict=True)
+        if len(drawn) == POPULATION:
+            # The strategy uses nothing of the values but their order.
+            ranked = sorted(order, key=lambda index: (found[index].edp, bounds[index]))
+            told = [(drawn[index][0], float(rank)) for rank, index in enumerate(ranked)]
+            self._strategy.tell(told)
+        return [found[index] for index in range(len(drawn))]
 
 
 def _decoded(
-    space: HardwareSpace, strategy: CMA | None, rng: np.random.Generator, count: int, start: int
-) -> list[tuple[NDArray[np.float64], Chip]]:
-    """Vectors with their chips; those that do not decode are drawn again."""
-    found: list[tuple[NDArray[np.float64], Chip]] = []
-    for _ in range(MAX_DRAWS):
-        vector = rng.random(space.dimensions) if strategy is None else strategy.ask()
-        chip = space.decode(vector, f"design-{start + len(found) + 1}")
+    space: HardwareSpace,
+    draw: Callable[[], NDArray[np.float64]],
+    count: int,
+    first: int,
+    beginning: Sequence[NDArray[np.float64]],
+) -> list[Drawn]:
+    """Vectors with their chips; those that do not decode are drawn again.
+
+    Args:
+        space: to decode by.
+        draw: a vector.
+        count: of designs.
+        first: number of designs before these.
+        beginning: vectors that come before drawn ones.
+    """
+    found: list[Drawn] = []
+    for index in range(MAX_DRAWS):
+        vector = beginning[index] if index < len(beginning) else draw()
+        chip = space.decode(vector, f"design-{first + len(found) + 1}")
         if chip is not None:
             found.append((vector, chip))
         if len(found) == count:
@@ -197,41 +249,3 @@ def _decoded(
         f"fewer than {count} of {MAX_DRAWS:,} drawn designs are within the resources of chip "
         f"{space.within.name!r}. Take a chip with more of them."
     )
-
-
-def _evaluated(
-    networks: MappedNetworks,
-    memory: DesignMemory | None,
-    drawn: Sequence[tuple[NDArray[np.float64], Chip]],
-    pool: ThreadPoolExecutor,
-) -> list[Design]:
-    """The designs of a generation, those that are not remembered side by side."""
-    keys = [digest(networks.identity, deciding_fields(chip)) for _, chip in drawn]
-    known = [None if memory is None else memory.get(key) for key in keys]
-    pending = {
-        index: pool.submit(networks.design, chip, vector.tolist())
-        for index, (vector, chip) in enumerate(drawn)
-        if known[index] is None
-    }
-    found = []
-    for index, ((vector, chip), costs) in enumerate(zip(drawn, known, strict=True)):
-        if costs is None:
-            design = pending[index].result()
-            if memory is not None:
-                memory.put(keys[index], design)
-        elif isinstance(costs, str):
-            design = Design(chip, tuple(vector.tolist()), {}, costs)
-        else:
-            design = Design(chip, tuple(vector.tolist()), costs)
-        found.append(design)
-    return found
-
-
-def _told(designs: Sequence[Design]) -> list[tuple[NDArray[np.float64], float]]:
-    """Vectors and the logarithm of their fitness; a failed design is as bad as the worst."""
-    values = [math.log(one.edp) for one in designs if math.isfinite(one.edp)]
-    worst = max(values)
-    return [
-        (np.array(one.vector), math.log(one.edp) if math.isfinite(one.edp) else worst + 1)
-        for one in designs
-    ]

@@ -32,6 +32,8 @@ from pliant.errors import InfeasibleError, RecipeError, nearest
 from pliant.workload import Layer
 
 _BATCH: Final = 256
+BYPASS_PLACE: Final = 64
+"""Of the bypass in the code of a mapping."""
 _MAX_MISSES: Final = 2000
 """Draws per evaluation that may fail to fit before a search gives up."""
 
@@ -126,6 +128,7 @@ def naas_evolution(
     generator: np.random.Generator,
     population: int = 50,
     parents: int = 12,
+    bypass: bool = True,
 ) -> BestSampled:
     """The inner loop of NAAS: a multivariate normal in [0, 1]^n that moves to its best samples.
 
@@ -141,6 +144,7 @@ def naas_evolution(
         generator: source of randomness.
         population: samples of one generation that fit.
         parents: the best of them, which become the next centre.
+        bypass: whether tensors may bypass the buffer.
     """
     splits = spatial_splits(layer, chip)
     score = _Evaluations(layer, chip, objective, splits)
@@ -157,8 +161,10 @@ def naas_evolution(
                 0.0,
                 1.0,
             )
+            codes = np.stack([decode(row, layer, chip) for row in drawn])
+            codes[:, BYPASS_PLACE] *= bypass
             kept, value = score.add(
-                np.stack([decode(row, layer, chip) for row in drawn]),
+                codes,
                 score.evaluations + wanted - len(values),
             )
             genes, values = np.vstack([genes, drawn[kept]]), np.concatenate([values, value])
@@ -206,7 +212,7 @@ def decode(gene: NDArray[np.float64], layer: Layer, chip: Chip) -> NDArray[np.in
         code[32 + d] = _nearest(divisors(left), gene[24 + d])
         code[40 + d] = left // code[32 + d]
     code[48:56], code[56:64] = orders
-    code[64] = int(sum(1 << bit for bit in range(3) if gene[-3 + bit] > 0.5))
+    code[BYPASS_PLACE] = int(sum(1 << bit for bit in range(3) if gene[-3 + bit] > 0.5))
     return code
 
 

@@ -184,8 +184,15 @@ def check_gap(gap: float) -> None:
         raise RecipeError(f"gap is a share from 0 to below 1, such as 0.01, received {gap}.")
 
 
-def least_energy_and_cycles(layer: Layer, chip: Chip) -> tuple[float, float]:
+def least_energy_and_cycles(
+    layer: Layer, chip: Chip, constraint: DataflowConstraint | None = None
+) -> tuple[float, float]:
     """What no mapping of a layer can go below, by the bound of its spatial splits.
+
+    Args:
+        layer: the loops.
+        chip: the hardware.
+        constraint: as `optimal_mapping`.
 
     Raises:
         InfeasibleError: no mapping of the space fits the chip.
@@ -193,7 +200,7 @@ def least_energy_and_cycles(layer: Layer, chip: Chip) -> tuple[float, float]:
     splits = spatial_splits(layer, chip)
     least = []
     for powers in ((1.0, 0.0), (0.0, 1.0)):
-        search = MappingSearch(layer, chip, powers, DataflowConstraint(), splits)
+        search = MappingSearch(layer, chip, powers, constraint or DataflowConstraint(), splits)
         least.append(search.bound)
     if not np.isfinite(least).all():
         raise InfeasibleError(_no_room(layer, chip))

@@ -88,9 +88,11 @@ def chip_record(chip: Chip) -> ChipRecord:
     record = np.zeros(1, dtype=CHIP)[0]
     record["bits"] = widths.weight_bits, widths.input_bits
     record["output_bits"], record["sum_bits"] = widths.output_bits, widths.partial_sum_bits
-    record["mac_energy"], record["idle_energy"] = table.mac, table.idle_per_cycle
+    record["mac_energy"] = table.mac
+    record["idle_energy"] = table.idle(chip.pes, chip.buffer.bandwidth_bytes_per_cycle)
     per_bit = 1.0 / table.word_bits
-    record["register_energy"], record["noc_energy"] = table.register * per_bit, table.noc * per_bit
+    register = table.register_access(chip.registers.total_bytes)
+    record["register_energy"], record["noc_energy"] = register * per_bit, table.noc * per_bit
     record["buffer_energy"] = table.buffer_access(chip.buffer.total_bytes) * per_bit
     record["dram_energy"] = table.dram * per_bit
     record["dram_bits_per_cycle"] = 8 * chip.dram_bandwidth_bytes_per_cycle
