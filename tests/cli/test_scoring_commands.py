@@ -72,7 +72,7 @@ def test_score_then_fidelity(command, cells, tmp_path):
         "--out",
         table,
     )
-    code, said, error = command(*words, "--processes", "1")
+    code, said, error = command(*words, "--workers", "1")
     assert (code, error) == (0, "")
     assert all(name in said for name in ("quick", "parameters", "macs", str(table)))
     code, said, error = command("fidelity", table, "--truth", tmp_path / "truth.csv")
@@ -93,7 +93,7 @@ def test_too_few_networks_are_said_to_be(command, cells, tmp_path):
             cells,
             "--out",
             table,
-            "--processes",
+            "--workers",
             "1",
         )[0]
         == 0
@@ -183,7 +183,7 @@ def test_search_without_training(command, tmp_path, monkeypatch):
         "macs=300k",
         "--evaluations",
         "60",
-        "--processes",
+        "--workers",
         "1",
     )
     code, said, error = command(*words)

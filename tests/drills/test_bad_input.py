@@ -53,7 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 TOO_LONG = "n" * 300
-SCORE = "score --space digits --architectures networks.csv --method parameters --processes 1"
+SCORE = "score --space digits --architectures networks.csv --method parameters --workers 1"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def _marks(folder: Path) -> list[str]:
 def test_score_runs_nothing_of_the_current_folder(trap):
     space = preset("digits", channels=1, image_size=8, classes=10)
     (trap / "networks.csv").write_text(f"arch\n{space.smallest()}\n{space.largest()}\n")
-    words = "score --space digits --architectures networks.csv --method zen --processes 2"
+    words = "score --space digits --architectures networks.csv --method zen --workers 2"
     done = subprocess.run(
         [PLIANT, *words.split()], cwd=trap, capture_output=True, text=True, check=False
     )
@@ -71,7 +71,7 @@ def own(inputs):
     )
     path = tmp_path / "model.py"
     words = ["score", f"{path}:Network", "--shape", "3x32x32", "--method", f"{path}:own"]
-    code, _, error = command(*words, "--processes", "1")
+    code, _, error = command(*words, "--workers", "1")
     assert code == 2
     assert "model.py" in error
     assert "sys.exit(3)" in error or "SystemExit(3)" in error

@@ -75,7 +75,7 @@ def networks(tmp_path: Path) -> Path:
     ("number", "group"), [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, True)]
 )
 def test_processes_that_score_end_with_the_command(networks, number, group):
-    words = ["score", "--space", "digits", "--architectures", networks, "--processes", 2]
+    words = ["score", "--space", "digits", "--architectures", networks, "--workers", 2]
     stop(words, random.Random(f"{number} {group}").uniform(2.0, 9.0), number, group=group)
 
 
@@ -101,7 +101,7 @@ def test_any_moment_of_any_command(seed, networks, tmp_path, tiny, finished, dig
     rng = random.Random(seed)
     commands = [
         ["run", tiny, "--run-dir", tmp_path / "run"],
-        ["score", "--space", "digits", "--architectures", networks, "--processes", 2],
+        ["score", "--space", "digits", "--architectures", networks, "--workers", 2],
         ["search", "--space", "digits", "--estimator", "zen", "--run-dir", tmp_path / "search"],
         ["deploy", finished.folder, "--output-dir", tmp_path / "out"],
     ]

@@ -98,11 +98,11 @@ def test_scores_and_searches_take_it(own, tmp_path, monkeypatch, command):
     name = f"{own}/my_space.py:build"
     make = partial(preset, name, channels=1, image_size=8, classes=10)
     one, other = make().smallest(), make().largest()
-    rows = score_networks(make, "zen", architectures=[one, other], processes=2)
+    rows = score_networks(make, "zen", architectures=[one, other], workers=2)
     assert all(row.failure is None for row in rows)
     code, out, err = command(
         *("search", "--space", name, "--estimator", "zen", "--evaluations", 4),
-        *("--shape", "1x8x8", "--classes", 10, "--processes", 1, "--limit", "macs=60k"),
+        *("--shape", "1x8x8", "--classes", 10, "--workers", 1, "--limit", "macs=60k"),
     )
     assert (code, err) == (0, "")
     assert f"--space {name}" in out.replace("\n", " ")

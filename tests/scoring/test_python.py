@@ -50,7 +50,7 @@ def test_a_space_is_named_and_its_networks_are_those_of_a_file(digits_space, tmp
     assert len(found) == 2 * 4, "with the baselines"
     words = ["--space", "digits", "--architectures", listed, "--data", "digits"]
     table = tmp_path / "scores.csv"
-    command("score", *words, "--method", "synflow,grad-norm", "--processes", 1, "--out", table)
+    command("score", *words, "--method", "synflow,grad-norm", "--workers", 1, "--out", table)
     assert values(read_rows(table)) == values(found)
 
 

@@ -301,7 +301,7 @@ def test_scores_of_ones_own_in_python_and_from_a_file(tmp_path):
     file.write_text(OWN)
     methods = [size, "az-nas", f"{file}:weights", f"{file}:broken"]
     space = preset_networks("digits", SHAPE)
-    rows = score_networks(space, methods, architectures=names, processes=2)
+    rows = score_networks(space, methods, architectures=names, workers=2)
     assert rows == _timeless(
         score_networks(space.space, methods, architectures=names), like=rows
     ), "a space, or what makes it, in any number of processes"
@@ -319,7 +319,7 @@ def test_scores_of_ones_own_in_python_and_from_a_file(tmp_path):
     with pytest.raises(RecipeError, match="needs training images"):
         score_networks(space, f"{file}:labelled", architectures=names)
     with pytest.raises(RecipeError, match=r"cannot be: .*use one process"):
-        score_networks(space, lambda inputs: 0.0, architectures=names, processes=2)
+        score_networks(space, lambda inputs: 0.0, architectures=names, workers=2)
 
 
 def _timeless(rows: list[ScoreRow], *, like: list[ScoreRow]) -> list[ScoreRow]:

@@ -175,6 +175,15 @@ SearcherName = Annotated[
     str | None, typer.Option("--searcher", help="linas, nsga2, evolution, random or file.py:NAME.")
 ]
 
+WorkerText = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        help="Processes of this machine, one per core if not given; or a Ray cluster, as "
+        "ray://HEAD:10001.",
+    ),
+]
+
 
 def print_error(message: str) -> None:
     """Print an error, in plain letters where there is no memory for colours."""

@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Column, Table
 
-from pliant.cli.app import Seed, app, say, screen
+from pliant.cli.app import Seed, WorkerText, app, say, screen
 from pliant.errors import RecipeError
 from pliant.progress import shown
 
 if TYPE_CHECKING:
     from pliant.estimation import Comparison, EstimationResult
-
-WorkerText = Annotated[
-    str | None,
-    typer.Option(
-        "--workers",
-        help="Processes of this machine, one per core if not given; or a Ray cluster, as "
-        "ray://HEAD:10001.",
-    ),
-]
 
 
 @app.command()

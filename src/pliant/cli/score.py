@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pliant.cli.app import Data, Seed, app, say, screen
+from pliant.cli.app import Data, Seed, WorkerText, app, say, screen
 from pliant.errors import RecipeError
 from pliant.progress import shown
 
@@ -38,15 +38,6 @@ ShapeText = Annotated[
 Classes = Annotated[
     int | None, typer.Option(min=2, help="Number of classes, if there is no --data.")
 ]
-Images = Annotated[
-    int, typer.Option(min=2, help="Images in the batch that every network is scored on.")
-]
-Processes = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Networks that are scored at the same time; one per core if not given."
-    ),
-]
 MAX_SHOWN = 3
 """Up to so many networks, every row is printed; above it, one row per method."""
 
@@ -74,9 +65,11 @@ def score(
     data: Data = None,
     shape: ShapeText = None,
     classes: Classes = None,
-    images: Images = 64,
+    images: Annotated[
+        int, typer.Option(min=2, help="Images in the batch that every network is scored on.")
+    ] = 64,
     seed: Seed = None,
-    processes: Processes = None,
+    workers: WorkerText = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -94,7 +87,9 @@ def score(
             "of a space, with --space and --architectures."
         )
     from pliant.scoring.score_tables import read_architectures, require_table_name
+    from pliant.workers.choose import require_workers
 
+    pool = require_workers(workers)
     if out is not None:
         require_table_name(out)
     names = read_architectures(architectures) if architectures else None
@@ -108,7 +103,7 @@ def score(
             architectures=names,
             batch=batch,
             seed=seed or 0,
-            processes=processes,
+            workers=pool,
             table=out,
             progress=progress,
         )

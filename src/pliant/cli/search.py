@@ -1,6 +1,6 @@
-"""`pliant search`: find the front of a trained run, or the best of a space by a zero-shot score.
+"""`pliant search`: find the front of a trained run, or the best of a space by an estimator.
 
-Three searches share the command. What was given decides which one runs, and an option that this one
+Four searches share the command. What was given decides which one runs, and an option that this one
 does not use is refused by name. The search without training is in `cli/zero_shot_search.py`; a
 search by a training strategy, such as `proxyless`, is a run.
 """
@@ -24,12 +24,18 @@ from pliant.cli.app import (
     Seed,
     TargetName,
     TimeBudget,
+    WorkerText,
     app,
     open_run,
     say,
     screen,
 )
-from pliant.cli.score import AnySpace, Classes, Images, Processes, ShapeText
+from pliant.cli.estimator_search import (
+    SEARCHING_ESTIMATORS,
+    SHARING_WEIGHTS,
+    run_estimator_search,
+)
+from pliant.cli.score import AnySpace, Classes, ShapeText
 from pliant.cli.zero_shot_search import run_zero_shot_search
 from pliant.errors import RecipeError
 from pliant.progress import shown
@@ -51,6 +57,47 @@ STRATEGY_OPTIONS = frozenset(
     }
 )
 """What a search by a training strategy uses."""
+ESTIMATOR_OPTIONS = frozenset(
+    {
+        "space",
+        "estimator",
+        "data",
+        "limit",
+        "confidence",
+        "target",
+        "budget",
+        "evaluations",
+        "max_depth",
+        "epochs",
+        "train_share",
+        "images",
+        "seed",
+        "workers",
+        "run_dir",
+    }
+)
+"""What a search by an accuracy estimator uses; those with shared weights `shared_epochs` too."""
+SCORE_OPTIONS = frozenset(
+    {
+        "space",
+        "estimator",
+        "data",
+        "limit",
+        "confidence",
+        "target",
+        "evaluations",
+        "max_depth",
+        "shape",
+        "classes",
+        "images",
+        "seed",
+        "workers",
+        "run_dir",
+    }
+)
+"""What a search without training uses."""
+DEFAULT_SCORE = "zen"
+"""What `--estimator zero-shot` means."""
 
 
 @app.command()
@@ -66,7 +113,11 @@ def search(
     confidence: Confidence = None,
     space: AnySpace = None,
     estimator: Annotated[
-        str | None, typer.Option(help="A zero-shot score, such as zen; with --space.")
+        str | None,
+        typer.Option(
+            help="scratch, inherit, supernet, hypernetwork or predictor, with --data and --budget; "
+            "or a zero-shot score, such as zen."
+        ),
     ] = None,
     strategy: Annotated[
         str | None,
@@ -77,8 +128,15 @@ def search(
     maximise: Maximise = None,
     epochs: Epochs = None,
     time: TimeBudget = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a search by an estimator: a time such as 2h, CPU time of each worker with all "
+            "training; or epochs such as 200epochs."
+        ),
+    ] = None,
     evaluations: Annotated[
-        int, typer.Option(min=1, help="Networks to score by evolution, and as many at random.")
+        int, typer.Option(min=1, help="Networks to evaluate by evolution, and as many at random.")
     ] = 1000,
     max_depth: Annotated[
         int | None,
@@ -87,11 +145,26 @@ def search(
     data: Data = None,
     shape: ShapeText = None,
     classes: Classes = None,
-    images: Images = 64,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Images behind every result: 64 for a score, 2500 of the validation split for an "
+            "accuracy, if not given.",
+        ),
+    ] = None,
+    shared_epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a supernet or a hypernetwork; 24 if not given."),
+    ] = None,
+    train_share: Annotated[
+        float,
+        typer.Option(min=0.001, max=1, help="Share of the training images that estimators use."),
+    ] = 1.0,
     target: TargetName = None,
     searcher: SearcherName = None,
     seed: Seed = None,
-    processes: Processes = None,
+    workers: WorkerText = None,
     run_dir: Annotated[
         Path | None,
         typer.Option(help="Directory of the search; runs/SPACE-ESTIMATOR if not given."),
@@ -99,7 +172,8 @@ def search(
 ) -> None:
     """Search a trained supernet under the limits, and random search at equal cost for comparison.
 
-    With --space and --estimator instead of a recipe: evolution by a score, without any training.
+    With --space and --estimator instead of a recipe: evolution by an accuracy estimator within a
+    budget, its finalists trained from scratch; or by a score, without any training.
     """
     if recipe is not None:
         refuse_options(
@@ -125,23 +199,46 @@ def search(
     if space is None or estimator is None:
         raise RecipeError(
             "a search takes a recipe or a run directory, --space and --estimator to search "
-            "without training, or --space, --strategy and --data to search while training; "
-            f"received {_received(context)}."
+            "by an estimator or a score, or --space, --strategy and --data to search while "
+            f"training; received {_received(context)}."
         )
+    if estimator in SEARCHING_ESTIMATORS:
+        used = ESTIMATOR_OPTIONS | ({"shared_epochs"} if estimator in SHARING_WEIGHTS else set())
+        refuse_options(
+            context,
+            used,
+            f"a search by estimator {estimator} is by evolution, and trains as the estimator does",
+            "Leave them out",
+        )
+        run_estimator_search(
+            space,
+            estimator,
+            data=data,
+            budget=budget,
+            limits=limit or [],
+            confidence=confidence,
+            evaluations=evaluations,
+            max_depth=max_depth,
+            target=target,
+            epochs=epochs,
+            shared_epochs=shared_epochs,
+            train_share=train_share,
+            images=images or 2500,
+            seed=seed or 0,
+            workers=workers,
+            run_dir=run_dir,
+        )
+        return
     refuse_options(
         context,
-        {one.name or "" for one in context.command.params} - {"maximise", "epochs", "time"},
-        "a search without training has no epochs, no time and no other objective than its score",
+        SCORE_OPTIONS,
+        "a search without training is by evolution, has no epochs, no time, no budget and no other "
+        "objective than its score",
         "Leave them out",
     )
-    if searcher is not None:
-        raise RecipeError(
-            f"a search without training is by evolution, received --searcher {searcher}. "
-            "Leave it out."
-        )
     run_zero_shot_search(
         space,
-        estimator,
+        DEFAULT_SCORE if estimator == "zero-shot" else estimator,
         limits=limit or [],
         confidence=confidence,
         evaluations=evaluations,
@@ -149,10 +246,10 @@ def search(
         data=data,
         shape=shape,
         classes=classes,
-        images=images,
+        images=images or 64,
         target=target,
         seed=seed or 0,
-        processes=processes,
+        workers=workers,
         run_dir=run_dir,
     )
 

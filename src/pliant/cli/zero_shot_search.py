@@ -49,7 +49,7 @@ def run_zero_shot_search(
     images: int,
     target: str | None,
     seed: int,
-    processes: int | None,
+    workers: str | None,
     run_dir: Path | None,
 ) -> None:
     """Search the space, print the networks, and say how to train the best one.
@@ -67,15 +67,17 @@ def run_zero_shot_search(
         images: in the batch that every network is shown.
         target: a chip, a device profile, this-cpu or `file.py:NAME`.
         seed: of everything random.
-        processes: networks scored at the same time; one per core where None.
+        workers: processes, one per core where None; or a Ray cluster.
         run_dir: of the record and the result; `runs/SPACE-ESTIMATOR` where None.
 
     Raises:
         PliantError: an option that does not fit the others, or limits that cannot be met.
     """
     from pliant.objective import as_limits
+    from pliant.workers.choose import require_workers
 
-    parsed = as_limits(limits)  # a mistake in an option is told before PyTorch is imported
+    # A mistake in an option is told before PyTorch is imported.
+    parsed, pool = as_limits(limits), require_workers(workers)
     from pliant.scoring import search_by_score
     from pliant.scoring.networks import preset_networks
     from pliant.spaces.presets import space_name
@@ -98,7 +100,7 @@ def run_zero_shot_search(
             target=opened,
             batch=batch,
             seed=seed,
-            processes=processes,
+            workers=pool,
             progress=progress,
         )
     screen.print(_table(result, method.name, opened))

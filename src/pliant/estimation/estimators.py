@@ -6,9 +6,10 @@ and evaluates one architecture after the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,10 +33,13 @@ from pliant.metrics import Estimate, Failed
 from pliant.networks.hypernetwork import HyperSupernet
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, silent
+from pliant.spaces.architecture import Architecture
 from pliant.spaces.presets import preset, space_name
 from pliant.spaces.space import Space
 from pliant.training.allocator import keep_freed_memory
 from pliant.training.loop import StepLog
+from pliant.workers import InProcess, WorkerPool, open_workers
+from pliant.workers.choose import AnyWorkers
 
 HYPERNETWORK = "hypernetwork"
 SCRATCH, INHERIT, SUPERNET = "scratch", "inherit", "supernet"
@@ -77,6 +81,8 @@ class EstimatorSettings:
         strategy: of the supernet.
         predictor_source: the estimator from which the predictor learns.
         predictor_evaluations: networks on which it learns.
+        evolves: children inherit from the ancestors that their jobs name, as in an evolution; else
+            from the smallest network of the space.
         folder: of checkpoints, on this machine; None for none.
     """
 
@@ -90,7 +96,13 @@ class EstimatorSettings:
     strategy: str = "sandwich"
     predictor_source: str = SUPERNET
     predictor_evaluations: int = 100
+    evolves: bool = False
     folder: Path | None = None
+
+    @property
+    def child_epochs(self) -> int:
+        """Epochs of a network that inherits its weights."""
+        return max(1, self.epochs // 4)
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,7 @@ class Estimators:
         self._shared = dict(shared or {})
         self._progress = progress
         self._made: dict[str, Estimator] = {}
+        self._parents: dict[Architecture, Architecture] = {}
 
     @cached_property
     def data(self) -> DataSet:
@@ -171,14 +184,27 @@ class Estimators:
             folder=self._folder(SCRATCH),
         )
 
+    def add_lineage(self, texts: Sequence[str]) -> None:
+        """Tell from which networks others inherit.
+
+        Args:
+            texts: an architecture, its parent, the parent of that, and so on.
+        """
+        line = [self.space.parse(text) for text in texts]
+        self._parents |= dict(pairwise(line))
+
     def _inherit(self) -> InheritWeights:
-        """Children of the smallest network, which is trained here, in each worker for itself."""
+        """Children of the ancestors that jobs name, or of the smallest network.
+
+        A worker finds trained ancestors by their checkpoints, and trains those that are missing.
+        """
         settings = self.settings
         made = InheritWeights(
             self.space,
             self.data,
-            epochs=max(1, settings.epochs // 4),
+            epochs=settings.child_epochs,
             root_epochs=settings.epochs,
+            parent_of=self._parents.get if settings.evolves else None,
             seed=settings.seed,
             images=settings.images,
             folder=self._folder(INHERIT),
@@ -248,6 +274,8 @@ class Job(NamedTuple):
     """Its text."""
     until_epoch: int | None = None
     """Of training from scratch: where to pause it and to evaluate what was reached."""
+    ancestors: tuple[str, ...] = ()
+    """From which it inherits its weights, the parent first."""
 
 
 class EvaluationWorker:
@@ -260,6 +288,7 @@ class EvaluationWorker:
         """The estimate; what the network or its images make impossible is a failure."""
         try:
             architecture = self._estimators.space.parse(job.architecture)
+            self._estimators.add_lineage([job.architecture, *job.ancestors])
             estimator = self._estimators.get(job.estimator)
             if job.until_epoch is not None:
                 assert isinstance(estimator, TrainFromScratch)
@@ -268,6 +297,20 @@ class EvaluationWorker:
         except PliantError as error:
             return Estimate(Failed(str(error)), 0.0)
         return found
+
+
+def open_pool(estimators: Estimators, name: str, workers: AnyWorkers) -> WorkerPool:
+    """Workers that evaluate by an estimator, with what it shares; a context manager.
+
+    Args:
+        estimators: of the driver; they do the work where there are 0 workers.
+        name: of the estimator, whose shared weights are trained here first.
+        workers: as of `pliant.workers.open_workers`.
+    """
+    if workers == 0:
+        return InProcess(lambda: EvaluationWorker(estimators))
+    shared = estimators.shared_state(name)
+    return open_workers(partial(make_worker, estimators.settings, shared), workers)
 
 
 def make_worker(settings: EstimatorSettings, shared: Mapping[str, SharedState]) -> EvaluationWorker:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
+from pliant.accuracy.estimator import digest_of
 from pliant.estimation.estimators import Job
 from pliant.metrics import Estimate, Failed
 from pliant.progress import Progress, silent
@@ -13,14 +18,45 @@ from pliant.spaces.space import Space
 from pliant.workers import WorkerPool
 
 
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """From which networks one inherits its weights, and the epochs of all of them."""
+
+    ancestors: tuple[str, ...] = ()
+    """The parent first."""
+    epochs: int | None = None
+    """Of its own training; None where it has none of its own."""
+    lineage_epochs: int | None = None
+    """With those of all ancestors."""
+
+    def context(self, identity: str) -> str:
+        """What a result depends on: the estimator, and the ancestors where there are any."""
+        return digest_of(identity, *self.ancestors) if self.ancestors else identity
+
+    @property
+    def measures(self) -> dict[str, Any]:
+        """For the record."""
+        if self.epochs is None:
+            return {}
+        return {
+            "epochs": self.epochs,
+            "lineage_epochs": self.lineage_epochs,
+            "ancestors": list(self.ancestors),
+        }
+
+
+LineageOf = Callable[[Architecture], Lineage]
+
+
 def evaluate_recorded(
     name: str,
     architectures: Sequence[Architecture],
     space: Space,
     record: Record,
     identity: str,
-    open_pool: Callable[[], WorkerPool],
+    open_pool: Callable[[], AbstractContextManager[WorkerPool]],
     *,
+    lineage: LineageOf = lambda architecture: Lineage(),
     progress: Progress = silent,
 ) -> list[Estimate]:
     """One estimate per architecture, in order; what the record holds is not evaluated again.
@@ -35,20 +71,27 @@ def evaluate_recorded(
         record: stays with this process; every result is committed as it arrives.
         identity: of the estimator: rows of another identity do not count.
         open_pool: opens the workers, only where something is left to evaluate.
+        lineage: where each architecture inherits its weights from, which decides its result, too.
         progress: told after every evaluation.
     """
     distinct = list(dict.fromkeys(architectures))
-    known = {one: known_estimate(record, name, one, identity) for one in distinct}
+    lines = {one: lineage(one) for one in distinct}
+    contexts = {one: line.context(identity) for one, line in lines.items()}
+    known = {one: known_estimate(record, name, one, contexts[one]) for one in distinct}
     missing = {str(one): one for one, found in known.items() if found is None}
     done = len(distinct) - len(missing)
     progress(name, done, len(distinct), "networks")
     if missing:
         with open_pool() as pool:
-            for (_, text, _), result in pool.run([Job(name, text) for text in missing]):
-                lost = isinstance(result, Failed)
+            jobs = [
+                Job(name, text, ancestors=lines[one].ancestors) for text, one in missing.items()
+            ]
+            for job, result in pool.run(jobs):
+                one, lost = missing[job.architecture], isinstance(result, Failed)
                 found = Estimate(result, 0.0) if lost else result
-                add(record, name, missing[text], space, identity, found, lost=lost)
-                known[missing[text]] = found
+                measures = lines[one].measures
+                add(record, name, one, space, contexts[one], found, lost=lost, measures=measures)
+                known[one] = found
                 done += 1
                 progress(name, done, len(distinct), "networks")
     return [found for one in architectures if (found := known[one]) is not None]
@@ -63,6 +106,7 @@ def add(
     found: Estimate,
     *,
     lost: bool = False,
+    measures: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write an estimate to the record.
 
@@ -74,6 +118,7 @@ def add(
         identity: of the estimator.
         found: its quality, seconds and curve.
         lost: whether its workers died, so that it is worth another try.
+        measures: further numbers of the row.
     """
     record.add_evaluation(
         name,
@@ -82,7 +127,12 @@ def add(
         split="validation",
         quality=found.quality,
         cost=space.cost(architecture),
-        measures={"seconds": found.seconds, "curve": list(found.curve), "lost": lost},
+        measures={
+            "seconds": found.seconds,
+            "curve": list(found.curve),
+            "lost": lost,
+            **measures,
+        },
     )
 
 

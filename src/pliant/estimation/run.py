@@ -32,8 +32,7 @@ from pliant.estimation.estimators import (
     ZERO_SHOT,
     Estimators,
     EstimatorSettings,
-    EvaluationWorker,
-    make_worker,
+    open_pool,
     require_estimators,
 )
 from pliant.estimation.evaluate import evaluate_recorded
@@ -50,8 +49,7 @@ from pliant.scoring.score import score_context, score_in_pool
 from pliant.scoring.score_tables import require_table_name
 from pliant.scoring.selection import MethodScorer, select_methods
 from pliant.spaces.architecture import Architecture
-from pliant.workers import InProcess, WorkerPool, open_workers
-from pliant.workers.choose import AnyWorkers, parse_workers
+from pliant.workers.choose import AnyWorkers, require_workers
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def estimate_networks(
     """
     require_table_name(out)
     names = require_estimators(list(estimators) if not isinstance(estimators, str) else estimators)
-    workers = parse_workers(workers)
+    workers = require_workers(workers)
     if seeds < 1:
         raise RecipeError(f"training from scratch takes at least one seed, received {seeds}.")
     if halving is not None:
@@ -181,7 +179,7 @@ class _Estimation:
             self.estimators.space,
             self.record,
             estimator.identity,
-            partial(self._open_pool, SCRATCH),
+            partial(open_pool, self.estimators, SCRATCH, self.workers),
             epochs=self.settings.epochs,
             factor=self.halving,
         )
@@ -207,17 +205,10 @@ class _Estimation:
             self.estimators.space,
             self.record,
             estimator.identity,
-            partial(self._open_pool, name),
+            partial(open_pool, self.estimators, name, self.workers),
             progress=self.progress,
         )
         return Evaluated(name, estimates, estimator.setup_seconds)
-
-    def _open_pool(self, name: str) -> WorkerPool:
-        if self.workers == 0:
-            return InProcess(lambda: EvaluationWorker(self.estimators))
-        shared = self.estimators.shared_state(name)
-        # A worker on another machine has no such folder, and needs none.
-        return open_workers(partial(make_worker, self.settings, shared), self.workers)
 
     def _predictor(self, networks: Sequence[Architecture]) -> Evaluated:
         """A predictor that learned from the source's evaluations of other networks."""

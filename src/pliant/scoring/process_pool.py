@@ -144,7 +144,7 @@ class ScorePool:
 
     Args:
         worker: scores one network.
-        workers: how many processes, one per core where None; with 1, this process does the work.
+        workers: how many processes, one per core where None; with 0 or 1, this process works.
             Or the address of a Ray cluster, as `pliant.workers.open_workers` takes it.
 
     Raises:
@@ -154,7 +154,8 @@ class ScorePool:
 
     def __init__(self, worker: Worker, workers: AnyWorkers = None) -> None:
         self.worker = worker
-        self._workers: AnyWorkers = workers or len(available_processors())
+        cores = len(available_processors())
+        self._workers: AnyWorkers = cores if workers is None else workers or 1
         self._pool: WorkerPool | None = None
 
     def __enter__(self) -> ScorePool:

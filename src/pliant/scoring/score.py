@@ -38,6 +38,7 @@ from pliant.scoring.selection import MethodScorer, Selection, select_methods
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.presets import space_name
 from pliant.spaces.space import Space
+from pliant.workers.choose import AnyWorkers
 
 AnySpace = Space | Callable[[], Space] | SpaceNetworks | str
 """A space, a function that makes one, or a name: of a shipped space, or `file.py:NAME`."""
@@ -53,7 +54,7 @@ def score_networks(
     architectures: Sequence[str | Architecture] | Path | None = None,
     batch: AnyImages | None = None,
     seed: int = 0,
-    processes: int | None = 1,
+    workers: AnyWorkers = 1,
     table: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[ScoreRow]:
@@ -65,7 +66,7 @@ def score_networks(
     Args:
         networks: a space, a function that makes one, or its name; a module, modules by name (or
             functions that make them), or `file.py:NAME` of such a function. With more than one
-            process it must be picklable: a function, a name or a source, not a space.
+            worker it must be picklable: a function, a name or a source, not a space.
         methods: `all`, names of `pliant.accuracy.zero_shot.SCORES` or `AGGREGATES` (az-nas),
             several of them with commas between, `file.py:NAME`, or functions of your own from a
             `ScoringInput` to a number.
@@ -74,7 +75,7 @@ def score_networks(
         batch: the images: a `Batch`, or a data set, its name or a `Shape`, of which 64 are drawn;
             where None, noise of the space's shape, enough for scores that use no images.
         seed: of the weights and of everything that the scores draw.
-        processes: that score at the same time; None for one per core.
+        workers: that score at the same time: processes, one per core where None, or a Ray cluster.
         table: .parquet or .csv file to write, and to resume from. Only networks of a space are
             looked up, since the code of others may have changed.
         progress: called after every network; shown where None, `pliant.progress.silent` for none.
@@ -114,7 +115,7 @@ def score_networks(
         if table is not None and isinstance(source, SpaceNetworks):
             record = stack.enter_context(open_score_record(table))
             context = score_context(source.space, batch, seed)
-        pool = stack.enter_context(ScorePool(worker, 1 if len(set(names)) == 1 else processes))
+        pool = stack.enter_context(ScorePool(worker, 1 if len(set(names)) == 1 else workers))
         rows = score_in_pool(names, selection, pool, record=record, context=context, progress=told)
     if table is not None:
         write_rows(rows, table)

@@ -56,6 +56,7 @@ from pliant.search.random import RandomSearch
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 from pliant.targets import Arithmetic, TargetLike, TargetOptions, open_target
+from pliant.workers.choose import AnyWorkers
 
 SAMPLES = 256
 """Random networks that are asked whether the limits can be met."""
@@ -122,7 +123,7 @@ def search_by_score(
     target: TargetLike | None = None,
     batch: AnyImages | None = None,
     seed: int = 0,
-    processes: int | None = 1,
+    workers: AnyWorkers = 1,
     progress: Progress | None = None,
 ) -> ZeroShotSearchResult:
     """Find the networks of a space with the highest score within limits, without training.
@@ -131,7 +132,7 @@ def search_by_score(
         result = search_by_score(space, "zen", Path("runs/zen"), limits=["macs=50M"])
 
     Args:
-        space: a space, a function that makes one, or its name; with more than one process one of
+        space: a space, a function that makes one, or its name; with more than one worker one of
             the last two.
         method: a name of `pliant.accuracy.zero_shot.SCORES`, `file.py:NAME`, or a function of your
             own from a `ScoringInput` to a number; or an accuracy estimator with an `identity`, a
@@ -145,7 +146,7 @@ def search_by_score(
         batch: the images: a `Batch`, or a data set, its name or a `Shape`, of which 64 are drawn;
             noise where None.
         seed: of everything random.
-        processes: that score at the same time; None for one per core.
+        workers: that score at the same time: processes, one per core where None, or a Ray cluster.
         progress: called after every batch; shown where None, `pliant.progress.silent` for none.
 
     Raises:
@@ -162,14 +163,14 @@ def search_by_score(
     scores: dict[str, Method] = {}
     if estimator is not None:
         name, version = _known_estimator(estimator)
-        processes = 1
+        workers = 1
     else:
         of = cast(AnyMethod, method)
         chosen = select_methods(of, labelled=batch.labels is not None, several=False).methods[0]
         name, version = chosen.name, chosen.version
         scores[name] = chosen
     worker = Worker(source, batch, MethodScorer(scores), seed)
-    with given_or_shown(progress) as told, ScorePool(worker, processes) as pool:
+    with given_or_shown(progress) as told, ScorePool(worker, workers) as pool:
         options = TargetOptions(folder=Path(folder), seed=seed)
         opened = None
         if target is not None:
@@ -244,7 +245,7 @@ def search_without_training(
         )
         watched = _watched(evaluate, configuration, len(history), progress)
         random_history = run_search(baseline, watched, len(history))
-        [largest] = evaluate([_most_parameters(configuration, costs, feasible)])
+        [largest] = evaluate([most_parameters(configuration, costs, feasible)])
     failures = [one.failure for one in (*history, *random_history) if one.failure is not None]
     best_random = _by_score(random_history)[:1]
     result = ZeroShotSearchResult(
@@ -388,7 +389,7 @@ def _watched(
     return watched
 
 
-def _most_parameters(
+def most_parameters(
     configuration: ZeroShotSearchConfiguration, costs: CostModel, feasible: FeasibleRange
 ) -> Architecture:
     """The same evolution with parameter count as its score: arithmetic, so it takes seconds."""

@@ -32,6 +32,21 @@ def parse_workers(text: AnyWorkers) -> AnyWorkers:
     )
 
 
+def require_workers(workers: AnyWorkers) -> AnyWorkers:
+    """The same workers, if there are any: asked before what takes long, without starting one.
+
+    Raises:
+        RecipeError: neither a number nor an address, or Ray is not installed.
+        PliantError: a cluster that cannot be reached.
+    """
+    chosen = parse_workers(workers)
+    if isinstance(chosen, str):
+        from pliant.workers.ray_cluster import require_cluster
+
+        require_cluster(chosen)
+    return chosen
+
+
 def open_workers(make: MakeWork, workers: AnyWorkers = None) -> WorkerPool:
     """The pool that `--workers` names.
 

@@ -114,14 +114,13 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _require_open_port(address: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT):
-        pass
+def require_cluster(address: str) -> Any:
+    """The module of Ray, if the port of the cluster is open.
 
-
-def _connected(address: str, size: int | None) -> Any:
-    """The module of Ray, connected."""
+    Raises:
+        RecipeError: Ray is not installed.
+        PliantError: nothing listens at the address.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -131,6 +130,26 @@ def _connected(address: str, size: int | None) -> Any:
             f"workers of a cluster need Ray, received {address}. Install it with "
             "pip install 'pliant[ray]', or name a number of processes of this machine."
         ) from error
+    if address != HERE:  # Ray itself tries for half a minute
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT):
+                pass
+        except (OSError, OverflowError) as error:
+            raise _unreachable(address, error) from error
+    return ray
+
+
+def _unreachable(address: str, error: BaseException) -> PliantError:
+    return PliantError(
+        f"a Ray cluster is reached at ray://HEAD:10001; {address} could not be: "
+        f"{_first_line(error)}. Start it with ray start --head, or use --workers NUMBER."
+    )
+
+
+def _connected(address: str, size: int | None) -> Any:
+    """The module of Ray, connected."""
+    ray = require_cluster(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == HERE:
         options |= {"num_cpus": size, "include_dashboard": False}
@@ -140,12 +159,7 @@ def _connected(address: str, size: int | None) -> Any:
         options.pop("logging_level")
         options.pop("log_to_driver")
     try:
-        if address != HERE:
-            _require_open_port(address)  # Ray itself tries for half a minute
         ray.init(**options)
     except Exception as error:  # Ray raises what its transport raises
-        raise PliantError(
-            f"a Ray cluster is reached at ray://HEAD:10001; {address} could not be: "
-            f"{_first_line(error)}. Start it with ray start --head, or use --workers NUMBER."
-        ) from error
+        raise _unreachable(address, error) from error
     return ray

@@ -1,0 +1,55 @@
+"""How much a search may spend: time of its workers, or epochs of training."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pliant.errors import RecipeError
+from pliant.estimation.estimators import INHERIT, SCRATCH
+from pliant.units import format_duration, parse_duration
+
+EPOCHS = "epochs"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One of the two."""
+
+    seconds: float | None = None
+    """CPU time of each worker: four workers spend four times as much in it."""
+    epochs: int | None = None
+    """Passes over the training images by all networks together."""
+
+    def __str__(self) -> str:
+        if self.epochs is not None:
+            return f"{self.epochs} epochs"
+        return format_duration(self.seconds or 0.0)
+
+
+def parse_budget(text: str, estimator: str) -> Budget:
+    """Read `2h`, `90min` or `200epochs`.
+
+    Args:
+        text: as of `--budget`.
+        estimator: that the search asks; only some spend epochs on every network.
+
+    Raises:
+        RecipeError: neither a duration nor a number of epochs, or epochs of an estimator that does
+            not train every network.
+    """
+    seconds = parse_duration(text)
+    if seconds is not None:
+        return Budget(seconds=seconds)
+    found = re.fullmatch(r"([1-9]\d*)\s*epochs?", text.strip())
+    if found is None:
+        raise RecipeError(
+            f"a budget is a time such as 2h or 90min, or epochs such as 200epochs; received "
+            f"{text!r}."
+        )
+    if estimator not in (SCRATCH, INHERIT):
+        raise RecipeError(
+            f"a budget in epochs is for estimators that train every network, {SCRATCH} and "
+            f"{INHERIT}; {estimator} does not, received {text}. Give a time, such as 2h."
+        )
+    return Budget(epochs=int(found[1]))
