@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pretend_clock
 import pytest
 import torch
 
 from pliant.data import DataSet, load
 from pliant.data.cache import CACHE_VARIABLE
+from pliant.devices import measure
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
@@ -29,6 +31,11 @@ from pliant.training.loop import make_accelerator
 # pytest-xdist states the size of a terminal to its workers, which a console would take for its own.
 for _size in ("COLUMNS", "LINES"):
     os.environ.pop(_size, None)
+
+_REAL_CLOCK = {
+    name: getattr(measure, name)
+    for name in ("runtime_named", "time", "_involuntary_context_switches", "_MEASURE_FILE")
+}
 
 # How long one example takes says how busy the machine is.
 hypothesis.settings.register_profile("pliant", deadline=None)
@@ -53,6 +60,23 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Decoded images of tests are cached apart from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pretend_clock() -> Iterator[None]:
+    """Latencies are measured by a clock that is alike on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        pretend_clock.install(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def real_clock() -> Iterator[None]:
+    """Latencies of this machine, for tests of how they are measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _REAL_CLOCK.items():
+            patch.setattr(measure, name, value)
         yield
 
 
@@ -149,7 +173,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_profile(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """This machine, measured once for the digits space."""
+    """This machine for the digits space, by the clock of the tests."""
     from pliant import Run
     from pliant.runs.session import Session
     from pliant.targets import THIS_CPU

@@ -175,6 +175,7 @@ def test_rows_that_cannot_be_fitted(rows: int, top1: list[float]) -> None:
         AccuracyPredictor(MOBILE, drawn(MOBILE, rows, seed=0), top1)
 
 
+@pytest.mark.slow
 def test_a_search_of_20000_predicted_networks_takes_seconds() -> None:
     space = preset("ofa-mobilenetv3", channels=3, image_size=224, classes=10)
     architectures = drawn(space, 300, seed=0)

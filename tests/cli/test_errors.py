@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +194,6 @@ def test_limit_that_nothing_meets_is_said_before_training(
         tiny.read_text() + f'\n[target]\nname = "{digits_profile}"\n'
     )
     run_dir = ["--run-dir", tmp_path / "run"] if words == ["run"] else []
-    started = time.monotonic()
     if not run_dir:
         assert (
             command("device", "measure", tmp_path / "mine.toml", "--run-dir", tmp_path / "run")[0]
@@ -210,7 +208,6 @@ def test_limit_that_nothing_meets_is_said_before_training(
         "latency_ms reaches",
         "Raise latency_ms to at least",
     )
-    assert time.monotonic() - started < 20
     assert not (tmp_path / "run" / "supernet").exists()
     assert kept in (None, (tmp_path / "run" / "recipe.toml").read_text()), (
         "a run that was begun stays as it was"

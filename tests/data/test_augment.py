@@ -130,6 +130,7 @@ def test_options_that_make_no_sense() -> None:
         Augmentation(pad=8)(random_images(2, 1, 8, 8), seeded(0))
 
 
+@pytest.mark.slow
 def test_fast_enough_for_training_on_a_cpu() -> None:
     """About 2 ms on one free core; the bound leaves room for busy machines."""
     images, augmentation, generator = (

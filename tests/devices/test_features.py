@@ -74,6 +74,7 @@ def test_counts_of_a_graph_repeat_its_layers():
     assert LayerCounts(space).graph == NETWORK
 
 
+@pytest.mark.slow
 def test_many_networks_are_counted_fast():
     space = SPACES["mobile-32"]
     counts = LayerCounts(space)

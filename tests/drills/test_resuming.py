@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pretend_clock
 import psutil
 import pytest
 import torch
@@ -29,6 +30,8 @@ from pliant import Record
 # training step, so that there is one.
 _KILLED = """
 import os, signal, sys
+import pretend_clock
+pretend_clock.install()
 step, done = sys.argv.pop(1).split(":")
 from pliant.training.checkpoint import Checkpoints
 Checkpoints.__init__.__kwdefaults__["seconds"] = 0.0
@@ -47,6 +50,13 @@ from pliant.cli import main
 main()
 """
 
+_WHOLE = """
+import pretend_clock
+pretend_clock.install()
+from pliant.cli import main
+main()
+"""
+
 PHASES = {"import": 3.0, "baselines": 1.0, "train": 3.0, "search": 3.0, "front": 0.3, "deliver": 6}
 """By the word that begins its first line: about how long a phase takes, in seconds."""
 MEASURED = {"measured", "measured_apart", "seconds", "created", "command", "sha256"}
@@ -56,14 +66,15 @@ MEASURED |= {"images_per_second", "overhead", "roofline"}
 
 def _environment(**more: object) -> dict[str, str]:
     """Of a command; sums are ordered by threads."""
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return os.environ | threads | {name: str(value) for name, value in more.items()}
+    paths = [str(Path(pretend_clock.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    own = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": ":".join(paths)}
+    return os.environ | own | {name: str(value) for name, value in more.items()}
 
 
 def _start(
     words: list[object], killed_at: str | None = None, **options: Any
 ) -> subprocess.Popen[str]:
-    program = ["-c", _KILLED, killed_at] if killed_at else ["-m", "pliant"]
+    program = ["-c", _KILLED, killed_at] if killed_at else ["-c", _WHOLE]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, words)],
         stdout=subprocess.PIPE,

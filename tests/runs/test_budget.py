@@ -59,7 +59,8 @@ def test_a_recipe_ends_after_epochs_or_in_time(tiny, tmp_path):
 
 def test_a_plan_fills_the_time_by_hand(timed, monkeypatch):
     monkeypatch.setattr(budget, "forward_seconds", lambda run, supernet: 0.002)
-    timed.opened = time.monotonic() - 100
+    monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
+    timed.opened = 1000.0
     phases = (Phase("head", 0.25), Phase("rest", 0.75))
 
     def planned(head, rest):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,14 +42,12 @@ def test_limits_that_hold_everywhere(toy_space: Space) -> None:
 def test_an_impossible_limit_says_what_can_be_reached() -> None:
     space = preset("ofa-mobilenetv3", channels=3, image_size=224, classes=1000)
     cost = Counted(space)
-    began = time.process_time()
     with pytest.raises(
         InfeasibleError,
         match=r"within macs=1M, .* macs reaches 41.48M to 566.2M. Raise macs to at least 41.48M",
     ):
         check(space, cost, Limit.parse("macs=1M"))
     assert cost.asked <= 2 + 256 + ROUNDS * MUTANTS
-    assert time.process_time() - began < 5
     assert check(space, cost, Limit.parse("macs=41.48M")).example == space.smallest()
 
 
