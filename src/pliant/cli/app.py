@@ -302,6 +302,7 @@ from pliant.cli import (  # noqa: E402
     codesign,  # noqa: F401
     deploy,  # noqa: F401
     device,  # noqa: F401
+    elastic,  # noqa: F401
     estimate,  # noqa: F401
     fidelity,  # noqa: F401
     grow,  # noqa: F401

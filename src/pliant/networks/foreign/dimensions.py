@@ -85,7 +85,7 @@ def resolved(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
         if group is None or not group.becomes:
             found.append(piece)
             continue
-        inner = resolved(group.becomes)
+        inner = group.becomes = resolved(group.becomes)
         found += [Piece(one.group, one.per * piece.per) for one in inner]
     return tuple(found)
 

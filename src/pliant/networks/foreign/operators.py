@@ -156,12 +156,13 @@ class Dimensions:
     def _unknown(self, node: Node) -> Any:
         for one in node.all_input_nodes:
             reason = f"{place(node)} reads them together ({operator_name(node)})"
-            for dims in self._all_dims(one):
+            for dims in self.all_dims(one):
                 for dim in dims:
                     fix(dim, reason)
         return self._static(node)
 
-    def _all_dims(self, node: Node) -> list[Dims]:
+    def all_dims(self, node: Node) -> list[Dims]:
+        """Those of each result of a node."""
         value = self.values[node]
         return value if isinstance(value, list) else [value]
 

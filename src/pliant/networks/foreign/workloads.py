@@ -1,31 +1,35 @@
 """The layers of every sub-network, from a few runs on tensors without data.
 
-The loops of a layer grow linearly with the width of each group, so one run of the whole network and
-one for each choice tell them all. Other sub-networks, among them the smallest, are run as well, and
-must have the layers that follow; a network for which they do not is refused.
+The loops of a layer grow linearly with the width of each group: they are dimensions of the tensors
+that it reads and writes, or the number of their elements. Other sub-networks, among them the
+smallest, are run as well, and must have the layers that follow; a network for which they do not is
+refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pliant.errors import ForeignError
 from pliant.networks.foreign.choices import Choices
-from pliant.networks.foreign.dimensions import Group
+from pliant.networks.foreign.dimensions import Dim, Group, Sum, active_size, factors, length
 from pliant.networks.foreign.graph import Branch, ForeignGraph
-from pliant.networks.foreign.operators import Node
+from pliant.networks.foreign.operators import Dims, Node
 from pliant.networks.foreign.plan import Plan, with_batch
 from pliant.networks.trace import steps_workload
 from pliant.spaces.foreign import LOOPS, ElasticLayer, ElasticLayers
 from pliant.workload import Layer, Workload
 
 Tensors = Mapping[str, Tensor]
+PROBES = 4
+"""Narrower networks that are run to find the dimensions."""
 
 
 def describe_layers(
@@ -46,23 +50,135 @@ def describe_layers(
     tracer = _Tracer(graph, tensors)
     size = resolutions[-1]
     base = tracer.workload({}, (), size)
-    slopes: dict[str, dict[str, dict[str, Fraction]]] = {}
-    for name, group in choices.groups.items():
-        narrower, full = _options(choices, name)[-2:]
-        other = tracer.workload({group: choices.width(name, narrower)}, (), size)
-        _require_alike(base, other, name)
-        for layer, changed in zip(base.layers, other.layers, strict=True):
-            for loop in LOOPS:
-                before, after = getattr(layer, loop), getattr(changed, loop)
-                if before != after:
-                    found = slopes.setdefault(layer.name, {}).setdefault(loop, {})
-                    found[name] = Fraction(after - before, narrower - full)
+    slopes = _Slopes(tracer, choices, base, size).of_layers()
     by_resolution = {}
     for resolution in resolutions:
         whole = base if resolution == size else tracer.workload({}, (), resolution)
         by_resolution[resolution] = _elastic_layers(whole, slopes, choices, tracer.names)
         _require_linear(tracer, by_resolution[resolution], choices, resolution)
     return by_resolution
+
+
+Slopes = Mapping[str, Fraction]
+"""What a size has more for each channel more of a choice, by choice."""
+
+
+class _Slopes:
+    """How the loops of layers grow with the widths.
+
+    A few narrower networks tell which dimension of which tensor a loop grows with: the one that is
+    as long in all of them, or from whose length it follows. Where none is, a network for each
+    choice tells.
+
+    Args:
+        tracer: of the network.
+        choices: of the network.
+        base: the layers at full size.
+        size: height and width of the images.
+    """
+
+    def __init__(self, tracer: _Tracer, choices: Choices, base: Workload, size: int) -> None:
+        self.tracer, self.choices, self.base, self.size = tracer, choices, base, size
+        self.by_group = {group: name for name, group in choices.groups.items()}
+        self.nodes = {name: node for node, name in tracer.names.items()}
+        rng = np.random.default_rng(0)
+        self.probes = [self._widths(rng) for _ in range(PROBES)]
+
+    def _widths(self, rng: np.random.Generator) -> dict[Group, int]:
+        """Random widths of a probe; every group is narrower than in the whole network."""
+        return {
+            group: group.unit * int(rng.integers(min(2, units - 1), units))
+            for group in self.choices.groups.values()
+            for units in [group.width // group.unit]
+        }
+
+    def of_layers(self) -> dict[str, dict[str, Slopes]]:
+        """The slopes by layer and loop."""
+        narrower = [self.tracer.workload(widths, (), self.size) for widths in self.probes]
+        for one in narrower:
+            _require_alike(self.base, one)
+        found: dict[str, dict[str, Slopes]] = {}
+        unknown: list[tuple[int, str]] = []
+        for at, layer in enumerate(self.base.layers):
+            for loop in LOOPS:
+                values = [getattr(one.layers[at], loop) for one in (self.base, *narrower)]
+                if len(set(values)) == 1:
+                    continue
+                slopes = self._of_dimension(layer, values)
+                if slopes is None:
+                    unknown.append((at, loop))
+                else:
+                    found.setdefault(layer.name, {})[loop] = slopes
+        for at, loop in unknown:
+            layer = self.base.layers[at]
+            slopes = {
+                name: Fraction(getattr(other.layers[at], loop) - getattr(layer, loop), change)
+                for name, (change, other) in self._of_choices.items()
+            }
+            kept = {name: slope for name, slope in slopes.items() if slope}
+            found.setdefault(layer.name, {})[loop] = kept
+        return found
+
+    @cached_property
+    def _of_choices(self) -> dict[str, tuple[int, Workload]]:
+        """For each choice a network with its last width but one, and the change of the width."""
+        found = {}
+        for name, group in self.choices.groups.items():
+            narrower, full = _options(self.choices, name)[-2:]
+            widths = {group: self.choices.width(name, narrower)}
+            found[name] = narrower - full, self.tracer.workload(widths, (), self.size)
+        return found
+
+    def _of_dimension(self, layer: Layer, values: Sequence[int]) -> Slopes | None:
+        """The slopes of the dimension that changes as the loop does in all networks."""
+        node = self.nodes[_node_name(layer.name, self.nodes)]
+        scaled: Slopes | None = None
+        for one in (node, *node.all_input_nodes):
+            for dims in self.tracer.graph.dims.all_dims(one):
+                for dim in _parts(dims):
+                    sizes = [active_size(dim, 1, kept) for kept in ({}, *self.probes)]
+                    if sizes == values:
+                        return self._slopes(dim, Fraction(1))
+                    ratio = _ratio(values, sizes)
+                    if ratio is not None and scaled is None:
+                        scaled = self._slopes(dim, ratio)
+        return scaled
+
+    def _slopes(self, dim: Dim, ratio: Fraction) -> Slopes | None:
+        """The slopes of a dimension times a number; None where two factors of it change."""
+        sums = [one for one in factors(dim) if isinstance(one, Sum)]
+        varying = [one for one in sums if any(p.group in self.by_group for p in one.pieces)]
+        if len(varying) != 1:
+            return None
+        times = ratio * (active_size(dim, 1, {}) // length(varying[0]))
+        found: dict[str, Fraction] = {}
+        for piece in varying[0].pieces:
+            name = self.by_group.get(piece.group) if piece.group is not None else None
+            if name is not None:
+                slope = times * piece.per / self.choices.channels[name]
+                found[name] = found.get(name, Fraction(0)) + slope
+        return found
+
+
+def _ratio(values: Sequence[int], sizes: Sequence[int]) -> Fraction | None:
+    """How much a loop grows with a size, where it grows alike in all networks."""
+    found = set()
+    for value, size in zip(values[1:], sizes[1:], strict=True):
+        if size == sizes[0]:
+            return None
+        found.add(Fraction(value - values[0], size - sizes[0]))
+    return found.pop() if len(found) == 1 else None
+
+
+def _parts(dims: Dims) -> Iterator[Dim]:
+    """The dimensions of a tensor, their factors, and all of them together."""
+    for dim in dims:
+        yield dim
+        inner = factors(dim)
+        if len(inner) > 1:
+            for factor in inner:
+                yield (factor,)
+    yield tuple(factor for dim in dims for factor in dim)
 
 
 def _options(choices: Choices, name: str) -> tuple[int, ...]:
@@ -72,7 +188,7 @@ def _options(choices: Choices, name: str) -> tuple[int, ...]:
 
 def _elastic_layers(
     workload: Workload,
-    slopes: Mapping[str, Mapping[str, Mapping[str, Fraction]]],
+    slopes: Mapping[str, Mapping[str, Slopes]],
     choices: Choices,
     names: Mapping[Node, str],
 ) -> ElasticLayers:
@@ -104,11 +220,11 @@ def _node_name(layer: str, names: Mapping[str, Node]) -> str:
     return layer
 
 
-def _require_alike(base: Workload, other: Workload, choice: str) -> None:
+def _require_alike(base: Workload, other: Workload) -> None:
     if [layer.name for layer in base.layers] != [layer.name for layer in other.layers]:
         raise ForeignError(
-            f"a narrower network has the layers of the whole one; with another {choice} this one"
-            " has others. Keep the module with keep=(...)."
+            "a narrower network has the layers of the whole one; of this one it has others. Keep"
+            " modules with keep=(...)."
         )
 
 
@@ -118,12 +234,14 @@ def _require_linear(
     """Run the smallest network, and those without every second branch."""
     largest = {name: int(_options(choices, name)[-1]) for name in choices.groups}
     smallest = {name: int(_options(choices, name)[0]) for name in choices.groups}
+    rng = np.random.default_rng(1)
+    mixed = {name: int(rng.choice(_options(choices, name))) for name in choices.groups}
     branches = list(choices.branches)
     for widths, gone in (
         (smallest, branches),
         (largest, branches[::2]),
-        (smallest, branches[1::2]),
-        (smallest, []),
+        (mixed, branches[1::2]),
+        (mixed, []),
     ):
         options = widths | {name: int(name not in gone) for name in branches}
         changes = {name: widths[name] - largest[name] for name in widths}
@@ -160,10 +278,7 @@ class _Tracer:
     def __init__(self, graph: ForeignGraph, tensors: Tensors) -> None:
         self.graph = graph
         self.names = _step_names(graph)
-        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
-        self.tensors = {
-            name: self.fake.from_tensor(tensor.detach()) for name, tensor in tensors.items()
-        }
+        self.tensors = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
 
     def workload(
         self, widths: Mapping[Group, int], skipped: Sequence[Branch], resolution: int
@@ -178,8 +293,8 @@ class _Tracer:
         kept = {group: width for group, width in widths.items() if width != group.width}
         plan = Plan(self.graph, kept, tuple(skipped))
         channels = self.graph.inputs[0].meta["val"].shape[1]
-        with self.fake, torch.no_grad():
-            images = torch.zeros((1, channels, resolution, resolution))
+        with torch.no_grad():
+            images = torch.zeros((1, channels, resolution, resolution), device="meta")
             values: dict[Any, Any] = {self.graph.inputs[0]: images}
             parameters = []
             for node, name in plan.parameters.items():
@@ -196,7 +311,10 @@ class _Tracer:
 
             def run(step: Any = step) -> None:
                 args = filled(with_batch(step.args, 1), values)
-                values[step.node] = step.target(*args, **filled(step.kwargs, values))
+                kwargs = filled(step.kwargs, values)
+                if kwargs.get("device") is not None:
+                    kwargs["device"] = "meta"
+                values[step.node] = step.target(*args, **kwargs)
 
             yield self.names[step.node], run
 
