@@ -157,7 +157,7 @@ def map_network(
 
     limit = time_limit_s or float("inf")
     with compile_notice():
-        _first_mapping(hardware)
+        first_mapping(hardware)
     mapped = map_workload(
         workload,
         hardware,
@@ -199,7 +199,7 @@ def explain(
     names = [item.name for item in workload.layers]
     chosen = workload.layers[_layer_index(layer, names)]
     with compile_notice():
-        _first_mapping(hardware)
+        first_mapping(hardware)
     best = optimal_mapping(chosen, hardware, objective, time_limit_s=time_limit_s or float("inf"))
     typer.echo(explanation(best, hardware))
 
@@ -216,7 +216,7 @@ def compile_notice() -> Iterator[None]:
         timer.cancel()
 
 
-def _first_mapping(chip: Chip) -> None:
+def first_mapping(chip: Chip) -> None:
     """Maps one multiply-accumulate: loads the kernels, or compiles them where they are new."""
     from pliant.accelerator.mapper.optimal import optimal_mapping
     from pliant.workload import Layer

@@ -29,8 +29,10 @@ from pliant.files import write_atomically
 from pliant.progress import Progress, given_or_shown
 from pliant.record import Record
 from pliant.report.codesign_page import CodesignResult, Stage, write_codesign_page
+from pliant.runs.codesign_front import found_front
 from pliant.runs.design_record import RecordedDesigns
 from pliant.search.codesign import Algorithm, search_hardware
+from pliant.search.codesign_front import FrontObjectives, GivenNetworks
 from pliant.search.mapped_designs import (
     Design,
     LayerMapper,
@@ -70,12 +72,16 @@ class CodesignOptions:
     """Of the parallel loops."""
     loops_per_axis: int | None = None
     """That an axis chooses among; as many as the chip's own where None, 1 in the paper."""
+    networks: int = 40
+    """Of a supernet, that are evaluated for each design; those that a bound rejects count."""
+    objectives: FrontObjectives | None = None
+    """Of a front that is searched too; none where None."""
     threads: int = 1
     """That evaluate designs side by side."""
 
     def __post_init__(self) -> None:
         check_gap(self.gap)
-        for name in ("designs", "mappings", "threads"):
+        for name in ("designs", "mappings", "networks", "threads"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} are at least 1, received {getattr(self, name)}.")
         for name, known in (("mapper", MAPPERS), ("encoding", ENCODINGS)):
@@ -125,12 +131,19 @@ def codesign(
         progress: told of every design; shown where None.
 
     Raises:
-        RecipeError: the folder is of another co-design, or the chip has memories without end.
+        RecipeError: the folder is of another co-design, the chip has memories without end, or a
+            front of accuracies, which needs a supernet.
         InfeasibleError: the chip or no design can run the networks.
     """
     options = options or CodesignOptions()
+    objectives = options.objectives
+    if objectives is not None and objectives.maximise:
+        raise RecipeError(
+            "accuracy is that of a searched network; it is maximised over the supernet of a run. "
+            "Name the run by --supernet, or minimise only."
+        )
     networks = MappedNetworks(workloads, options.layer_mapper())
-    space = _space(within, options)
+    space = hardware_space(within, options)
     identity = digest(networks.identity, deciding_fields(within), *options.decisive)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -138,6 +151,12 @@ def codesign(
         Record.open(folder / "record.sqlite", recipe_digest=identity) as record,
     ):
         stages = decomposed(networks, within, options, RecordedDesigns(record), told)
+        front = None
+        if objectives is not None:
+            judge = GivenNetworks(networks)
+            front = found_front(
+                space, judge, objectives, options.designs, options.seed, record, told
+            )
     result = CodesignResult(
         within=within,
         networks=tuple(workloads),
@@ -149,6 +168,7 @@ def codesign(
         loops_per_axis=space.loops_per_axis,
         stages=tuple(stages),
         bound=bound_of_all(workloads, within),
+        front=front,
     )
     write_result(result, folder)
     return result
@@ -197,7 +217,7 @@ def decomposed(
     stages = given_stages(networks, within, options)
     told("baselines", 2, 2, "")
     sizes = HardwareSpace(within, sizing_only=True)
-    space = _space(within, options)
+    space = hardware_space(within, options)
     searches: list[tuple[str, HardwareSpace, Algorithm]] = [
         ("best sizes", sizes, "cma-es"),
         ("best hardware", space, "cma-es"),
@@ -254,7 +274,12 @@ def given_stages(networks: MappedNetworks, within: Chip, options: CodesignOption
     ]
 
 
-def _space(within: Chip, options: CodesignOptions) -> HardwareSpace:
+def hardware_space(within: Chip, options: CodesignOptions) -> HardwareSpace:
+    """The designs within the resources of a chip.
+
+    Raises:
+        RecipeError: the chip has memories without end, or no room for a design.
+    """
     return HardwareSpace(within, encoding=options.encoding, loops_per_axis=options.loops_per_axis)
 
 

@@ -40,7 +40,7 @@ def specialize(session: Session) -> ShortlistedNetwork:
     run, objective = session.run, session.search_objective
     _ = session.feasible
     searcher = ParetoSearch(run.space, objective, seed=run.recipe.seed)
-    evaluate = combined(_estimator(session), session.target.predict)
+    evaluate = combined(accuracy_estimator(session), session.target.predict)
     front = objective.front(run_search(searcher, evaluate, run.recipe.search.candidates))
     front.sort(key=lambda one: objective.preference(one.value, one.known_cost))
     _, chosen = Shortlist(session).choose(front[: 2 * SHORTLISTED], SHORTLISTED)
@@ -67,7 +67,12 @@ class _Evaluated:
         return [self.known[architecture] for architecture in architectures]
 
 
-def _estimator(session: Session) -> AccuracyEstimator:
+def accuracy_estimator(session: Session) -> AccuracyEstimator:
+    """What the run's search found, as a predictor of the accuracy of any network of its space.
+
+    Raises:
+        RunConflictError: the run was not searched yet, so there is nothing to predict from.
+    """
     run, context = session.run, estimate_context(session)
     known = {
         run.space.parse(row.architecture): row.quality
