@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerator_networks import alexnet, vgg16
+from accelerator_networks import NETWORKS, alexnet, batched
 from result import publish
 
 from pliant.accelerator.chip import Axis, Chip, Memory, WordWidths, load_chip
@@ -137,7 +137,8 @@ def main() -> None:
         bars(reference["eyeriss_isca16_energy"]),
         unit="1e9 MAC energies, batch 16",
     )
-    for name, layers in (("alexnet", alexnet(4).layers), ("vgg16", vgg16(3).layers)):
+    vgg16 = batched(NETWORKS["vgg-16"](), 3)
+    for name, layers in (("alexnet", alexnet(4).layers), ("vgg16", vgg16.layers)):
         publish(
             f"accelerator_eyeriss_{name}",
             chip_rows(layers, reference["eyeriss_chip"][name]),

@@ -71,7 +71,7 @@ def cases() -> Iterator[tuple[str, tuple[Layer, ...], str]]:
         yield "ViT-B/16 block", BLOCK, chip
         for layer in LONGER:
             yield layer.name, (layer,), chip
-        yield "ResNet-50", tuple(NETWORKS["resnet50"]().layers), chip
+        yield "ResNet-50", tuple(NETWORKS["resnet-50"]().layers), chip
 
 
 def published() -> list[dict[str, Any]]:

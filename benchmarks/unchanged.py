@@ -57,9 +57,11 @@ MAPPINGS = """
 import json
 from accelerator_mapper import NETWORKS, load_chip, map_workload
 from pliant.accelerator.chip import shipped_chips
+# An older checkout calls it otherwise.
+resnet = NETWORKS["resnet-50" if "resnet-50" in NETWORKS else "resnet50"]
 found = {}
 for name in shipped_chips():
-    mapped = map_workload(NETWORKS["resnet50"](), load_chip(name), "edp")
+    mapped = map_workload(resnet(), load_chip(name), "edp")
     found[name] = [layer.value for layer in mapped.layers]
 print(json.dumps(found))
 """

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from pliant.accelerator.chip import load_chip
+from pliant import Record
+from pliant.accelerator.chip import Axis, Memory, load_chip
+from pliant.accelerator.energy import TABLES
 from pliant.accelerator.hardware_space import HardwareSpace
 from pliant.accelerator.network_mapping import map_workload
 from pliant.errors import InfeasibleError, RecipeError, RunConflictError
@@ -17,7 +23,7 @@ from pliant.progress import silent
 from pliant.runs.codesign import CodesignOptions, codesign, parse_workloads
 from pliant.search.codesign import PARENTS, POPULATION, search_hardware
 from pliant.search.mapped_designs import Design, MappedNetworks, NetworkCost
-from pliant.workload import Layer, Workload
+from pliant.workload import NETWORK_INPUT, Layer, Workload
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +48,19 @@ def workloads():
     return {"one": one, "two": two}
 
 
+def conv_model():
+    """One convolution as an ONNX file."""
+    weight = numpy_helper.from_array(np.zeros((8, 3, 3, 3), np.float32), "w")
+    image, out = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 8, 8])
+        for name, channels in (("image", 3), ("out", 8))
+    )
+    node = helper.make_node("Conv", ["image", "w"], ["out"], name="conv", pads=[1, 1, 1, 1])
+    graph = helper.make_graph([node], "net", [image], [out], [weight])
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset]).SerializeToString()
+
+
 class Toy(MappedNetworks):
     """The fewer bytes of registers, the better; the search has to find that."""
 
@@ -62,7 +81,7 @@ class Toy(MappedNetworks):
         return Design(chip, tuple(vector), {"toy": NetworkCost(cycles, 1.0, True)})
 
 
-class Memory(dict):
+class Remembered(dict):
     """Designs by key."""
 
     def get(self, key, chip, vector):
@@ -106,7 +125,7 @@ def test_a_search_that_was_stopped_goes_on_with_the_same_designs(chip):
         return list(search_hardware(space, networks, designs=designs, seed=3, memory=memory))
 
     whole = search(Toy(), 80, None)
-    memory, networks = Memory(), Toy()
+    memory, networks = Remembered(), Toy()
     search(networks, 40, memory)
     again = search(networks, 80, memory)
     assert [one.vector for one in again] == [one.vector for one in whole]
@@ -179,6 +198,69 @@ def test_a_design_is_rejected_by_a_bound_that_its_mappings_keep(chip, workloads)
         assert limit <= rejected.bound <= design.edp * (1 + 1e-9)
         assert not rejected.costs
         assert not rejected.proven
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pliant.cli import main
+from pliant.runs import codesign
+original = codesign.decomposed
+def decomposed(networks, within, options, memory, told):
+    def watch(name, done, total, note):
+        if (name, done) == ("best hardware", 9):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return original(networks, within, options, memory, watch)
+codesign.decomposed = decomposed
+main()
+"""
+
+
+def test_killed_in_the_middle_of_a_level_it_ends_as_if_nothing_had_been(tmp_path, command):
+    def words(out):
+        chosen = ["--workload", path, "--within", "nvdla-256", "--designs", 20]
+        return ["codesign", *chosen, "--minimise", "edp,area", "--out", out]
+
+    path = tmp_path / "net.onnx"
+    path.write_bytes(conv_model())
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    program = [sys.executable, "-c", KILLED, *map(str, words(killed))]
+    assert subprocess.run(program, capture_output=True, check=False).returncode == -signal.SIGKILL
+    with Record.read(killed / "record.sqlite") as record:
+        assert 20 < len(record.evaluations("design")) < 40
+    said = [command(*words(out)) for out in (killed, whole)]
+    assert [one[0] for one in said] == [0, 0]
+    assert said[0][1].replace("/killed/", "/whole/") == said[1][1]
+    for name in ("best.toml", "report.html"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    with Record.read(killed / "record.sqlite") as one, Record.read(whole / "record.sqlite") as two:
+        rows = [{row.architecture: row.measures for row in r.evaluations()} for r in (one, two)]
+        assert rows[0] == rows[1]
+        assert one.metadata("front") == two.metadata("front")
+
+
+def test_what_cannot_be_run_or_asked_is_named(chip, workloads, tmp_path, command):
+    small = replace(chip, name="small", registers=Memory(6.0), energy=TABLES["maestro"])
+    summed = {
+        "sum": Workload((Layer("adds", "elementwise", (NETWORK_INPUT,) * 9, G=8, P=4, Q=4),), 128)
+    }
+    tight = replace(small, buffer=Memory(8.0))
+    with pytest.raises(RecipeError, match=r"bytes of memory; chip 'small' has"):
+        codesign(workloads, tight, tmp_path / "a", progress=silent)
+    tight = replace(small, buffer=Memory(16.0), axes=(Axis("a", 400),))
+    with pytest.raises(InfeasibleError, match=r"'small' cannot: layer 'adds': no mapping"):
+        codesign(summed, tight, tmp_path / "b", progress=silent)
+    for words, said in (
+        ("--workload squeezenet --maximise accuracy", "Name the run by --supernet"),
+        ("--workload squeezenet --min-accuracy 0.9", "name it by --supernet"),
+        ("--workload squeezenet --supernet runs/a", "one of them"),
+        ("--workload squeezenet --mapper best", "the mapper is certified or evolution"),
+        ("--workload squeezenet --minimise edp,power", "received 'power'"),
+        ("--supernet runs/none", "runs/none"),
+    ):
+        code, _, error = command("codesign", *words.split(), "--out", tmp_path / "c")
+        assert code != 0
+        assert said in " ".join(error.split())
 
 
 def test_networks_are_named_once_and_exist():
