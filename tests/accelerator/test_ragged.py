@@ -18,8 +18,10 @@ from pliant.accelerator.mapper.optimal import optimal_mapping
 from pliant.accelerator.mapper.orders import evaluate_orders
 from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping
 from pliant.accelerator.model.cost import evaluate
+from pliant.accelerator.network_mapping import map_workload
 from pliant.errors import InfeasibleError
 from pliant.workload import Layer
+from pliant.workload.networks import network
 
 OBJECTIVES = ("energy", "latency", "edp", "energy*latency^2")
 POWERS = {"energy": (1, 0), "latency": (0, 1), "edp": (1, 1), "energy*latency^2": (1, 2)}
@@ -140,6 +142,41 @@ def test_a_prime_number_of_tokens_takes_ragged_tiles() -> None:
     assert best.certificate.proven
     assert best.value <= evaluate(layer, chip, known).edp <= 6.7859e15
     assert optimal_mapping(layer, load_chip("nvdla-1024")).value < 0.8704 * 2.69434132e15
+
+
+@pytest.mark.parametrize(
+    ("tokens", "K", "C", "name", "dividing", "ratio"),
+    [
+        (577, 3072, 768, "nvdla-256", 1.0830034e17, 0.520),
+        (577, 3072, 768, "nvdla-1024", 2.2502927e16, 0.8425),
+        (1009, 1024, 1024, "nvdla-256", 1.2829543e17, 0.280),
+        (1009, 1024, 1024, "nvdla-1024", 1.8344296e16, 0.6221),
+    ],
+)
+def test_ragged_tiles_beat_the_best_that_divide(
+    tokens: int, K: int, C: int, name: str, dividing: float, ratio: float
+) -> None:
+    """Energy-delay products: the best of the tiles that divide, and what a ragged one has of it."""
+    best = optimal_mapping(Layer("fc", "matmul", ("image",), N=tokens, K=K, C=C), load_chip(name))
+    assert best.certificate.proven
+    assert best.value <= ratio * dividing
+
+
+def test_mobilenet_v2_is_as_cheap_under_latency_as_under_the_product() -> None:
+    fast, product = (
+        map_workload(network("mobilenet-v2"), load_chip("nvdla-1024"), objective)
+        for objective in ("latency", "edp")
+    )
+    assert fast.latency_ms == product.latency_ms == pytest.approx(2.931, abs=5e-4)
+    for found in (fast, product):
+        assert found.energy <= 5.424e9  # picojoule; 9.717 mJ where equals were not compared
+
+
+def test_a_residual_network_maps_where_an_input_register_holds_one_byte() -> None:
+    axes = Axis("rows", 32, "C"), Axis("columns", 32, "K")
+    registers = Memory(weight_bytes=1, input_bytes=1, output_bytes=4)
+    chip = Chip("stationary", axes, registers, Memory(65536.0), TABLES["eyeriss"], 500.0)
+    assert map_workload(network("mobilenet-v2"), chip).proven
 
 
 def test_equal_latency_takes_the_least_energy() -> None:

@@ -465,7 +465,9 @@ def test_activations_are_free_in_every_spelling(
     image = torch.randn(1, 8, 56, 56)
     plain = module_workload(nn.Sequential(network[0], network[2]), image)
     file = onnx_workload(exported(network, (image,), tmp_path / "net.onnx", opset))
+    chip = load_chip("nvdla-256")
     for workload in (module_workload(network, image), file):
         assert len(workload.layers) == 2
+        assert map_workload(workload, chip).cycles == map_workload(plain, chip).cycles
         assert workload.macs == plain.macs
         assert workload.peak_activation_bytes == plain.peak_activation_bytes

@@ -298,6 +298,8 @@ def bodies() -> dict[str, tuple[nn.Module, int]]:
         "attention": (nn.MultiheadAttention(12, 3, batch_first=True), attention),
         "encoder": (encoder, 2 * (attention + 2 * 16 * 12 * 24)),
         "lstm": (nn.LSTM(12, 12, batch_first=True), 16 * 2 * 4 * 12 * 12),
+        "gru": (nn.GRU(12, 12, batch_first=True), 16 * 2 * 3 * 12 * 12),
+        "rnn": (nn.RNN(12, 12, batch_first=True), 16 * 2 * 12 * 12),
     }
 
 
