@@ -104,7 +104,6 @@ def profile(**changes: Any) -> DeviceProfile:
             {"architecture": f"r{n}", "latency_ms": 0.1, "spread_ms": 0.0, **timed}
             for n in range(3)
         ),
-        "held_out": 1,
     }  # fmt: skip
     return DeviceProfile(**content | changes)
 
@@ -137,9 +136,7 @@ def test_an_edited_profile_is_refused_wherever_it_was_edited(tmp_path: Path) -> 
         if isinstance(value, bool):
             changed: Any = not value
         elif isinstance(value, (int, float)):
-            changed = value + type(value)(1 if key != "held_out" else -1) * (
-                0.5 if isinstance(value, float) else 1
-            )
+            changed = value + (0.5 if isinstance(value, float) else 1)
         elif key == "optimisation":
             changed = "basic"
         elif key == "precision":
@@ -154,12 +151,6 @@ def test_an_edited_profile_is_refused_wherever_it_was_edited(tmp_path: Path) -> 
         path.write_text(json.dumps(written | {key: changed}))
         with pytest.raises(DamagedFileError, match=r"its checksum differs"):
             load_profile(path)
-
-
-@pytest.mark.parametrize("held_out", [3, 4])
-def test_a_profile_leaves_networks_to_fit(held_out: int) -> None:
-    with pytest.raises(ValueError, match=r"held out leave none"):
-        profile(held_out=held_out)
 
 
 # Timings.

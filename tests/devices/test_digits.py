@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import measure_networks, profile_device, random_network_model
 from pliant.devices.timings import Settings
 
@@ -14,8 +15,9 @@ QUICK = Settings(min_rounds=3, rounds=4, samples=3, sample_us=500, noise_limit=1
 def _check(space, mape_percent, spearman, tolerance):
     """Errors of held-out networks, and of three that are measured apart."""
     profile = profile_device(space, QUICK, seed=1)
-    fit = profile.table(space).held_out_error
-    assert fit.networks == 16
+    target = MeasuredTarget(profile, space)
+    fit = target.predictor
+    assert fit.networks == 32
     assert fit.mape_percent < mape_percent
     assert fit.spearman > spearman
     rng = np.random.default_rng(7)
@@ -24,7 +26,7 @@ def _check(space, mape_percent, spearman, tolerance):
         str(network): random_network_model(space.blocks(network), rng) for network in networks
     }
     measured = measure_networks(models, QUICK, seed=2)
-    for network, cost in zip(networks, profile.table(space)(networks), strict=True):
+    for network, cost in zip(networks, target.predict(networks), strict=True):
         assert cost.latency_ms == pytest.approx(measured[str(network)].latency_ms, rel=tolerance)
 
 

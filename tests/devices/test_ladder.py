@@ -104,7 +104,7 @@ def test_a_block_table_needs_three_networks():
 def block_us_of(block_us, network):
     from pliant.devices.table import LookupTable
 
-    table = LookupTable(SPACE, block_us, "scaled", (1.0,))
+    table = LookupTable(SPACE, block_us)
     return [table.block_us(block) for block in SPACE.blocks(network)]
 
 

@@ -10,6 +10,7 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 
+from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import (
     DeviceProfile,
     load_profile,
@@ -44,7 +45,8 @@ def test_a_profile_is_read_back_as_it_was_and_predicts_the_same(profile, toy_spa
     assert again == profile
     rng = np.random.default_rng(0)
     architectures = [toy_space.sample_choices(rng) for _ in range(50)]
-    assert again.table(toy_space)(architectures) == profile.table(toy_space)(architectures)
+    one, other = (MeasuredTarget(of, toy_space).predict(architectures) for of in (again, profile))
+    assert one == other, "fitted from the same rows, so the same"
     assert not list(folder.glob(".*")), "nothing half-written is left"
 
 
@@ -55,17 +57,15 @@ def test_a_profile_says_what_was_measured(profile, toy_space):
     assert (profile.machine, profile.runtime_version) == (machine_name(), onnxruntime.__version__)
     assert 0 < profile.call_us < profile.anchor_us
     assert profile.convolution_peak_gflops > 0
-    table = profile.table(toy_space)
-    assert (len(profile.networks), profile.held_out, table.held_out_error.networks) == (32, 16, 16)
-    assert table == profile.table(toy_space), "fitted from the same rows, so the same"
+    assert len(profile.networks) == 32
 
 
-def test_other_rows_give_another_table(profile, toy_space):
-    """The table is fitted when the profile is opened: no coefficient is stored."""
+def test_other_rows_give_another_predictor(profile, toy_space):
+    """It is fitted when the profile is opened: no coefficient is stored."""
     slower = [row.model_copy(update={"latency_ms": 3 * row.latency_ms}) for row in profile.networks]
     again = profile.model_copy(update={"networks": tuple(slower)})
     one = toy_space.largest()
-    [before], [after] = (made.table(toy_space)([one]) for made in (profile, again))
+    [before], [after] = (MeasuredTarget(of, toy_space).predict([one]) for of in (profile, again))
     assert after.latency_ms == pytest.approx(3 * before.latency_ms)
 
 
@@ -107,7 +107,7 @@ def test_another_space_is_refused(profile):
         ProfileMismatchError,
         match="for space 'toy' with 3x8x8 images and 5 classes, the run needs space 'digits'",
     ):
-        profile.table(preset("digits", channels=3, image_size=8, classes=5))
+        profile.require_space(preset("digits", channels=3, image_size=8, classes=5))
 
 
 def broken(name, profile):
@@ -136,9 +136,9 @@ def broken(name, profile):
         return json.dumps(content), "greater than 0"
     if name == "of yesterday":
         content["version"] = 1
-        return json.dumps(content), "version 1, this Pliant reads version 5"
-    content["held_out"] = len(content["networks"])
-    return json.dumps(content), "held out leave none"
+        return json.dumps(content), "version 1, this Pliant reads version 6"
+    content["networks"] = []
+    return json.dumps(content), "at least 1 item"
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,6 @@ def test_a_damaged_profile_says_where(profile, tmp_path, name):
 def test_a_missing_profile_says_so(tmp_path):
     with pytest.raises(DamagedFileError, match="cannot be read: No such file"):
         load_profile(tmp_path / "device.json")
-
-
-def test_too_few_networks_to_judge_are_not_a_number(profile, toy_space):
-    fitted = profile.model_copy(update={"networks": profile.networks[:17], "held_out": 1})
-    assert np.isnan(fitted.table(toy_space).held_out_error.spearman)
 
 
 def test_a_noisy_machine_is_refused_but_its_timings_are_kept(toy_space, tmp_path):

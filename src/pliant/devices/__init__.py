@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pliant.devices.profile import DeviceProfile as DeviceProfile
     from pliant.devices.profile import load_profile as load_profile
     from pliant.devices.profile import profile_device as profile_device
-    from pliant.devices.table import HeldOutError as HeldOutError
     from pliant.devices.table import LookupTable as LookupTable
     from pliant.devices.timings import Measurement as Measurement
     from pliant.devices.timings import Settings as Settings
@@ -23,7 +22,7 @@ else:
         {
             "measure": ["measure_in_subprocess"],
             "profile": ["DeviceProfile", "load_profile", "profile_device"],
-            "table": ["HeldOutError", "LookupTable"],
+            "table": ["LookupTable"],
             "measured_target": ["MeasuredTarget"],
             "timings": ["Measurement", "Settings", "Timings"],
         },

@@ -199,7 +199,7 @@ class Predictor:
 
     @cached_property
     def _table(self) -> LookupTable:
-        return LookupTable(self.space, self._rows.block_us, "scaled", (1.0,))
+        return LookupTable(self.space, self._rows.block_us)
 
     @cached_property
     def _block_model(self) -> Predict:
@@ -408,10 +408,10 @@ class _AdditiveColumns:
 def _table(rows: DeviceRows, space: Space) -> list[_Model]:
     if not rows.block_us or len(rows.networks) < MIN_SCALED:
         return []
-    table = LookupTable(space, rows.block_us, "scaled", (1.0,))
+    table = LookupTable(space, rows.block_us)
     models = []
     for correction, size in CORRECTIONS.items():
-        if correction != "additive" and size < len(rows.networks):
+        if size < len(rows.networks):
             name = f"block table: {correction.replace('_', ' ')}"
             sums = BlockSums(space, partial(_table_terms, correction, table))
             models.append(_Model(name, sums, fit_least_squares))

@@ -30,7 +30,7 @@ from pliant.devices.measure import (
     pinned,
 )
 from pliant.devices.runtimes import runtime_named
-from pliant.devices.table import LookupTable, distinct_blocks, fit_table, sample_evenly_by_macs
+from pliant.devices.table import distinct_blocks, sample_evenly_by_macs
 from pliant.devices.timings import (
     QUANTILES,
     Measurement,
@@ -56,9 +56,9 @@ from pliant.spaces.block import BLOCK_TYPES, Block
 from pliant.spaces.check import check_space
 from pliant.spaces.space import Space
 
-PROFILE_VERSION: Final = 5
-FITTED_NETWORKS = 16
-HELD_OUT_NETWORKS = 16
+PROFILE_VERSION: Final = 6
+NETWORKS = 32
+"""Whole networks of a profile, on which its predictor is fitted and validated."""
 MIN_BLOCK_US = 0.01
 """Blocks take at least this long, even where dispatch overhead explains the whole timing."""
 _ANCHOR, _CALL = "anchor", "call"
@@ -150,7 +150,7 @@ class SpaceKey(_Table):
 class DeviceProfile(_Table):
     """The measured latencies of a device for the networks of one space."""
 
-    version: Literal[5] = PROFILE_VERSION
+    version: Literal[6] = PROFILE_VERSION
     machine: str = Field(min_length=1)
     cores: int = Field(ge=1)
     runtime: str = Field(min_length=1)
@@ -174,20 +174,8 @@ class DeviceProfile(_Table):
     space: SpaceKey
     blocks: tuple[BlockLatency, ...]
     """None where only whole networks were measured."""
-    networks: tuple[NetworkLatency, ...]
+    networks: tuple[NetworkLatency, ...] = Field(min_length=1)
     """In random order, evenly spaced over the MACs of the space."""
-    held_out: int = Field(ge=0)
-    """How many of the last networks are held out from the fit, for the reported error; 0 where it
-    is cross-validated."""
-
-    @model_validator(mode="after")
-    def _leaves_networks_to_fit(self) -> DeviceProfile:
-        if self.held_out >= len(self.networks):
-            raise ValueError(
-                f"a table is fitted on some of the networks: {len(self.networks)} with "
-                f"{self.held_out} held out leave none"
-            )
-        return self
 
     @property
     def settings(self) -> Settings:
@@ -202,18 +190,6 @@ class DeviceProfile(_Table):
             f"{self.machine}, {self.runtime} {self.runtime_version}, {self.threads} thread(s), "
             f"batch {self.batch}{level}" + (", int8" if self.precision == "int8" else "")
         )
-
-    def table(self, space: Space) -> LookupTable:
-        """The latency table of a space, fitted deterministically from the measured blocks.
-
-        Raises:
-            ProfileMismatchError: the profile was made for another space.
-        """
-        self.require_space(space)
-        networks = [space.parse(row.architecture) for row in self.networks]
-        latencies_ms = [row.latency_ms for row in self.networks]
-        blocks = {row.block: row.latency_us for row in self.blocks}
-        return fit_table(space, blocks, networks, latencies_ms, self.held_out)
 
     def require_space(self, space: Space) -> None:
         """Check that the profile was made for the networks of a space.
@@ -352,8 +328,7 @@ def profile_device(
 ) -> DeviceProfile:
     """Measure this machine: peak of convolutions, blocks of a space, and whole networks.
 
-    Half of the networks are for fitting the latency table, the other half for its error. Where a
-    runtime takes long to open a model, only whole networks are measured.
+    Where a runtime takes long to open a model, only whole networks are measured.
 
     Args:
         space: the one whose blocks are measured.
@@ -373,7 +348,7 @@ def profile_device(
     check_space(space)
     rng = np.random.default_rng((seed, 4))
     keys = distinct_blocks(space, rng) if runtime.times_blocks else []
-    networks = sample_evenly_by_macs(space, FITTED_NETWORKS + HELD_OUT_NETWORKS, rng)
+    networks = sample_evenly_by_macs(space, NETWORKS, rng)
     models = {_ANCHOR: anchor_model(), _CALL: empty_model()}
     models |= {
         f"block {index}": timed_block(key, rng, settings.batch, precision)
@@ -420,7 +395,6 @@ def profile_device(
         space=space_key(space),
         blocks=tuple(blocks),
         networks=tuple(network_row(str(one), found[f"network {one}"]) for one in networks),
-        held_out=len(networks) // 2 if keys else 0,
     )
 
 

@@ -130,7 +130,6 @@ def import_results(path: Path, *, noise_limit: float = Settings().noise_limit) -
         space=header.bench.space,
         blocks=(),
         networks=tuple(networks),
-        held_out=0,
     )
     return Imported(profile, tuple(notes))
 
