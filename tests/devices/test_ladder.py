@@ -7,7 +7,7 @@ import pytest
 
 from pliant.devices.features import NETWORK
 from pliant.devices.ladder import DeviceRows, fit, layer_counts, networks_to_measure
-from pliant.devices.table import distinct_blocks
+from pliant.devices.table import LookupTable, block_terms, distinct_blocks
 from pliant.errors import MeasurementError
 from pliant.spaces.cell import CellSpace
 from pliant.spaces.presets import mobile_32
@@ -101,9 +101,21 @@ def test_a_block_table_needs_three_networks():
     assert sum(predictor.block_ms(networks[5])) == pytest.approx(1.5 * sums[5])
 
 
-def block_us_of(block_us, network):
-    from pliant.devices.table import LookupTable
+@pytest.mark.parametrize("coefficients", [(1.05, 0.4), (1.2, 0.3, 0.5)])
+def test_overhead_and_traffic_of_blocks_are_recovered(coefficients):
+    blocks = distinct_blocks(SPACE, np.random.default_rng(0))
+    block_us = {block: 1.0 + 50 * math.sqrt(block.cost.macs) for block in blocks}
+    table, networks = LookupTable(SPACE, block_us), sample(SPACE, 40)
+    terms = [
+        sum(np.array(block_terms("boundary_traffic", table, block)) for block in SPACE.blocks(one))
+        for one in networks
+    ]
+    latency_ms = np.array(terms)[:, : len(coefficients)] @ coefficients
+    predictor = fit(DeviceRows(networks[:12], latency_ms[:12].tolist(), block_us), SPACE)
+    np.testing.assert_allclose(predictor.predict_ms(networks), latency_ms)
 
+
+def block_us_of(block_us, network):
     table = LookupTable(SPACE, block_us)
     return [table.block_us(block) for block in SPACE.blocks(network)]
 
