@@ -279,23 +279,22 @@ def _this_cpu(space: Space, options: TargetOptions, progress: Progress) -> Measu
 
 
 def _profiled(path: Path, space: Space, options: TargetOptions) -> MeasuredTarget:
-    from pliant.devices.measured_target import MeasuredTarget
     from pliant.devices.profile import load_profile
+    from pliant.devices.profile_folder import folder_target
 
     profile = load_profile(path)
     settings = replace(options.settings, runtime=options.runtime or profile.runtime)
     profile.require_settings(settings, options.precision)
-    return MeasuredTarget(profile, space, seed=options.seed)
+    return folder_target(path, profile, space, seed=options.seed)
 
 
 def _from_folder(folder: Path, space: Space, options: TargetOptions) -> MeasuredTarget:
-    from pliant.devices.measured_target import MeasuredTarget
-    from pliant.devices.profile_folder import choose_profile
+    from pliant.devices.profile_folder import choose_profile, folder_target
 
-    profile = choose_profile(
+    path, profile = choose_profile(
         folder, space, options.settings, options.precision, any_runtime=options.runtime is None
     )
-    return MeasuredTarget(profile, space, seed=options.seed)
+    return folder_target(path, profile, space, seed=options.seed)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,49 @@ def test_a_board_is_imported_shown_and_used(command, board, tmp_path, copied):
     code, said, error = command("deploy", copied, *words)
     assert (code, error) == (0, "")
     assert "predicted only: a board" in said
+    powered = ("--confidence", 0.9, "--energy", "6W", "--limit", "energy_uj=100000")
+    assert command("deploy", copied, *words, *powered)[0] == 0
+    code, _, error = command("deploy", copied, *words, "--confidence", 0.99)
+    assert code == 2
+    assert "networks" in error
+    code, _, error = command("deploy", copied, *words, "--confidence", 95)
+    assert code == 2
+    assert "Write 0.95 for 95 %" in error
+
+
+def test_known_devices_and_a_data_sheet_help_to_predict(command, board, tmp_path):
+    """They are kept in the folder, so that the next command knows them too."""
+    old, mine = tmp_path / "old", tmp_path / "my-board"
+    assert command("device", "import", board, "--out", old)[0] == 0
+    words = ("--out", mine, "--sources", old, "--sheet", "raspberry-pi-4")
+    code, said, error = command("device", "import", board, *words)
+    assert (code, error) == (0, "")
+    assert "transfer from old-litert-fp32-threads1-batch1-all" in said
+    assert "scaled roofline" in said
+    code, said, _ = command("device", "show", mine)
+    assert "known devices" in said
+    assert "Raspberry Pi 4" in said
+    code, said, _ = command(
+        *("roofline", "smallest", "--space", "digits", "--images", "1x8", "--target", f"{mine}/")
+    )
+    assert code == 0
+    assert "smallest: " in said
+    code, _, error = command(
+        *("roofline", "smallest", "--space", "digits", "--images", "1x8", "--target", f"{old}/")
+    )
+    assert code == 2
+    assert "keeps no roofs for 1 thread(s)" in " ".join(error.split())
+
+
+def test_sources_that_are_none_leave_nothing_behind(command, board, tmp_path):
+    for words, said in (
+        (("--sources", tmp_path / "none"), "cannot be read"),
+        (("--sheet", "raspberri-pi-4"), "Did you mean 'raspberry-pi-4'"),
+    ):
+        code, _, error = command("device", "import", board, "--out", tmp_path / "mine", *words)
+        assert code == 2
+        assert said in " ".join(error.split())
+        assert not (tmp_path / "mine").exists()
 
 
 def test_rows_left_out_are_told(command, board, tmp_path):

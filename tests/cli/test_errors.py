@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from pliant import Record
-from pliant.devices.profile import PROFILE_VERSION
+from pliant.devices.profile import PROFILE_VERSION, load_profile
 from pliant.files import with_checksum
 
 
@@ -297,6 +297,20 @@ def test_a_refused_option_leaves_the_recipe_of_a_run(command, copied, change):
     kept = (copied / "recipe.toml").read_text()
     assert command("run", copied, *change)[0] == 2
     assert (copied / "recipe.toml").read_text() == kept
+
+
+def test_a_target_that_cannot_be_opened_leaves_the_recipe_of_a_run(
+    command, copied, digits_profile, tmp_path
+):
+    kept = (copied / "recipe.toml").read_text()
+    (tmp_path / "broken.json").write_text("{}")
+    (tmp_path / "broken.toml").write_text("[")
+    other = load_profile(digits_profile)
+    space = other.space.model_copy(update={"identity": "other"})
+    other.model_copy(update={"space": space}).save(tmp_path / "other.json")
+    for name in ("missing.json", "broken.json", "broken.toml", "other.json", "mistyped"):
+        assert command("run", copied, "--target", tmp_path / name)[0] == 2, name
+        assert (copied / "recipe.toml").read_text() == kept, name
 
 
 def test_damaged_files_are_named_and_left_alone(command, copied):

@@ -117,6 +117,11 @@ def test_a_name_that_means_none_is_refused():
         measure({}, dataclasses.replace(QUICK, runtime="tensorrt"), seed=0)
 
 
+def test_a_precision_that_it_lacks_is_refused_with_the_reason():
+    with pytest.raises(RecipeError, match=r"are fp32, received 'int8': .* writes float operators"):
+        RUNTIMES["litert"].require(settings(RUNTIMES["litert"]), "int8")
+
+
 def test_levels_that_it_does_not_have_are_refused(runtime):
     if "basic" in runtime.levels:
         runtime.require(settings(runtime, optimisation="basic"), "fp32")

@@ -14,6 +14,7 @@ import pytest
 
 from pliant.devices import results as results_module
 from pliant.devices.bundle import write_bundle
+from pliant.devices.ladder import networks_to_measure
 from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import load_profile
 from pliant.devices.results import import_results
@@ -123,7 +124,9 @@ def test_a_slower_round_is_corrected_by_the_anchor(measured, tmp_path):
         ({"wall_us": [1.0]}, "differ in length"),
         ({"preempted": [0, 1, 1]}, "preempted is true or false"),
         ({"network": "network-99"}, "no network 'network-99'"),
-        ({"round": 1.5}, "whole numbers"),
+        ({"round": 1.5}, "round is a whole number"),
+        ({"round": 10**9}, "round is a whole number from 0 to 1,000,000"),
+        ({"runs": 10**12}, "runs is a whole number from 1 to 1,000,000,000"),
         ({"round": 0}, "already timed in this round"),
         ({"wall_us": [1e5] * 3}, "network-00, round 1 is left out: 100000 microseconds"),
     ],
@@ -164,6 +167,24 @@ def test_rounds_without_the_anchor_are_named(measured, tmp_path):
 def test_a_runtime_that_leads_out_of_the_folder_is_refused(measured, tmp_path):
     with pytest.raises(DamagedFileError, match="writes: runtime"):
         import_results(written(tmp_path, made_up(measured) | {"runtime": "../../x"}))
+
+
+@pytest.mark.parametrize("key", ["threads", "cores", "batch"])
+def test_what_no_device_has_is_refused_by_name(measured, tmp_path, key):
+    damaged = made_up(measured)
+    whole = damaged if key in damaged else damaged["bench"]
+    before, whole[key] = whole[key], 10**9
+    with pytest.raises(DamagedFileError, match=rf"{key}: Input should be less than or equal to"):
+        import_results(written(tmp_path, damaged))
+    whole[key] = before  # the fixture is shared
+
+
+def test_ten_networks_are_those_that_say_most(toy_space, tmp_path):
+    write_bundle(tmp_path / "ten.zip", toy_space, 10)
+    with zipfile.ZipFile(tmp_path / "ten.zip") as archive:
+        bench = json.loads(archive.read("bench.json"))
+    chosen = networks_to_measure(toy_space, 10, np.random.default_rng((0, 5)))
+    assert list(bench["networks"].values()) == [*map(str, chosen), None]
 
 
 def test_noisy_results_are_refused(measured, tmp_path):

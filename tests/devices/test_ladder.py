@@ -57,6 +57,14 @@ def test_the_same_rows_give_the_same_predictor():
     np.testing.assert_array_equal(one.predict_ms(networks), other.predict_ms(networks))
 
 
+def test_a_network_that_was_measured_twice_counts_once():
+    networks = sample(SPACE, 12)
+    latency_ms = of_macs(networks).tolist()
+    once = fit(DeviceRows(networks, latency_ms), SPACE)
+    twice = fit(DeviceRows([*networks, networks[3]], [*latency_ms, latency_ms[3]]), SPACE)
+    assert (twice.networks, twice.rungs, twice.interval) == (12, once.rungs, once.interval)
+
+
 @pytest.mark.parametrize("networks", [12, 40, 120])
 def test_a_prediction_does_not_depend_on_which_others_are_predicted(networks):
     measured = sample(SPACE, networks)

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from pliant.cli.app import (
+    Confidence,
+    EnergyName,
     Limits,
     MovedData,
     PrecisionName,
@@ -27,7 +29,9 @@ def deploy(
     recipe: RecipeArgument,
     data: MovedData = None,
     limit: Limits = None,
+    confidence: Confidence = None,
     target: TargetName = None,
+    energy: EnergyName = None,
     precision: PrecisionName = None,
     architecture: Annotated[
         str | None, typer.Option(help="A network by its text form, as the report shows it.")
@@ -42,15 +46,21 @@ def deploy(
 ) -> None:
     """Write a network as ONNX, safetensors and plain PyTorch, and prove it.
 
-    With --limit, --target or --precision, another network is chosen, without training.
+    With --limit, --confidence, --target, --energy or --precision, another network is chosen,
+    without training.
     """
     from pliant.metrics import as_precision
     from pliant.objective import as_limits
 
-    if architecture is not None and limit:
+    if architecture is not None and (limit or confidence):
         raise typer.BadParameter(
-            "an architecture is delivered as it is; give --architecture or --limit, not both."
+            "an architecture is delivered as it is; give --architecture, or --limit and "
+            "--confidence, not both."
         )
+    if confidence is not None:
+        from pliant.devices.interval import require_confidence
+
+        require_confidence(confidence)
     if tflite:
         from pliant.deploy.tflite import require_converter
 
@@ -72,9 +82,12 @@ def deploy(
                 target=target,
                 precision=as_precision(precision),
                 limits=() if named is not None else limits or None,
+                confidence=confidence,
+                energy=energy,
                 progress=progress,
             )
-            if named is None and not (limit or target or precision or output_dir):
+            others = limit, confidence, target, energy, precision, output_dir
+            if named is None and not any(others):
                 delivered = run_steps(session).delivered
                 assert delivered is not None
             else:

@@ -76,8 +76,8 @@ def measure(
     """Measure this machine: the latency of all blocks of a space, and of whole networks.
 
     The space is that of a run or recipe, or --space with the images of --shape. A folder holds one
-    profile per runtime, precision, threads, batch and optimisation level; those that it already
-    has are kept.
+    profile per runtime, precision, threads, batch and optimisation level, and the roofs of the
+    machine per thread count; what it already has is kept.
     """
     if out is None:
         changes = {"target.runtime": runtime, "target.precision": precision, "space": space}
@@ -86,6 +86,8 @@ def measure(
     runs = _combinations(runtime, precision, threads, batch, optimisation)
     with _space(recipe, space, shape, classes, _data(data, skip_broken), run_dir) as opened:
         done = [_measured(opened, settings, of, out, seed or 0) for settings, of in runs]
+        for count in sorted({settings.threads for settings, _ in runs}):
+            _measure_roofs(count, out)
     if failed := done.count(False):
         raise typer.Exit(2 if failed == len(runs) else 1)
 
@@ -222,13 +224,32 @@ def _measure(
     _say(made, space, path)
 
 
+def _measure_roofs(threads: int, out: Path) -> None:
+    """Measure what this machine could do at most, where the folder does not know it yet."""
+    from pliant.devices.data_sheet import save_sheet
+    from pliant.devices.profile_folder import roofs_file
+    from pliant.devices.roofs import FEW_ROUNDS, measure_roofs
+
+    path = roofs_file(out, threads)
+    if path.is_file():
+        return
+    with shown(screen) as progress:
+        sheet = measure_roofs(
+            threads,
+            rounds=FEW_ROUNDS,
+            progress=lambda note, done, total: progress("roofs", done, total, note),
+        )
+    save_sheet(sheet, path)
+    say(f"pliant roofline NETWORK --target {out}/ shows networks under them", about=path)
+
+
 def _say(profile: DeviceProfile, space: Space, path: Path) -> None:
     """What was measured, and how well latency is predicted from it."""
-    from pliant.devices.measured_target import MeasuredTarget
+    from pliant.devices.profile_folder import folder_target
 
     say(profile.title, about=path)
     counts: Sequence[str] = (f"{len(profile.blocks)} blocks", f"{len(profile.networks)} networks")
-    for claim in MeasuredTarget(profile, space).evidence():
+    for claim in folder_target(path, profile, space).evidence():
         say(f"{', '.join(counts)}; {claim.value} on {claim.how}")
 
 
@@ -237,7 +258,12 @@ def bundle(
     out: Annotated[Path, typer.Option(help="The archive to write, such as bench.zip.")],
     recipe: OptionalRecipe = None,
     space: SpaceName = None,
-    networks: Annotated[int, typer.Option(help="Networks to time there.")] = 40,
+    networks: Annotated[
+        int,
+        typer.Option(
+            help="Networks to time there; up to ten are chosen by what they say about the device."
+        ),
+    ] = 40,
     precision: Precisions = "fp32",
     batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 1,
     shape: ShapeText = None,
@@ -280,22 +306,43 @@ def import_(
     noise_limit: Annotated[
         float, typer.Option(min=0, help="Largest split-half error that is accepted.")
     ] = 0.05,
+    sources: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Profiles of other devices for the same space, or folders of them; used where "
+            "cross-validation says that they help. Repeatable.",
+        ),
+    ] = None,
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            help="Its data sheet: one that ships, such as raspberry-pi-4, or a .toml; for pliant "
+            "roofline, and as the simplest predictor."
+        ),
+    ] = None,
 ) -> None:
     """Make a device profile of what run_bench.py measured.
 
     Rows that cannot be timings are named, the rest is kept. Exit code 0 where nothing was left
     out, else 1.
     """
-    from pliant.devices.profile_folder import profile_file
+    from pliant.devices.data_sheet import load_sheet, save_sheet
+    from pliant.devices.profile_folder import keep_sources, profile_file, roofs_file
     from pliant.devices.results import import_results
 
+    roofs = None if sheet is None else load_sheet(sheet)
     imported = import_results(results, noise_limit=noise_limit)
     profile = imported.profile
     for note in imported.notes:
         print_error(note)
     opened = _space_of(profile, space)
+    for row in profile.networks:
+        opened.parse(row.architecture)  # nothing is written of networks unknown
+    keep_sources(out, sources or [], opened)
+    if roofs is not None:
+        save_sheet(roofs, roofs_file(out, profile.threads))
     path = profile_file(out, profile.space.name, profile.settings, profile.precision)
-    _say(profile, opened, path)  # fits a predictor first: nothing is written of networks unknown
+    _say(profile, opened, path)  # fits a predictor first
     profile.save(path)
     if imported.notes:
         raise typer.Exit(1)
@@ -345,9 +392,9 @@ def _show(profile: DeviceProfile, space: Space, path: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pliant.devices.measured_target import MeasuredTarget
+    from pliant.devices.profile_folder import folder_target
 
-    target = MeasuredTarget(profile, space)
+    target = folder_target(path, profile, space)
     latencies = [row.latency_ms for row in profile.networks]
     worst = max(row.split_half_error for row in profile.networks)
     table = Table("what", "found", title=Text(str(path)), show_header=False, title_justify="left")
@@ -363,6 +410,8 @@ def _show(profile: DeviceProfile, space: Space, path: Path) -> None:
         f"most {worst:.1%} of a network",
         "timings with other programs between": f"{profile.preempted_share:.0%}"
         + ("; on a processor of its own" if profile.pinned else ""),
+        "known devices": ", ".join(target.sources) or "none",
+        "roofs": "none" if target.roofs is None else target.roofs.name,
         "measures more here": "yes" if target.can_measure else "no: another machine or runtime",
     }
     for name, text in rows.items():

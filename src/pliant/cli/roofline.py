@@ -35,8 +35,9 @@ def roofline(
     target: Annotated[
         str,
         typer.Option(
-            help="this-cpu (its roofs are measured, and the layers timed), a chip, a data sheet "
-            "that ships (raspberry-pi-4, ...), or the .toml of either."
+            help="this-cpu (its roofs are measured, and the layers timed), a folder of profiles "
+            "(this-cpu/), a chip, a data sheet that ships (raspberry-pi-4, ...), or the .toml of "
+            "either."
         ),
     ] = THIS_CPU,
     space: AnySpace = None,
@@ -235,10 +236,13 @@ class _Device:
 def _device(target: str, threads: int, roofs: Path | None) -> _Device:
     from pliant.accelerator.chip import load_chip, shipped_chips
     from pliant.devices.data_sheet import is_sheet, load_sheet, shipped_sheets
+    from pliant.targets import is_folder
 
     if target == THIS_CPU:
         sheet = _measured(threads, roofs)
         return _Device(sheet.name, sheet.source, is_here=True, sheet=sheet)
+    if is_folder(target) and Path(target).is_dir():
+        return _of_folder(Path(target), threads)
     if is_sheet(target):
         sheet = load_sheet(target)
         return _Device(sheet.name, sheet.source, is_here=False, sheet=sheet)
@@ -247,9 +251,26 @@ def _device(target: str, threads: int, roofs: Path | None) -> _Device:
         return _Device(chip.name, chip.source or target, is_here=False, chip=chip)
     known = [THIS_CPU, *shipped_chips(), *shipped_sheets()]
     raise RecipeError(
-        f"roofs are those of {THIS_CPU}, of a chip or of a data sheet ({', '.join(known[1:])}, or "
-        f"a .toml file), received {target!r}. {nearest(target, known)}"
+        f"roofs are those of {THIS_CPU}, of a folder of profiles (this-cpu/), of a chip or of a "
+        f"data sheet ({', '.join(known[1:])}, or a .toml file), received {target!r}. "
+        f"{nearest(target, known)}"
     )
+
+
+def _of_folder(folder: Path, threads: int) -> _Device:
+    """The roofs that a folder of profiles keeps; layers are timed where it is of this machine."""
+    from pliant.devices.profile_folder import folder_roofs, profiles_in, roofs_file
+    from pliant.devices.roofs import roofs_name
+
+    profiles_in(folder)
+    sheet = folder_roofs(folder, threads)
+    if sheet is None:
+        raise RecipeError(
+            f"{folder} keeps no roofs for {threads} thread(s), {roofs_file(folder, threads).name}. "
+            "On this machine pliant device measure adds them; of another device name the data "
+            "sheet: pliant device import RESULTS --sheet raspberry-pi-4."
+        )
+    return _Device(sheet.name, sheet.source, is_here=sheet.name == roofs_name(threads), sheet=sheet)
 
 
 def _measured(threads: int, path: Path | None):  # type: ignore[no-untyped-def]

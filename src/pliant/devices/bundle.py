@@ -31,6 +31,8 @@ from pliant.spaces.space import Space
 ANCHOR = "anchor"
 SCRIPT = Path(__file__).with_name("run_bench.py")
 MIN_NETWORKS, MAX_NETWORKS = 5, 1000
+DESIGNED = 10
+"""Up to this many networks are all chosen by what they say about additive costs."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of every file in the archive, so that equal bundles are equal files."""
 
@@ -47,8 +49,8 @@ def write_bundle(
 ) -> bool:
     """Write the archive.
 
-    Half of the networks are those that say most about additive costs, the first ones the most; the
-    others are spread evenly over MACs.
+    Up to ten networks are those that say most about additive costs (`networks_to_measure`), the
+    first ones the most. Of more, half are; the others are spread evenly over MACs.
 
     Args:
         path: of the .zip.
@@ -73,7 +75,8 @@ def write_bundle(
         )
     check_space(space)
     rng = np.random.default_rng((seed, 5))
-    chosen = networks_to_measure(space, (networks + 1) // 2, rng)
+    designed = max(min(networks, DESIGNED), (networks + 1) // 2)
+    chosen = networks_to_measure(space, designed, rng)
     spread = [one for one in sample_evenly_by_macs(space, networks, rng) if one not in chosen]
     chosen += spread[: networks - len(chosen)]
     names = {f"network-{index:02}": one for index, one in enumerate(chosen)}

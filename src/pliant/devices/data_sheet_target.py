@@ -59,7 +59,7 @@ class DataSheetTarget:
         """
         found = []
         for one in architectures:
-            latency_ms = sum(self._least_ms(block) for block in self.space.blocks(one))
+            latency_ms = sum(self.least_ms(block) for block in self.space.blocks(one))
             found.append(self._with_latency(self.space.cost(one), latency_ms))
         return found
 
@@ -68,7 +68,7 @@ class DataSheetTarget:
         costs = []
         for block in self.space.blocks(architecture):
             shape = Cost(macs=block.cost.macs, parameters=block.cost.parameters)
-            costs.append(self._with_latency(shape, self._least_ms(block)))
+            costs.append(self._with_latency(shape, self.least_ms(block)))
         return costs
 
     def measure(self, models: Mapping[str, bytes]) -> dict[str, Measured]:
@@ -109,17 +109,17 @@ class DataSheetTarget:
             )
         return tuple(claims)
 
-    def _with_latency(self, cost: Cost, latency_ms: float) -> Cost:
-        energy = None
-        if self.sheet.power_w is not None:
-            energy = energy_uj(latency_ms, self.sheet.power_w)
-        return replace(cost, latency_ms=latency_ms, energy_uj=energy)
-
-    def _least_ms(self, block: Block) -> float:
-        """Of one block, memoized: its layers read only its input and each other."""
+    def least_ms(self, block: Block) -> float:
+        """Least latency of one block, memoized: its layers read only its input and each other."""
         if block not in self._block_ms:
             layers = with_bits(block.layers(), self.space.bits)
             elements = block.in_views * block.in_channels * block.size**2
             workload = Workload(layers, input_elements=elements)
             self._block_ms[block] = 1e3 * least_seconds(workload, self.roofline)
         return self._block_ms[block]
+
+    def _with_latency(self, cost: Cost, latency_ms: float) -> Cost:
+        energy = None
+        if self.sheet.power_w is not None:
+            energy = energy_uj(latency_ms, self.sheet.power_w)
+        return replace(cost, latency_ms=latency_ms, energy_uj=energy)

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from pliant.devices.energy import EnergyMeter, Power, energy_uj, measure_energy, parse_energy
+from pliant.devices.interval import Interval
 from pliant.devices.measured_target import METRICS, MeasuredTarget
-from pliant.devices.profile import DeviceProfile, random_network_model
+from pliant.devices.profile import random_network_model
 from pliant.devices.runtimes import runtime_named
 from pliant.errors import DamagedFileError, RecipeError
 from pliant.files import CHECKSUM, has_checksum, with_checksum, write_atomically
 from pliant.metrics import Claim, Cost, Measured
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.space import Space
 
 ENERGY_METRICS = (*METRICS, "energy_uj")
 """Metrics of a profiled machine with a known power."""
@@ -33,36 +33,40 @@ class PoweredTarget(MeasuredTarget):
     """A profiled machine with a known power; all but the energy is as of `MeasuredTarget`.
 
     Args:
-        profile: of the machine.
-        space: the one that the profile was made for.
+        target: the machine without energy.
         power: while networks run.
         meter: measures delivered networks; None where the power was only stated.
-        seed: of the order in which networks are timed.
     """
 
     metrics = ENERGY_METRICS
 
     def __init__(
-        self,
-        profile: DeviceProfile,
-        space: Space,
-        power: Power,
-        meter: EnergyMeter | None = None,
-        *,
-        seed: int = 0,
+        self, target: MeasuredTarget, power: Power, meter: EnergyMeter | None = None
     ) -> None:
-        super().__init__(profile, space, seed=seed)
+        super().__init__(
+            target.profile,
+            target.space,
+            seed=target.seed,
+            roofs=target.roofs,
+            sources=target.sources,
+        )
         self.power, self.meter = power, meter
 
     @cached_property
     def identity(self) -> str:
         """Digest of the profile and the power, as 12 hexadecimal digits."""
-        whole = f"{self.profile.model_dump_json()} {self.power.watts!r}"
+        whole = f"{self._content} {self.power.watts!r}"
         return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
     def predict(self, architectures: Sequence[Architecture]) -> list[Cost]:
         """As the profile predicts, with the energy of one inference."""
         return [self._with_energy(cost) for cost in super().predict(architectures)]
+
+    def interval(self, metric: str) -> Interval | None:
+        """That of latency; a stated power adds no error to it, a measured one an unknown one."""
+        if metric == "energy_uj":
+            return None if self.power.measured else super().interval("latency_ms")
+        return super().interval(metric)
 
     def block_costs(self, architecture: Architecture) -> list[Cost]:
         """As the profile predicts, with the energy of each block."""
@@ -117,13 +121,12 @@ def with_energy(target: MeasuredTarget, energy: str, folder: Path | None) -> Pow
         DamagedFileError: the kept power was changed since it was written.
     """
     found = parse_energy(energy)
-    profile, space, seed = target.profile, target.space, target.seed
     if isinstance(found, Power):
-        return PoweredTarget(profile, space, found, seed=seed)
+        return PoweredTarget(target, found)
     if not target.can_measure:
         raise RecipeError(
-            f"{found.name} measures this machine; the profile is of {profile.machine}. State its "
-            'power, as target.energy = "6W".'
+            f"{found.name} measures this machine; the profile is of {target.profile.machine}. "
+            'State its power, as target.energy = "6W".'
         )
     path = None if folder is None else folder / "power.json"
     power = None if path is None else _kept_power(path, found.name)
@@ -131,7 +134,7 @@ def with_energy(target: MeasuredTarget, energy: str, folder: Path | None) -> Pow
         power = _measured_power(target, found)
         if path is not None:
             write_atomically(path, json.dumps(with_checksum(asdict(power)), indent=1) + "\n")
-    return PoweredTarget(profile, space, power, found, seed=seed)
+    return PoweredTarget(target, power, found)
 
 
 def _measured_power(target: MeasuredTarget, meter: EnergyMeter) -> Power:

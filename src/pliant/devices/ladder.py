@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from weakref import WeakKeyDictionary
 
@@ -247,6 +247,8 @@ def networks_to_measure(
 def fit(rows: DeviceRows, space: Space) -> Predictor:
     """The predictor with the lowest cross-validated error; the same rows give the same one.
 
+    A network that was measured several times counts once, with the median of its latencies.
+
     Args:
         rows: what was measured.
         space: of the networks.
@@ -254,6 +256,7 @@ def fit(rows: DeviceRows, space: Space) -> Predictor:
     Raises:
         MeasurementError: too few networks were measured for any rung.
     """
+    rows = _each_network_once(rows)
     tried: list[_Tried] = []
     for models in (_roofline(rows), _additive(rows, space), _table(rows, space), _transfer(rows)):
         tried += _best_of(models, rows)
@@ -278,6 +281,15 @@ def fit(rows: DeviceRows, space: Space) -> Predictor:
         best.model.fit(columns(rows.networks), np.array(rows.latency_ms)),
         rows,
     )
+
+
+def _each_network_once(rows: DeviceRows) -> DeviceRows:
+    """Else one of two equal networks would be held out while the other one is fitted."""
+    found: dict[Architecture, list[float]] = {}
+    for one, latency in zip(rows.networks, rows.latency_ms, strict=True):
+        found.setdefault(one, []).append(latency)
+    latency_ms = [float(np.median(several)) for several in found.values()]
+    return replace(rows, networks=list(found), latency_ms=latency_ms)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,17 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from pliant.devices.data_sheet import DataSheet
+from pliant.devices.data_sheet_target import DataSheetTarget
+from pliant.devices.features import BlockSums
 from pliant.devices.interval import Interval
-from pliant.devices.ladder import DeviceRows, Predictor, fit
+from pliant.devices.ladder import DeviceRows, Milliseconds, Predictor, fit
 from pliant.devices.measure import measure_in_subprocess
 from pliant.devices.profile import DeviceProfile, measure_networks
 from pliant.devices.timings import Measurement
-from pliant.errors import ProfileMismatchError
+from pliant.errors import ProfileMismatchError, RecipeError
 from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Measured
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
@@ -33,18 +38,31 @@ class MeasuredTarget:
         profile: of the machine.
         space: the one that the profile was made for.
         seed: of the order in which networks are timed.
+        roofs: of the machine, for the first rung of the predictor.
+        sources: profiles of other devices for the same space, by name, for the last one.
 
     Raises:
-        ProfileMismatchError: the profile was made for another space.
+        ProfileMismatchError: the profile, or one of the sources, was made for another space.
     """
 
     metrics: tuple[str, ...] = METRICS
 
-    def __init__(self, profile: DeviceProfile, space: Space, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        profile: DeviceProfile,
+        space: Space,
+        *,
+        seed: int = 0,
+        roofs: DataSheet | None = None,
+        sources: Mapping[str, DeviceProfile] | None = None,
+    ) -> None:
         self.profile = profile
         self.space = space
         self.seed = seed
-        profile.require_space(space)
+        self.roofs = roofs
+        self.sources = dict(sources or {})
+        for one in (profile, *self.sources.values()):
+            one.require_space(space)
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -52,7 +70,23 @@ class MeasuredTarget:
         networks = [self.space.parse(row.architecture) for row in self.profile.networks]
         latency_ms = [row.latency_ms for row in self.profile.networks]
         block_us = {row.block: row.latency_us for row in self.profile.blocks}
-        return fit(DeviceRows(networks, latency_ms, block_us), self.space)
+        known = {
+            name: MeasuredTarget(one, self.space).predictor.predict_ms
+            for name, one in self.sources.items()
+        }
+        return fit(DeviceRows(networks, latency_ms, block_us, self._bound_ms, known), self.space)
+
+    @cached_property
+    def _bound_ms(self) -> Milliseconds | None:
+        """Least latency of one image under the roofs; None without roofs of the precision."""
+        if self.roofs is None:
+            return None
+        try:
+            sheet = DataSheetTarget(self.roofs, self.space)
+        except RecipeError:
+            return None
+        sums = BlockSums(self.space, lambda block: np.array([sheet.least_ms(block)]))
+        return lambda architectures: sums(architectures)[:, 0]
 
     @property
     def name(self) -> str:
@@ -61,8 +95,14 @@ class MeasuredTarget:
 
     @cached_property
     def identity(self) -> str:
-        """Digest of the profile, as 12 hexadecimal digits."""
-        return hashlib.sha256(self.profile.model_dump_json().encode()).hexdigest()[:12]
+        """Digest of all that decides predictions, as 12 hexadecimal digits."""
+        return hashlib.sha256(self._content.encode()).hexdigest()[:12]
+
+    @property
+    def _content(self) -> str:
+        others = [repr(self.roofs)] if self.roofs else []
+        others += [f"{name} {one.model_dump_json()}" for name, one in self.sources.items()]
+        return " ".join([self.profile.model_dump_json(), *others])
 
     @cached_property
     def can_measure(self) -> bool:

@@ -40,6 +40,9 @@ MAX_BYTES = 256 * 2**20
 MAX_ENTRIES = 10_000
 MIN_US, MAX_US = 0.1, 600e6
 """No inference takes less than a tenth of a microsecond, nor more than ten minutes."""
+MAX_RUNS, MAX_ROUND = 10**9, 10**6
+MAX_BATCH, MAX_THREADS, MAX_CORES = 4096, 1024, 4096
+"""What a device may say of itself."""
 MAX_OVER_MEDIAN = 50.0
 """A timing this many times the network's median, or the median this many times it, is no timing."""
 
@@ -50,7 +53,7 @@ class _Bench(BaseModel):
     bundle: int = Field(ge=1, le=1)
     space: SpaceKey
     precision: InferencePrecision
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=1, le=MAX_BATCH)
     networks: dict[str, str | None]
 
 
@@ -61,10 +64,10 @@ class _Header(BaseModel):
     bench: _Bench
     machine: str = Field(min_length=1)
     system: str
-    cores: int = Field(ge=1)
+    cores: int = Field(ge=1, le=MAX_CORES)
     runtime: str = Field(pattern=r"^[A-Za-z0-9._-]+$")  # it is part of the profile's file name
     runtime_version: str = Field(min_length=1)
-    threads: int = Field(ge=1)
+    threads: int = Field(ge=1, le=MAX_THREADS)
     pinned: bool
     rows: list[Any]
 
@@ -239,8 +242,9 @@ def _row_fault(row: Any, header: _Header) -> str | None:
     known = row.get("network")
     if not isinstance(known, str) or known not in header.bench.networks:
         return f"the bundle has no network {known!r}"
-    if not _is_count(row.get("round"), 0) or not _is_count(row.get("runs"), 1):
-        return "round and runs are whole numbers"
+    for key, least, most in (("round", 0, MAX_ROUND), ("runs", 1, MAX_RUNS)):
+        if not _is_count(row.get(key), least, most):
+            return f"{key} is a whole number from {least} to {most:,}"
     sizes = set()
     for key in ("wall_us", "cpu_us", "preempted"):
         values = row.get(key)
@@ -258,8 +262,8 @@ def _row_fault(row: Any, header: _Header) -> str | None:
     return None
 
 
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_count(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _time_fault(value: Any, least: float) -> str | None:

@@ -203,10 +203,14 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         refused = kind is not None and issubclass(kind, (InfeasibleError, RecipeError))
-        if refused and self._previous is not None:
-            # Limits that nothing meets, or a mistyped option; the run stays what it was.
-            write_atomically(self.folder / "recipe.toml", self._previous)
+        if refused:  # limits that nothing meets, or a mistyped option
+            self.restore_recipe()
         self.close()
+
+    def restore_recipe(self) -> None:
+        """Write the recipe that a run which was begun had before it was opened now."""
+        if self._previous is not None:
+            write_atomically(self.folder / "recipe.toml", self._previous)
 
     @cached_property
     def data(self) -> DataSet:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
@@ -14,7 +15,7 @@ from pliant.deploy.int8 import Int8Network, model_answers, to_int8
 from pliant.deploy.package import onnx_bytes
 from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import random_network_model
-from pliant.errors import InfeasibleError
+from pliant.errors import DamagedFileError, InfeasibleError, ProfileMismatchError
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed, InferencePrecision
 from pliant.networks.mixed import mixed_blocks
 from pliant.networks.plain import Network
@@ -54,6 +55,9 @@ class Session:
         precision: of what is delivered, measured and limited, instead of the recipe's.
         searcher: instead of the recipe's; a name, or a function or class that makes one.
         limits: instead of the recipe's.
+        confidence: with which limits shall hold, instead of the recipe's.
+        energy: where the energy of the target comes from, as of `TargetOptions`, instead of the
+            recipe's.
         device: that trains, as PyTorch names it; the best one found where None.
         progress: told by every step, `pliant.progress.silent` for none. Where None, a line where
             a step begins and ends; `with pliant.progress.shown() as progress` shows more.
@@ -71,6 +75,8 @@ class Session:
         precision: InferencePrecision | None = None,
         searcher: str | Build | None = None,
         limits: Iterable[Limit | str] | Limit | str | None = None,
+        confidence: float | None = None,
+        energy: str | None = None,
         device: str | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -81,14 +87,29 @@ class Session:
         self._is_own_target = (
             target in (None, run.part("target.name"))
             and self.precision == run.recipe.target.precision
+            and energy in (None, run.recipe.target.energy)
         )
+        table = run.recipe
+        self.energy = energy or (table.target.energy if self._is_own_target else None)
+        self.confidence = confidence or (table.confidence if self._is_own_target else None)
+        """With which limits shall hold; that of the run, for the run's own target."""
         self.limits = run.recipe.parsed_limits if limits is None else as_limits(limits)
         self.device = None if device is None else training_device(device)
         self.progress = run.progress = progress or printed()
         self._networks: dict[Architecture, Network] = {}
         self._answers: dict[Architecture, Answers] = {}
         self._int8: dict[Architecture, Int8Network] = {}
-        require_known(self._named_target)
+        with self._refusing():
+            require_known(self._named_target)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """The name of a target that cannot be opened leaves the recipe of the run as it was."""
+        try:
+            yield
+        except (DamagedFileError, ProfileMismatchError):
+            self.run.restore_recipe()
+            raise
 
     @cached_property
     def target(self) -> Target:
@@ -100,8 +121,7 @@ class Session:
             MeasurementError: this machine is too busy to be measured.
         """
         table = self.run.recipe.target
-        energy = table.energy if self._is_own_target else None
-        known = reported_metrics(self._named_target, energy)
+        known = reported_metrics(self._named_target, self.energy)
         if known is not None:
             self._wanted(known.metrics).require_reported(known)
         options = TargetOptions(
@@ -113,9 +133,10 @@ class Session:
             self.run.recipe.seed,
             self.precision,
             table.runtime,
-            energy,
+            self.energy,
         )
-        target = open_target(self._named_target, self.space, options, progress=self.progress)
+        with self._refusing():
+            target = open_target(self._named_target, self.space, options, progress=self.progress)
         self._wanted(target.metrics).require_reported(target)
         if self._is_own_target:
             self._keep(target)
@@ -143,11 +164,6 @@ class Session:
         table = self.run.recipe.objective
         costs = table.costs or (table.minimise or _front_metric(self.limits, metrics),)
         return Objective(costs, self.limits, table.minimise)
-
-    @property
-    def confidence(self) -> float | None:
-        """With which limits shall hold; that of the run, for the run's own target."""
-        return self.run.recipe.confidence if self._is_own_target else None
 
     @cached_property
     def search_objective(self) -> Objective:

@@ -11,7 +11,7 @@ import importlib.util
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -30,6 +30,9 @@ class LiteRt(Runtime):
     module = "ai_edge_litert"
     extra = "litert"
     precisions = ("fp32",)
+    why_not: ClassVar = {
+        "int8": "its networks come from the converter litert-torch, which writes float operators"
+    }
     times_blocks = False
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar, Protocol
 
@@ -42,6 +42,8 @@ class Runtime(ABC):
     """The optional dependency of Pliant that installs it; None where Pliant always does."""
     precisions: ClassVar[tuple[InferencePrecision, ...]] = ("fp32", "int8")
     """Of the networks that it can run with kernels of that precision."""
+    why_not: ClassVar[Mapping[str, str]] = {}
+    """Why it lacks a precision, by precision."""
     levels: ClassVar[tuple[Optimisation, ...]] = ("all",)
     """Graph optimisation levels that it can be asked for."""
     times_blocks: ClassVar[bool] = True
@@ -85,16 +87,18 @@ class Runtime(ABC):
             RecipeError: it is not installed, or has no kernels of the precision or no such level of
                 optimisation.
         """
-        self.require_installed()
         for what, wanted, known in (
             ("precisions", precision, self.precisions),
             ("optimisation levels", settings.optimisation, self.levels),
         ):
             if wanted not in known:
+                reason = self.why_not.get(wanted)
                 raise RecipeError(
                     f"the {what} of runtime {self.name} are {', '.join(known)}, "
-                    f"received {wanted!r}. Choose one of them, or another runtime."
+                    f"received {wanted!r}{f': {reason}' if reason else ''}. Choose one of them, "
+                    "or another runtime."
                 )
+        self.require_installed()
 
     @contextmanager
     def prepared(self, settings: Settings) -> Iterator[None]:
