@@ -44,7 +44,17 @@ class ForeignError(PliantError, ValueError):
 
 
 class DivergedError(PliantError, RuntimeError):
-    """Training whose loss or weights are no longer numbers."""
+    """Training whose loss or weights are no longer numbers.
+
+    Args:
+        message: for the user.
+        step: after which it was noticed, counted from 1; 0 where it is not known.
+        loss: of this step, maybe no number.
+    """
+
+    def __init__(self, message: str, step: int = 0, loss: float = float("nan")) -> None:
+        super().__init__(message)
+        self.step, self.loss = step, loss
 
 
 class MeasurementError(PliantError, RuntimeError):

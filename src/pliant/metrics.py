@@ -117,7 +117,8 @@ class Estimate:
     seconds: float
     """CPU time of this architecture alone, without what all of them share."""
     curve: tuple[tuple[float, float], ...] = ()
-    """(epoch, loss) of its training where it was trained, also of one that failed."""
+    """(epoch, loss) of its training where it was trained, also of one that failed; infinite where
+    the loss was no number."""
 
 
 @dataclass(frozen=True, slots=True)

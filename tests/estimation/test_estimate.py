@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,18 +147,60 @@ def test_early_stopping_resumes_at_the_rung_where_it_was_killed(tmp_path, monkey
     assert len(set(calls)) == len(calls)
 
 
-def test_diverged_training_is_a_failure_with_its_curve(digits_space, digits):
-    fine = TrainFromScratch(digits_space, digits, epochs=2, images=50)
-    broken = TrainFromScratch(
-        digits_space,
-        digits,
-        images=50,
-        recipe=replace(fine.recipe, learning_rate=1e30, clip_norm=0),
-    )
-    [found] = broken.evaluate([digits_space.smallest()])
-    assert isinstance(found.quality, Failed)
-    assert "diverged" in found.quality.reason
-    assert found.seconds > 0
+def diverging(monkeypatch, fails):
+    """Training from scratch with a rate that no network survives, where `fails` says so."""
+    whole = TrainFromScratch.train_until
+
+    def train(self, architecture, epoch):
+        usual = self.recipe
+        if fails(architecture):
+            self.recipe = replace(usual, learning_rate=1e30, clip_norm=0)
+        try:
+            return whole(self, architecture, epoch)
+        finally:
+            self.recipe = usual
+
+    monkeypatch.setattr(TrainFromScratch, "train_until", train)
+
+
+def test_a_diverged_training_is_a_failed_row_with_its_curve_and_the_others_go_on(
+    tmp_path, monkeypatch, digits_space
+):
+    diverging(monkeypatch, lambda one: one == digits_space.smallest())
+    for _ in range(2):  # trained, then from the record
+        result = estimated(tmp_path, estimators="scratch", epochs=2)
+        first, *others = result.evaluated[0].estimates
+        assert isinstance(first.quality, Failed)
+        assert re.search("diverged: after step [1-6] ", first.quality.reason)  # at once
+        [(epoch, loss)] = first.curve
+        assert 0 < epoch < 1
+        assert loss > 0
+        assert all(isinstance(one.quality, Accuracy) for one in others)
+        assert result.comparison.without_truth == 1
+        monkeypatch.setattr(TrainFromScratch, "evaluate_one", None)  # a call would be an error
+    row = pq.read_table(tmp_path / "estimates.parquet").to_pylist()[0]
+    assert row["top1"] is None
+    assert "diverged" in row["failure"]
+    assert len(json.loads(row["curve"])) == 1
+
+
+def test_missing_memory_costs_one_network_and_is_tried_again_later(
+    tmp_path, monkeypatch, digits_space
+):
+    whole = TrainFromScratch.evaluate_one
+
+    def starved(self, architecture):
+        if architecture == digits_space.largest():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1e15 bytes")
+        return whole(self, architecture)
+
+    monkeypatch.setattr(TrainFromScratch, "evaluate_one", starved)
+    *others, largest = estimated(tmp_path, estimators="scratch").evaluated[0].estimates
+    assert all(isinstance(one.quality, Accuracy) for one in others)
+    assert "lost on 2 workers, at last: out of memory" in largest.quality.reason
+    monkeypatch.undo()
+    *_, largest = estimated(tmp_path, estimators="scratch").evaluated[0].estimates
+    assert isinstance(largest.quality, Accuracy)
 
 
 def test_a_paused_training_ends_as_a_whole_one(digits_space, digits, tmp_path):
@@ -227,6 +270,7 @@ def test_networks_without_truth_are_left_out():
     [
         (["--estimator", "scrach"], "an estimator is one of"),
         (["--workers", "many"], "a number of processes, or a Ray cluster"),
+        (["--workers", "ray://127.0.0.1:1"], "ray://127.0.0.1:1 could not be"),
         (["--out", "table.txt"], ".parquet or .csv"),
         (["--architectures", "nothing.csv"], "a number of networks or a CSV file"),
         (["--data", "nowhere/"], "nowhere"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -80,7 +81,7 @@ class Fit:
     seconds: float
     """CPU time, also of earlier processes that trained the same weights."""
     curve: tuple[tuple[float, float], ...]
-    """(epoch, loss of the first sub-network) once per epoch."""
+    """(epoch, loss of the first sub-network) once per epoch, and where it diverged."""
 
 
 def fit(
@@ -142,6 +143,7 @@ def fit(
         )
     except DivergedError as error:
         failure = Failed(str(error))
+        curve[error.step / steps] = error.loss if math.isfinite(error.loss) else math.inf
     seconds = before + time.process_time() - began
     return module, Fit(failure, seconds, tuple(sorted(curve.items())))
 

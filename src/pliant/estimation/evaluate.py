@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -155,6 +156,9 @@ def known_estimate(
 
 def from_row(row: Evaluation) -> Estimate:
     """The estimate of a row of the record."""
-    curve = tuple((float(epoch), float(loss)) for epoch, loss in row.measures.get("curve", []))
+    curve = tuple(
+        (float(epoch), math.inf if loss is None else float(loss))
+        for epoch, loss in row.measures.get("curve", [])
+    )
     quality = row.quality if row.quality is not None else Failed("no quality was recorded")
     return Estimate(quality, float(row.measures["seconds"]), curve)

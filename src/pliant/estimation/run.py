@@ -11,6 +11,7 @@ checkpoints: a killed command resumes, and further networks or estimators are ad
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -281,6 +282,11 @@ _SCHEMA = pa.schema(
 )
 
 
+def _curve_text(curve: Sequence[tuple[float, float]]) -> str:
+    """JSON; null where the loss was no number."""
+    return json.dumps([(epoch, loss if math.isfinite(loss) else None) for epoch, loss in curve])
+
+
 def write_estimates(result: EstimationResult, estimation: _Estimation, out: Path) -> None:
     """Write one row per estimator and network; the curve as JSON of (epoch, loss).
 
@@ -303,7 +309,7 @@ def write_estimates(result: EstimationResult, estimation: _Estimation, out: Path
                     "seconds": found.seconds,
                     "parameters": cost.parameters,
                     "macs": cost.macs,
-                    "curve": json.dumps(found.curve) if found.curve else None,
+                    "curve": _curve_text(found.curve) if found.curve else None,
                 }
             )
     table = pa.Table.from_pylist(rows, schema=_SCHEMA)

@@ -182,7 +182,9 @@ def _require_finite(
         what = f"weight {list(weights)[int(finite.int().argmin())]} is not finite"
     raise DivergedError(
         f"training diverged: after step {step + 1} (phase {phase!r}, learning rate {rate:.3g}) "
-        f"{what}. Lower train.learning_rate, or check the images and labels."
+        f"{what}. Lower train.learning_rate, or check the images and labels.",
+        step=step + 1,
+        loss=float(losses[0]),
     )
 
 
