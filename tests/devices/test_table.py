@@ -52,7 +52,9 @@ def test_drawing_finds_every_block_that_enumeration_finds(toy_space, everything)
     assert set(found) == expected
 
 
-@pytest.mark.parametrize(("name", "size"), [("digits", 8), ("mobile-32", 32), ("plain-32", 32)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("digits", 8), ("mobile-32", 32), ("plain-32", 32), ("vit-32", 28)]
+)
 def test_no_network_of_a_preset_has_a_block_outside_the_table(name, size):
     space = preset(name, channels=3, image_size=size, classes=10)
     found = set(distinct_blocks(space, np.random.default_rng(0)))

@@ -12,6 +12,7 @@ from pliant.networks.supernet import Supernet
 from pliant.spaces.convolutional_blocks import BasicBlock, Bottleneck, ConvBlock, InvertedResidual
 from pliant.spaces.input_output_blocks import Head
 from pliant.spaces.presets import preset
+from pliant.spaces.transformer_blocks import AttentionBlock, MlpBlock, PatchEmbedding
 
 RESIDUAL = {"slot": "a", "size": 6, "inputs": 8, "mid_channels": 16, "outputs": 8}
 
@@ -51,6 +52,28 @@ BY_HAND = {
             " shortcut.weight shortcut_norm.weight shortcut_norm.bias",
         ),
     },
+    PatchEmbedding(slot="a", size=6, inputs=3, outputs=8, patch=3): {
+        "in": ("embed.weight/1", ""),
+        "out": ("", "embed.weight embed.bias positions"),
+    },
+    **{
+        # A single head has no other to change places with.
+        AttentionBlock(slot="a", size=3, channels=8, heads=heads, head_size=4): {
+            "in": (
+                "qkv.weight/1",
+                "layer_norm.weight layer_norm.bias project.weight project.bias",
+            ),
+            "qkv": ("project.weight/1", "qkv.weight qkv.bias"),
+        }
+        for heads in (1, 3)
+    },
+    MlpBlock(slot="a", size=3, channels=8, mid_channels=12): {
+        "in": (
+            "expand.weight/1",
+            "layer_norm.weight layer_norm.bias project.weight project.bias",
+        ),
+        "expand": ("project.weight/1", "expand.weight expand.bias"),
+    },
     Head(slot="a", size=6, inputs=8, classes=5, input_norm=True): {
         "in": ("classifier.weight/1", "input_norm.weight input_norm.bias"),
         "out": ("", "classifier.weight classifier.bias"),
@@ -76,6 +99,7 @@ def test_groups_are_those_written_by_hand(block):
         assert words(groups[key].consumers) == set(consumers.split()), key
         assert words(groups[key].producers) == set(producers.split()), key
         assert not groups[key].fixed
+        assert groups[key].units == (block.heads if key == "qkv" else None)
 
 
 def test_parameters_that_no_layer_names_keep_their_order():

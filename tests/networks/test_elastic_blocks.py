@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pliant.networks import plain
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, copy_active
+from pliant.networks.supernet import Supernet  # noqa: F401 - registers all blocks
 from pliant.spaces.convolutional_blocks import (
     BasicBlock,
     Bottleneck,
@@ -16,6 +17,7 @@ from pliant.spaces.convolutional_blocks import (
     MaxPool,
 )
 from pliant.spaces.input_output_blocks import Head, Preprocess
+from pliant.spaces.transformer_blocks import AttentionBlock, MlpBlock, PatchEmbedding, TokenHead
 
 WIDTHS = st.tuples(st.integers(1, 24), st.integers(1, 24)).map(sorted)
 """Active and largest number of channels."""
@@ -97,6 +99,22 @@ def pairs(draw):
             active,
             {"size": most_size, "channels": most_inputs, "mid_channels": most_hidden},
             **fixed,
+        )
+    if kind == "PatchEmbedding":
+        active, largest = {"outputs": outputs}, {"outputs": most_outputs}
+        return both(PatchEmbedding, active, largest, slot="a", size=8, inputs=3, patch=4)
+    if kind == "AttentionBlock":
+        heads, most_heads = sorted(draw(st.tuples(*2 * [st.integers(1, 3)])))
+        active = {"channels": inputs, "heads": heads}
+        largest = {"channels": most_inputs, "heads": most_heads}
+        return both(AttentionBlock, active, largest, slot="a", size=3, head_size=4)
+    if kind == "MlpBlock":
+        active = {"channels": inputs, "mid_channels": hidden}
+        largest = {"channels": most_inputs, "mid_channels": most_hidden}
+        return both(MlpBlock, active, largest, slot="a", size=3)
+    if kind == "TokenHead":
+        return both(
+            TokenHead, {"inputs": inputs}, {"inputs": most_inputs}, slot="a", size=3, classes=5
         )
     if kind == "Bottleneck":
         project = flag or stride == 2

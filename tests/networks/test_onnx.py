@@ -26,6 +26,7 @@ from pliant.spaces.convolutional_blocks import (
 )
 from pliant.spaces.input_output_blocks import Head, Preprocess
 from pliant.spaces.presets import preset
+from pliant.spaces.transformer_blocks import AttentionBlock, MlpBlock, PatchEmbedding, TokenHead
 from pliant.workload import NETWORK_INPUT
 
 CHANNELS = st.integers(1, 20)
@@ -86,6 +87,17 @@ def any_block(draw) -> Block:
         )
     if kind == "BasicBlock":
         return BasicBlock(**common, channels=inputs, mid_channels=hidden, activation=activation)
+    if kind in ("AttentionBlock", "MlpBlock"):
+        common["size"] = draw(st.integers(2, 5))
+        if kind == "MlpBlock":
+            return MlpBlock(**common, channels=inputs, mid_channels=hidden)
+        heads, head_size = draw(st.integers(1, 3)), draw(st.integers(1, 5))
+        return AttentionBlock(**common, channels=inputs, heads=heads, head_size=head_size)
+    if kind == "PatchEmbedding":
+        common["size"] = 3 * draw(st.integers(1, 5))
+        return PatchEmbedding(**common, inputs=inputs, outputs=outputs, patch=3)
+    if kind == "TokenHead":
+        return TokenHead(**common, inputs=inputs, classes=draw(st.integers(2, 7)))
     if kind == "Bottleneck":
         project = flag or stride > 1
         outputs = outputs if project else inputs
@@ -170,6 +182,7 @@ def test_resizing_is_antialiased_as_in_pytorch(size, resolution):
         ("mobile-32", 32),
         ("plain-32", 32),
         ("wide-32", 32),
+        ("vit-32", 28),
         ("photos", 80),
         ("ofa-resnet50", 128),
     ],

@@ -79,6 +79,7 @@ def test_ranges_by_hand():
         ("mobile-32", 32),
         ("plain-32", 32),
         ("wide-32", 32),
+        ("vit-32", 32),
         ("nas-bench-201", 32),
         ("ofa-mobilenetv3", 128),
         ("photos", 64),

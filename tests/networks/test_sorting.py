@@ -11,7 +11,7 @@ import torch
 from pliant.networks.supernet import Supernet
 from pliant.training.progressive import SHARES, ProgressiveShrinking
 
-SIZES = {"digits": 8, "mobile-32": 24, "plain-32": 24, "photos": 64}
+SIZES = {"digits": 8, "mobile-32": 24, "plain-32": 24, "vit-32": 24, "photos": 64}
 
 
 @pytest.fixture(params=["toy", *SIZES])
@@ -108,6 +108,25 @@ def test_importance_falls(shipped, perturbed):
     assert falls(sum(weight.abs().sum((0, 2, 3)) for weight in readers))
     last = supernet.blocks["stage3_block1"].conv1.weight.abs().sum((0, 2, 3))
     assert falls(last + supernet.blocks["head"].classifier.weight.abs().sum(0))
+
+
+@torch.no_grad()
+def test_heads_are_sorted_whole(shipped, perturbed):
+    """A head is as important as the weights that read it; queries, keys and values go with it."""
+    supernet = perturbed(shipped("vit-32", 24))
+    block = supernet.blocks["stage1_attention1"]
+    before = block.qkv.bias.view(4, 3 * 32).clone()
+    importance = block.project.weight.abs().sum(0).view(4, 32).sum(1)
+    order = importance.argsort(descending=True)
+    assert not torch.equal(order, torch.arange(4))
+    supernet.sort_channels()
+    assert torch.equal(block.qkv.bias.view(4, 3 * 32), before[order])
+    assert falls(block.project.weight.abs().sum(0).view(4, 32).sum(1))
+    kept = supernet.space.architecture(dict(supernet.space.largest().options) | {"1.1h": 2})
+    block.project.weight[:, -32:] *= 9  # the last head stays in the second tier
+    moved = block.qkv.bias.view(4, 3 * 32)[3].clone()
+    supernet.sort_channels([kept])
+    assert torch.equal(block.qkv.bias.view(4, 3 * 32)[2], moved)
 
 
 @torch.no_grad()

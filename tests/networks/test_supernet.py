@@ -21,6 +21,7 @@ PRESETS = {
     "mobile-32": (24, 4),
     "plain-32": (24, 4),
     "wide-32": (24, 4),
+    "vit-32": (24, 4),
     "photos": (80, 2),
     "ofa-mobilenetv3": (128, 1),
     "ofa-mobilenetv3-w1.2": (128, 1),
@@ -81,10 +82,9 @@ def test_the_delivered_model_is_the_calibrated_network(name, shipped, perturbed,
     space = shipped(name, size)
     supernet = perturbed(space)
     [architecture] = architectures(space, 1, seed=3)
-    resolutions = [
-        r for r in (space.choices[0].options[0], 132) if r in space.choices[0].options and r != size
-    ]
-    architecture = space.architecture(dict(architecture.options) | {"r": resolutions[0]})
+    found = next((choice.options for choice in space.choices if choice.name == "r"), ())
+    if resolutions := [r for r in (*found[:1], 132) if r in found and r != size]:
+        architecture = space.architecture(dict(architecture.options) | {"r": resolutions[0]})
     network = calibrate(supernet.extract(architecture), pixels(space, 4 if size > 32 else 16))
     images = pixels(space, 2, seed=1)
     expected = network(images)
@@ -111,13 +111,11 @@ def test_the_workload_counts_what_the_network_computes(name, shipped, pixels):
 
         def hook(module, inputs, output, seen=seen):
             shape = tuple(output.shape[1:])
-            macs = (
-                len(output)
-                // 2
-                * module.weight.numel()
-                * (shape[1] * shape[2] if len(shape) == 3 else 1)
-            )
-            seen.append((shape, macs, module.weight.numel() + shape[0]))
+            pixels = shape[1:] if isinstance(module, nn.Conv2d) else shape[:-1]
+            macs = len(output) // 2 * module.weight.numel() * int(np.prod(pixels))
+            if isinstance(module, nn.Linear) and pixels:  # one row per token
+                shape = (int(np.prod(pixels)), shape[-1])
+            seen.append((shape, macs, module.weight.numel() + len(module.weight)))
 
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -126,13 +124,15 @@ def test_the_workload_counts_what_the_network_computes(name, shipped, pixels):
         workload = space.lower(architecture)
         expected = []
         for layer in workload.layers:
-            if layer.weighted:
-                shape = (
-                    (layer.G * layer.K, layer.P, layer.Q) if layer.kind == "conv" else (layer.K,)
-                )
+            if layer.weighted and layer.stored is None:
+                shape = (layer.N, layer.K) if layer.N > 1 else (layer.K,)
+                if layer.kind == "conv":
+                    shape = (layer.G * layer.K, layer.P, layer.Q)
                 expected.append((shape, layer.macs, layer.parameters))
         assert seen == expected
-        assert sum(macs for _, macs, _ in seen) == workload.macs == space.cost(architecture).macs
+        products = sum(layer.macs for layer in workload.layers if layer.stored == 0)
+        macs = sum(macs for _, macs, _ in seen) + products
+        assert macs == workload.macs == space.cost(architecture).macs
         addends = sum(
             m.num_features if isinstance(m, nn.BatchNorm2d) else 0 for m in network.modules()
         )
@@ -185,7 +185,7 @@ def active_mask(supernet, architecture):
     return masks
 
 
-@pytest.mark.parametrize("name", ["digits", "mobile-32", "plain-32"])
+@pytest.mark.parametrize("name", ["digits", "mobile-32", "plain-32", "vit-32"])
 def test_only_what_is_active_gets_a_gradient(name, shipped, perturbed, pixels):
     space = shipped(name, PRESETS[name][0])
     supernet = perturbed(space).train()
@@ -274,7 +274,7 @@ def loaded(supernet, path):
 
 
 @pytest.mark.parametrize("again", [lambda one, path: copy.deepcopy(one), saved, loaded])
-@pytest.mark.parametrize("name", ["mobile-32", "plain-32", "nas-bench-201"])
+@pytest.mark.parametrize("name", ["mobile-32", "plain-32", "vit-32", "nas-bench-201"])
 @torch.no_grad()
 def test_a_copy_computes_the_same_and_shares_no_weight(
     name, again, shipped, perturbed, pixels, tmp_path

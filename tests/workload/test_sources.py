@@ -142,6 +142,7 @@ def nests(workload: Workload) -> list[tuple[Any, ...]]:
         ("mobile-32", 3, 32),
         ("plain-32", 1, 28),
         ("wide-32", 3, 32),
+        ("vit-32", 1, 28),
         ("nas-bench-201", 3, 32),
         ("photos", 3, 80),
         ("ofa-mobilenetv3", 3, 128),

@@ -65,6 +65,8 @@ def calibrate(network: nn.Module, images: Tensor, *, batch_size: int | None = No
     """
     batch_size = batch_size or fitting_batch(images.shape[-1], 500)
     network.eval()
+    if not _norms(network):
+        return network  # nothing depends on the images, as in a transformer
     for norm in _norms(network):
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over batches

@@ -105,7 +105,7 @@ SpaceName = Annotated[
     str | None,
     typer.Option(
         "--space",
-        help="Search space: digits, mobile-32, plain-32, wide-32, micro, photos, "
+        help="Search space: digits, mobile-32, plain-32, wide-32, vit-32, micro, photos, "
         "ofa-mobilenetv3, ofa-resnet50, proxyless-32, proxyless, nas-bench-201, or file.py:NAME.",
     ),
 ]

@@ -23,7 +23,7 @@ AnySpace = Annotated[
     str | None,
     typer.Option(
         "--space",
-        help="digits, mobile-32, plain-32, wide-32, micro, photos, ofa-mobilenetv3, ofa-resnet50, "
+        help="digits, mobile-32, plain-32, wide-32, vit-32, micro, photos, ofa-mobilenetv3, ofa-resnet50, "
         "nas-bench-201; short: mobile, plain, resnet, cell; or file.py:NAME.",
     ),
 ]

@@ -9,6 +9,7 @@ from pliant.lazy import lazy_names
 if TYPE_CHECKING:
     from pliant.networks.elastic import ElasticBatchNorm2d as ElasticBatchNorm2d
     from pliant.networks.elastic import ElasticConv2d as ElasticConv2d
+    from pliant.networks.elastic import ElasticLayerNorm as ElasticLayerNorm
     from pliant.networks.elastic import ElasticLinear as ElasticLinear
     from pliant.networks.elastic_blocks import ElasticBlock as ElasticBlock
     from pliant.networks.elastic_blocks import register_block as register_block
@@ -25,7 +26,12 @@ else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
-            "elastic": ["ElasticBatchNorm2d", "ElasticConv2d", "ElasticLinear"],
+            "elastic": [
+                "ElasticBatchNorm2d",
+                "ElasticConv2d",
+                "ElasticLayerNorm",
+                "ElasticLinear",
+            ],
             "elastic_blocks": ["ElasticBlock", "register_block"],
             "initialization": ["initialise", "patch_pca_stem"],
             "onnx": ["network_model"],

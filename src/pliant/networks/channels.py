@@ -2,7 +2,8 @@
 
 They are derived from its layers. A dense layer consumes the channels that it reads and produces new
 ones. A depthwise convolution, a normalisation and a scale pass channels through, and so do layers
-without parameters. An addition ties the channels of all that it adds.
+without parameters. An addition ties the channels of all that it adds. Attention ties queries, keys
+and values: a head is a unit of several channels, which keep their order within it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ class ChannelGroup:
     """Position of the last layer that consumes them."""
     fixed: bool = False
     """Whether the channels keep their order, since not all that is indexed by them is known."""
+    units: int | None = None
+    """How many units of equally many neighbouring channels are permuted, such as heads.
+
+    None where each channel is one.
+    """
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,9 @@ def block_channels(block: Block, module: nn.Module) -> BlockChannels:
     for step, layer in enumerate(layers):
         read, written = groups[ties[layer.inputs[0]]], groups[ties[layer.name]]
         written.layer = written.layer or layer.name.removeprefix(f"{block.slot}.")
-        if layer.weighted and _mixes_groups(layer):
+        if _is_attention(layer):
+            written.units = layer.G
+        elif layer.weighted and _mixes_groups(layer):
             read.fixed = written.fixed = True
         operation = layer.operation or Operation("identity")
         for path in filter(None, (operation.module, operation.batch_norm)):
@@ -93,6 +101,7 @@ def merged(one: ChannelGroup, other: ChannelGroup) -> ChannelGroup:
         one.consumers + other.consumers,
         one.producers + other.producers,
         fixed=one.fixed or other.fixed,
+        units=one.units or other.units,
     )
 
 
@@ -105,7 +114,13 @@ def channels_of(block: Block, layer: str) -> int | None:
 
 
 def _is_dense(layer: Layer) -> bool:
-    return layer.weighted and layer.G == 1
+    return layer.weighted and layer.G == 1 and not _is_attention(layer)
+
+
+def _is_attention(layer: Layer) -> bool:
+    """Whether it multiplies two computed tensors, head by head."""
+    operator = layer.operation.operator if layer.operation else ""
+    return operator in ("attention_scores", "attention_values")
 
 
 def _mixes_groups(layer: Layer) -> bool:

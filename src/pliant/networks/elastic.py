@@ -94,6 +94,15 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
 class ElasticLinear(nn.Linear):
     """A linear layer over the features it receives."""
 
+    def forward(self, x: Tensor, outputs: int | None = None) -> Tensor:
+        """(..., features) to the first `outputs`, (..., outputs); all of them where None."""
+        return F.linear(x, self.weight[:outputs, : x.shape[-1]], self.bias[:outputs])
+
+
+class ElasticLayerNorm(nn.LayerNorm):
+    """A LayerNorm over the channels it receives."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """(N, features) to (N, outputs)."""
-        return F.linear(x, self.weight[:, : x.shape[1]], self.bias)
+        """Normalise each row of (..., channels)."""
+        channels = x.shape[-1]
+        return F.layer_norm(x, (channels,), self.weight[:channels], self.bias[:channels], self.eps)

@@ -14,7 +14,12 @@ from torch.nn import functional as F
 
 from pliant.errors import EncodingError
 from pliant.networks import plain
-from pliant.networks.elastic import ElasticBatchNorm2d, ElasticConv2d, ElasticLinear
+from pliant.networks.elastic import (
+    ElasticBatchNorm2d,
+    ElasticConv2d,
+    ElasticLayerNorm,
+    ElasticLinear,
+)
 from pliant.spaces import convolutional_blocks, input_output_blocks
 from pliant.spaces.block import Block, is_same_definition
 from pliant.spaces.rounding import make_divisible
@@ -26,6 +31,7 @@ class ElasticBlock(plain.BlockModule):
     conv_type = ElasticConv2d
     norm_type = ElasticBatchNorm2d
     linear_type = ElasticLinear
+    layer_norm_type = ElasticLayerNorm
 
 
 class Preprocess(ElasticBlock, plain.Preprocess):

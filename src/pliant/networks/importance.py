@@ -19,16 +19,22 @@ from torch import Tensor, nn
 from pliant.networks.channels import ChannelGroup
 
 Importance = Callable[[ChannelGroup], Tensor]
-"""A number for each channel of a group; the larger, the more important."""
+"""A number for each unit of a group, which most often is a channel; the larger, the more
+important."""
 
 
 def l1_norm(group: ChannelGroup) -> Tensor:
-    """The sum of the absolute weights that read each channel, (channels,)."""
+    """The sum of the absolute weights that read each unit, (units,)."""
     # In double precision, so that the order does not depend on the order of the sum.
     norms = (
         weight.double().abs().transpose(0, dim).flatten(1).sum(1) for weight, dim in group.consumers
     )
-    return functools.reduce(torch.add, norms)
+    return _by_unit(functools.reduce(torch.add, norms), group)
+
+
+def _by_unit(values: Tensor, group: ChannelGroup) -> Tensor:
+    """The sum over the channels of each unit, (units,)."""
+    return values if group.units is None else values.view(group.units, -1).sum(1)
 
 
 class Contribution:
@@ -42,13 +48,13 @@ class Contribution:
         self.deviations = deviations
 
     def __call__(self, group: ChannelGroup) -> Tensor:
-        """Importance of the channels of a group, (channels,)."""
+        """Importance of the units of a group, (units,)."""
         variances = (
             weight.double().square().transpose(0, dim).flatten(1).sum(1)
             * self.deviations[id(weight)].double().square()
             for weight, dim in group.consumers
         )
-        return functools.reduce(torch.add, variances).sqrt()
+        return _by_unit(functools.reduce(torch.add, variances), group).sqrt()
 
 
 def input_deviations(network: nn.Module, run: Callable[[], object]) -> dict[int, Tensor]:
@@ -65,7 +71,8 @@ def input_deviations(network: nn.Module, run: Callable[[], object]) -> dict[int,
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].float()
-        found[id(module.weight)] = x.std([dim for dim in range(x.ndim) if dim != 1])
+        channels = x.ndim - 1 if isinstance(module, nn.Linear) else 1
+        found[id(module.weight)] = x.std([dim for dim in range(x.ndim) if dim != channels])
 
     hooks = [
         module.register_forward_pre_hook(watch)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pliant.networks import plain
+from pliant.networks import plain, transformer_modules
 
+TOKEN_STD = 0.02
+"""Deviation of the weights of transformer blocks."""
 PATCH_IMAGES = 2000
 """Training images whose patches are enough for their covariance."""
 PATCH_PIXELS = PATCH_IMAGES * 32**2
@@ -21,11 +23,12 @@ PATCH_PIXELS = PATCH_IMAGES * 32**2
 
 @torch.no_grad()
 def initialise(network: nn.Module) -> None:
-    """PyTorch's own weights, but for four things.
+    """PyTorch's own weights, but for five things.
 
     Dense convolutions wider than a pixel begin as the identity on as many channels as they read.
     Biases begin at 0, the classifier near 0. The last BatchNorm of every residual branch
-    (`BlockModule.residual_norm`) begins at 0, so that deep networks start as shallow ones.
+    (`BlockModule.residual_norm`) begins at 0, so that deep networks start as shallow
+    ones; the branches of transformer blocks begin at 0 too.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -38,6 +41,28 @@ def initialise(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, plain.BlockModule) and module.residual_norm is not None:
             nn.init.zeros_(module.residual_norm.weight)
+    for module in network.modules():
+        if isinstance(module, plain.BlockModule):
+            _initialise_tokens(module)
+
+
+def _initialise_tokens(block: plain.BlockModule) -> None:
+    """Weights of transformer blocks.
+
+    Linear layers and positions begin normal with a deviation of 0.02 (Dosovitskiy et al. 2020), but
+    the last layer of each residual branch at 0.
+    """
+    if isinstance(block, transformer_modules.PlainPatchEmbedding):
+        block.embed.reset_parameters()
+        if block.embed.bias is not None:
+            nn.init.zeros_(block.embed.bias)
+        nn.init.trunc_normal_(block.positions, std=TOKEN_STD)
+    elif isinstance(block, transformer_modules.PlainAttention):
+        nn.init.trunc_normal_(block.qkv.weight, std=TOKEN_STD)
+        nn.init.zeros_(block.project.weight)
+    elif isinstance(block, transformer_modules.PlainMlp):
+        nn.init.trunc_normal_(block.expand.weight, std=TOKEN_STD)
+        nn.init.zeros_(block.project.weight)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ very nodes that will run. No PyTorch: weights come as arrays, named as in `plian
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -27,6 +27,15 @@ IR_VERSION = 9
 Weights = Mapping[str, np.ndarray]
 
 
+ANY_LAYOUT = frozenset(
+    ["layer_norm", "add", "token_linear", "attention_scores", "softmax", "attention_values"]
+)
+"""Operators that do not need their inputs as images."""
+
+Layout = Literal["image", "channels_last", "rows"]
+"""Axes of a value: (N, channels, H, W), (N, H, W, channels), or a row of channels per pixel."""
+
+
 class Graph:
     """The nodes and constants of a model while it grows; values are referred to by name.
 
@@ -42,7 +51,7 @@ class Graph:
 
     def constant(self, name: str, value: np.ndarray) -> str:
         """Add a constant and return its name."""
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
@@ -58,6 +67,14 @@ class _Writer:
         self.graph, self.block, self.weights = graph, block, weights
         self.activated: dict[tuple[str, str], str] = {}
         """What several layers read through the same activation, by value and activation."""
+        self.layouts: dict[str, Layout] = {}
+        """Of the values that are no images."""
+        self.channels: dict[str, int] = {}
+        """Of every value between two layers."""
+        self.converted: dict[tuple[str, Layout], str] = {}
+        """Values in another layout than that in which they were written."""
+        self.heads: dict[str, str] = {}
+        """Queries, keys and values by head, by the value that has them side by side."""
 
     def name(self, part: str) -> str:
         return f"{self.block.slot}.{part}"
@@ -112,11 +129,42 @@ class _Writer:
 
     def layer_norm(self, x: str, part: str, epsilon: float) -> str:
         """A LayerNorm over the channels of each pixel: ONNX normalises the last axes only."""
-        x = self.node("Transpose", f"{part}.channels_last", x, perm=[0, 2, 3, 1])
+        if self.layout(x) == "image":
+            x = self.convert(x, "channels_last", part)
         ends = ("weight", "bias")
         values = (self.constant(f"{part}.{end}", self.weights[f"{part}.{end}"]) for end in ends)
-        x = self.node("LayerNormalization", part, x, *values, axis=-1, epsilon=epsilon)
-        return self.node("Transpose", f"{part}.channels_first", x, perm=[0, 3, 1, 2])
+        y = self.node("LayerNormalization", part, x, *values, axis=-1, epsilon=epsilon)
+        self.layouts[y] = self.layout(x)
+        return y
+
+    def layout(self, x: str) -> Layout:
+        """The order of the axes of a value."""
+        return self.layouts.get(x, "image")
+
+    def convert(self, x: str, wanted: Layout, part: str) -> str:
+        """A value in a layout, converted once; `part` is what the new nodes are named after."""
+        found = self.layout(x)
+        if found == wanted:
+            return x
+        if (x, wanted) in self.converted:
+            return self.converted[x, wanted]
+        if {found, wanted} == {"image", "rows"}:
+            y = self.convert(self.convert(x, "channels_last", part), wanted, part)
+        elif wanted == "image":
+            y = self.node("Transpose", f"{part}.channels_first", x, perm=[0, 3, 1, 2])
+        elif found == "image":
+            y = self.node("Transpose", f"{part}.channels_last", x, perm=[0, 2, 3, 1])
+        else:
+            pixels = [] if wanted == "rows" else [self.block.size] * 2
+            y = self.reshaped(x, f"{part}.{wanted}", [-1, *pixels, self.channels[x]])
+        self.layouts[y], self.channels[y] = wanted, self.channels[x]
+        self.converted[x, wanted] = y
+        return y
+
+    def reshaped(self, x: str, part: str, shape: Sequence[int]) -> str:
+        """The same numbers in another shape."""
+        constant = self.constant(f"{part}.shape", np.array(shape, np.int64))
+        return self.node("Reshape", part, x, constant)
 
     def linear(self, x: str, part: str) -> str:
         weight, bias = (
@@ -205,6 +253,8 @@ def _emit(graph: Graph, block: Block, weights: Weights, x: str) -> str:
     """
     writer = _Writer(graph, block, weights)
     values = {NETWORK_INPUT: x}
+    writer.channels[x] = block.in_channels
+    part = ""
     for layer, operation in _described(block):
         part = layer.name.removeprefix(f"{block.slot}.")
         read = [
@@ -213,7 +263,8 @@ def _emit(graph: Graph, block: Block, weights: Weights, x: str) -> str:
         ]
         x = _layer(writer, part, layer, operation, read)
         values[layer.name] = x
-    return x
+        writer.channels[x] = layer.G * layer.K
+    return writer.convert(x, "image", part)
 
 
 def _activated_input(writer: _Writer, part: str, x: str, activation: str) -> str:
@@ -231,6 +282,8 @@ def _layer(
     writer: _Writer, part: str, layer: Layer, operation: Operation, read: Sequence[str]
 ) -> str:
     """The nodes of one layer."""
+    if operation.operator not in ANY_LAYOUT:
+        read = [writer.convert(x, "image", f"{part}.input") for x in read]
     x, module = read[0], operation.module
     match operation.operator:
         case "conv":
@@ -252,6 +305,17 @@ def _layer(
             y = writer.node("Mul", part, x, writer.constant(module, factors))
         case "add":
             y = _add(writer, part, read)
+        case "add_stored":
+            y = writer.node("Add", part, x, writer.constant(module, writer.weights[module]))
+        case "token_linear":
+            y, part = writer.linear(writer.convert(x, "rows", module), module), module
+            writer.layouts[y] = "rows"
+        case "attention_scores":
+            y = _attention_scores(writer, part, layer, x)
+        case "softmax":
+            y = writer.node("Softmax", part, x, axis=-1)
+        case "attention_values":
+            y = _attention_values(writer, part, layer, read)
         case "mul":
             y = writer.node("Mul", part, *read)
         case "mean_over_flips":
@@ -264,7 +328,9 @@ def _layer(
             y = writer.node("Mul", part, x, writer.constant("nothing", np.zeros(1, np.float32)))
     if operation.batch_norm and operation.operator != "conv":
         y, part = writer.norm(y, operation.batch_norm, operation.epsilon), operation.batch_norm
-    return writer.activation(y, part, operation.activation)
+    activated = writer.activation(y, part, operation.activation)
+    writer.layouts[activated] = writer.layout(y)
+    return activated
 
 
 def _max_window(layer: Layer, operation: Operation) -> dict[str, list[int]]:
@@ -312,12 +378,47 @@ def _average_pool(writer: _Writer, part: str, layer: Layer, x: str) -> str:
 
 
 def _add(writer: _Writer, part: str, terms: Sequence[str]) -> str:
-    """The sum from left to right."""
+    """The sum from left to right; with the channels last where a term has them so."""
+    if any(writer.layout(term) != "image" for term in terms):
+        terms = [writer.convert(term, "channels_last", f"{part}.input") for term in terms]
     total = terms[0]
     for number, term in enumerate(terms[1:], 1):
         name = part if number == len(terms) - 1 else f"{part}.{number}"
         total = writer.node("Add", name, total, term)
+    writer.layouts[total] = writer.layout(terms[0])
     return total
+
+
+def _attention_scores(writer: _Writer, part: str, layer: Layer, qkv: str) -> str:
+    """Products of queries and keys over the root of their size, (N, heads, tokens, tokens)."""
+    # Rows of (heads, 3, head size) become 3 times (N, heads, tokens, head size).
+    heads, tokens, size = layer.G // writer.block.views, layer.N, layer.C
+    by_head = writer.reshaped(qkv, f"{part}.by_head", [-1, tokens, heads, 3, size])
+    thirds = writer.node("Transpose", f"{part}.thirds", by_head, perm=[3, 0, 2, 1, 4])
+    writer.heads[qkv] = thirds
+    queries, keys = (_third(writer, part, thirds, number) for number in (0, 1))
+    scale = writer.constant(f"{part}.scale", np.float32(size**-0.5))
+    queries = writer.node("Mul", f"{part}.scaled", queries, scale)
+    keys = writer.node("Transpose", f"{part}.columns", keys, perm=[0, 1, 3, 2])
+    return writer.node("MatMul", part, queries, keys)
+
+
+def _attention_values(writer: _Writer, part: str, layer: Layer, read: Sequence[str]) -> str:
+    """The values of each head weighted by the attention, in rows of (heads x head size)."""
+    weights, qkv = read
+    heads, size = layer.G // writer.block.views, layer.K
+    values = _third(writer, part, writer.heads[qkv], 2)
+    y = writer.node("MatMul", f"{part}.products", weights, values)
+    y = writer.node("Transpose", f"{part}.by_token", y, perm=[0, 2, 1, 3])
+    rows = writer.reshaped(y, part, [-1, heads * size])
+    writer.layouts[rows] = "rows"
+    return rows
+
+
+def _third(writer: _Writer, part: str, thirds: str, number: int) -> str:
+    """Queries, keys or values: (N, heads, tokens, head size)."""
+    index = writer.constant(f"{part}.{number}.index", np.array(number, np.int64))
+    return writer.node("Gather", f"{part}.{number}", thirds, index, axis=0)
 
 
 def _flat(writer: _Writer, layer: Layer, x: str) -> str:
@@ -477,13 +578,16 @@ def random_weights(block: Block, rng: np.random.Generator) -> dict[str, np.ndarr
                 kernel = (layer.R, layer.S)
                 bias = layer.bias and computed.bias and not computed.batch_norm
                 conv(computed.module, layer.C, channels, kernel, bias=bias)
-            case "linear":
+            case "linear" | "token_linear":
                 linear(computed.module, layer.C, channels)
             case "batch_norm":
                 norm_of(computed.module, channels)
             case "layer_norm":
                 found[f"{computed.module}.weight"] = np.ones(channels, np.float32)
                 found[f"{computed.module}.bias"] = np.zeros(channels, np.float32)
+            case "add_stored":
+                shape = (channels, layer.P, layer.Q)
+                found[computed.module] = np.zeros(shape, np.float32)
             case "scale":
                 found[computed.module] = np.ones(channels, np.float32)
             case "preprocess":

@@ -192,6 +192,7 @@ OPERATORS: Mapping[str, Callable[..., Tensor]] = {
     "Cast": lambda _, x: x.float(),
     "Resize": _resize,
     "Slice": _slice,
+    "Gather": lambda a, x, index: x.select(a["axis"], int(index)),
     "MatMul": lambda _, x, y: x @ y,
     "Concat": lambda a, *parts: torch.cat(parts, a["axis"]),
     "Softmax": lambda a, x: x.softmax(a["axis"]),

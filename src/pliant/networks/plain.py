@@ -44,12 +44,13 @@ def make_divisible(channels: float, multiple: int = 8) -> int:
 class BlockModule(nn.Module):
     """A block: images of (N, channels, size, size) in, features out.
 
-    Elastic blocks replace the three layer types.
+    Elastic blocks replace the four layer types.
     """
 
     conv_type: type[nn.Conv2d] = nn.Conv2d
     norm_type: type[nn.BatchNorm2d] = nn.BatchNorm2d
     linear_type: type[nn.Linear] = nn.Linear
+    layer_norm_type: type[nn.LayerNorm] = nn.LayerNorm
     activation: Callable[[Tensor], Tensor]
 
     @property

@@ -28,8 +28,17 @@ INTEGER_OPERATORS = ("Conv", "Gemm", "Add", "Mul", "GlobalAveragePool", "Average
 DequantizeLinear and a QuantizeLinear."""
 PASSING_OPERATORS = ("Flatten", "Reshape", "MaxPool", "Identity")
 """The result has the range of the input."""
-SLOW_OPERATORS = ("HardSwish", "HardSigmoid", "Gelu", "BatchNormalization", "LayerNormalization")
-"""They leave the integers for every value of a tensor, and come back."""
+SLOW_OPERATORS = (
+    "HardSwish",
+    "HardSigmoid",
+    "Gelu",
+    "BatchNormalization",
+    "LayerNormalization",
+    "MatMul",
+    "Softmax",
+)
+"""They leave the integers for every value of a tensor, and come back; MatMul is of attention, whose
+products of two computed tensors stay in float."""
 CLIPPING_OPERATORS = ("Relu", "Clip")
 """What the range of a quantized tensor does by itself."""
 INTEGER_END = ".integer"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.errors import EncodingError
-from pliant.networks import cell_modules, plain  # noqa: F401 - registers its blocks
+from pliant.networks import cell_modules, plain, transformer_modules  # noqa: F401 - blocks
 from pliant.networks.channels import (
     BlockChannels,
     ChannelGroup,
@@ -239,7 +239,10 @@ class Supernet(nn.Module):
                 if group.fixed or widths <= {widest, None}:
                     continue
                 found = {channels_of(other, group.layer) for other in kept[block.slot]}
-                _sort(group, {width for width in found if width is not None}, importance)
+                assert widest is not None
+                in_unit = widest // (group.units or widest)
+                borders = {width // in_unit for width in found if width is not None}
+                _sort(group, borders, importance)
         _sort_outputs(largest, channels, kept, importance)
 
 
@@ -275,15 +278,15 @@ def _sort_outputs(
 
 
 def _sort(group: ChannelGroup, kept: Iterable[int], importance: Importance) -> None:
-    """Order channels by falling importance.
+    """Order channels, or units of them, by falling importance.
 
-    Channels stay inside the tier between two kept widths.
+    They stay inside the tier between two kept widths, which count units.
     """
     if group.fixed or not group.consumers or not group.producers:
         return
     found = importance(group)
-    channels = len(found)
-    borders = sorted({0, channels, *(width for width in kept if width < channels)})
+    units = len(found)
+    borders = sorted({0, units, *(width for width in kept if width < units)})
     order = torch.cat(
         [
             start + found[start:end].argsort(descending=True, stable=True)
@@ -291,4 +294,7 @@ def _sort(group: ChannelGroup, kept: Iterable[int], importance: Importance) -> N
         ]
     )
     for parameter, dim in (*group.consumers, *group.producers):
-        parameter.copy_(parameter.index_select(dim, order))
+        in_unit = parameter.shape[dim] // units
+        # (units,) to (units x channels of one,) where a unit has several.
+        whole = (order[:, None] * in_unit + torch.arange(in_unit, device=order.device)).flatten()
+        parameter.copy_(parameter.index_select(dim, whole))

@@ -18,6 +18,7 @@ from pliant.spaces.proxyless import proxyless, proxyless_32
 from pliant.spaces.resnet import BottleneckSpace, PlainSpace, ResidualStage
 from pliant.spaces.rounding import make_divisible
 from pliant.spaces.space import Space
+from pliant.spaces.transformer import vit_32
 from pliant.workload import Activation
 
 
@@ -233,6 +234,7 @@ PRESETS = {
     "wide-32": Preset(
         24, 64, "images of 28 to 32 pixels, most accuracy for an hour of training", wide_32
     ),
+    "vit-32": Preset(24, 64, "images of 28 to 32 pixels, vision transformers", vit_32),
     "photos": Preset(64, 320, "photographs of 64 to 224 pixels, EfficientNet-Lite0", photos),
     "photos-lite1": Preset(64, 320, "photographs, deeper: EfficientNet-Lite1", photos_lite1),
     "photos-lite2": Preset(
@@ -262,6 +264,7 @@ FAMILIES = {
     "plain": "plain-32",
     "resnet": "ofa-resnet50",
     "cell": "nas-bench-201",
+    "vit": "vit-32",
 }
 """Short names."""
 

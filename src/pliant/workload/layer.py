@@ -27,9 +27,14 @@ Operator = Literal[
     "batch_norm",
     "layer_norm",
     "scale",
+    "add_stored",
     "add",
     "mul",
     "linear",
+    "token_linear",
+    "attention_scores",
+    "softmax",
+    "attention_values",
     "mean_over_flips",
     "preprocess",
     "identity",
@@ -37,7 +42,10 @@ Operator = Literal[
 ]
 """`conv` is also the linear layer that runs at every pixel; `layer_norm` normalises the channels of
 each pixel; `scale` multiplies each channel with a stored number; `add` combines tensors; `mul`
-multiplies its first tensor by its second one, which may have one pixel; `linear` reads features;
+multiplies its first tensor by its second one, which may have one pixel; `add_stored` adds a stored
+number for each channel and pixel; `linear` reads features, and `token_linear` each pixel as a row
+of its own; `attention_scores` are the products of queries and keys over the root of the head size,
+`softmax` normalises them over the keys, and `attention_values` are their products with the values;
 `preprocess` normalises pixels by the training images and resizes them."""
 
 NETWORK_INPUT = "image"
@@ -52,7 +60,8 @@ class Operation:
     activation: Activation = "none"
     """Applied to the result (after the BatchNorm)."""
     module: str = ""
-    """Path of its parameters in the plain module of the block; of `scale` the parameter itself."""
+    """Path of its parameters in the plain module of the block; of `scale` and `add_stored` the
+    parameter itself."""
     batch_norm: str = ""
     """Path of the BatchNorm that follows; it is folded into a convolution, not into a pooling."""
     epsilon: float = 1e-5
