@@ -21,9 +21,10 @@ from pliant.errors import DivergedError
 from pliant.files import write_atomically
 from pliant.metrics import Failed
 from pliant.networks.initialization import PATCH_IMAGES, patch_pca_stem
+from pliant.spaces.space import Space
 from pliant.training.checkpoint import Checkpoints
 from pliant.training.loop import StepLog, make_accelerator, train
-from pliant.training.schedule import TrainingRecipe
+from pliant.training.schedule import TrainingRecipe, usual_recipe
 from pliant.training.strategy import TrainingStrategy
 
 BATCH_SIZE = 128
@@ -32,16 +33,17 @@ MIN_STEPS_PER_EPOCH = 8
 MIN_BATCH = 16
 
 
-def short_recipe(epochs: int, *, images: int, seed: int = 0) -> TrainingRecipe:
+def short_recipe(space: Space, epochs: int, *, images: int, seed: int = 0) -> TrainingRecipe:
     """A schedule of a few epochs for estimates; the same for all that are compared.
 
     Args:
+        space: whose networks are trained.
         epochs: passes over the training images.
         images: in the training split; few of them get a smaller batch.
         seed: of weights, batches and augmentation.
     """
     size = min(BATCH_SIZE, max(MIN_BATCH, images // MIN_STEPS_PER_EPOCH), images)
-    return TrainingRecipe(epochs=epochs, batch_size=size, seed=seed)
+    return replace(usual_recipe(space.optimizer, epochs, size), seed=seed)
 
 
 def default_augmentation(data: DataSet) -> Augmentation:

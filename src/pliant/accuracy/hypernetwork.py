@@ -51,7 +51,7 @@ class HyperNetwork(Estimator):
         super().__init__()
         self.space, self.data = space.trainable_space(), data
         self.encoder: Encoder = encoder
-        self._recipe = short_recipe(epochs, images=len(data.train), seed=seed)
+        self._recipe = short_recipe(space, epochs, images=len(data.train), seed=seed)
         self._images, self._folder, self._on_step = images, folder, on_step
 
     @property

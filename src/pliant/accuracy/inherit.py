@@ -115,8 +115,8 @@ class InheritWeights(TrainingEstimator):
         folder: Path | None = None,
     ) -> None:
         super().__init__(space, data, augmentation=augmentation, images=images, folder=folder)
-        self.root_recipe = short_recipe(root_epochs, images=len(data.train), seed=seed)
-        usual = short_recipe(epochs, images=len(data.train), seed=seed)
+        self.root_recipe = short_recipe(space, root_epochs, images=len(data.train), seed=seed)
+        usual = short_recipe(space, epochs, images=len(data.train), seed=seed)
         self.recipe = replace(usual, learning_rate=usual.learning_rate * learning_rate)
         self._parent_of = parent_of or self._smallest
         self._root = None if parent_of else self.space.smallest()

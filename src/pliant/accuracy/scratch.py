@@ -53,7 +53,7 @@ class TrainFromScratch(TrainingEstimator):
         folder: Path | None = None,
     ) -> None:
         super().__init__(space, data, augmentation=augmentation, images=images, folder=folder)
-        usual = short_recipe(epochs, images=len(data.train))
+        usual = short_recipe(space, epochs, images=len(data.train))
         self.recipe = replace(recipe or usual, seed=seed)
 
     @property

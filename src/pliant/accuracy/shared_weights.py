@@ -72,7 +72,9 @@ def train_shared_weights(
         RecipeError: no such strategy.
     """
     space = space.trainable_space()
-    chosen = short_recipe(epochs, images=len(data.train), seed=seed) if recipe is None else recipe
+    chosen = (
+        short_recipe(space, epochs, images=len(data.train), seed=seed) if recipe is None else recipe
+    )
     chosen = replace(chosen, seed=seed)
     options = StrategyOptions(chosen.label_smoothing, data.validation)
     identity = digest_of(

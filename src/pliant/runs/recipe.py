@@ -99,10 +99,14 @@ class TrainTable(_Table):
     classes."""
     batch_size: int = Field(512, ge=2, le=1_000_000)
     """Images per step, of all processes together; fewer where an epoch had less than 8 steps."""
-    learning_rate: float = Field(0.375, gt=0, le=1000)
-    """Peak, for a batch of 256."""
-    weight_decay: float = Field(1.3e-3, ge=0, le=1000)
-    """L2 penalty of the weights; none for BatchNorm, biases and kernel matrices."""
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    """`auto` is `adamw` for transformers and `sgd` for other spaces; the strategies `fine-tune` and
+    `proxyless` have their own."""
+    learning_rate: float | None = Field(None, gt=0, le=1000)
+    """Peak, for a batch of 256; where unset 0.375 for SGD, 0.001 for AdamW."""
+    weight_decay: float | None = Field(None, ge=0, le=1000)
+    """Of the weights; none for normalisations, biases, positions and kernel matrices. Where unset
+    0.0013 for SGD, 0.05 for AdamW."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of the label that is spread over all classes."""
     lower_rate: int = Field(2, ge=0, le=10)

@@ -31,7 +31,7 @@ from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from pliant.training.expected_cost import Hardware
 from pliant.training.loop import StepLog, make_accelerator, train
 from pliant.training.registry import StrategyOptions, make_strategy, strategy_identity
-from pliant.training.schedule import Precision, Timetable, TrainingRecipe
+from pliant.training.schedule import Precision, Timetable, TrainingRecipe, usual_recipe
 from pliant.training.start import Fresh, Start, make_start, start_file
 from pliant.training.strategy import TrainingStrategy
 from pliant.training.throughput import phase_seconds
@@ -288,11 +288,14 @@ def training_recipe(run: Run, precision: Precision, epochs: int) -> TrainingReci
         epochs: as planned.
     """
     table = run.recipe.train
-    return TrainingRecipe(
-        epochs=epochs,
-        batch_size=batch_size(table.batch_size, len(run.data.train)),
-        learning_rate=table.learning_rate / 2 ** rate_halvings(run),
-        weight_decay=table.weight_decay,
+    optimizer = run.space.optimizer if table.optimizer == "auto" else table.optimizer
+    usual = usual_recipe(optimizer, epochs, batch_size(table.batch_size, len(run.data.train)))
+    rate = usual.learning_rate if table.learning_rate is None else table.learning_rate
+    decay = usual.weight_decay if table.weight_decay is None else table.weight_decay
+    return replace(
+        usual,
+        learning_rate=rate / 2 ** rate_halvings(run),
+        weight_decay=decay,
         label_smoothing=table.label_smoothing,
         class_weights=table.class_weights,
         precision=precision,

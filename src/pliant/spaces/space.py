@@ -40,6 +40,7 @@ Graph = Callable[["Architecture"], Iterable[tuple[int, Layer]]]
 """Architecture in; layers out, each with how often it is there."""
 
 Dimension = Literal["resolution", "views", "kernel", "depth", "width", "other"]
+Optimizer = Literal["sgd", "adamw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,8 @@ class Space(ABC):
 
     bits: int = 32
     """Of weights and activations, where costs are computed; see `with_bits`."""
+    optimizer: Optimizer = "sgd"
+    """What trains the networks well: `sgd` those with BatchNorm, `adamw` transformers."""
 
     def __init__(self, name: str, *, channels: int, image_size: int, classes: int) -> None:
         self.name = name

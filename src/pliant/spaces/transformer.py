@@ -14,7 +14,7 @@ from pliant.errors import EncodingError
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
 from pliant.spaces.input_output_blocks import Preprocess
-from pliant.spaces.space import Choice, Space
+from pliant.spaces.space import Choice, Optimizer, Space
 from pliant.spaces.transformer_blocks import AttentionBlock, MlpBlock, PatchEmbedding, TokenHead
 
 
@@ -37,6 +37,8 @@ class TransformerSpace(Space):
     Raises:
         EncodingError: a network may have no blocks, or images are smaller than a patch.
     """
+
+    optimizer: Optimizer = "adamw"
 
     def __init__(
         self,

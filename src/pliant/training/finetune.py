@@ -38,7 +38,7 @@ from pliant.training.averaging import WeightAverage, frozen_copy
 from pliant.training.early_stopping import EarlyStopping
 from pliant.training.schedule import Phase, TrainingRecipe
 from pliant.training.shrinking import full_width, smaller
-from pliant.training.strategy import ParameterGroup, TrainingStrategy, decayed_weights
+from pliant.training.strategy import ParameterGroup, TrainingStrategy, adamw, decayed_weights
 
 SHARES = {"head": 0.05, "teacher": 0.4, "sub-networks": 0.55}
 """Of the epochs."""
@@ -118,7 +118,7 @@ class FineTune(TrainingStrategy):
 
     def optimizers(self, model: nn.Module, recipe: TrainingRecipe) -> Mapping[str, Optimizer]:
         """AdamW; the loop sets the learning rates."""
-        return {"weights": torch.optim.AdamW(self.parameter_groups(model, recipe), lr=0.0)}
+        return {"weights": adamw(self.parameter_groups(model, recipe))}
 
     def on_phase_start(self, phase: str, model: nn.Module) -> None:
         """Sort the channels and freeze the teacher before the last phase; begin a new average."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
+
+from pliant.spaces.space import Optimizer
 
 Precision = Literal["fp32", "bf16"]
 ClassWeights = Literal["none", "balanced"]
@@ -15,13 +18,19 @@ ClassWeights = Literal["none", "balanced"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecipe:
-    """How weights are trained: SGD with Nesterov momentum, warm-up and cosine decay per phase."""
+    """How weights are trained: an optimizer, and warm-up and cosine decay per phase.
+
+    The defaults are those of SGD with Nesterov momentum; `usual_recipe` has those of AdamW too.
+    """
 
     epochs: int
     batch_size: int = 512
     learning_rate: float = 0.375
     """Peak rate for a batch of 256 images; grows in proportion to the batch."""
+    optimizer: Optimizer = "sgd"
+    """`sgd` has Nesterov momentum; strategies with an optimizer of their own keep it."""
     momentum: float = 0.85
+    """Of SGD."""
     weight_decay: float = 1.3e-3
     """Not applied to BatchNorm, biases and kernel matrices, whose neutral value is not 0."""
     bias_rate: float = 16.0
@@ -36,6 +45,27 @@ class TrainingRecipe:
     """`balanced` draws equally many images of each class; see `balanced_permutation`."""
     precision: Precision = "fp32"
     seed: int = 0
+
+
+USUAL: Mapping[Optimizer, tuple[float, float]] = {"sgd": (0.375, 1.3e-3), "adamw": (1e-3, 0.05)}
+"""Learning rate and weight decay of each optimizer.
+
+Those of AdamW are usual for vision transformers (H. Touvron et al., "Training data-efficient image
+transformers & distillation through attention", 2020, arXiv:2012.12877, table 9), with a rate that
+suits tens of epochs.
+"""
+
+
+def usual_recipe(optimizer: Optimizer, epochs: int, batch_size: int = 512) -> TrainingRecipe:
+    """The recipe of an optimizer with its usual rate and weight decay.
+
+    Args:
+        optimizer: such as that of the space whose networks are trained.
+        epochs: passes over the training images.
+        batch_size: images per step.
+    """
+    rate, decay = USUAL[optimizer]
+    return TrainingRecipe(epochs, batch_size, rate, optimizer, weight_decay=decay)
 
 
 @dataclass(frozen=True, slots=True)

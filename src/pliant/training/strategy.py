@@ -1,7 +1,7 @@
 """What a training method adds to the loop: hooks with defaults, so a method states what it changes.
 
-The defaults train one set of weights by SGD on the training split, in one phase. A method may
-bring optimizers, parameter groups, data splits and losses of its own:
+The defaults train one set of weights by the recipe's optimizer on the training split, in one phase.
+A method may bring optimizers, parameter groups, data splits and losses of its own:
 
     class Alternating(TrainingStrategy):
         def optimizers(self, model, recipe):
@@ -66,7 +66,8 @@ class TrainingStrategy:
 
     def optimizers(self, model: nn.Module, recipe: TrainingRecipe) -> Mapping[str, Optimizer]:
         """Optimizers by name, of parameters of the model; each takes its turns."""
-        return {"weights": sgd(self.parameter_groups(model, recipe), recipe)}
+        groups = self.parameter_groups(model, recipe)
+        return {"weights": sgd(groups, recipe) if recipe.optimizer == "sgd" else adamw(groups)}
 
     def turns(self, phase: str, step: int) -> Sequence[Turn]:
         """Which optimizers step in a step, in order, and on which split.
@@ -159,6 +160,11 @@ class TrainingStrategy:
 def sgd(groups: list[ParameterGroup], recipe: TrainingRecipe) -> Optimizer:
     """SGD with Nesterov momentum; the loop sets the learning rates."""
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True)
+
+
+def adamw(groups: list[ParameterGroup]) -> Optimizer:
+    """AdamW; the loop sets the learning rates."""
+    return torch.optim.AdamW(groups, lr=0.0)
 
 
 def decay_groups(model: nn.Module, recipe: TrainingRecipe) -> list[ParameterGroup]:
