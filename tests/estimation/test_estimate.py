@@ -252,8 +252,17 @@ def test_advice_goes_by_intervals():
     assert found.advice.startswith("Trust cheap")
     assert "good cannot be told apart" in found.advice
     assert found.reliability.value == pytest.approx(1)
-    assert advice([bad]).advice.startswith("No estimator ranks these networks better")
+    assert advice([bad]).advice.startswith("No estimator ranks these networks better than ")
     assert "too few" in advice([good], networks=12).advice
+
+
+def test_advice_names_the_baseline_to_beat_with_its_own_tau():
+    top1 = list(np.linspace(0.5, 0.9, 30))
+    sizes = {"parameters": [1.0] * 30, "macs": [-value for value in top1]}
+    found = compare([made("scratch", top1)], [made("mine", top1)], sizes)
+    assert "better than fewer macs (Kendall tau +1.000" in found.advice
+    assert "the best is mine, +1.000" in found.advice
+    assert "choose by fewer macs" in found.advice
 
 
 def test_networks_without_truth_are_left_out():

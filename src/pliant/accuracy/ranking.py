@@ -30,6 +30,8 @@ from pliant.errors import DataError
 
 BASELINES = ("parameters", "macs")
 """Known without running a network: an estimator that ranks no better is not worth its time."""
+FEWER = "fewer "
+"""Before the name of a baseline that is turned around."""
 MIN_NETWORKS_FOR_INTERVALS = 20
 """With fewer networks no interval is given."""
 MIN_NETWORKS = 3
@@ -181,7 +183,7 @@ def tau_difference(
 def _strongest_baseline(taus: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray | None]:
     """The name and Kendall's taus, one per draw, of the baseline that ranks best, either way."""
     signed = {name: taus[name] for name in BASELINES if name in taus}
-    signed |= {f"fewer {name}": -values for name, values in signed.items()}
+    signed |= {f"{FEWER}{name}": -values for name, values in signed.items()}
     known = [name for name, values in signed.items() if np.isfinite(values[0])]
     if not known:
         return "", None

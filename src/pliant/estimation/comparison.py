@@ -12,6 +12,7 @@ from statistics import fmean, median
 
 from pliant.accuracy.ranking import (
     BASELINES,
+    FEWER,
     MIN_NETWORKS,
     MIN_NETWORKS_FOR_INTERVALS,
     Correlation,
@@ -156,11 +157,11 @@ def _advice(
     ranked = [one for one in rows if one.name not in BASELINES and one.kendall is not None]
     better = [one for one in ranked if _is_above_zero(one.over_strongest)]
     if not better:
-        baseline = next((one for one in rows if one.name in BASELINES and one.kendall), None)
-        tau = f" (Kendall tau {baseline.kendall})" if baseline else ""
+        free = f" than {_with_tau(strongest, rows)}" if strongest else " than their size"
+        first = f"; the best is {ranked[0].name}, {ranked[0].kendall}" if ranked else ""
         return (
-            f"No estimator ranks these networks better than their size beyond doubt{tau}: choose "
-            f"by {strongest or 'size'}, which is free, or train from scratch."
+            f"No estimator ranks these networks better{free} beyond doubt{first}: choose by "
+            f"{strongest or 'size'}, which is free, or train from scratch."
         )
     best = better[0]
     tied = [best]
@@ -176,6 +177,15 @@ def _advice(
         f"{strongest} beyond doubt, for {costs[chosen.name]:.3g} s of CPU per network in place of "
         f"{scratch_seconds:.3g} s{equal}."
     )
+
+
+def _with_tau(strongest: str, rows: Sequence[RankCorrelations]) -> str:
+    """A baseline as `RankCorrelations` names it, `fewer macs` turned around, with its tau."""
+    found = next(one.kendall for one in rows if one.name == strongest.removeprefix(FEWER))
+    if found is not None and strongest.startswith(FEWER):
+        low, high = (None if end is None else -end for end in (found.high, found.low))
+        found = Correlation(-found.value, low, high)
+    return f"{strongest} (Kendall tau {found})"
 
 
 def _is_above_zero(value: Correlation | None) -> bool:
