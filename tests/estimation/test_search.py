@@ -15,7 +15,7 @@ from pliant.errors import InfeasibleError, RecipeError
 from pliant.estimation.budget import Budget, parse_budget
 from pliant.estimation.estimators import EstimatorSettings
 from pliant.estimation.search import SEARCHING_ESTIMATORS, search_by_estimator
-from pliant.metrics import Accuracy
+from pliant.metrics import Accuracy, Estimate
 from pliant.progress import silent
 from pliant.record import Record
 
@@ -126,6 +126,21 @@ def test_any_estimator_searches_in_a_time(estimator, tmp_path):
 def test_a_predictor_that_ranks_by_chance_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="ranks held-out networks better than chance"):
         searched(tmp_path, "predictor", budget="1h")
+
+
+def test_a_predictor_learns_from_what_it_puts_first(tmp_path, monkeypatch, digits_space):
+    def by_parameters(self, architecture):
+        return Estimate(Accuracy(min(1.0, self.space.cost(architecture).parameters / 1e5), 50), 0.1)
+
+    monkeypatch.setattr(TrainFromScratch, "evaluate_one", by_parameters)
+    result = searched(tmp_path, "predictor", budget="1h", limits=["parameters=30k"], evaluations=60)
+    with Record.read(tmp_path / "record.sqlite") as record:
+        rows = record.evaluations("scratch")
+    assert result.predictor.rows == len(rows) > SETTINGS.predictor_evaluations
+    random, promising = rows[:12], rows[12:]
+    assert all(row.cost.parameters <= 30_000 for row in promising)
+    within = [row.quality.top1 for row in random if row.cost.parameters <= 30_000]
+    assert min(row.quality.top1 for row in promising) > sorted(within)[len(within) // 2]
 
 
 def test_a_budget_is_a_time_or_epochs():

@@ -56,7 +56,7 @@ from pliant.scoring.zero_shot_search import (
     cost_model,
     most_parameters,
 )
-from pliant.search.ask_tell import Searcher
+from pliant.search.ask_tell import Searcher, combined, run_search
 from pliant.search.evolution import EvolutionSearch
 from pliant.search.feasible import FeasibleRange, check_feasible
 from pliant.search.random import RandomSearch
@@ -74,6 +74,8 @@ ASKS = 20
 """Times that a searcher is asked before it has nothing more."""
 RETRAINED = f"{SCRATCH} 1"
 """Training from scratch with another seed than that of the search."""
+REFITS = 3
+"""Times that a predictor learns from what it puts first, a tenth as many networks as it knows."""
 SEARCHING_ESTIMATORS = tuple(name for name in ESTIMATORS if name != ZERO_SHOT)
 
 
@@ -206,6 +208,8 @@ class _Search:
     ) -> EstimatorSearchResult:
         """Both searches, then the finalists from scratch."""
         quality = self._prepare_predictor() if self.name == PREDICTOR else None
+        if self._predictor is not None:
+            quality = self._refit(self._predictor, configuration, costs, feasible)
         total, setup = self._total(budget)
         space, objective, seed = self.estimators.space, configuration.objective, configuration.seed
         batch, most = max(BATCH, self.pool.size), configuration.evaluations
@@ -361,6 +365,43 @@ class _Search:
         ]
         self._predictor = Predictor(space, None, known=known, seed=settings.seed)
         return self._predictor.require_trusted()
+
+    def _refit(
+        self,
+        predictor: Predictor,
+        configuration: ZeroShotSearchConfiguration,
+        costs: CostModel,
+        feasible: FeasibleRange,
+    ) -> PredictorQuality:
+        """Let the source evaluate what the predictor puts first, and learn from that, in rounds.
+
+        The final search uses the last fit alone, so that no two predictors are compared.
+        """
+        source, nobody = self.settings.predictor_source, _Lineages(self.settings, {})
+        for number in range(REFITS):
+            searcher = EvolutionSearch(
+                configuration.space,
+                configuration.objective,
+                costs,
+                population=configuration.population,
+                batch=configuration.batch,
+                start=[feasible.example],
+                seed=configuration.seed + 10 + number,
+            )
+            history = run_search(searcher, combined(predictor, costs), configuration.evaluations)
+            best = _best(history, configuration.objective.satisfied)
+            promising = [one.architecture for one in best if one.architecture not in predictor.rows]
+            chosen = promising[: max(1, len(predictor.rows) // 10)]
+            estimates = self.evaluate(source, chosen, nobody.of)
+            self._learning_seconds += sum(one.seconds for one in estimates)
+            known = {
+                one: found.quality.top1
+                for one, found in zip(chosen, estimates, strict=True)
+                if isinstance(found.quality, Accuracy)
+            }
+            if known:
+                predictor.refit(list(known), list(known.values()))
+        return predictor.quality
 
     def _retrain(
         self,
