@@ -51,7 +51,7 @@ NETWORKS = {
         "dla34": (64, {}),
         "hrnet_w18_small": (64, {}),
         "res2net50_14w_8s": (64, {}),
-        "vgg11_bn": (64, {}),
+        "mobilenetv4_conv_small": (64, {}),
         "convnext_atto": (64, {}),
         "convnextv2_atto": (64, {}),
         "rexnet_100": (64, {}),
@@ -157,8 +157,8 @@ def main() -> None:
                 continue
             try:
                 found = row(family, name, size, made_with)
-            except PliantError as error:
-                found = {"family": family, "network": name, "refused": str(error)}
+            except (PliantError, RuntimeError) as error:
+                found = {"family": family, "network": name, "refused": str(error).splitlines()[0][:200]}
             rows = [one for one in rows if one["network"] != name] + [found]
             print(found, flush=True)
             publish(NAME, rows, **summary(rows))

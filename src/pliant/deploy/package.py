@@ -15,18 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch.fx import GraphModule
 
 from pliant.accuracy.calibration import require_calibrated
+from pliant.deploy.module_source import module_source
 from pliant.deploy.own_source import own_source
 from pliant.deploy.sums import SUMS
 from pliant.files import write_atomically
 from pliant.metrics import InferencePrecision
 from pliant.networks import plain
+from pliant.networks.foreign.onnx import foreign_model
 from pliant.networks.onnx import network_model
 from pliant.networks.supernet import describe
 from pliant.picture import preprocess
 from pliant.spaces.block import Block
+from pliant.spaces.foreign import ForeignNetwork
 from pliant.training.checkpoint import save_tensors
 
 MODEL, INT8_MODEL = "model.onnx", "model.int8.onnx"
@@ -111,7 +116,12 @@ def write_model(
         "use": used,
     }
     write_atomically(folder / MODEL, onnx_bytes(network, blocks, metadata=carried))
-    write_atomically(folder / "model.py", model_source(blocks, classes))
+    if isinstance(network, GraphModule):
+        shape = (1, blocks[0].in_channels, blocks[0].size, blocks[0].size)
+        source = module_source(network, torch.zeros(shape), classes)
+    else:
+        source = model_source(blocks, classes)
+    write_atomically(folder / "model.py", source)
     write_atomically(
         folder / "predict.py", predict_source(blocks[0].in_channels, blocks[0].size, options, used)
     )
@@ -147,6 +157,10 @@ def onnx_bytes(
         batch: number of images per run; dynamic where None.
         pictures: from pictures to probabilities, as it is delivered, or from pixels to logits.
     """
+    if isinstance(blocks[0], ForeignNetwork):
+        model = foreign_model(network, blocks[0], batch=batch, metadata=metadata, pictures=pictures)
+        onnx.checker.check_model(model)
+        return model.SerializeToString()
     state: dict[str, np.ndarray] = {
         name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()
     }

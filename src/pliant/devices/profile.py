@@ -54,6 +54,7 @@ from pliant.networks.onnx import block_model, network_model, random_weights
 from pliant.networks.quantize import quantized_at_random
 from pliant.spaces.block import BLOCK_TYPES, Block
 from pliant.spaces.check import check_space
+from pliant.spaces.foreign import ForeignNetwork, ForeignSpace
 from pliant.spaces.space import Space
 
 PROFILE_VERSION: Final = 6
@@ -347,7 +348,8 @@ def profile_device(
     runtime.require(settings, precision)
     check_space(space)
     rng = np.random.default_rng((seed, 4))
-    keys = distinct_blocks(space, rng) if runtime.times_blocks else []
+    has_blocks = runtime.times_blocks and not isinstance(space, ForeignSpace)
+    keys = distinct_blocks(space, rng) if has_blocks else []
     networks = sample_evenly_by_macs(space, NETWORKS, rng)
     models = {_ANCHOR: anchor_model(), _CALL: empty_model()}
     models |= {
@@ -427,6 +429,12 @@ def random_network_model(
     blocks: tuple[Block, ...], rng: np.random.Generator, precision: InferencePrecision = "fp32"
 ) -> bytes:
     """An ONNX model of a network with random weights, which is as fast as the trained one."""
+    if isinstance(blocks[0], ForeignNetwork):
+        from pliant.networks.foreign.onnx import random_foreign_model  # needs PyTorch
+
+        model = random_foreign_model(blocks[0])
+        made = quantized_at_random(model, rng) if precision == "int8" else model
+        return made.SerializeToString()
     state = {
         f"blocks.{block.slot}.{name}": array
         for block in blocks

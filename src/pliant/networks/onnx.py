@@ -494,6 +494,17 @@ def network_model(
     return _model(graph, blocks, batch or "N", metadata)
 
 
+def preprocessing_nodes(graph: Graph, block: Preprocess, mean: np.ndarray, std: np.ndarray) -> str:
+    """Add the nodes that normalise and resize pixels, and return the name of their result.
+
+    Args:
+        graph: that begins with them.
+        block: their sizes.
+        mean, std: of the pixels by channel, from 0 to 1.
+    """
+    return _emit(graph, block, {"mean": mean, "std": std}, graph.input)
+
+
 def block_model(block: Block, rng: np.random.Generator, *, batch: int = 1) -> onnx.ModelProto:
     """One block with random weights as a model for a batch: what a latency table measures.
 

@@ -76,7 +76,7 @@ def observe(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> dict[str, 
     """
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
-    names = [name for node in model.graph.node for name in node.output]
+    names = _float_results(model)
     del opened.graph.output[:]
     opened.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
@@ -100,6 +100,15 @@ def observe(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> dict[str, 
         for name, parts in samples.items()
         if parts
     }
+
+
+def _float_results(model: onnx.ModelProto) -> list[str]:
+    """What the nodes of a model compute, but for whole numbers such as shapes."""
+    known = onnx.shape_inference.infer_shapes(model).graph.value_info
+    other = {
+        one.name for one in known if one.type.tensor_type.elem_type not in (0, TensorProto.FLOAT)
+    }
+    return [name for node in model.graph.node for name in node.output if name not in other]
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -237,7 +246,7 @@ class _Quantizer:
         makers = {node.output[0]: node for node in self.model.graph.node}
         found = {}
         for node in self.model.graph.node:
-            read = node.input[0]
+            read = node.input[0] if node.input else ""
             if (
                 node.op_type in CLIPPING_OPERATORS
                 and read in makers
@@ -249,11 +258,19 @@ class _Quantizer:
         return found
 
     def _is_integer(self, node: onnx.NodeProto) -> bool:
-        """Whether an integer kernel computes it; not where a constant is multiplied or added."""
+        """Whether an integer kernel computes it.
+
+        Not where a constant is multiplied or added, a weight is computed, or shapes are.
+        """
         if node.op_type not in INTEGER_OPERATORS:
             return False
-        activations = node.input[:1] if node.op_type in ("Conv", "Gemm") else node.input
-        return not any(name in self.weights for name in activations)
+        weighted = node.op_type in ("Conv", "Gemm")
+        activations = list(node.input[:1] if weighted else node.input)
+        if weighted and not all(name in self.weights for name in node.input[1:]):
+            return False
+        return not any(name in self.weights for name in activations) and all(
+            name in self.ranges for name in (*activations, node.output[0])
+        )
 
     def _write(self, node: onnx.NodeProto) -> None:
         passes = node.op_type in PASSING_OPERATORS and node.input[0] in self.known

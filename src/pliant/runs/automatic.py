@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from pliant.data.inspection import SourceFacts, inspect_source, listed
+from pliant.errors import RecipeError
 from pliant.metrics import InferencePrecision, as_precision
 from pliant.objective import Limit
+from pliant.plugins import call_plugin, is_plugin
 from pliant.record import Record
 from pliant.runs.recipe import Recipe, load_recipe, parse_recipe, replace_keys
 from pliant.spaces.photos import RESOLUTIONS
-from pliant.spaces.presets import PRESETS, preset, space_name
+from pliant.spaces.presets import FOREIGN, PRESETS, preset, space_name
 from pliant.spaces.space import Space
 from pliant.targets import THIS_CPU
 from pliant.units import parse_duration
@@ -40,6 +42,8 @@ OFA_SIZE = 224
 RGB = 3
 """Channels of the images that published weights were trained on; gray ones are read as RGB."""
 
+FOREIGN_SIZES = (128, 224, 96, 64, 32)
+"""Sizes of images that are tried for a network that does not say which it takes, in pixels."""
 PHOTOGRAPH = 48
 """Images with a larger shorter side are photographs."""
 FEW_IMAGES = 5000
@@ -92,10 +96,17 @@ def automatic_recipe(changes: Mapping[str, Any]) -> Automatic:
     limits = [Limit.parse(text) for text in changes.get("limits", ())]
     chosen = changes.get("space") or _space_of(changes.get("train.start"))
     name = _space_for(facts) if chosen is None else space_name(chosen)
-    tree = _fine_tuned(facts, PUBLISHED[name]) if name in PUBLISHED else _from_nothing(facts)
+    if name == FOREIGN:
+        tree = _fine_tuned(facts, str(changes.get("train.start")))
+    elif name in PUBLISHED:
+        tree = _fine_tuned(facts, PUBLISHED[name])
+    else:
+        tree = _from_nothing(facts)
     tree |= {"name": run_name(str(changes["data.source"])), "space": name}
     size = changes.get("data.image_size")
-    if size is None and name in PUBLISHED:
+    if size is None and name == FOREIGN:
+        size = foreign_size(str(changes.get("train.start")), facts)
+    elif size is None and name in PUBLISHED:
         size = OFA_SIZE if name.startswith("ofa") else useful_size(name, facts, limits, changes)
     elif size is None and chosen is None:
         size = max(facts.side, PRESETS[name].smallest_image)
@@ -153,6 +164,12 @@ def _space_of(start: str | None) -> str | None:
     found = [space for space, name in PUBLISHED.items() if name == start]
     if found or start is None:
         return found[0] if found else None
+    if start.startswith("timm:"):
+        return FOREIGN
+    if is_plugin(start):
+        from torch import nn  # heavy
+
+        return FOREIGN if isinstance(call_plugin(start, what="a start"), nn.Module) else None
     from pliant.networks.backbones.registry import space_of_file  # heavy
 
     return space_of_file(Path(start).expanduser())
@@ -163,6 +180,42 @@ def _space_for(facts: SourceFacts) -> str:
     if facts.side > PHOTOGRAPH or (few and facts.side >= SMALLEST_ENLARGED):
         return "photos"
     return "digits" if facts.side <= DIGITS else "plain-32"
+
+
+def foreign_size(start: str, facts: SourceFacts) -> int:
+    """The size of the images for a network of the user's own, in pixels.
+
+    It is what the network says of itself, as those of timm do, else the first of the usual sizes
+    that it takes, from the images' own size down.
+
+    Args:
+        start: the network's name.
+        facts: of the images.
+
+    Raises:
+        RecipeError: it takes none of them.
+    """
+    import torch
+
+    from pliant.networks.foreign.source import foreign_module
+
+    module = foreign_module(start)
+    known = getattr(module, "pretrained_cfg", None)
+    if isinstance(known, dict) and "input_size" in known:
+        return int(known["input_size"][-1])
+    own = max(facts.side, FOREIGN_SIZES[-1])
+    tried = [*(size for size in FOREIGN_SIZES if size <= own), *FOREIGN_SIZES]
+    for size in dict.fromkeys(tried):
+        try:
+            with torch.no_grad():
+                module(torch.zeros((1, RGB, size, size)))
+        except Exception:
+            continue
+        return size
+    raise RecipeError(
+        f"{start} takes images of none of {', '.join(map(str, FOREIGN_SIZES))} pixels. Give the"
+        " size that it takes by --image-size."
+    )
 
 
 def _fine_tuned(facts: SourceFacts, start: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
 from pliant.runs.shortlist import ShortlistedNetwork
 from pliant.spaces.architecture import Architecture
+from pliant.spaces.foreign import ForeignSpace
 
 COMPARED_IMAGES = 64
 
@@ -117,11 +118,14 @@ def deliver(
 def _int8(
     session: Session, architecture: Architecture, fp32: Accuracy
 ) -> tuple[Int8Network, Accuracy]:
-    """The network in int8 and its validation accuracy; fine-tuned where that loses a point."""
+    """The network in int8 and its validation accuracy; fine-tuned where that loses a point.
+
+    Those of a network of the user's own are not fine-tuned, since it has operators of its own.
+    """
     run = session.run
     found = session.int8(architecture)
     accuracy = model_answers(found.model, run.data.validation).accuracy
-    if fp32.top1 - accuracy.top1 <= MAX_INT8_LOSS:
+    if fp32.top1 - accuracy.top1 <= MAX_INT8_LOSS or isinstance(run.space, ForeignSpace):
         return found, accuracy
     float_model = onnx_bytes(session.network(architecture), run.space.blocks(architecture))
     tuned = fine_tuned(float_model, found, run.data.train, seed=run.recipe.seed)

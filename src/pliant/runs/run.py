@@ -40,7 +40,8 @@ from pliant.runs.objects import split_objects
 from pliant.runs.recipe import Recipe, ResolvedTable, load_recipe
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.check import check_space
-from pliant.spaces.presets import largest_image, preset, spaces_for
+from pliant.spaces.foreign import ForeignSpace
+from pliant.spaces.presets import FOREIGN, largest_image, preset, spaces_for
 from pliant.spaces.space import Space
 from pliant.targets import TargetOptions
 
@@ -324,7 +325,8 @@ class Run:
         images = self._images
         space = self._space_for(images.channels, images.image_size, len(images.classes))
         check_space(space)
-        own_source(type(block).__name__ for block in space.blocks(space.largest()))
+        if not isinstance(space, ForeignSpace):
+            own_source(type(block).__name__ for block in space.blocks(space.largest()))
         return space
 
     def parse(self, text: str) -> Architecture:
@@ -337,6 +339,11 @@ class Run:
         return (self._space_for(**shape) if shape else self.space).parse(text)
 
     def _space_for(self, channels: int, image_size: int, classes: int) -> Space:
+        if self.part("space") == FOREIGN:
+            from pliant.networks.foreign.template import foreign_space  # heavy
+
+            start = self.recipe.train.start
+            return foreign_space(start, channels=channels, image_size=image_size, classes=classes)
         found = preset(
             self.part("space"), channels=channels, image_size=image_size, classes=classes
         )

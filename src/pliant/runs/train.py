@@ -20,6 +20,7 @@ from pliant.data.augment import Augmentation
 from pliant.data.splits import Split
 from pliant.errors import DamagedFileError, DivergedError, RecipeError, RunConflictError, nearest
 from pliant.metrics import Cost
+from pliant.networks.foreign.supernet import ForeignSupernet
 from pliant.networks.initialization import PATCH_IMAGES, PATCH_PIXELS
 from pliant.networks.supernet import Supernet
 from pliant.progress import Progress, given_or_shown
@@ -144,6 +145,8 @@ def rate_halvings(run: Run) -> int:
 
 def _classifier(supernet: Supernet) -> Tensor:
     """The weight of the last linear layer, (classes, features)."""
+    if isinstance(supernet, ForeignSupernet):
+        return supernet.head_module.get_parameter("weight")
     return [module for module in supernet.modules() if isinstance(module, nn.Linear)][-1].weight
 
 
@@ -153,7 +156,8 @@ def _require_classifier(run: Run, supernet: Supernet, fresh: Tensor) -> None:
     Raises:
         RecipeError: the start brought no classifier, or one of other classes.
     """
-    if torch.equal(_classifier(supernet), fresh):
+    kept = isinstance(supernet, ForeignSupernet) and not supernet.replaced
+    if torch.equal(_classifier(supernet), fresh) and not kept:
         raise RecipeError(
             f"without training (epochs = 0) a start needs a classifier of the {len(fresh)} classes"
             f" of the images; start {run.recipe.train.start!r} has none. Train for an epoch or "

@@ -48,6 +48,8 @@ class ElasticLayer:
             change = sum((slope * changes.get(name, 0) for name, slope in slopes.items()), 0)
             loops[loop] = int(base + change)
         inputs = tuple(reads.get(name, name) for name in self.layer.inputs)
+        if self.layer.kind != "elementwise":  # which reads each of its operands
+            inputs = tuple(dict.fromkeys(inputs))
         others = tuple(reads.get(name, name) for name in self.layer.concatenated)
         return replace(self.layer, inputs=inputs, concatenated=others, **loops)
 
@@ -94,6 +96,8 @@ class ForeignDescription:
         by_resolution: the layers at each resolution, in pixels.
         preprocesses: whether pixels are normalised and resized before the network.
         fixed: why the outputs of a layer keep their number, by layer.
+        mean, std: of pixels from 0 to 1 with which the network was trained; empty where that is not
+            known.
     """
 
     source: str
@@ -101,6 +105,8 @@ class ForeignDescription:
     by_resolution: Mapping[int, ElasticLayers]
     preprocesses: bool
     fixed: Mapping[str, str]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @cached_property
     def digest(self) -> str:

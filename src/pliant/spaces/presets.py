@@ -269,13 +269,17 @@ FAMILIES = {
 """Short names."""
 
 
+FOREIGN = "start"
+"""The space of the network that a run starts from, `file.py:NAME` or `timm:NAME`."""
+
+
 def space_name(name: str) -> str:
-    """The preset that a name or a short name means; `file.py:NAME` stays as it is.
+    """The preset that a name or a short name means; `file.py:NAME` and `start` stay as they are.
 
     Raises:
         RecipeError: it means no space.
     """
-    if name in PRESETS or is_plugin(name):
+    if name in PRESETS or name == FOREIGN or is_plugin(name):
         return name
     if name in FAMILIES:
         return FAMILIES[name]
@@ -319,6 +323,11 @@ def preset(
         )
         origin = name if isinstance(name, str) else object_text(name)
         return fitting_space(space, origin, channels, image_size, classes)
+    if name == FOREIGN:
+        raise RecipeError(
+            f"space {FOREIGN!r} is that of the network that a run starts from, and here is no run."
+            " Use pliant.make_elastic."
+        )
     row = PRESETS[name]
     if not row.smallest_image <= image_size <= row.largest_image:
         need = f"at least {row.smallest_image}", "larger"

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from pliant.data.splits import Split
+from pliant.networks.foreign.supernet import ForeignSupernet
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
@@ -106,8 +107,8 @@ class FineTune(TrainingStrategy):
         new = {id(parameter) for parameter in classifier(model).parameters()}
         decayed = decayed_weights(model)
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for distance, block in enumerate(reversed(list(model.blocks.values()))):
-            for parameter in block.parameters():
+        for distance, stage in enumerate(reversed(_stages(model))):
+            for parameter in stage:
                 decay = recipe.weight_decay if id(parameter) in decayed else 0.0
                 rate = CLASSIFIER_RATE if id(parameter) in new else DEPTH_DECAY**distance
                 groups.setdefault((decay, rate), []).append(parameter)
@@ -231,7 +232,16 @@ class FineTune(TrainingStrategy):
             self._teacher.load_state_dict(parts["teacher"])
 
 
+def _stages(model: Supernet) -> list[list[nn.Parameter]]:
+    """The parameters of each block, in running order."""
+    if isinstance(model, ForeignSupernet):
+        return model.parameter_stages()
+    return [list(block.parameters()) for block in model.blocks.values()]
+
+
 def classifier(model: Supernet | Network) -> nn.Module:
     """The layer that gives the logits; the whole last block where it has no `classifier`."""
+    if isinstance(model, ForeignSupernet):
+        return model.head_module
     last = list(model.blocks.values())[-1]
     return getattr(last, "classifier", last)

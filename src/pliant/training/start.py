@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from pliant.errors import RecipeError
 from pliant.networks.backbones.registry import NAMES, published, published_file
+from pliant.networks.foreign.source import TIMM, foreign_module, module_digest
+from pliant.networks.foreign.supernet import ForeignSupernet
 from pliant.networks.initialization import patch_pca_stem
 from pliant.networks.weights import load_weights
 from pliant.plugins import call_plugin, is_plugin, plugin_path
+from pliant.spaces.presets import FOREIGN
 from pliant.training.checkpoint import load_tensors
 
 
@@ -93,12 +96,36 @@ class Checkpoint:
         )
 
 
+@dataclass(frozen=True)
+class ForeignStart:
+    """The weights of a network of the user's own, with which its supernet is made."""
+
+    name: str
+
+    @property
+    def identity(self) -> str:
+        """Digest of the weights."""
+        return module_digest(foreign_module(self.name))
+
+    def apply(self, network: nn.Module, images: Callable[[], Tensor]) -> None:
+        """Weights stay as they are.
+
+        Raises:
+            RecipeError: the network is of another space.
+        """
+        if not isinstance(network, ForeignSupernet):
+            raise RecipeError(
+                f"the weights of {self.name} are those of its own space. Leave the space out, or"
+                f" name it {FOREIGN!r}."
+            )
+
+
 STARTS: Mapping[str, Callable[[], Start]] = {"patch-pca": PatchPca, "none": Fresh}
 
 
 def start_file(name: str) -> Path | None:
     """The file that a start of this name reads; None for a name."""
-    if name in STARTS or name in NAMES:
+    if name in STARTS or name in NAMES or name.startswith(TIMM):
         return None
     return plugin_path(name) if is_plugin(name) else Path(name)
 
@@ -108,8 +135,8 @@ def make_start(name: str) -> Start:
 
     Args:
         name: one of `STARTS`, published weights (`backbones.registry.NAMES`), a .safetensors file
-            of a run, a checkpoint of the published networks, or `file.py:NAME`, a function that
-            takes nothing and returns a `Start`.
+            of a run, a checkpoint of the published networks, `timm:NAME`, or `file.py:NAME`, a
+            function that takes nothing and returns a network or a `Start`.
 
     Raises:
         RecipeError: the name means no start.
@@ -118,9 +145,11 @@ def make_start(name: str) -> Start:
         return STARTS[name]()
     if name in NAMES:
         return published(name)
+    if name.startswith(TIMM):
+        return ForeignStart(name)
     if is_plugin(name):
-        start: Start = call_plugin(name, what="a start")
-        return start
+        start: Start | nn.Module = call_plugin(name, what="a start")
+        return ForeignStart(name) if isinstance(start, nn.Module) else start
     path = Path(name)
     if path.suffix == ".safetensors":
         return Checkpoint(path)
@@ -128,5 +157,5 @@ def make_start(name: str) -> Start:
         return published_file(path)
     raise RecipeError(
         f"a start is one of {', '.join((*STARTS, *NAMES))}, a .safetensors file of a run, a file of"
-        f" published weights, or file.py:NAME; received {name!r}."
+        f" published weights, timm:NAME, or file.py:NAME; received {name!r}."
     )

@@ -24,7 +24,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pliant.errors import RecipeError
+from pliant.networks.foreign.supernet import ForeignSupernet
+from pliant.networks.foreign.template import foreign_supernet
 from pliant.networks.supernet import Supernet
+from pliant.spaces.foreign import ForeignSpace
 from pliant.spaces.space import Space
 from pliant.training.schedule import Phase, TrainingRecipe
 
@@ -54,6 +57,8 @@ class TrainingStrategy:
             mean: of the training images by channel, pixels from 0 to 1.
             std: their standard deviation.
         """
+        if isinstance(space, ForeignSpace):
+            return foreign_supernet(space, mean=mean, std=std)
         return Supernet(space, mean=mean, std=std)
 
     def phases(self, epochs: int) -> tuple[Phase, ...]:
@@ -190,5 +195,7 @@ def decay_groups(model: nn.Module, recipe: TrainingRecipe) -> list[ParameterGrou
 
 def decayed_weights(model: nn.Module) -> set[int]:
     """The `id` of each parameter with weight decay: weights of convolutions and linear layers."""
+    if isinstance(model, ForeignSupernet):
+        return {id(weight) for weight in model.weights_of_layers()}
     weighted = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     return {id(module.weight) for module in weighted}

@@ -17,6 +17,8 @@ from pliant.networks.foreign.operators import Node, argument
 from pliant.networks.foreign.plan import Plan, Step, with_batch
 from pliant.networks.morph.channel_graph import operator_name
 
+PREPARED = "pliant_prepared"
+"""Marks the node whose result the network itself reads: pixels, normalised and resized."""
 METHODS = {"view": "view", "reshape": "reshape", "_unsafe_view": "reshape", "expand": "expand"}
 """Operators with sizes, which are called as methods of a tensor."""
 
@@ -78,6 +80,7 @@ class _Builder:
                     "align_corners": False,
                 },
             )
+        images.meta[PREPARED] = True
         self.images = self.values[self.plan.graph.inputs[0]] = images
 
     def add(self, step: Step) -> None:

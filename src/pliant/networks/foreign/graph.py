@@ -96,6 +96,36 @@ class ForeignGraph:
         }
 
     @cached_property
+    def head(self) -> tuple[str, ...]:
+        """The layers whose outputs are the logits."""
+        last = {group for dim in self.dims.values[self.result] for group in groups_of(dim)}
+        return tuple(layer for layer, groups in self.layers.items() if last & {*groups})
+
+    @cached_property
+    def stages(self) -> list[list[str]]:
+        """The names of the tensors, in running order, in stages: a branch, or a layer outside."""
+        of_node = {node: branch for branch in self.branches for node in branch.inside}
+        found: list[list[str]] = []
+        seen: set[str] = set()
+        last: object = None
+        for node in self.nodes:
+            names = [self.names[one.name] for one in node.all_input_nodes if one.name in self.names]
+            names = [name for name in names if name not in seen]
+            if not names:
+                continue
+            begins = node in of_node and of_node[node] is not last
+            if begins or (
+                node not in of_node and any(name in self.dims.producers for name in names)
+            ):
+                found.append([])
+                last = of_node.get(node)
+            if not found:
+                found.append([])
+            found[-1] += names
+            seen.update(names)
+        return found
+
+    @cached_property
     def consumed(self) -> dict[Group, list[tuple[str, int]]]:
         """The weights that read each group, with the dimension along which they do."""
         found: dict[Group, list[tuple[str, int]]] = {}

@@ -88,7 +88,15 @@ class Plan:
         ]
         self.result = self.source(graph.result)
         self.steps = tuple(self._step(node) for node in kept)
-        read = {id(one) for step in self.steps for one in _nodes_in((step.args, step.kwargs))}
+        last = {
+            one: step.node for step in self.steps for one in _nodes_in((step.args, step.kwargs))
+        }
+        self.last_read: dict[Node, list[Node]] = {}
+        """What no step reads after this one, by the node of the step."""
+        for one, node in last.items():
+            if one is not self.result:
+                self.last_read.setdefault(node, []).append(one)
+        read = {id(one) for one in last}
         self.parameters = {
             node: graph.names[node.name]
             for node in graph.nodes

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -58,72 +58,40 @@ class ForeignSupernet(Supernet):
     ) -> None:
         nn.Module.__init__(self)
         self.space: ForeignSpace = space
-        self.graph, self.elastic = graph, choices
-        self.mean: Sequence[float] = ()
-        self.std: Sequence[float] = ()
+        self.pixel_mean: Sequence[float] = ()
+        self.pixel_std: Sequence[float] = ()
+        self.replaced: tuple[str, ...] = ()
+        """Layers of the classifier that are fresh, since the images have other classes."""
+        self.parts = Parts(graph, choices)
         _place_tensors(self, module, graph)
-        self._plans = functools.lru_cache(PLANS)(self._plan)
 
     def forward(
         self, images: Tensor, architecture: Architecture | None = None, *, dropout: bool = False
     ) -> Tensor:
-        """Logits of a sub-network, of the whole network where None.
+        """Logits of a sub-network; of the network as it is where None.
 
         Args:
-            images: (N, channels, size, size), as the module takes them.
-            architecture: of the space.
+            images: (N, channels, size, size), as the module takes them; pixels from 0 to 1 where
+                the space preprocesses them.
+            architecture: of the space; runs by batch statistics. While training, those of the
+                largest one are kept as running statistics.
             dropout: whether dropout layers drop while the supernet is in training mode.
         """
-        whole = architecture is None or architecture == self.space.largest()
-        plan = self._plans(architecture or self.space.largest())
-        return self.run(plan, self._prepared(images, architecture), whole=whole, dropout=dropout)
+        chosen = architecture or self.space.largest()
+        whole = chosen == self.space.largest() and (self.training or architecture is None)
+        plan, tensors = self.parts.plan(chosen), self._tensor
+        run = functools.partial(self._run_step, whole=whole, dropout=dropout)
+        return run_plan(plan, tensors, self._prepared(images, chosen), run)
 
-    def _prepared(self, images: Tensor, architecture: Architecture | None) -> Tensor:
+    def _prepared(self, images: Tensor, architecture: Architecture) -> Tensor:
         """Pixels normalised and resized, where the space does so."""
-        if self.mean:
-            mean, std = (images.new_tensor(one)[:, None, None] for one in (self.mean, self.std))
-            images = (images - mean) / std
-        chosen = {} if architecture is None else architecture.mapping
+        if self.pixel_mean:
+            mean = images.new_tensor(self.pixel_mean)[:, None, None]
+            images = (images - mean) / images.new_tensor(self.pixel_std)[:, None, None]
+        chosen = architecture.mapping
         return plain.resize(images, int(chosen["r"])) if "r" in chosen else images
 
-    def plan(self, architecture: Architecture) -> Plan:
-        """The steps of a sub-network."""
-        return self._plans(architecture)
-
-    def _plan(self, architecture: Architecture) -> Plan:
-        options = architecture.mapping
-        widths = {
-            group: self.elastic.width(name, int(options[name]))
-            for name, group in self.elastic.groups.items()
-            if name in options
-        }
-        skipped = [branch for name, branch in self.elastic.branches.items() if not options[name]]
-        return Plan(self.graph, widths, tuple(skipped))
-
-    def run(
-        self, plan: Plan, images: Tensor, *, whole: bool = False, dropout: bool = False
-    ) -> Tensor:
-        """Run the steps of a plan.
-
-        Args:
-            plan: of a sub-network.
-            images: as the module takes them.
-            whole: whether running statistics are those of this network.
-            dropout: whether dropout layers drop in training mode.
-        """
-        values: dict[Any, Any] = {self.graph.inputs[0]: images}
-        for node, name in plan.parameters.items():
-            values[node] = plan.sliced(name, self._tensor(name))
-        for step in plan.steps:
-            args = filled(with_batch(step.args, len(images)), values)
-            kwargs = filled(step.kwargs, values)
-            values[step.node] = self._run_step(step, args, kwargs, whole, dropout)
-        found: Tensor = values[plan.result]
-        return found
-
-    def _run_step(
-        self, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any], whole: bool, dropout: bool
-    ) -> Any:
+    def _run_step(self, step: Step, args: Any, kwargs: Any, *, whole: bool, dropout: bool) -> Any:
         name = operator_name(step.node)
         if name == "batch_norm" and (self.training or not whole):
             x, weight, bias, mean, variance, _, momentum, epsilon = args[:8]
@@ -142,14 +110,38 @@ class ForeignSupernet(Supernet):
     def extract(self, architecture: Architecture) -> plain.Network:
         """The sub-network as plain PyTorch layers of its own.
 
-        BatchNorm statistics are those of the same channels in the whole network; they are right for
-        it alone until the network is calibrated.
+        Its BatchNorm statistics are unknown until it is calibrated.
         """
         options = architecture.mapping
         resolution = int(options["r"]) if "r" in options else None
-        tensors = {name: self._tensor(name) for name in self.graph.names.values()}
-        network = plain_module(self._plans(architecture), tensors, self.mean, self.std, resolution)
+        tensors = {name: self._tensor(name) for name in self.parts.graph.names.values()}
+        network = plain_module(
+            self.parts.plan(architecture), tensors, self.pixel_mean, self.pixel_std, resolution
+        )
+        forget_statistics(network)
         return cast(plain.Network, network.to(next(self.parameters()).device))
+
+    # What training strategies ask for.
+
+    @property
+    def head_module(self) -> nn.Module:
+        """What holds the parameters of the last layer."""
+        return self.get_submodule(self.parts.graph.head[-1])
+
+    def parameter_stages(self) -> list[list[nn.Parameter]]:
+        """The parameters in about as many stages as a network has blocks, in running order.
+
+        A stage begins with a residual sum's branch, or with a layer outside of all of them.
+        """
+        return [
+            [one for name in names for one in [self._tensor(name)] if isinstance(one, nn.Parameter)]
+            for names in self.parts.graph.stages
+        ]
+
+    def weights_of_layers(self) -> list[nn.Parameter]:
+        """The weights of convolutions and linear layers."""
+        found = (self._tensor(name) for name in self.parts.graph.dims.producers)
+        return [one for one in found if isinstance(one, nn.Parameter)]
 
     # Sorting.
 
@@ -166,9 +158,9 @@ class ForeignSupernet(Supernet):
                 weights alone where None.
         """
         deviations = {} if images is None else self._input_deviations(images)
-        for name, group in self.elastic.groups.items():
+        for name, group in self.parts.choices.groups.items():
             kept = {
-                self.elastic.width(name, int(one.mapping[name]))
+                self.parts.choices.width(name, int(one.mapping[name]))
                 for one in trained
                 if name in one.mapping
             }
@@ -181,7 +173,7 @@ class ForeignSupernet(Supernet):
         to their sums.
         """
         found = torch.zeros(group.width // group.unit, dtype=torch.float64)
-        for name, dim in self.graph.consumed[group]:
+        for name, dim in self.parts.graph.consumed[group]:
             weight = self._tensor(name).double().transpose(0, dim).flatten(1)
             if name in deviations:
                 weight = weight.square() * deviations[name].double()[:, None].square()
@@ -195,7 +187,7 @@ class ForeignSupernet(Supernet):
     def _places(self, name: str, dim: int, group: Group) -> Iterable[tuple[int, int]]:
         """Where a group is on a dimension of a parameter, as starts and lengths."""
         start = 0
-        for piece in pieces_of(self.graph.dims.axes[name, dim]):
+        for piece in pieces_of(self.parts.graph.dims.axes[name, dim]):
             if piece.group is group:
                 yield start, piece.positions
             start += piece.positions
@@ -210,7 +202,7 @@ class ForeignSupernet(Supernet):
                 for start, end in itertools.pairwise(borders)
             ]
         )
-        for (name, dim), axis in self.graph.axes.items():
+        for (name, dim), axis in self.parts.graph.axes.items():
             if group not in groups_of(axis):
                 continue
             tensor = self._tensor(name)
@@ -222,23 +214,83 @@ class ForeignSupernet(Supernet):
 
     def _input_deviations(self, images: Tensor) -> dict[str, Tensor]:
         """The standard deviation of every channel that a layer reads, by the layer's weight."""
-        wanted = {name for name, _ in self.graph.dims.consumers}
+        wanted = {name for name, _ in self.parts.graph.dims.consumers}
         found: dict[str, Tensor] = {}
         largest = self.space.largest()
-        plan = self._plans(largest)
-        values: dict[Any, Any] = {self.graph.inputs[0]: self._prepared(images, largest)}
-        for node, name in plan.parameters.items():
-            values[node] = self._tensor(name)
-        for step in plan.steps:
-            args = filled(with_batch(step.args, len(images)), values)
+        plan = self.parts.plan(largest)
+
+        def run(step: Step, args: Any, kwargs: Any) -> Any:
             weight = plan.parameters.get(step.args[1]) if _reads_weight(step) else None
             if weight in wanted:
                 x, dim = args[0].float(), 1 if "conv" in operator_name(step.node) else -1
                 found[str(weight)] = x.transpose(0, dim).flatten(1).std(1)
-            values[step.node] = self._run_step(
-                step, args, filled(step.kwargs, values), whole=False, dropout=False
-            )
+            return self._run_step(step, args, kwargs, whole=False, dropout=False)
+
+        run_plan(plan, self._tensor, self._prepared(images, largest), run)
         return found
+
+
+class Parts:
+    """What of a supernet never changes: copies of the supernet share it.
+
+    Args:
+        graph: of the network.
+        choices: of the graph.
+    """
+
+    def __init__(self, graph: ForeignGraph, choices: Choices) -> None:
+        self.graph, self.choices = graph, choices
+        self.plan = functools.lru_cache(PLANS)(self._plan)
+
+    def __deepcopy__(self, memo: object) -> Parts:
+        return self
+
+    def _plan(self, architecture: Architecture) -> Plan:
+        """The steps of a sub-network."""
+        options = architecture.mapping
+        widths = {
+            group: self.choices.width(name, int(options[name]))
+            for name, group in self.choices.groups.items()
+            if name in options
+        }
+        skipped = [branch for name, branch in self.choices.branches.items() if not options[name]]
+        return Plan(self.graph, widths, tuple(skipped))
+
+
+RunStep = Callable[[Step, Any, Any], Any]
+
+
+def run_plan(
+    plan: Plan, tensor_of: Callable[[str], Tensor], images: Tensor, run_step: RunStep
+) -> Tensor:
+    """Run the steps of a plan.
+
+    Args:
+        plan: of a sub-network.
+        tensor_of: a parameter or buffer of the whole network by its name.
+        images: as the module takes them.
+        run_step: runs an operator on its arguments.
+    """
+    values: dict[Any, Any] = {plan.graph.inputs[0]: images}
+    for node, name in plan.parameters.items():
+        values[node] = plan.sliced(name, tensor_of(name))
+    for step in plan.steps:
+        args = filled(with_batch(step.args, len(images)), values)
+        values[step.node] = run_step(step, args, filled(step.kwargs, values))
+        for node in plan.last_read.get(step.node, ()):
+            del values[node]
+    found: Tensor = values[plan.result]
+    return found
+
+
+def forget_statistics(network: nn.Module) -> None:
+    """Make the statistics of every BatchNorm unknown, as in `pliant.networks.plain`."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            assert module.running_var is not None
+            module.running_mean.fill_(torch.nan)
+            module.running_var.fill_(torch.nan)
+            module.register_forward_pre_hook(plain.begin_statistics)
 
 
 def _reads_weight(step: Step) -> bool:
@@ -266,17 +318,21 @@ def place_tensor(module: nn.Module, name: str, tensor: Tensor, *, persistent: bo
     *path, last = name.split(".")
     for step in path:
         if step not in module._modules:
-            if hasattr(module, step):
-                raise ForeignError(
-                    f"a supernet has its own {step!r}, and the network has a module of that name."
-                    " Rename the module."
-                )
+            _require_free(module, step)
             module.add_module(step, nn.Module())
         module = cast(nn.Module, module._modules[step])
+    _require_free(module, last)
     if isinstance(tensor, nn.Parameter):
         module.register_parameter(last, tensor)
     else:
         module.register_buffer(last, tensor, persistent=persistent)
+
+
+def _require_free(module: nn.Module, name: str) -> None:
+    if hasattr(module, name) and name not in module._modules:
+        raise ForeignError(
+            f"a supernet has its own {name!r}, and the network has a part of that name. Rename it."
+        )
 
 
 def graph_tensors(module: nn.Module, graph: ForeignGraph) -> dict[str, Tensor]:
@@ -296,6 +352,9 @@ def make_elastic(
     keep: Sequence[str] = (),
     resolutions: Sequence[int] = (),
     name: str = "foreign",
+    preprocess: bool = False,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
 ) -> ForeignSupernet:
     """A supernet of a classifier that somebody already has.
 
@@ -307,8 +366,11 @@ def make_elastic(
         example: (N, channels, size, size), as the module takes them.
         keep: modules whose layers keep their widths and stay, such as `stem`.
         resolutions: of the images, in pixels, that sub-networks may have instead of the example's;
-            they are resized before the network.
+            they are resized before the network. Those that the network does not take are left out.
         name: of the space.
+        preprocess: whether sub-networks read pixels from 0 to 1, which they normalise and resize.
+        mean, std: of the pixels, by channel, that the network was trained with; those of the
+            training images where empty.
 
     Raises:
         ForeignError: the module does not run on the example or cannot be exported, `keep` names no
@@ -329,7 +391,9 @@ def make_elastic(
     module = copied(module)
     graph = ForeignGraph(module, example)
     size = example.shape[-1]
-    choices = elastic_choices(graph, keep=keep, resolutions=sorted({*resolutions, size}))
+    tensors = graph_tensors(module, graph)
+    sizes, refused = _taken(module, graph, tensors, example, {*resolutions} - {size})
+    choices = elastic_choices(graph, keep=keep, resolutions=[*sizes, size])
     if not choices.choices:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(choices.fixed.items())[:5])
         raise ForeignError(
@@ -340,11 +404,11 @@ def make_elastic(
     description = ForeignDescription(
         source=name,
         choices=tuple(choices.choices),
-        by_resolution=describe_layers(
-            graph, choices, graph_tensors(module, graph), sorted({*resolutions, size})
-        ),
-        preprocesses=bool(resolutions),
-        fixed=choices.fixed,
+        by_resolution=describe_layers(graph, choices, tensors, [*sizes, size]),
+        preprocesses=preprocess or len(sizes) > 0,
+        fixed=choices.fixed | refused,
+        mean=tuple(mean),
+        std=tuple(std),
     )
     space = ForeignSpace(
         name,
@@ -357,6 +421,46 @@ def make_elastic(
     supernet.train(module.training)
     _require_same(module, supernet, example)
     return supernet
+
+
+@torch.no_grad()
+def _taken(
+    module: nn.Module,
+    graph: ForeignGraph,
+    tensors: Mapping[str, Tensor],
+    example: Tensor,
+    resolutions: Iterable[int],
+) -> tuple[list[int], dict[str, str]]:
+    """The resolutions at which the graph computes what the network does, and why others are not.
+
+    Args:
+        module: the network.
+        graph: of the network, exported at another resolution.
+        tensors: of the network.
+        example: a batch of its input.
+        resolutions: in pixels.
+    """
+    plan = Plan(graph, {}, ())
+    taken, refused = [], {}
+    for size in sorted(resolutions):
+        images = torch.rand((CHECKED_IMAGES, example.shape[1], size, size))
+        try:
+            with evaluation(module):
+                theirs = module(images)
+                ours = run_plan(plan, tensors.__getitem__, images, _as_written)
+            same = float((theirs - ours).abs().max() / theirs.abs().max().clamp_min(1e-12))
+        except Exception as error:  # whatever the network raises for images of another size
+            refused[f"resolution {size}"] = str(error).strip().splitlines()[0][:100]
+            continue
+        if same <= TOLERANCE:
+            taken.append(size)
+        else:
+            refused[f"resolution {size}"] = "the network computes with other sizes there"
+    return taken, refused
+
+
+def _as_written(step: Step, args: Any, kwargs: Any) -> Any:
+    return step.target(*args, **kwargs)
 
 
 @torch.no_grad()

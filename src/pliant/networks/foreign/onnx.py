@@ -1,0 +1,160 @@
+"""A sub-network as an ONNX model, as it is delivered: from pictures to probabilities.
+
+Pixels are normalised and resized by the nodes that every network of Pliant has; what follows is
+what PyTorch's exporter makes of the network.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import fx, nn
+
+from pliant.networks.foreign.extraction import PREPARED
+from pliant.networks.onnx import IR_VERSION, Graph, preprocessing_nodes
+from pliant.spaces.foreign import ForeignNetwork
+from pliant.spaces.input_output_blocks import Preprocess
+
+OPSET = 18
+"""The first that resizes with antialiasing."""
+
+
+def foreign_model(
+    network: nn.Module,
+    block: ForeignNetwork,
+    *,
+    batch: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    pictures: bool = True,
+) -> onnx.ModelProto:
+    """A calibrated sub-network as a model.
+
+    Args:
+        network: as it was extracted.
+        block: its description.
+        batch: images a run; any number where None.
+        metadata: text that the file carries.
+        pictures: from `pictures`, uint8 (N, size, size, channels), to `probabilities` and
+            `logits`; else from `image`, (N, channels, size, size) pixels from 0 to 1, to `logits`.
+    """
+    inner, mean, std = _without_preprocessing(network)
+    graph = Graph(pictures=pictures)
+    prepared = graph.input
+    if block.description.preprocesses:
+        resize = Preprocess(
+            slot="preprocess",
+            size=block.size,
+            channels=block.channels,
+            resolution=block.resolution,
+        )
+        prepared = preprocessing_nodes(graph, resize, mean, std)
+    shape = (2, block.channels, block.resolution, block.resolution)
+    exported = _exported(inner, torch.zeros(shape), batch).graph
+    for node in exported.node:
+        for names, known, new in (
+            (node.input, exported.input[0].name, prepared),
+            (node.output, exported.output[0].name, "logits"),
+        ):
+            for position, name in enumerate(names):
+                if name == known:
+                    names[position] = new
+    for node in exported.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constant = node.attribute[0].t
+            constant.name = node.output[0]
+            graph.constants.append(constant)
+        else:
+            graph.nodes.append(node)
+    graph.constants += exported.initializer
+    classes = exported.output[0].type.tensor_type.shape.dim[-1].dim_value
+    images: int | str = batch or "N"
+    size, channels = block.size, block.channels
+    kind = TensorProto.UINT8 if pictures else TensorProto.FLOAT
+    source = [images, size, size, channels] if pictures else [images, channels, size, size]
+    outputs = ["logits"]
+    if pictures:
+        outputs = [graph.node("Softmax", ["logits"], "probabilities", axis=-1), "logits"]
+    made = helper.make_graph(
+        graph.nodes,
+        "pliant",
+        [helper.make_tensor_value_info(graph.input, kind, source)],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [images, classes])
+            for name in outputs
+        ],
+        graph.constants,
+    )
+    model = helper.make_model(
+        made,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="pliant",
+    )
+    for key, text in (metadata or {}).items():
+        model.metadata_props.add(key=key, value=text)
+    return model
+
+
+def _without_preprocessing(network: nn.Module) -> tuple[fx.GraphModule, np.ndarray, np.ndarray]:
+    """The network behind its preprocessing, and mean and deviation of the pixels."""
+    inner: Any = copy.deepcopy(network).cpu().float().eval()
+    inner.to(memory_format=torch.contiguous_format)
+    state = dict(inner.named_buffers())
+    channels = 1
+    none = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    mean, std = (
+        state[name].flatten().numpy() if name in state else other
+        for name, other in zip(("pixel_mean", "pixel_std"), none, strict=True)
+    )
+    [image] = [node for node in inner.graph.nodes if node.op == "placeholder"]
+    prepared = [node for node in inner.graph.nodes if node.meta.get(PREPARED)]
+    for node in prepared:
+        node.replace_all_uses_with(image)
+    inner.graph.eliminate_dead_code()
+    inner.recompile()
+    return inner, mean, std
+
+
+def _exported(module: nn.Module, images: torch.Tensor, batch: int | None) -> onnx.ModelProto:
+    axes = None if batch else {"image": {0: "N"}, "logits": {0: "N"}}
+    if batch:
+        images = images[:1].expand(batch, -1, -1, -1).contiguous()
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.onnx"
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (images,),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_axes=axes,
+        )
+        return onnx.load(path)
+
+
+def random_foreign_model(block: ForeignNetwork) -> onnx.ModelProto:
+    """The model of a sub-network with the weights of the network, which is as fast as any."""
+    from pliant.networks.foreign.template import foreign_space, foreign_supernet
+    from pliant.spaces.architecture import Architecture
+
+    source, _, size = block.description.source, block.options, block.size
+    classes = block.layers()[-1].K
+    space = foreign_space(source, channels=block.channels, image_size=size, classes=classes)
+    supernet = foreign_supernet(space, mean=[0.5] * block.channels, std=[0.5] * block.channels)
+    network: nn.Module = supernet.extract(Architecture(block.options))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            module.reset_running_stats()
+    return foreign_model(network, block)

@@ -1,0 +1,94 @@
+"""A network of a user's own, with the classes of the images, through every file of its delivery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from pliant.accuracy.calibration import calibrate
+from pliant.deploy.package import onnx_bytes, write_model
+from pliant.deploy.verify import verify_outputs
+from pliant.devices.profile import random_network_model
+from pliant.networks.foreign.source import foreign_module
+from pliant.networks.foreign.template import foreign_space, foreign_supernet, replaced_classifier
+from pliant.networks.quantize import observe, quantized_model, whole_range
+from pliant.training.start import ForeignStart, make_start
+
+NETWORK = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.inner = nn.LayerNorm(width), nn.Linear(width, 2 * width)
+        self.outer = nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        return x + self.outer(nn.functional.gelu(self.inner(self.norm(x))))
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
+        self.block, self.head = Block(16), nn.Linear(16, 7)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).clamp(0, 6).flatten(2).transpose(1, 2)
+        return self.head(self.block(x).mean(1))
+
+def build():
+    torch.manual_seed(3)
+    return Net()
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    (tmp_path / "net.py").write_text(NETWORK)
+    return f"{tmp_path / 'net.py'}:build"
+
+
+def test_every_file_computes_what_the_supernet_does(source: str, tmp_path: Path) -> None:
+    space = foreign_space(source, channels=3, image_size=32, classes=4)
+    assert replaced_classifier(space) == ("head",)
+    assert space.choices[0].options == (16, 32)  # resolutions
+    supernet = foreign_supernet(space, mean=[0.5] * 3, std=[0.2] * 3).eval()
+    original = foreign_module(source).state_dict()["block.inner.weight"]
+    assert torch.equal(supernet.state_dict()["block.inner.weight"], original)
+    options = dict(space.largest().options) | {"r": 16, "block.inner.w": 16}
+    architecture = space.architecture(options)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), np.uint8))
+    network = supernet.extract(architecture)
+    calibrate(network, images.float() / 255)
+    blocks = space.blocks(architecture)
+    write_model(tmp_path / "best", network, blocks, classes=list("abcd"))
+    verify_outputs(tmp_path / "best", supernet, network, architecture, images)
+    model = onnx.load_from_string(onnx_bytes(network, blocks))
+    pictures = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    ranges = {name: whole_range(one) for name, one in observe(model, [pictures]).items()}
+    int8 = quantized_model(model, ranges)
+    found, expected = (run(one, pictures) for one in (int8, model))
+    assert np.abs(found - expected).max() <= 0.1 * np.abs(expected).max()
+    timed = onnx.load_from_string(random_network_model(blocks, np.random.default_rng(0)))
+    assert run(timed, pictures).shape == (8, 4)
+
+
+def run(model: onnx.ModelProto, pictures: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    [found] = session.run(["logits"], {"pictures": pictures})
+    return np.asarray(found)
+
+
+def test_a_function_that_returns_a_network_is_a_start(source: str) -> None:
+    start = make_start(source)
+    assert isinstance(start, ForeignStart)
+    assert start.identity == ForeignStart(source).identity
