@@ -158,7 +158,8 @@ def main() -> None:
             try:
                 found = row(family, name, size, made_with)
             except (PliantError, RuntimeError) as error:
-                found = {"family": family, "network": name, "refused": str(error).splitlines()[0][:200]}
+                reason = str(error).splitlines()[0][:200]
+                found = {"family": family, "network": name, "refused": reason}
             rows = [one for one in rows if one["network"] != name] + [found]
             print(found, flush=True)
             publish(NAME, rows, **summary(rows))

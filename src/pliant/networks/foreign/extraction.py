@@ -43,6 +43,7 @@ def plain_module(
     for step in plan.steps:
         builder.add(step)
     builder.graph.output(builder.values[plan.result])
+    builder.graph.eliminate_dead_code()
     module = fx.GraphModule(builder.root, builder.graph)
     module.recompile()
     return module

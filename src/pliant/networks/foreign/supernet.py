@@ -29,6 +29,7 @@ from pliant.networks.foreign.workloads import describe_layers, filled
 from pliant.networks.morph.channel_graph import operator_name
 from pliant.networks.morph.check import copied
 from pliant.networks.supernet import Supernet
+from pliant.plugins import is_plugin, plugin_name
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.foreign import ForeignDescription, ForeignSpace
 
@@ -367,7 +368,7 @@ def make_elastic(
         keep: modules whose layers keep their widths and stay, such as `stem`.
         resolutions: of the images, in pixels, that sub-networks may have instead of the example's;
             they are resized before the network. Those that the network does not take are left out.
-        name: of the space.
+        name: of the space; by `file.py:NAME` or `timm:NAME` any process can make it again.
         preprocess: whether sub-networks read pixels from 0 to 1, which they normalise and resize.
         mean, std: of the pixels, by channel, that the network was trained with; those of the
             training images where empty.
@@ -411,7 +412,7 @@ def make_elastic(
         std=tuple(std),
     )
     space = ForeignSpace(
-        name,
+        plugin_name(name) if is_plugin(name) else name,
         description,
         channels=example.shape[1],
         image_size=size,
