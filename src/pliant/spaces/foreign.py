@@ -20,8 +20,15 @@ from pliant.spaces.block import Block, computes
 from pliant.spaces.space import Choice, Space
 from pliant.workload import NETWORK_INPUT, Layer
 
-LOOPS = ("N", *"GKCPQRS", "stored_per_channel", "stored")
+LOOPS = ("N", *"GKCPQRS", "stored_per_channel")
 """The sizes of a layer that choices change."""
+MORE_STORED = "more stored"
+"""What a layer stores beyond its loops, such as the scale of its outputs; changes as loops do."""
+
+
+def more_stored(layer: Layer) -> int:
+    """Numbers that a layer stores beyond its loops; 0 for products of computed tensors."""
+    return 0 if not layer.stored else layer.stored - layer.loop_parameters
 
 
 @dataclass(frozen=True)
@@ -44,14 +51,21 @@ class ElasticLayer:
         """
         loops: dict[str, Any] = {}
         for loop, slopes in self.slopes.items():
-            base = getattr(self.layer, loop)
-            change = sum((slope * changes.get(name, 0) for name, slope in slopes.items()), 0)
-            loops[loop] = int(base + change)
+            if loop != MORE_STORED:
+                loops[loop] = getattr(self.layer, loop) + _change(slopes, changes)
         inputs = tuple(reads.get(name, name) for name in self.layer.inputs)
         if self.layer.kind != "elementwise":  # which reads each of its operands
             inputs = tuple(dict.fromkeys(inputs))
         others = tuple(reads.get(name, name) for name in self.layer.concatenated)
-        return replace(self.layer, inputs=inputs, concatenated=others, **loops)
+        found = replace(self.layer, inputs=inputs, concatenated=others, **loops)
+        if not self.layer.stored and MORE_STORED not in self.slopes:
+            return found
+        more = more_stored(self.layer) + _change(self.slopes.get(MORE_STORED, {}), changes)
+        return replace(found, stored=found.loop_parameters + more if more else None)
+
+
+def _change(slopes: Mapping[str, Fraction], changes: Mapping[str, int]) -> int:
+    return int(sum((slope * changes.get(name, 0) for name, slope in slopes.items()), 0))
 
 
 @dataclass(frozen=True)

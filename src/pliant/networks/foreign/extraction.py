@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from pliant.networks.foreign.operators import Node, argument
-from pliant.networks.foreign.plan import Plan, Step, with_batch
+from pliant.networks.foreign.plan import Plan, Step, has_batch_size, with_batch
 from pliant.networks.morph.channel_graph import operator_name
 
 PREPARED = "pliant_prepared"
@@ -43,7 +43,6 @@ def plain_module(
     for step in plan.steps:
         builder.add(step)
     builder.graph.output(builder.values[plan.result])
-    builder.graph.eliminate_dead_code()
     module = fx.GraphModule(builder.root, builder.graph)
     module.recompile()
     return module
@@ -107,7 +106,7 @@ class _Builder:
         name = operator_name(step.node)
         if name in ("view", "reshape", "_unsafe_view"):
             return _Inferred()
-        if self._batch is None:
+        if self._batch is None and has_batch_size(step.args):
             with self.graph.inserting_after(self.images):
                 self._batch = self.graph.call_method("size", (self.images, 0))
         return self._batch

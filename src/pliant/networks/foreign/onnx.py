@@ -119,7 +119,6 @@ def _without_preprocessing(network: nn.Module) -> tuple[fx.GraphModule, np.ndarr
     prepared = [node for node in inner.graph.nodes if node.meta.get(PREPARED)]
     for node in prepared:
         node.replace_all_uses_with(image)
-    inner.graph.eliminate_dead_code()
     inner.recompile()
     return inner, mean, std
 

@@ -213,6 +213,13 @@ def _nodes_in(value: Any) -> list[Node]:
     return []
 
 
+def has_batch_size(value: Any) -> bool:
+    """Whether arguments hold the size of the batch."""
+    if isinstance(value, list | tuple):
+        return any(has_batch_size(one) for one in value)
+    return isinstance(value, BatchSize)
+
+
 def with_batch(value: Any, batch: Any) -> Any:
     """Arguments with the size of the batch.
 

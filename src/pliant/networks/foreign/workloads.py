@@ -24,7 +24,7 @@ from pliant.networks.foreign.graph import Branch, ForeignGraph
 from pliant.networks.foreign.operators import Dims, Node
 from pliant.networks.foreign.plan import Plan, with_batch
 from pliant.networks.trace import steps_workload
-from pliant.spaces.foreign import LOOPS, ElasticLayer, ElasticLayers
+from pliant.spaces.foreign import LOOPS, MORE_STORED, ElasticLayer, ElasticLayers, more_stored
 from pliant.workload import Layer, Workload
 
 Tensors = Mapping[str, Tensor]
@@ -100,8 +100,8 @@ class _Slopes:
         found: dict[str, dict[str, Slopes]] = {}
         unknown: list[tuple[int, str]] = []
         for at, layer in enumerate(self.base.layers):
-            for loop in LOOPS:
-                values = [getattr(one.layers[at], loop) for one in (self.base, *narrower)]
+            for loop in (*LOOPS, MORE_STORED):
+                values = [_value(one.layers[at], loop) for one in (self.base, *narrower)]
                 if len(set(values)) == 1:
                     continue
                 slopes = self._of_dimension(layer, values)
@@ -112,7 +112,7 @@ class _Slopes:
         for at, loop in unknown:
             layer = self.base.layers[at]
             slopes = {
-                name: Fraction(getattr(other.layers[at], loop) - getattr(layer, loop), change)
+                name: Fraction(_value(other.layers[at], loop) - _value(layer, loop), change)
                 for name, (change, other) in self._of_choices.items()
             }
             kept = {name: slope for name, slope in slopes.items() if slope}
@@ -158,6 +158,10 @@ class _Slopes:
                 slope = times * piece.per / self.choices.channels[name]
                 found[name] = found.get(name, Fraction(0)) + slope
         return found
+
+
+def _value(layer: Layer, loop: str) -> int:
+    return more_stored(layer) if loop == MORE_STORED else int(getattr(layer, loop))
 
 
 def _ratio(values: Sequence[int], sizes: Sequence[int]) -> Fraction | None:
@@ -263,7 +267,7 @@ def _require_linear(
 
 
 def _difference(one: Layer, other: Layer) -> str:
-    names = ("name", "kind", "inputs", "concatenated", *LOOPS)
+    names = ("name", "kind", "inputs", "concatenated", *LOOPS, "stored")
     found = [
         f"{name} {getattr(one, name)} or {getattr(other, name)}"
         for name in names
