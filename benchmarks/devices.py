@@ -1,18 +1,23 @@
 """Predicted against measured latency of 40 unseen networks, per space, runtime and precision.
 
 python benchmarks/devices.py --out DIR [--space mobile-32] [--runtime openvino] [--precision int8]
+    [--threads 1 2]
 
 The profile of each space, runtime and precision is measured into DIR by `pliant device measure`'s
 own code, the time of which is a column; then networks that no profile has are measured, with other
-weights and in another order. Both are kept in DIR: a run that was interrupted goes on. Needs a
-machine with nothing else to do.
+weights and in another order. Both are kept in DIR: a run that was interrupted goes on. A row that
+the machine is too busy for is named and left out; the next start tries it again. Needs a machine
+with nothing else to do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +29,6 @@ from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import load_profile, profile_device, random_network_model
 from pliant.devices.profile_folder import profile_file
 from pliant.devices.runtimes import RUNTIMES
-from pliant.devices.table import mape_percent
 from pliant.devices.timings import Settings
 from pliant.errors import MeasurementError
 from pliant.files import write_atomically
@@ -42,28 +46,35 @@ def main():
     parser.add_argument("--space", choices=SPACES, action="append")
     parser.add_argument("--runtime", choices=RUNTIMES, action="append")
     parser.add_argument("--precision", choices=("fp32", "int8"), action="append")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--networks", type=int, default=40)
     parser.add_argument("--quick", action="store_true", help="few rounds, to try the program")
     arguments = parser.parse_args()
-    rows = []
+    rows, busy = [], []
     for name in arguments.space or ("mobile-32", "ofa-mobilenetv3"):
         channels, size = SPACES[name]
         space = preset(name, channels=channels, image_size=size, classes=10)
-        for runtime, precision in RUNS:
-            if runtime in (arguments.runtime or [runtime]) and precision in (
-                arguments.precision or [precision]
-            ):
-                rows.append(compared(space, runtime, precision, arguments))
+        for (runtime, precision), threads in product(RUNS, arguments.threads):
+            if runtime not in (arguments.runtime or [runtime]):
+                continue
+            if precision not in (arguments.precision or [precision]):
+                continue
+            try:
+                rows.append(compared(space, runtime, precision, threads, arguments))
                 print(json.dumps(rows[-1]), flush=True)
-    publish("devices", rows)
+            except MeasurementError as error:
+                busy.append(f"{name}, {runtime}, {precision}, {threads} thread(s): {error}")
+                print(busy[-1], flush=True)
+    publish("devices", rows, too_busy=busy)
+    return int(bool(busy))
 
 
-def compared(space, runtime, precision, arguments):
+def compared(space, runtime, precision, threads, arguments):
     """One row; what is in the folder is not measured again."""
-    settings = Settings(runtime=runtime)
+    settings = Settings(threads=threads, runtime=runtime)
     if arguments.quick:
-        settings = Settings(
-            runtime=runtime, min_rounds=2, rounds=3, samples=2, sample_us=300, noise_limit=100
+        settings = replace(
+            settings, min_rounds=2, rounds=3, samples=2, sample_us=300, noise_limit=100
         )
     profile, seconds = profiled(space, settings, precision, arguments.out)
     target = MeasuredTarget(profile, space)
@@ -78,12 +89,13 @@ def compared(space, runtime, precision, arguments):
         "runtime": runtime,
         "version": profile.runtime_version,
         "precision": precision,
+        "threads": threads,
         "networks": len(unseen),
         "blocks": len(profile.blocks),
         "seconds_to_measure": seconds,
         "model": target.predictor.rung,
         "cross_validated_mape_percent": target.predictor.mape_percent,
-        "mape_percent": mape_percent(predicted, measured),
+        "mape_percent": float(100 * np.abs(predicted / measured - 1).mean()),
         "within_10_percent": float((np.abs(predicted / measured - 1) <= 0.1).mean()),
         "spearman": float(spearmanr(predicted, measured).statistic),
         "fastest_ms": float(measured.min()),
@@ -134,4 +146,4 @@ def patient(measured, tries=3):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
