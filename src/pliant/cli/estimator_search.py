@@ -114,14 +114,15 @@ def run_estimator_search(
 
 
 def _table(result: EstimatorSearchResult) -> Table:
+    lineages = any(one.lineage_epochs is not None for one in result.finalists)
     table = Table(
         Column("found by", no_wrap=True),
         result.estimator,
         "from scratch",
-        "gap in points",
-        "epochs of its lineage",
+        "gap, points",
+        *(["lineage epochs"] if lineages else []),
         *result.metrics,
-        "architecture",
+        Column("architecture", overflow="fold"),
     )
     for one in result.finalists:
         gap, epochs = one.gap_points, one.lineage_epochs
@@ -130,7 +131,7 @@ def _table(result: EstimatorSearchResult) -> Table:
             _accuracy(one.estimated),
             _accuracy(one.retrained),
             "" if gap is None else f"{gap:+.2f}",
-            "" if epochs is None else str(epochs),
+            *(["" if epochs is None else str(epochs)] if lineages else []),
             *(_cost(metric, one.cost.metric(metric)) for metric in result.metrics),
             str(one.architecture),
             style="bold" if one is result.chosen else None,

@@ -223,7 +223,9 @@ class _Search:
             start=[feasible.example],
             seed=seed,
         )
-        lineages = _Lineages(self.settings, evolution.parents)
+        # Only inherited weights depend on what a network was mutated from.
+        parents = evolution.parents if self.name == INHERIT else {}
+        lineages = _Lineages(self.settings, parents)
         told = self._search(
             evolution, self.name, costs, lineages.of, spending, SEARCH_SHARE * total, batch, most
         )
@@ -260,7 +262,7 @@ class _Search:
             ),
             feasible=feasible,
             predictor=quality,
-            metrics=tuple(dict.fromkeys([*limited, *objective.costs, "parameters", "macs"])),
+            metrics=tuple(dict.fromkeys([*limited, *objective.costs])),
         )
 
     def _total(self, budget: Budget) -> tuple[float, float]:
@@ -414,8 +416,8 @@ class _Search:
         found, spent, kinds = [], 0.0, set[str]()
         nobody = _Lineages(self.settings, {})
         for one in finalists:
-            epochs = lineages.of(one.architecture).lineage_epochs if one.by == EVOLUTION else None
-            one = replace(one, lineage_epochs=epochs)
+            if self.name == INHERIT and one.by == EVOLUTION:
+                one = replace(one, lineage_epochs=lineages.of(one.architecture).lineage_epochs)
             if one.by not in kinds or spent < left:
                 kinds.add(one.by)
                 [estimate] = self.evaluate(RETRAINED, [one.architecture], nobody.of)

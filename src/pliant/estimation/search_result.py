@@ -67,7 +67,7 @@ class EstimatorSearchResult:
     predictor: PredictorQuality | None
     """Of the predictor, on networks held out of its fit."""
     metrics: tuple[str, ...]
-    """Of the costs: those of the limits, and parameters and MACs."""
+    """Of the costs: those of the limits and of the front."""
 
     @property
     def chosen(self) -> Finalist | None:
