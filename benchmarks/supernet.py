@@ -116,7 +116,7 @@ def searched_architectures(run, estimator):
     return found | ends(space)
 
 
-def train_alone(run, architecture, folder, precision):
+def train_alone(run, architecture, folder, precision, on_step=lambda log: None):
     """The same architecture from scratch by the same recipe: same epochs, same batches."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
@@ -131,6 +131,7 @@ def train_alone(run, architecture, folder, precision):
         FromScratch(recipe.label_smoothing),
         accelerator=make_accelerator(precision, "cpu"),
         checkpoints=Checkpoints(folder),
+        on_step=on_step,
     )
     return network
 

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from pliant.errors import EncodingError
-from pliant.networks import plain
+from pliant.networks import cell_modules, plain, transformer_modules  # noqa: F401 - blocks
 
 
 def own_source(names: Iterable[str]) -> str:
