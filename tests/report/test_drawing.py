@@ -12,6 +12,7 @@ from pliant.spaces.architecture import Architecture
 from pliant.spaces.block import Block
 from pliant.spaces.presets import PRESETS, preset
 from pliant.spaces.space import Space
+from pliant.spaces.transformer_blocks import AttentionBlock
 
 
 def _facts(block: Block) -> dict[str, Any]:
@@ -72,6 +73,17 @@ def test_words_follow_from_layers() -> None:
     ]  # fmt: skip
     (head,) = drawing([_facts(words["head"])])[0].blocks
     assert (head.title, head.detail) == ("head", "96 → 288 → 10")
+
+
+def test_attention_says_its_heads() -> None:
+    block = AttentionBlock(slot="stage1_attention2", size=7, channels=96, heads=2, head_size=32)
+    (picture,) = drawing([_facts(block)])[0].blocks
+    assert (picture.title, picture.detail) == (
+        "attention block",
+        "96 → 192 → 96 · 2 heads over 49 tokens",
+    )
+    assert [box.kind for box in picture.boxes] == ["matmul"] * 4
+    assert picture.shortcut
 
 
 def test_two_views_are_said_where_they_begin_and_end() -> None:

@@ -184,6 +184,8 @@ def _extra(layer: Layer) -> str:
         return "squeeze-and-excite"
     if operator == "mean_over_flips":
         return "mean of both views"
+    if operator == "softmax":
+        return f"{layer.G} heads over {layer.Q} tokens"
     return "and mirrored" if operator == "preprocess" and layer.N > 1 else ""
 
 
@@ -217,7 +219,7 @@ def _boxes(layers: Sequence[Layer], widest: int) -> Iterable[Box]:
         if not layer.weighted:
             continue
         kind = "matmul" if layer.kind == "matmul" else "dense"
-        if layer.G > 1:
+        if layer.G > 1 and layer.kind == "conv":
             kind = "depthwise"
         if layer.name in factors:
             kind = "squeeze"
