@@ -1,9 +1,11 @@
 """The measured roofs of this machine: peak arithmetic, and the bandwidth of each level of memory.
 
-Peaks are those of real libraries: matrix products and convolutions of ONNX Runtime, PyTorch and
-NumPy, of which the best counts, since a single library may miss half of the peak. Bandwidths are
-those of element-wise kernels that read two arrays and write one (as in J. D. McCalpin's STREAM),
-for working sets from the first cache to several times the last one.
+Peaks are those of real libraries: matrix products and convolutions of ONNX Runtime, PyTorch (also
+its oneDNN kernels) and NumPy, of which the best counts, since a single library may miss half of the
+peak: on an AMD processor with AVX-512, OpenBLAS and MKL use AVX2. Bandwidths are those of
+element-wise kernels that read two arrays and write one (as in J. D. McCalpin's STREAM), for working
+sets from the first cache to several times the last one. In small caches a compiled loop counts:
+libraries spend a third of the time between two passes.
 
 The time of a kernel is its minimum over interleaved rounds: interference only ever adds time. With
 one thread it is CPU time, as everywhere in `pliant.devices`.
@@ -11,6 +13,7 @@ one thread it is CPU time, as everywhere in `pliant.devices`.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
@@ -45,7 +48,7 @@ SAMPLE_S: Final = 0.004
 """Least duration of one timing."""
 CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 """Where Linux describes the caches of a processor."""
-FILLED: Final = (0.5, 0.75, 0.9)
+FILLED: Final = (0.4, 0.5, 0.75, 0.9)
 """Working sets of a cache in parts of its capacity: large enough to leave the level above."""
 MEMORY_BYTES: Final = 2**28
 """Working set that no cache holds; four times the last cache where that is more."""
@@ -159,9 +162,10 @@ def _products(size: int, threads: int) -> dict[tuple[str, str], Kernel]:
     bytes_ = rng.integers(-127, 127, (size, size), dtype=np.int8)
     unsigned = rng.integers(0, 255, (size, size), dtype=np.uint8)
     whole = torch.from_numpy(bytes_)
-    found: dict[tuple[str, str], Kernel] = {
+    found: dict[tuple[str, str], Kernel | None] = {
         ("fp32", "ONNX Runtime MatMul"): _session("MatMul", left, right, threads),
         ("fp32", "torch.mm"): lambda: torch.mm(one, two, out=three),
+        ("fp32", "torch oneDNN linear"): _onednn_linear(one, two),
         ("fp32", "numpy.matmul"): lambda: np.matmul(left, right, out=result),
         ("bf16", "torch.mm"): lambda: torch.mm(*brief),
         ("int8", "ONNX Runtime MatMulInteger"): _session(
@@ -169,7 +173,15 @@ def _products(size: int, threads: int) -> dict[tuple[str, str], Kernel]:
         ),
         ("int8", "torch._int_mm"): lambda: torch._int_mm(whole, whole),
     }
-    return found
+    return {key: kernel for key, kernel in found.items() if kernel is not None}
+
+
+def _onednn_linear(left: torch.Tensor, right: torch.Tensor) -> Kernel | None:
+    """A product whose operands have oneDNN's own layout; None where PyTorch was built without."""
+    if not torch.backends.mkldnn.is_available():
+        return None
+    moving, stored = left.to_mkldnn(), right.to_mkldnn()
+    return lambda: torch._C._nn.mkldnn_linear(moving, stored, None)
 
 
 def _convolutions(channels: int, pixels: int, threads: int) -> dict[str, Kernel]:
@@ -307,9 +319,31 @@ def _streams(working_set: int, *, whole: bool) -> dict[str, tuple[Kernel, float]
     left, right, sums = (
         as_strided(array, (repeats, floats), (0, 4)) for array in (one, two, result)
     )
+    compiled = _compiled_triad()
+    found["compiled triad"] = (
+        lambda: compiled(one, two, result, np.float32(3), repeats),
+        moved * repeats,
+    )
     found["add"] = (lambda: np.add(left, right, out=sums), moved * repeats)
     found["maximum"] = (lambda: np.maximum(left, right, out=sums), moved * repeats)
     return found
+
+
+@functools.cache
+def _compiled_triad() -> Callable[..., None]:
+    """The triad as a loop of machine code, any number of times without a call in between."""
+    import numba
+
+    @numba.njit(fastmath=True)
+    def triad(
+        one: np.ndarray, two: np.ndarray, result: np.ndarray, number: np.float32, repeats: int
+    ) -> None:
+        for _ in range(repeats):
+            for i in range(one.size):
+                result[i] = one[i] + number * two[i]
+
+    compiled: Callable[..., None] = triad
+    return compiled
 
 
 def _arrays(floats: int) -> list[np.ndarray]:
