@@ -122,10 +122,12 @@ def test_any_estimator_searches_in_a_time(estimator, tmp_path):
     assert result.unit == "CPU seconds"
     assert result.chosen in result.finalists
     assert result.setup_seconds > 0
+    with Record.read(tmp_path / "record.sqlite") as record:
+        assert all("epochs" not in row.measures for row in record.evaluations(estimator))
 
 
 def test_only_inherited_weights_depend_on_ancestors(tmp_path):
-    result = searched(tmp_path, "scratch")
+    result = searched(tmp_path, "scratch", evaluations=5)
     assert result.spent == result.random_spent == result.evaluated * SETTINGS.epochs
     with Record.read(tmp_path / "record.sqlite") as record:
         rows = record.evaluations("scratch")

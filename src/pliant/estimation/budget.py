@@ -6,7 +6,10 @@ import re
 from dataclasses import dataclass
 
 from pliant.errors import RecipeError
-from pliant.estimation.estimators import INHERIT, SCRATCH
+from pliant.estimation.estimators import INHERIT, SCRATCH, EstimatorSettings
+from pliant.estimation.lineage import Lineage
+from pliant.metrics import Estimate
+from pliant.objective import Candidate
 from pliant.units import format_duration, parse_duration
 
 EPOCHS = "epochs"
@@ -53,3 +56,28 @@ def parse_budget(text: str, estimator: str) -> Budget:
             f"{INHERIT}; {estimator} does not, received {text}. Give a time, such as 2h."
         )
     return Budget(epochs=int(found[1]))
+
+
+class Told:
+    """What a search was told, and what that took."""
+
+    def __init__(self) -> None:
+        self.history: list[Candidate] = []
+        self.spent = 0.0
+
+
+class Spending:
+    """What evaluations cost, in the unit of the budget."""
+
+    def __init__(self, settings: EstimatorSettings, *, in_epochs: bool) -> None:
+        self.settings, self.in_epochs = settings, in_epochs
+
+    def of(self, estimate: Estimate, lineage: Lineage) -> float:
+        """Epochs of its own training, or CPU seconds."""
+        return float(lineage.epochs or 0) if self.in_epochs else estimate.seconds
+
+    def affordable(self, left: float, told: Told) -> int:
+        """Evaluations that what is left is enough for, at least one."""
+        number = len(told.history)
+        each = told.spent / number if number else float(self.in_epochs and self.settings.epochs)
+        return max(1, int(left / each)) if each else 10**9

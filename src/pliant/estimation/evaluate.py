@@ -5,48 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pliant.accuracy.estimator import digest_of
 from pliant.estimation.estimators import Job
+from pliant.estimation.lineage import LineageOf, untrained
 from pliant.metrics import Estimate, Failed
 from pliant.progress import Progress, silent
 from pliant.record import Evaluation, Record
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 from pliant.workers import WorkerPool
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """From which networks one inherits its weights, and the epochs of all of them."""
-
-    ancestors: tuple[str, ...] = ()
-    """The parent first."""
-    epochs: int | None = None
-    """Of its own training; None where it has none of its own."""
-    lineage_epochs: int | None = None
-    """With those of all ancestors."""
-
-    def context(self, identity: str) -> str:
-        """What a result depends on: the estimator, and the ancestors where there are any."""
-        return digest_of(identity, *self.ancestors) if self.ancestors else identity
-
-    @property
-    def measures(self) -> dict[str, Any]:
-        """For the record."""
-        if self.epochs is None:
-            return {}
-        return {
-            "epochs": self.epochs,
-            "lineage_epochs": self.lineage_epochs,
-            "ancestors": list(self.ancestors),
-        }
-
-
-LineageOf = Callable[[Architecture], Lineage]
 
 
 def evaluate_recorded(
@@ -57,7 +26,7 @@ def evaluate_recorded(
     identity: str,
     open_pool: Callable[[], AbstractContextManager[WorkerPool]],
     *,
-    lineage: LineageOf = lambda architecture: Lineage(),
+    lineage: LineageOf = untrained,
     progress: Progress = silent,
 ) -> list[Estimate]:
     """One estimate per architecture, in order; what the record holds is not evaluated again.

@@ -24,7 +24,7 @@ import numpy as np
 from pliant.accuracy.active_predictor import Predictor, training_architectures
 from pliant.accuracy.predictor import PredictorQuality
 from pliant.errors import RecipeError
-from pliant.estimation.budget import Budget, parse_budget
+from pliant.estimation.budget import Budget, Spending, Told, parse_budget
 from pliant.estimation.estimators import (
     ESTIMATORS,
     INHERIT,
@@ -35,7 +35,8 @@ from pliant.estimation.estimators import (
     EstimatorSettings,
     open_pool,
 )
-from pliant.estimation.evaluate import Lineage, LineageOf, add, evaluate_recorded
+from pliant.estimation.evaluate import add, evaluate_recorded
+from pliant.estimation.lineage import LineageOf, Lineages, untrained
 from pliant.estimation.search_result import (
     EVOLUTION,
     LARGEST,
@@ -45,7 +46,7 @@ from pliant.estimation.search_result import (
     result_json,
 )
 from pliant.files import write_atomically
-from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Estimate
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Estimate
 from pliant.objective import ACCURACY, Candidate, CostModel, Limit, as_limits
 from pliant.progress import Progress, given_or_shown
 from pliant.record import Record
@@ -213,7 +214,7 @@ class _Search:
         total, setup = self._total(budget)
         space, objective, seed = self.estimators.space, configuration.objective, configuration.seed
         batch, most = max(BATCH, self.pool.size), configuration.evaluations
-        spending = _Spending(self.settings, in_epochs=budget.epochs is not None)
+        spending = Spending(self.settings, in_epochs=budget.epochs is not None)
         evolution = EvolutionSearch(
             space,
             objective,
@@ -225,7 +226,7 @@ class _Search:
         )
         # Only inherited weights depend on what a network was mutated from.
         parents = evolution.parents if self.name == INHERIT else {}
-        lineages = _Lineages(self.settings, parents)
+        lineages = Lineages(self.settings, parents)
         told = self._search(
             evolution, self.name, costs, lineages.of, spending, SEARCH_SHARE * total, batch, most
         )
@@ -235,7 +236,7 @@ class _Search:
             RandomSearch(space, objective, costs, batch=batch, seed=seed + 1),
             by_chance,
             costs,
-            _Lineages(self.settings, {}).of,
+            Lineages(self.settings, {}).of,
             spending,
             told.spent,
             batch,
@@ -246,7 +247,9 @@ class _Search:
         best = _best(told.history, objective.satisfied)[:finalists]
         best_random = _best(random.history, objective.satisfied)[:finalists]
         left = max(0.0, total - told.spent - random.spent)
-        rows = _finalists(best, best_random, Candidate(largest, _unknown(), costs([largest])[0]))
+        [cost] = costs([largest])
+        assert isinstance(cost, Cost)  # it is within the limits
+        rows = _finalists(best, best_random, Finalist(LARGEST, largest, None, cost))
         trained = self._retrain(rows, lineages, spending, left)
         return EstimatorSearchResult(
             estimator=self.name,
@@ -294,11 +297,11 @@ class _Search:
         name: str,
         costs: CostModel,
         lineage: LineageOf,
-        spending: _Spending,
+        spending: Spending,
         allowed: float,
         batch: int,
         most: int,
-    ) -> _Told:
+    ) -> Told:
         """Ask, evaluate and tell until as much is spent as is allowed.
 
         Args:
@@ -311,7 +314,7 @@ class _Search:
             batch: networks per step.
             most: networks in all.
         """
-        told = _Told()
+        told = Told()
         while told.spent < allowed and len(told.history) < most:
             affordable = spending.affordable(allowed - told.spent, told)
             asked = _ask(searcher, min(batch, most - len(told.history), affordable))
@@ -332,6 +335,8 @@ class _Search:
         """Estimates from the record, or by the workers."""
         if self._predictor is not None and name == PREDICTOR:
             return self._predict(self._predictor, architectures)
+        if name.split()[0] not in (SCRATCH, INHERIT):
+            lineage = untrained
         return evaluate_recorded(
             name,
             architectures,
@@ -357,7 +362,7 @@ class _Search:
         settings, space = self.settings, self.estimators.space
         source = settings.predictor_source
         drawn = training_architectures(space, settings.predictor_evaluations, settings.seed)
-        estimates = self.evaluate(source, drawn, _Lineages(settings, {}).of)
+        estimates = self.evaluate(source, drawn, Lineages(settings, {}).of)
         self._learning_seconds = self.estimators.get(source).setup_seconds
         self._learning_seconds += sum(one.seconds for one in estimates)
         known = [
@@ -379,7 +384,7 @@ class _Search:
 
         The final search uses the last fit alone, so that no two predictors are compared.
         """
-        source, nobody = self.settings.predictor_source, _Lineages(self.settings, {})
+        source, nobody = self.settings.predictor_source, Lineages(self.settings, {})
         for number in range(REFITS):
             searcher = EvolutionSearch(
                 configuration.space,
@@ -408,13 +413,13 @@ class _Search:
     def _retrain(
         self,
         finalists: Sequence[Finalist],
-        lineages: _Lineages,
-        spending: _Spending,
+        lineages: Lineages,
+        spending: Spending,
         left: float,
     ) -> list[Finalist]:
         """Train finalists from scratch while the budget lasts; the first of each kind always."""
         found, spent, kinds = [], 0.0, set[str]()
-        nobody = _Lineages(self.settings, {})
+        nobody = Lineages(self.settings, {})
         for one in finalists:
             if self.name == INHERIT and one.by == EVOLUTION:
                 one = replace(one, lineage_epochs=lineages.of(one.architecture).lineage_epochs)
@@ -435,61 +440,6 @@ def _ask(searcher: Searcher, most: int) -> list[Architecture]:
     return []
 
 
-class _Told:
-    """What a search was told, and what that took."""
-
-    def __init__(self) -> None:
-        self.history: list[Candidate] = []
-        self.spent = 0.0
-
-
-class _Lineages:
-    """Where networks of an evolution inherit their weights from.
-
-    Args:
-        settings: epochs of networks with and without a parent.
-        parents: what each mutant was made from, as the searcher keeps it.
-    """
-
-    def __init__(
-        self, settings: EstimatorSettings, parents: dict[Architecture, Architecture]
-    ) -> None:
-        self.settings, self.parents = settings, parents
-
-    def of(self, architecture: Architecture) -> Lineage:
-        """The ancestors of a network, and the epochs of all of them."""
-        line, parent = [], self.parents.get(architecture)
-        while parent is not None:
-            line.append(str(parent))
-            parent = self.parents.get(parent)
-        whole, own = self.settings.epochs, self.settings.child_epochs
-        if not line:
-            return Lineage((), whole, whole)
-        return Lineage(tuple(line), own, whole + own * len(line))
-
-
-class _Spending:
-    """What evaluations cost, in the unit of the budget."""
-
-    def __init__(self, settings: EstimatorSettings, *, in_epochs: bool) -> None:
-        self.settings, self.in_epochs = settings, in_epochs
-
-    def of(self, estimate: Estimate, lineage: Lineage) -> float:
-        """Epochs of its own training, or CPU seconds."""
-        return float(lineage.epochs or 0) if self.in_epochs else estimate.seconds
-
-    def affordable(self, left: float, told: _Told) -> int:
-        """Evaluations that what is left is enough for, at least one."""
-        number = len(told.history)
-        each = told.spent / number if number else float(self.in_epochs and self.settings.epochs)
-        return max(1, int(left / each)) if each else 10**9
-
-
-def _unknown() -> Accuracy:
-    """The largest network is a finalist without having been estimated."""
-    return Accuracy(0.0, 0)
-
-
 def _best(history: Sequence[Candidate], satisfied: Callable[[Candidate], bool]) -> list[Candidate]:
     """The networks within the limits, most accurate first; of equal ones the smaller first."""
     within = [one for one in history if satisfied(one)]
@@ -497,7 +447,7 @@ def _best(history: Sequence[Candidate], satisfied: Callable[[Candidate], bool]) 
 
 
 def _finalists(
-    best: Sequence[Candidate], random: Sequence[Candidate], largest: Candidate
+    best: Sequence[Candidate], random: Sequence[Candidate], largest: Finalist
 ) -> list[Finalist]:
     """In the order in which they are trained: the best of each, then the others in turn."""
     rows = []
@@ -505,5 +455,5 @@ def _finalists(
         rows += [Finalist.of(EVOLUTION, one) for one in best[place : place + 1]]
         rows += [Finalist.of(RANDOM, one) for one in random[place : place + 1]]
         if place == 0:
-            rows.append(replace(Finalist.of(LARGEST, largest), estimated=None))
+            rows.append(largest)
     return rows
