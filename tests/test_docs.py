@@ -12,7 +12,7 @@ from pliant.runs.recipe import tomllib
 from pliant.spaces import presets
 
 DOCS = Path(__file__).parent.parent / "docs"
-WORKED = ["growing.md", "searchers.md", "spaces.md", "strategies.md", "targets.md"]
+WORKED = ["elastic.md", "growing.md", "searchers.md", "spaces.md", "strategies.md", "targets.md"]
 """Other pages have tests of their own."""
 
 

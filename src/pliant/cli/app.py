@@ -121,7 +121,7 @@ StartName = Annotated[
     typer.Option(
         "--start",
         help="Where weights begin: patch-pca, none, published weights such as efficientnet-lite0, "
-        "a file, or file.py:NAME.",
+        "a file, or a network of your own: file.py:NAME or timm:NAME.",
     ),
 ]
 ImageSize = Annotated[

@@ -128,7 +128,12 @@ def float_operators(model: onnx.ModelProto) -> Mapping[str, int]:
     Activations without an integer kernel, such as HardSwish, and the factors of
     squeeze-and-excite; how often by name. Spaces for int8 have none of them.
     """
-    return Counter(node.op_type for node in model.graph.node if node.op_type in SLOW_OPERATORS)
+    ends = {one.name for one in model.graph.output}  # the probabilities are always a Softmax
+    return Counter(
+        node.op_type
+        for node in model.graph.node
+        if node.op_type in SLOW_OPERATORS and node.output[0] not in ends
+    )
 
 
 def quantized_at_random(

@@ -92,7 +92,8 @@ class TrainTable(_Table):
     train), or `file.py:NAME`."""
     start: str = "patch-pca"
     """`patch-pca`, `none`, published weights by name or file (docs/spaces.md), a .safetensors file
-    of the same space, or `file.py:NAME`."""
+    of the same space, a network of your own as `file.py:NAME` or `timm:NAME` (docs/elastic.md), or
+    a start of your own as `file.py:NAME`."""
     epochs: int | None = Field(None, ge=0, le=1_000_000)
     """Passes over the training images; where `time` is set, the most of them, or as many as fit.
     With 0, networks have the weights of the start: for a published supernet and images of its
@@ -218,7 +219,8 @@ class Recipe(_Table):
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Of everything random."""
     space: str
-    """A shipped space by name or short name, such as `plain-32` or `mobile`, or `file.py:NAME`."""
+    """A shipped space by name or short name, such as `plain-32` or `mobile`; `file.py:NAME`; or
+    `start`: the network of `train.start` made elastic."""
     time: str | None = None
     """For the whole run, such as `30min` or `2h`; epochs and estimates are planned to fit."""
     limits: Annotated[tuple[str, ...], BeforeValidator(_limit_texts)] = Field((), strict=False)
