@@ -83,7 +83,7 @@ def test_python_runs(block, tmp_path, monkeypatch, tiny, digits_profile):
 
 def _limited() -> list[str]:
     """Commands that begin a run with limits, but those that map or measure for minutes."""
-    elsewhere = ("phone.json", "board.py", "photos/ --limit latency_ms", "energy_uj")
+    elsewhere = ("phone.json", "board.py", "model.py", "photos/ --limit latency_ms", "energy_uj")
     return [
         command
         for command in _commands("pliant")

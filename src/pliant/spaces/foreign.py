@@ -92,12 +92,20 @@ class ElasticLayers:
         for total, (choice, shortcut) in self.shortcuts.items():
             if options.get(choice) == 0:
                 reads[total] = reads.get(shortcut, shortcut)
-        found = []
+        found = {}
+        moved: dict[str, int] = {}
         for one in self.layers:
-            if one.layer.name in reads or any(options.get(name) == 0 for name in one.branches):
+            if any(options.get(name) == 0 for name in one.branches):
                 continue
-            found.append(one.at(changes, reads))
-        return found
+            layer = one.at(changes, reads)
+            if layer.name not in reads:
+                found[layer.name] = layer
+            elif layer.parameters:  # of what reads the sum, such as a token that is put beside it
+                kept = reads[layer.name]
+                moved[kept] = moved.get(kept, 0) + layer.parameters
+        for name, numbers in moved.items():
+            found[name] = replace(found[name], stored=found[name].parameters + numbers)
+        return list(found.values())
 
 
 @dataclass(frozen=True)

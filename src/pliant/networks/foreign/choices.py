@@ -89,7 +89,8 @@ def widths(width: int, unit: int) -> tuple[int, ...]:
     step = math.lcm(unit, MULTIPLE)
     if width < 4 * step or width % step:  # of few channels, or of units that are many
         step = unit * max(1, width // (8 * unit))
-    offered = {max(step, round(share * width / step) * step) for share in FRACTIONS}
+    least = step if width < 4 * unit else max(step, 2 * unit)
+    offered = {max(least, round(share * width / step) * step) for share in FRACTIONS}
     return (*sorted(one for one in offered if one < width), width)
 
 

@@ -168,7 +168,7 @@ class ForeignGraph:
         if shapes != {tuple(total.meta["val"].shape)} or total.kwargs:
             return None
         for shortcut, last in (operands, reversed(operands)):
-            if shortcut not in above[last]:
+            if shortcut not in above[last] or shortcut.op == "placeholder":
                 continue
             inside = (above[last] | {last}) - above[shortcut] - {shortcut}
             read = {one for node in inside for one in node.all_input_nodes if one in above} - inside

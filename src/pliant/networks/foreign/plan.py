@@ -153,7 +153,7 @@ class Plan:
         elif name in ("conv1d", "conv2d", "conv3d") and argument(node, 6, "groups", 1) > 1:
             inputs = node.args[1].meta["val"].shape[1]
             args[6] = active_size(dims.values[args[0]][1], 1, self.widths) // inputs
-        elif name == "group_norm":
+        elif name == "group_norm" and args[1] > 1:
             read = dims.values[args[0]][1]
             args[1] = args[1] * active_size(read, 1, self.widths) // full_size(read)
         elif name in ("layer_norm", "rms_norm"):
