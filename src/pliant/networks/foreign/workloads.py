@@ -104,7 +104,7 @@ class _Slopes:
                 values = [_value(one.layers[at], loop) for one in (self.base, *narrower)]
                 if len(set(values)) == 1:
                     continue
-                slopes = self._of_dimension(layer, values)
+                slopes = self._of_dimension(layer, loop, values)
                 if slopes is None:
                     unknown.append((at, loop))
                 else:
@@ -129,11 +129,15 @@ class _Slopes:
             found[name] = narrower - full, self.tracer.workload(widths, (), self.size)
         return found
 
-    def _of_dimension(self, layer: Layer, values: Sequence[int]) -> Slopes | None:
-        """The slopes of the dimension that changes as the loop does in all networks."""
+    def _of_dimension(self, layer: Layer, loop: str, values: Sequence[int]) -> Slopes | None:
+        """The slopes of the dimension that changes as the loop does in all networks.
+
+        Input channels are looked for in what the layer reads first, all else in its result.
+        """
         node = self.nodes[_node_name(layer.name, self.nodes)]
         scaled: Slopes | None = None
-        for one in (node, *node.all_input_nodes):
+        tensors = (node, *node.all_input_nodes)
+        for one in (*tensors[1:], node) if loop == "C" else tensors:
             for dims in self.tracer.graph.dims.all_dims(one):
                 for dim in _parts(dims):
                     sizes = [active_size(dim, 1, kept) for kept in ({}, *self.probes)]
