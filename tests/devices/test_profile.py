@@ -10,6 +10,7 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 
+from pliant.devices.data_sheet import load_sheet
 from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import (
     DeviceProfile,
@@ -67,6 +68,21 @@ def test_other_rows_give_another_predictor(profile, toy_space):
     one = toy_space.largest()
     [before], [after] = (MeasuredTarget(of, toy_space).predict([one]) for of in (profile, again))
     assert after.latency_ms == pytest.approx(3 * before.latency_ms)
+
+
+def test_roofs_and_known_devices_belong_to_the_identity(profile, toy_space):
+    """All that decides predictions; a known device of another space is refused."""
+    plain = MeasuredTarget(profile, toy_space)
+    roofs = MeasuredTarget(profile, toy_space, roofs=load_sheet("raspberry-pi-4"))
+    known = MeasuredTarget(profile, toy_space, sources={"twin": profile})
+    assert len({plain.identity, roofs.identity, known.identity}) == 3
+    assert MeasuredTarget(profile, toy_space, sources={}).identity == plain.identity
+    assert "scaled roofline" in {rung.name for rung in roofs.predictor.rungs}
+    assert "transfer from twin" in {rung.name for rung in known.predictor.rungs}
+    space = profile.space.model_copy(update={"identity": "other"})
+    other = profile.model_copy(update={"space": space})
+    with pytest.raises(ProfileMismatchError):
+        MeasuredTarget(profile, toy_space, sources={"other": other})
 
 
 def test_the_timings_behind_it_are_kept(profile, folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,19 @@ def test_an_arena_by_hand() -> None:
     assert arena.total_bytes == 1536
     arena.allocate(1025)
     assert arena.total_bytes == 1536 + 1280
+
+
+def test_few_channels_are_copied_out_of_their_blocks() -> None:
+    """And pixels of one byte become numbers of four before they are transposed."""
+    layers = (
+        Layer("wide", "conv", ("image",), K=8, C=3, P=4, Q=4),
+        Layer("narrow", "conv", ("wide",), K=16, C=8, P=4, Q=4),
+    )
+    layers = tuple(replace(layer, bits=32) for layer in layers)
+    workload = Workload(layers, input_elements=3 * 16, input_bits=8)
+    # Twice 192 bytes of pixels; 8 channels stored as 16; their copy as 8. The last output is where
+    # the first one was.
+    assert arena_bytes(workload) == 256 + 256 + 1024 + 512
 
 
 def test_too_small_chunks_make_the_arena_larger_than_what_is_alive() -> None:

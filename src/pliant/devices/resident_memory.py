@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,19 +59,38 @@ def arena_bytes(workload: Workload) -> int:
 
 def _run(workload: Workload, arena: _Arena) -> None:
     """Allocate and free what one inference does."""
-    input_bytes = -(-workload.input_elements * workload.input_bits // 8)
+    # Pixels of one byte become numbers of the network's width, which are then transposed.
+    bits = max(workload.input_bits, workload.layers[0].bits)
+    input_bytes = -(-workload.input_elements * bits // 8)
     pixels = arena.allocate(input_bytes)
     places = {NETWORK_INPUT: arena.allocate(input_bytes)}
     arena.free(pixels)
+    layers = {layer.name: layer for layer in workload.layers}
     for step in lifetimes(workload.layers, input_bytes):
+        copied = _reordered(step.layer, layers)
+        copies = [arena.allocate(one.output_bytes) for one in copied]
+        for one in copied:
+            if one.name in step.dies:
+                arena.free(places.pop(one.name))
         if step.overwrites is None:
             places[step.layer.name] = arena.allocate(_blocked_bytes(step.layer))
         else:
             places[step.layer.name] = places.pop(step.overwrites)
         for name in step.dies:
-            arena.free(places.pop(name))
+            if name in places:
+                arena.free(places.pop(name))
+        for copy in copies:
+            arena.free(copy)
     for chunk in places.values():
         arena.free(chunk)
+
+
+def _reordered(layer: Layer, layers: Mapping[str, Layer]) -> list[Layer]:
+    """Inputs that are copied out of blocks, since a convolution of fewer channels reads none."""
+    if layer.kind != "conv" or layer.G > 1 or layer.C >= VECTOR_CHANNELS:
+        return []
+    read = [layers[name] for name in layer.inputs if name in layers]
+    return [one for one in read if one.kind in ("conv", "pool")]
 
 
 def _blocked_bytes(layer: Layer) -> int:
