@@ -79,8 +79,8 @@ class InheritWeights(TrainingEstimator):
         [quality] = estimator.estimate([space.largest()])
 
     Without `parent_of` the smallest network of the space is trained once and is the parent of all,
-    so that every other one only grows. In an evolution a child starts from the network that it was
-    mutated from:
+    so that every other one only grows; the smallest network of cells has no edges to pass on.
+    In an evolution a child starts from the network that it was mutated from:
 
         searcher = EvolutionSearch(space, objective, costs)
         estimator = InheritWeights(space, data, parent_of=searcher.parents.get)
