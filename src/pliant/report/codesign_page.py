@@ -301,15 +301,16 @@ def array_drawing(chip: Chip) -> str:
     drawn_rows, drawn_columns = min(rows, DRAWN_PES), min(columns, DRAWN_PES)
     left, top = 150, 40
     width, height = left + CELL_PX * drawn_columns + 20, top + CELL_PX * drawn_rows + 30
-    cells = []
-    for row in range(drawn_rows):
-        for column in range(drawn_columns):
-            x, y = left + CELL_PX * column, top + CELL_PX * row
-            cells.append(
-                f'<rect x="{x}" y="{y}" width="{CELL_PX - 2}" height="{CELL_PX - 2}" rx="2" '
-                'fill="var(--search)" fill-opacity="0.35"/>'
-            )
+    side = CELL_PX - 2
+    cells = (
+        f'<defs><pattern id="pe" x="{left}" y="{top}" width="{CELL_PX}" height="{CELL_PX}" '
+        f'patternUnits="userSpaceOnUse"><rect width="{side}" height="{side}" rx="2" '
+        'fill="var(--search)" fill-opacity="0.35"/></pattern></defs>'
+        f'<rect x="{left}" y="{top}" width="{CELL_PX * drawn_columns}" '
+        f'height="{CELL_PX * drawn_rows}" fill="url(#pe)"/>'
+    )
     own = [f"{axis.size} PEs over {axis.loops}" for axis in chip.axes]
+    cut = " (cut in the drawing)" if max(rows, columns) > DRAWN_PES else ""
     down, across = (own[0], own[1]) if len(own) > 1 else ("", own[0])
     deep = f"; {own[2]} behind each" if len(own) > 2 else ""
     port = f"{chip.buffer.bandwidth_bytes_per_cycle:g} B/cycle"
@@ -317,14 +318,15 @@ def array_drawing(chip: Chip) -> str:
     middle = top + CELL_PX * drawn_rows / 2
     ink = 'fill="var(--ink)" font-size="12"'
     return (
-        f'<svg viewBox="0 0 {max(width, 460)} {height}" role="img" style="max-width:100%" '
+        f'<svg viewBox="0 0 {max(width, 460)} {height}" width="{max(width, 460)}" role="img" '
+        f'style="max-width:100%;height:auto" '
         f'aria-label="{html.escape(array_words(chip))}">'
         f'<rect x="10" y="{middle - 24}" width="80" height="48" rx="4" fill="none" '
         f'stroke="var(--ink)"/><text x="50" y="{middle - 4}" text-anchor="middle" {ink}>buffer'
         f'</text><text x="50" y="{middle + 12}" text-anchor="middle" {ink}>{buffer}</text>'
         f'<line x1="90" y1="{middle}" x2="{left - 6}" y2="{middle}" stroke="var(--ink)" '
         f'stroke-width="2"/><text x="92" y="{middle - 30}" {ink}>{port}</text>'
-        f'<text x="{left}" y="{top - 22}" {ink}>across: {across}{deep}</text>'
+        f'<text x="{left}" y="{top - 22}" {ink}>across: {across}{deep}{cut}</text>'
         f'<text x="{left}" y="{top - 6}" {ink}>{"down: " + down if down else ""}</text>'
         f"{''.join(cells)}"
         f'<text x="{left}" y="{height - 10}" {ink}>each PE: {chip.registers.total_bytes:g} bytes'
