@@ -53,9 +53,9 @@ def deploy(
     from pliant.objective import as_limits
 
     if architecture is not None and (limit or confidence):
+        other = "--limit" if limit else "--confidence"
         raise typer.BadParameter(
-            "an architecture is delivered as it is; give --architecture, or --limit and "
-            "--confidence, not both."
+            f"an architecture is delivered as it is; give --architecture or {other}, not both."
         )
     if confidence is not None:
         from pliant.devices.interval import require_confidence
