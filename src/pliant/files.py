@@ -41,8 +41,10 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write: makes the file at the path that it is given, of the same folder and file type.
 
     Raises:
-        OSError: the disk is full or may not be written; it names the file.
+        OSError: the disk is full or may not be written, or the path is a device; it names the file.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "It is a device, not a file", str(path))  # never replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{os.getpid()}{path.suffix}")
     try:
@@ -60,6 +62,18 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from fault
     finally:
         partial.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made, before the work whose result is written there.
+
+    Raises:
+        OSError: a file is in its way, its name is too long, or its disk may not be written.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        one.rmdir()
 
 
 def with_full_place(fault: Exception, folder: Path) -> Exception:

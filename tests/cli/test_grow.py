@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import textwrap
 
 import numpy as np
@@ -90,7 +91,10 @@ def test_a_network_of_ones_own_is_written_as_plain_pytorch(tmp_path, command, na
         "model.onnx",
         "model.safetensors",
         "growth.json",
+        "SHA256SUMS",
     }
+    sums = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=out, capture_output=True)
+    assert sums.stdout.decode().count(": OK") == 4
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pliant.cli.bounds import MOST, MOST_THREADS
+from pliant.files import require_writable
+
 if TYPE_CHECKING:
     from pliant.accelerator.chip import Chip
     from pliant.accelerator.mapper.optimal import BestMapping
@@ -40,7 +43,8 @@ Architecture = Annotated[
 Images = Annotated[
     str, typer.Option(help="Images that the network of a space gets, channels x size.")
 ]
-Classes = Annotated[int, typer.Option(min=1, help="Labels of the network of a space.")]
+IMAGES, CLASSES = "3x224", 1000
+Classes = Annotated[int, typer.Option(min=1, max=MOST, help="Labels of the network of a space.")]
 ChipName = Annotated[
     str, typer.Option("--chip", help="A chip that ships (see `list`), or a TOML file.")
 ]
@@ -134,14 +138,16 @@ def map_network(
     report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
     space: SpaceName = None,
     architecture: Architecture = "largest",
-    images: Images = "3x224",
-    classes: Classes = 1000,
+    images: Images = IMAGES,
+    classes: Classes = CLASSES,
     size: Sizes = None,
     skip: Skip = None,
     cache: Cache = None,
     time_limit_s: Limit = 0.0,
     gap: Gap = 0.0,
-    threads: Annotated[int, typer.Option(min=1, help="Layer shapes that are mapped at once.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MOST_THREADS, help="Layer shapes that are mapped at once.")
+    ] = 1,
 ) -> None:
     """The best mapping of every layer: loop nest, cost, proof."""
     from pliant.accelerator.network_mapping import map_workload
@@ -156,6 +162,9 @@ def map_network(
         typer.echo(_layer_lines(number, best, hardware))
 
     limit = time_limit_s or float("inf")
+    for folder in (cache, report and report.parent):
+        if folder is not None:
+            require_writable(folder)
     with compile_notice():
         first_mapping(hardware)
     mapped = map_workload(
@@ -184,8 +193,8 @@ def explain(
     objective: Objective = "edp",
     space: SpaceName = None,
     architecture: Architecture = "largest",
-    images: Images = "3x224",
-    classes: Classes = 1000,
+    images: Images = IMAGES,
+    classes: Classes = CLASSES,
     size: Sizes = None,
     skip: Skip = None,
     time_limit_s: Limit = 0.0,
@@ -261,6 +270,11 @@ def _workload(
     if model is None:
         raise RecipeError(
             "a network is needed: an ONNX file, or --space with the name of a search space."
+        )
+    if (architecture, images, classes) != ("largest", IMAGES, CLASSES):
+        raise RecipeError(
+            "--architecture, --images and --classes are of a network of a --space; a file has its "
+            f"own, received {architecture}, {images} and {classes} for {model}. Leave them out."
         )
     stated = {}
     for text in sizes:

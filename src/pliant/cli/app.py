@@ -15,6 +15,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import pliant
+from pliant.cli.bounds import MOST
 from pliant.cli.interrupts import say_stopped
 from pliant.errors import RecipeError
 from pliant.files import with_full_place
@@ -29,8 +30,31 @@ if TYPE_CHECKING:
 TRAINING_DEVICES = ("cpu", "cuda", "mps")
 
 
+def _require_words(words: list[str]) -> None:
+    """Refuse empty values, which read as the current folder, and those that are not in UTF-8."""
+    for before, word in zip(("pliant", *words), words, strict=False):
+        name, equals, value = word.partition("=") if word.startswith("-") else (before, "", word)
+        if not value.strip() and (equals or not word.startswith("-")):
+            raise RecipeError(
+                f"an option or argument has a value, received an empty one for {name}. Name one, "
+                "or leave it out."
+            )
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise RecipeError(
+                f"names and texts are in UTF-8, received {word!a} after {before!a}. "
+                "Rename the file."
+            ) from None
+
+
 class _Commands(TyperGroup):
     """The commands, which end in one sentence also where other code would end the process."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Check the words of a command line before any is read as an option."""
+        _require_words(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
@@ -125,9 +149,11 @@ StartName = Annotated[
     ),
 ]
 ImageSize = Annotated[
-    int | None, typer.Option(min=4, help="Height and width of the images, in pixels.")
+    int | None, typer.Option(min=4, max=10_000, help="Height and width of the images, in pixels.")
 ]
-Epochs = Annotated[int | None, typer.Option(min=0, help="Passes over the training images.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=0, max=MOST, help="Passes over the training images.")
+]
 TimeBudget = Annotated[
     str | None,
     typer.Option(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pliant.cli.accelerator import Gap, compile_notice, first_mapping
 from pliant.cli.app import app, open_run, say, screen
+from pliant.cli.bounds import MOST, MOST_THREADS
 from pliant.progress import shown
 
 if TYPE_CHECKING:
@@ -55,9 +56,12 @@ def codesign(
     maximise: Annotated[
         str, typer.Option(help="accuracy, of the networks of a supernet: a front.")
     ] = "",
-    designs: Annotated[int, typer.Option(min=1, help="Designs of each search.")] = 200,
+    designs: Annotated[int, typer.Option(min=1, max=MOST, help="Designs of each search.")] = 200,
     networks: Annotated[
-        int, typer.Option(min=1, help="Networks of the supernet that each design is tried with.")
+        int,
+        typer.Option(
+            min=1, max=MOST, help="Networks of the supernet that each design is tried with."
+        ),
     ] = 40,
     energy: Annotated[
         str | None,
@@ -79,7 +83,7 @@ def codesign(
         typer.Option(help="Of layers: certified, or the evolution of the paper, unproven."),
     ] = "certified",
     mappings: Annotated[
-        int, typer.Option(min=1, help="That the evolution evaluates of each layer.")
+        int, typer.Option(min=1, max=MOST, help="That the evolution evaluates of each layer.")
     ] = 200,
     encoding: Annotated[
         str, typer.Option(help="Of the loops that run in parallel: importance or index.")
@@ -94,7 +98,9 @@ def codesign(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all draws.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Designs mapped side by side.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MOST_THREADS, help="Designs mapped side by side.")
+    ] = 1,
     out: Annotated[
         Path, typer.Option(help="Folder of the result; a stopped search resumes.")
     ] = Path("designs"),

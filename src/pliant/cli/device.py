@@ -23,8 +23,10 @@ from pliant.cli.app import (
     say,
     screen,
 )
+from pliant.cli.bounds import MOST, MOST_THREADS
 from pliant.cli.score import Classes, ShapeText, parse_shape
 from pliant.errors import MeasurementError, RecipeError
+from pliant.files import require_writable
 from pliant.progress import shown
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def measure(
         _measure_run(recipe, changes | _data(data, skip_broken), run_dir)
         return
     runs = _combinations(runtime, precision, threads, batch, optimisation)
+    require_writable(out)
     with _space(recipe, space, shape, classes, _data(data, skip_broken), run_dir) as opened:
         done = [_measured(opened, settings, of, out, seed or 0) for settings, of in runs]
         for count in sorted({settings.threads for settings, _ in runs}):
@@ -138,12 +141,17 @@ def _combinations(
 
 
 def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise RecipeError(f"values are separated by one comma each, received {text!r}.")
+    return parts
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise RecipeError(f"threads and batches are whole numbers from 1, received {text!r}.")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
+        raise RecipeError(
+            f"threads and batches are whole numbers from 1 to {MOST_THREADS}, received {text!r}."
+        )
     return int(text)
 
 
@@ -175,6 +183,10 @@ def _space(
         raise RecipeError(
             "a device is measured for the networks of a space, received none. Name it with "
             "--space, or name a recipe, a run or --data."
+        )
+    if run_dir is not None:
+        raise RecipeError(
+            f"--run-dir is of a run, received {run_dir} without one. Name a recipe or --data."
         )
     from pliant.scoring.images import default_shape
     from pliant.spaces.presets import preset, space_name
@@ -265,7 +277,7 @@ def bundle(
         ),
     ] = 40,
     precision: Precisions = "fp32",
-    batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Images per run.")] = 1,
     shape: ShapeText = None,
     classes: Classes = None,
     data: Data = None,
@@ -304,7 +316,7 @@ def import_(
     out: Annotated[Path, typer.Option(help="Folder for the profile, such as my-board/.")],
     space: SpaceName = None,
     noise_limit: Annotated[
-        float, typer.Option(min=0, help="Largest split-half error that is accepted.")
+        float, typer.Option(min=0, max=MOST, help="Largest split-half error that is accepted.")
     ] = 0.05,
     sources: Annotated[
         list[Path] | None,

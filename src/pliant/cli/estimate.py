@@ -9,6 +9,7 @@ import typer
 from rich.table import Column, Table
 
 from pliant.cli.app import Seed, WorkerText, app, say, screen
+from pliant.cli.bounds import MOST
 from pliant.errors import RecipeError
 from pliant.progress import shown
 
@@ -42,9 +43,9 @@ def estimate(
             "arch or architecture."
         ),
     ] = "24",
-    epochs: Annotated[int, typer.Option(min=1, help="Of training from scratch.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, max=MOST, help="Of training from scratch.")] = 8,
     shared_epochs: Annotated[
-        int, typer.Option(min=1, help="Of weights that networks share, as of a supernet.")
+        int, typer.Option(min=1, max=MOST, help="Of weights that networks share, as of a supernet.")
     ] = 24,
     strategy: Annotated[
         str, typer.Option(help="Of the supernet: sandwich, single-path, progressive-shrinking.")
@@ -53,22 +54,26 @@ def estimate(
         float, typer.Option(min=0.001, max=1, help="Share of the training images that is used.")
     ] = 1.0,
     images: Annotated[
-        int, typer.Option(min=1, help="Validation images behind every accuracy.")
+        int, typer.Option(min=1, max=MOST, help="Validation images behind every accuracy.")
     ] = 2500,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Of training from scratch; their mean is the ground truth.")
+        int,
+        typer.Option(
+            min=1, max=MOST, help="Of training from scratch; their mean is the ground truth."
+        ),
     ] = 2,
     predictor_source: Annotated[
         str, typer.Option(help="Estimator from which the predictor learns.")
     ] = "supernet",
     predictor_evaluations: Annotated[
-        int, typer.Option(min=10, help="Networks on which the predictor learns.")
+        int, typer.Option(min=10, max=MOST, help="Networks on which the predictor learns.")
     ] = 100,
     scores: Annotated[str, typer.Option(help="Zero-shot scores with commas, or all.")] = "all",
     halving: Annotated[
         int | None,
         typer.Option(
             min=2,
+            max=MOST,
             help="Early stopping of training from scratch (ASHA): of so many networks at a number "
             "of epochs, one is trained on. All are trained to the end if not given.",
         ),

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from pliant.cli.app import Seed, app, say, screen
+from pliant.cli.bounds import MOST
 
 
 @app.command()
@@ -23,7 +24,7 @@ def fidelity(
     ] = None,
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="Networks that count as the top; a tenth if not given."),
+        typer.Option(min=1, max=MOST, help="Networks that count as the top; a tenth if not given."),
     ] = None,
     seed: Seed = None,
     out: Annotated[

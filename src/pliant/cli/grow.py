@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from pliant.cli.app import Data, ImageSize, Seed, SkipBroken, app, say, screen
+from pliant.cli.bounds import MOST
 from pliant.errors import DataError, RecipeError
+from pliant.files import require_writable
 from pliant.plugins import is_plugin
 from pliant.progress import shown
 
@@ -40,14 +42,17 @@ def grow(
     data: Data = None,
     skip_broken: SkipBroken = None,
     epochs: Annotated[
-        int, typer.Option(min=0, help="Passes over the images of --data; 0 to only grow.")
+        int, typer.Option(min=0, max=MOST, help="Passes over the images of --data; 0 to only grow.")
     ] = 3,
     learning_rate: Annotated[
-        float, typer.Option(min=0.0, help="Peak, over that of training from scratch.")
+        float, typer.Option(min=0.0, max=1e3, help="Peak, over that of training from scratch.")
     ] = 0.1,
     image_size: ImageSize = None,
     channels: Annotated[
-        int, typer.Option(min=1, help="Of the images of a network of your own, without --data.")
+        int,
+        typer.Option(
+            min=1, max=MOST, help="Of the images of a network of your own, without --data."
+        ),
     ] = 3,
     seed: Seed = None,
     output_dir: Annotated[
@@ -67,6 +72,8 @@ def grow(
             "a network to grow is a folder with model.safetensors and model.py, as runs write it to"
             f" best/, or file.py:NAME; {network} is neither."
         )
+    target = output_dir or ((folder.parent if folder else Path()) / "grown")
+    require_writable(target)
     import numpy as np
     import torch
 
@@ -134,7 +141,6 @@ def grow(
         was, now = grown.validation["parent"], grown.validation["trained"]
         kept = "" if now >= was else "; the untrained weights are kept, which are more accurate"
         say(f"validation accuracy {was:.2%} before, {now:.2%} after {epochs} epochs{kept}")
-    target = output_dir or ((folder.parent if folder else Path()) / "grown")
     notes = write_grown(
         target,
         grown,

@@ -12,8 +12,10 @@ import typer
 from rich.table import Table
 
 from pliant.cli.app import PrecisionName, app, say, screen
+from pliant.cli.bounds import MOST, MOST_THREADS
 from pliant.cli.score import AnySpace
 from pliant.errors import DamagedFileError, RecipeError, nearest
+from pliant.files import require_writable
 from pliant.progress import shown
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from pliant.workload.roofline import NetworkRoofline, Roofline
 
 THIS_CPU = "this-cpu"
+
+
+IMAGES, CLASSES = "3x224", 1000
 
 
 @app.command()
@@ -44,8 +49,10 @@ def roofline(
     images: Annotated[
         str,
         typer.Option(help="Images that a module or a network of a space gets, channels x size."),
-    ] = "3x224",
-    classes: Annotated[int, typer.Option(min=1, help="Labels of a network of a space.")] = 1000,
+    ] = IMAGES,
+    classes: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Labels of a network of a space.")
+    ] = CLASSES,
     precision: PrecisionName = None,
     size: Annotated[
         list[str] | None,
@@ -55,7 +62,9 @@ def roofline(
             "Repeatable.",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of this machine.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MOST_THREADS, help="Threads of this machine.")
+    ] = 1,
     roofs: Annotated[
         Path | None,
         typer.Option(help="Where the measured roofs of this machine are kept, .toml."),
@@ -68,6 +77,8 @@ def roofline(
     """
     from pliant.workload.roofline import NetworkRoofline, layer_bounds, why_faster
 
+    if report is not None:
+        require_writable(report.parent)
     loaded = [_load(name, space, images, classes, precision, size or []) for name in networks]
     device = _device(target, threads, roofs)
     placed: list[NetworkRoofline] = []
@@ -126,6 +137,11 @@ def _load(
         )
     if is_plugin(name):
         return _of_module(name, images)
+    if (images, classes) != (IMAGES, CLASSES):
+        raise RecipeError(
+            "--images and --classes are of a module or a network of a --space; a file has its own, "
+            f"received {images} and {classes} for {name}. Leave them out."
+        )
     return _of_file(Path(name), sizes)
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from pliant.cli.app import Data, Seed, WorkerText, app, say, screen
+from pliant.cli.bounds import MOST
 from pliant.errors import RecipeError
 from pliant.progress import shown
 
@@ -36,7 +37,7 @@ ShapeText = Annotated[
     ),
 ]
 Classes = Annotated[
-    int | None, typer.Option(min=2, help="Number of classes, if there is no --data.")
+    int | None, typer.Option(min=2, max=MOST, help="Number of classes, if there is no --data.")
 ]
 MAX_SHOWN = 3
 """Up to so many networks, every row is printed; above it, one row per method."""
@@ -66,7 +67,8 @@ def score(
     shape: ShapeText = None,
     classes: Classes = None,
     images: Annotated[
-        int, typer.Option(min=2, help="Images in the batch that every network is scored on.")
+        int,
+        typer.Option(min=2, max=MOST, help="Images in the batch that every network is scored on."),
     ] = 64,
     seed: Seed = None,
     workers: WorkerText = None,

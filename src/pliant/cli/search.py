@@ -30,6 +30,7 @@ from pliant.cli.app import (
     say,
     screen,
 )
+from pliant.cli.bounds import MOST
 from pliant.cli.estimator_search import (
     SEARCHING_ESTIMATORS,
     SHARING_WEIGHTS,
@@ -136,11 +137,16 @@ def search(
         ),
     ] = None,
     evaluations: Annotated[
-        int, typer.Option(min=1, help="Networks to evaluate by evolution, and as many at random.")
+        int,
+        typer.Option(
+            min=1, max=MOST, help="Networks to evaluate by evolution, and as many at random."
+        ),
     ] = 1000,
     max_depth: Annotated[
         int | None,
-        typer.Option(min=1, help="Most layers with weights on the longest path of a network."),
+        typer.Option(
+            min=1, max=MOST, help="Most layers with weights on the longest path of a network."
+        ),
     ] = None,
     data: Data = None,
     shape: ShapeText = None,
@@ -149,13 +155,14 @@ def search(
         int | None,
         typer.Option(
             min=2,
+            max=MOST,
             help="Images behind every result: 64 for a score, 2500 of the validation split for an "
             "accuracy, if not given.",
         ),
     ] = None,
     shared_epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a supernet or a hypernetwork; 24 if not given."),
+        typer.Option(min=1, max=MOST, help="Of a supernet or a hypernetwork; 24 if not given."),
     ] = None,
     train_share: Annotated[
         float,

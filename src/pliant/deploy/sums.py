@@ -20,6 +20,7 @@ FILES = (
     "model.py",
     "predict.py",
     "card.md",
+    "growth.json",
 )
 
 

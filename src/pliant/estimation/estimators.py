@@ -32,12 +32,14 @@ from pliant.errors import PliantError, RecipeError, nearest
 from pliant.metrics import Estimate, Failed
 from pliant.networks.hypernetwork import HyperSupernet
 from pliant.networks.supernet import Supernet
+from pliant.plugins import is_object, is_plugin, load_plugin
 from pliant.progress import Progress, silent
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.presets import preset, space_name
 from pliant.spaces.space import Space
 from pliant.training.allocator import keep_freed_memory
 from pliant.training.loop import StepLog
+from pliant.training.registry import require_strategy
 from pliant.workers import InProcess, WorkerPool, open_workers
 from pliant.workers.choose import AnyWorkers
 
@@ -98,6 +100,17 @@ class EstimatorSettings:
     predictor_evaluations: int = 100
     evolves: bool = False
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that mean nothing before anything is trained.
+
+        Raises:
+            RecipeError: an unknown strategy or source of the predictor.
+        """
+        require_strategy(self.strategy)
+        if is_plugin(self.strategy) and not is_object(self.strategy):
+            load_plugin(self.strategy, what="a training strategy")
+        require_estimators([self.predictor_source])
 
     @property
     def child_epochs(self) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ from pliant.scoring.score import score_context, score_in_pool
 from pliant.scoring.score_tables import require_table_name
 from pliant.scoring.selection import MethodScorer, select_methods
 from pliant.spaces.architecture import Architecture
+from pliant.spaces.space import Space
 from pliant.workers.choose import AnyWorkers, require_workers
 
 
@@ -111,13 +113,15 @@ def estimate_networks(
                 f"{', '.join(names)}. Add scratch, or leave out the halving."
             )
         rung_epochs(settings.epochs, halving)
+    if ZERO_SHOT in names:
+        select_methods(scores)
     settings = replace(settings, folder=out.with_name(f"{out.name}.weights"))
-    with (
-        given_or_shown(progress) as told,
-        Record.open(out.with_name(f"{out.name}.record"), recipe_digest="estimates") as record,
-    ):
-        estimation = _Estimation(settings, record, workers, told, halving)
-        chosen = estimation.networks(architectures)
+    with given_or_shown(progress) as told, ExitStack() as opened:
+        of = Estimators(settings, progress=told)
+        chosen = _networks(of.space, architectures, settings.seed)
+        path = out.with_name(f"{out.name}.record")  # written where nothing was refused
+        record = opened.enter_context(Record.open(path, recipe_digest="estimates"))
+        estimation = _Estimation(of, record, workers, told, halving)
         evaluated: list[Evaluated] = []
         for name in names:
             evaluated += estimation.evaluate(name, chosen, seeds, scores)
@@ -131,31 +135,30 @@ def estimate_networks(
     return result
 
 
+def _networks(space: Space, architectures: int | Sequence[str], seed: int) -> list[Architecture]:
+    """The networks that were named, or so many of different costs."""
+    if not isinstance(architectures, int):
+        return [space.parse(text) for text in architectures]
+    if architectures < 1:
+        raise RecipeError(f"estimates are of networks, received {architectures}.")
+    return spread_over_macs(space, architectures, seed)
+
+
 class _Estimation:
     """One command at work."""
 
     def __init__(
         self,
-        settings: EstimatorSettings,
+        estimators: Estimators,
         record: Record,
         workers: AnyWorkers,
         progress: Progress,
         halving: int | None,
     ) -> None:
-        self.settings, self.record = settings, record
+        self.estimators, self.settings, self.record = estimators, estimators.settings, record
         self.workers, self.progress = workers, progress
         self.halving = halving
-        self.estimators = Estimators(settings, progress=progress)
         self.predictor_quality: PredictorQuality | None = None
-
-    def networks(self, architectures: int | Sequence[str]) -> list[Architecture]:
-        """The networks that were named, or so many of different costs."""
-        space = self.estimators.space
-        if not isinstance(architectures, int):
-            return [space.parse(text) for text in architectures]
-        if architectures < 1:
-            raise RecipeError(f"estimates are of networks, received {architectures}.")
-        return spread_over_macs(space, architectures, self.settings.seed)
 
     def evaluate(
         self, name: str, networks: Sequence[Architecture], seeds: int, scores: str

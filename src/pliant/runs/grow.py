@@ -20,6 +20,7 @@ from pliant.data import Augmentation, DataSet
 from pliant.deploy.delivered import DeliveredNetwork
 from pliant.deploy.module_source import write_module
 from pliant.deploy.package import write_model
+from pliant.deploy.sums import write_sums
 from pliant.deploy.verify import (
     ONNX_TOLERANCE,
     SUPERNET_TOLERANCE,
@@ -306,6 +307,7 @@ def write_grown(
     _require_close("model.py", expected, run_model_py(folder, images / 255), SUPERNET_TOLERANCE)
     _require_close("model.onnx", expected, torch.from_numpy(exported), ONNX_TOLERANCE)
     write_atomically(folder / "growth.json", json.dumps(_growth(grown, source), indent=2))
+    write_sums(folder)
     return notes
 
 

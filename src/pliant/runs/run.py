@@ -29,6 +29,7 @@ from pliant.data import load
 from pliant.data.dataset import DataSet
 from pliant.data.preparing import LARGEST_DEFAULT_SIZE
 from pliant.deploy.own_source import own_source
+from pliant.devices.energy import parse_energy
 from pliant.errors import DataError, InfeasibleError, PliantError, RecipeError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
@@ -43,7 +44,8 @@ from pliant.spaces.check import check_space
 from pliant.spaces.foreign import ForeignSpace
 from pliant.spaces.presets import FOREIGN, largest_image, preset, spaces_for
 from pliant.spaces.space import Space
-from pliant.targets import TargetOptions
+from pliant.targets import TargetOptions, require_known
+from pliant.training.start import require_start_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,7 +95,7 @@ class Run:
             return
         begun = self._is_begun()
         if not begun:
-            _require_own_parts(recipe)  # checked first: a mistake leaves no directory behind
+            _require_parts(recipe)  # checked first: a mistake leaves no directory behind
             _ = self._space
             self.notes = self._data_notes
         folder.mkdir(parents=True, exist_ok=True)
@@ -392,12 +394,18 @@ class Run:
         return self.folder / "best"
 
 
-def _require_own_parts(recipe: Recipe) -> None:
-    """Refuse the name of an own part that its file has not, long before its step.
+def _require_parts(recipe: Recipe) -> None:
+    """Refuse the name of a part that does not exist, long before its step.
 
     Raises:
-        RecipeError: no such file or name, or the file itself ends in an error.
+        RecipeError: no such name or file, or the file itself ends in an error.
+        DamagedFileError: there is no such file.
+        MeasurementError: there is no such meter.
     """
+    require_known(recipe.target.name)
+    if recipe.target.energy is not None:
+        parse_energy(recipe.target.energy)
+    require_start_name(recipe.train.start)
     named = {
         "a start": recipe.train.start,
         "a training strategy": recipe.train.strategy,

@@ -20,6 +20,9 @@ from pliant.plugins import call_plugin, is_plugin, plugin_path
 from pliant.spaces.presets import FOREIGN
 from pliant.training.checkpoint import load_tensors
 
+CHECKPOINT_BEGINS = (b"PK", b"\x80\x02")
+"""The first bytes of what `torch.save` writes: a zip archive, or a pickle before PyTorch 1.6."""
+
 
 class Start(Protocol):
     """Changes the fresh weights of a network before its first step."""
@@ -150,11 +153,30 @@ def make_start(name: str) -> Start:
     if is_plugin(name):
         start: Start | nn.Module = call_plugin(name, what="a start")
         return ForeignStart(name) if isinstance(start, nn.Module) else start
+    require_start_name(name)
     path = Path(name)
+    return Checkpoint(path) if path.suffix == ".safetensors" else published_file(path)
+
+
+def require_start_name(name: str) -> None:
+    """Refuse what means no start, without reading its weights.
+
+    Raises:
+        RecipeError: no such name, or a file that PyTorch did not write.
+    """
+    path = Path(name)
+    if name in STARTS or name in NAMES or name.startswith(TIMM) or is_plugin(name):
+        return
     if path.suffix == ".safetensors":
-        return Checkpoint(path)
+        return
     if path.is_file():
-        return published_file(path)
+        with path.open("rb") as file:
+            if file.read(2) not in CHECKPOINT_BEGINS:
+                raise RecipeError(
+                    f"a file of published weights is a checkpoint as PyTorch writes it, received "
+                    f"{name}. Name another."
+                )
+        return
     raise RecipeError(
         f"a start is one of {', '.join((*STARTS, *NAMES))}, a .safetensors file of a run, a file of"
         f" published weights, timm:NAME, or file.py:NAME; received {name!r}."
