@@ -74,6 +74,10 @@ def started_safely() -> Iterator[None]:
     blocks = hasattr(signal, "pthread_sigmask")  # not on Windows
     with _signals_wait():
         if blocks:
+            from multiprocessing import resource_tracker
+
+            # It unblocks these signals when it starts, which the first child would then hear.
+            resource_tracker.ensure_running()
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             yield

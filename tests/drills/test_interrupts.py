@@ -79,6 +79,26 @@ def test_processes_that_score_end_with_the_command(networks, number, group):
     stop(words, random.Random(f"{number} {group}").uniform(2.0, 9.0), number, group=group)
 
 
+def test_a_process_that_starts_hears_no_interrupt(tmp_path):
+    """The first one neither, though `multiprocessing` starts a helper before that unblocks them."""
+    program = """
+import multiprocessing, signal
+from pliant.child import started_safely
+def work(pipe):
+    pipe.send(signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= {signal.SIGINT, signal.SIGTERM})
+if __name__ == "__main__":
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(theirs,))
+    with started_safely():
+        process.start()
+    print(ours.recv())
+    process.join()
+"""
+    (tmp_path / "main.py").write_text(program)
+    done = subprocess.run([sys.executable, tmp_path / "main.py"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_a_child_ends_with_a_parent_that_is_killed():
     program = """
 from pliant.child import run_python
