@@ -31,7 +31,7 @@ class Inverted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.depthwise(self.norm1(self.expand(x)).relu())).relu()
         y = y * self.excite(self.reduce(y.mean((2, 3), keepdim=True)).relu()).sigmoid()
-        return (x + self.norm3(self.project(y))).relu()
+        return (x + self.norm3(self.project(y))).relu_()
 
 
 class Residual(nn.Module):
@@ -176,6 +176,24 @@ def test_extracted_is_active_costs_as_described_and_exports(
     )
     [logits] = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     assert difference(torch.from_numpy(logits), network(images)) <= 1e-4
+
+
+def test_sub_networks_have_the_gradients_of_the_extracted_ones(
+    pair: tuple[nn.Module, ForeignSupernet],
+) -> None:
+    _, supernet = pair
+    images = torch.randn(3, 3, 32, 32)
+    smallest = supernet.space.smallest()
+    network = supernet.extract(smallest).train()
+    supernet.zero_grad()
+    for logits in (supernet.train()(images, smallest), network(images)):
+        logits.square().sum().backward()
+    plan = supernet.parts.plan(smallest)
+    for name, parameter in network.named_parameters():
+        gradient = dict(supernet.named_parameters())[name].grad
+        assert gradient is not None
+        largest = max(1e-3, float(parameter.grad.abs().max()))
+        assert (plan.sliced(name, gradient) - parameter.grad).abs().max() <= 1e-4 * largest
 
 
 def test_choices_are_named_after_modules_and_what_is_kept_says_why() -> None:

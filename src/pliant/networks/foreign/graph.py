@@ -64,6 +64,7 @@ class ForeignGraph:
         }
         """Tensors that are no part of the module's state."""
         self.nodes: list[Node] = list(program.graph.nodes)
+        _write_nothing_in_place(self.nodes)
         self.dims = self._dimensions(frozenset())
         self.axes = {axis: dim for axis, dim in self.dims.axes.items() if groups_of(dim)}
         [self.output] = [node for node in self.nodes if node.op == "output"]
@@ -193,6 +194,27 @@ def common_path(paths: Sequence[str]) -> str:
             break
         found.append(step[0])
     return ".".join(found)
+
+
+def _write_nothing_in_place(nodes: Sequence[Node]) -> None:
+    """Make operators in place those with a result of their own.
+
+    Without a branch, what is written in place may still be needed for gradients: two activations
+    may then follow each other.
+    """
+    order = {node: position for position, node in enumerate(nodes)}
+    for node in nodes:
+        name = operator_name(node)
+        if node.op != "call_function" or not name.endswith("_") or name.endswith("__"):
+            continue
+        packet = getattr(torch.ops.aten, name[:-1], None)
+        target = getattr(packet, getattr(node.target, "_overloadname", ""), None)
+        if target is None:
+            continue
+        node.target = target
+        for user in list(node.args[0].users):
+            if order[user] > order[node]:
+                user.replace_input_with(node.args[0], node)
 
 
 def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
