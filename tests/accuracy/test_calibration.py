@@ -13,6 +13,7 @@ from pliant.accuracy.supernet import SupernetEstimator
 from pliant.errors import UncalibratedError
 from pliant.metrics import Accuracy, Failed
 from pliant.networks.supernet import build
+from pliant.spaces.presets import preset
 
 
 def test_statistics_by_brute_force(digits_space, digits, fresh):
@@ -141,3 +142,11 @@ def test_training_an_extracted_network_begins_its_statistics(tiny_space):
         network(torch.rand(16, 1, 8, 8))
     require_calibrated(network)
     assert network.eval()(torch.rand(2, 1, 8, 8)).isfinite().all()
+
+
+def test_a_network_without_batch_norm_is_calibrated_without_a_forward_pass(monkeypatch):
+    space = preset("vit-32", channels=1, image_size=24, classes=3)
+    network = build(space, space.smallest(), mean=[0.5], std=[0.2])
+    monkeypatch.setattr(type(network), "forward", None)
+    assert not calibrate(network, torch.rand(4, 1, 24, 24)).training
+    require_calibrated(network)

@@ -14,7 +14,7 @@ from pliant.training.schedule import TrainingRecipe, usual_recipe
 
 @pytest.mark.parametrize(
     ("name", "kind", "rate"),
-    [("vit-32", torch.optim.AdamW, 1e-3), ("digits", torch.optim.SGD, 0.375)],
+    [("vit-32", torch.optim.AdamW, 3e-3), ("digits", torch.optim.SGD, 0.375)],
 )
 def test_a_space_says_what_trains_it(name, kind, rate):
     space = preset(name, channels=1, image_size=24, classes=3)
@@ -32,6 +32,13 @@ def test_a_space_says_what_trains_it(name, kind, rate):
     for key, parameter in supernet.named_parameters():
         weight = key.endswith("weight") and parameter.ndim > 1
         assert (id(parameter) in decayed) == weight, key
+
+
+def test_the_rate_of_adamw_grows_with_the_root_of_the_batch():
+    assert [usual_recipe("adamw", 1, batch).peak_rate for batch in (64, 256, 1024)] == [
+        pytest.approx(rate) for rate in (0.0015, 0.003, 0.006)
+    ]
+    assert usual_recipe("sgd", 1, 1024).peak_rate == 4 * 0.375
 
 
 def test_the_usual_recipe_of_sgd_is_the_default():

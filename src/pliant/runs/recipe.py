@@ -104,7 +104,8 @@ class TrainTable(_Table):
     """`auto` is `adamw` for transformers and `sgd` for other spaces; the strategies `fine-tune` and
     `proxyless` have their own."""
     learning_rate: float | None = Field(None, gt=0, le=1000)
-    """Peak, for a batch of 256; where unset 0.375 for SGD, 0.001 for AdamW."""
+    """Peak, for a batch of 256; where unset 0.375 for SGD, 0.003 for AdamW. It grows with the
+    batch, for AdamW with its root."""
     weight_decay: float | None = Field(None, ge=0, le=1000)
     """Of the weights; none for normalisations, biases, positions and kernel matrices. Where unset
     0.0013 for SGD, 0.05 for AdamW."""

@@ -27,7 +27,7 @@ class HyperNetworkTraining(SinglePath):
 
     def optimizers(self, model: nn.Module, recipe: TrainingRecipe) -> Mapping[str, Optimizer]:
         """AdamW, whose rate follows the recipe's warm-up and decay."""
-        rate = LEARNING_RATE / (recipe.learning_rate * recipe.batch_size / 256)
+        rate = LEARNING_RATE / recipe.peak_rate
         groups = [
             {"params": group["params"], "rate": rate, "weight_decay": decay}
             for group in self.parameter_groups(model, recipe)

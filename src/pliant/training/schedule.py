@@ -26,7 +26,7 @@ class TrainingRecipe:
     epochs: int
     batch_size: int = 512
     learning_rate: float = 0.375
-    """Peak rate for a batch of 256 images; grows in proportion to the batch."""
+    """Peak rate for a batch of 256 images; see `peak_rate`."""
     optimizer: Optimizer = "sgd"
     """`sgd` has Nesterov momentum; strategies with an optimizer of their own keep it."""
     momentum: float = 0.85
@@ -46,8 +46,19 @@ class TrainingRecipe:
     precision: Precision = "fp32"
     seed: int = 0
 
+    @property
+    def peak_rate(self) -> float:
+        """The peak rate for its batch.
 
-USUAL: Mapping[Optimizer, tuple[float, float]] = {"sgd": (0.375, 1.3e-3), "adamw": (1e-3, 0.05)}
+        That of SGD grows in proportion to the batch, that of AdamW with its root (S. Malladi, K.
+        Lyu, A. Panigrahi, S. Arora, "On the SDEs and Scaling Rules for Adaptive Gradient
+        Algorithms", 2022, arXiv:2205.10287).
+        """
+        larger = self.batch_size / 256
+        return self.learning_rate * (larger if self.optimizer == "sgd" else math.sqrt(larger))
+
+
+USUAL: Mapping[Optimizer, tuple[float, float]] = {"sgd": (0.375, 1.3e-3), "adamw": (3e-3, 0.05)}
 """Learning rate and weight decay of each optimizer.
 
 Those of AdamW are usual for vision transformers (H. Touvron et al., "Training data-efficient image
@@ -104,7 +115,7 @@ class Timetable:
         index = self.phase_index(step)
         start, end = self.phase_boundaries[index : index + 2]
         phase = self.phases[index]
-        peak = recipe.learning_rate * recipe.batch_size / 256 * phase.rate
+        peak = recipe.peak_rate * phase.rate
         peak *= min(1.0, (end - start) / max(1, phase.full_rate_steps))
         done = (step - start + 0.5) / (end - start)
         if done < recipe.warmup:
