@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,8 +91,11 @@ def inherit(
     approximations = _differences(parent_blocks, child_blocks)
     theirs, ours = _groups(parent_blocks, parent), _groups(child_blocks, child)
     maps: dict[str, ChannelMap] = {}
+    whole: set[tuple[str, int]] = set()
     for name, group in ours.items():
-        if name in theirs and theirs[name].width != group.width:
+        if group.channels.units:
+            whole |= group.axes.keys()
+        elif name in theirs and theirs[name].width != group.width:
             maps[name] = _channel_map(theirs[name], group.width, rng)
             if group.width < theirs[name].width:
                 approximations.append(f"{name} has {group.width} of {theirs[name].width} channels")
@@ -103,7 +106,8 @@ def inherit(
     for name, tensor in state.items():
         source = _source(name, inherited)
         if source is not None:
-            state[name] = _fitted(name, inherited[source], tensor, by_axis, approximations)
+            carried = inherited[source]
+            state[name] = _fitted(name, carried, tensor, by_axis, whole, approximations)
     child.load_state_dict(state)
     _begin_as_identity(child, parent, child_blocks)
     child.to(next(parent.parameters()).device)
@@ -170,6 +174,7 @@ def _fitted(
     found: Tensor,
     fresh: Tensor,
     maps: Mapping[tuple[str, int], ChannelMap],
+    whole: Collection[tuple[str, int]],
     approximations: list[str],
 ) -> Tensor:
     """A tensor of the parent in the shape of the child's.
@@ -179,12 +184,18 @@ def _fitted(
         found: of the parent.
         fresh: of the child, for its shape, and where the parent's cannot be carried over.
         maps: of axes, by tensor and dimension.
+        whole: axes of heads, of which the first ones are kept and new ones are fresh.
         approximations: where what is cut is added.
     """
     for dim in range(found.ndim):
         if (name, dim) in maps:
             # The second dimension of a weight reads channels, in a squeeze-and-excite too.
             found = maps[name, dim].carry(found, dim, consumes=dim == 1)
+    for dim, size in enumerate(fresh.shape):
+        if (name, dim) in whole and found.shape[dim] != size:
+            kept = min(found.shape[dim], size)
+            new = fresh.narrow(dim, kept, size - kept).to(found.device)
+            found = torch.cat([found.narrow(dim, 0, kept), new], dim)
     if found.ndim == 4 and found.shape[2:] != fresh.shape[2:]:
         if found.shape[-1] > fresh.shape[-1]:
             approximations.append(f"{name} keeps the centre of its kernel")
@@ -271,6 +282,9 @@ def _field_differences(parent: Block, child: Block) -> Iterable[str]:
         before, after = getattr(parent, one.name), getattr(child, one.name)
         if before != after and one.name not in _CARRIED:
             yield f"{one.name} is {after} instead of {before}"
+    if parent.in_channels != child.in_channels and _has_layer_norm(child):
+        widths = f"{child.in_channels} channels instead of {parent.in_channels}"
+        yield f"{child.slot} normalises {widths}"
     if getattr(parent, "residual", None) != getattr(child, "residual", None):
         yield f"{child.slot} adds its input in one of the two only"
     if bool(getattr(parent, "expand", 0)) != bool(getattr(child, "expand", 0)) or bool(
@@ -282,6 +296,12 @@ def _field_differences(parent: Block, child: Block) -> Iterable[str]:
     operations = getattr(child, "operations", None)
     if operations is not None and operations != getattr(parent, "operations", None):
         yield from _cell_differences(getattr(parent, "operations", ""), operations)
+
+
+def _has_layer_norm(block: Block) -> bool:
+    """Whether it normalises over channels: copies of some of them change the others."""
+    operations = (layer.operation for layer in block.layers())
+    return any(one is not None and one.operator == "layer_norm" for one in operations)
 
 
 def _cell_differences(parent: str, child: str) -> Iterable[str]:
