@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pliant import make_elastic
 from pliant.deploy.module_source import module_onnx
 from pliant.errors import ForeignError
-from pliant.networks.foreign import ForeignSupernet
+from pliant.networks.foreign import ForeignSupernet, workloads
 from pliant.networks.trace import module_workload
 
 
@@ -194,6 +194,16 @@ def test_sub_networks_have_the_gradients_of_the_extracted_ones(
         assert gradient is not None
         largest = max(1e-3, float(parameter.grad.abs().max()))
         assert (plan.sliced(name, gradient) - parameter.grad).abs().max() <= 1e-4 * largest
+
+
+def test_a_network_for_each_choice_tells_the_same_as_the_probes(
+    pair: tuple[nn.Module, ForeignSupernet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, supernet = pair
+    monkeypatch.setattr(workloads._Slopes, "_of_dimension", lambda *_: None)
+    again = make_elastic(module, torch.zeros(1, 3, 32, 32))
+    for architecture in (again.space.smallest(), again.space.sample(np.random.default_rng(0))):
+        assert again.space.lower(architecture) == supernet.space.lower(architecture)
 
 
 def test_choices_are_named_after_modules_and_what_is_kept_says_why() -> None:

@@ -50,13 +50,22 @@ def describe_layers(
     tracer = _Tracer(graph, tensors)
     size = resolutions[-1]
     base = tracer.workload({}, (), size)
-    slopes = _Slopes(tracer, choices, base, size).of_layers()
-    by_resolution = {}
-    for resolution in resolutions:
-        whole = base if resolution == size else tracer.workload({}, (), resolution)
-        by_resolution[resolution] = _elastic_layers(whole, slopes, choices, tracer.names)
-        _require_linear(tracer, by_resolution[resolution], choices, resolution)
-    return by_resolution
+    whole = {size: base}
+    whole |= {one: tracer.workload({}, (), one) for one in resolutions if one != size}
+
+    def described(slopes: Mapping[str, Mapping[str, Slopes]]) -> dict[int, ElasticLayers]:
+        found = {}
+        for resolution in resolutions:
+            layers = _elastic_layers(whole[resolution], slopes, choices, tracer.names)
+            _require_linear(tracer, layers, choices, resolution)
+            found[resolution] = layers
+        return found
+
+    slopes = _Slopes(tracer, choices, base, size)
+    try:
+        return described(slopes.of_layers())
+    except ForeignError:  # two dimensions that are as long as each other in all probes
+        return described(slopes.of_layers(by_choice=True))
 
 
 Slopes = Mapping[str, Fraction]
@@ -92,8 +101,12 @@ class _Slopes:
             for units in [group.width // group.unit]
         }
 
-    def of_layers(self) -> dict[str, dict[str, Slopes]]:
-        """The slopes by layer and loop."""
+    def of_layers(self, *, by_choice: bool = False) -> dict[str, dict[str, Slopes]]:
+        """The slopes by layer and loop.
+
+        Args:
+            by_choice: whether a network for each choice tells all of them, which takes longer.
+        """
         narrower = [self.tracer.workload(widths, (), self.size) for widths in self.probes]
         for one in narrower:
             _require_alike(self.base, one)
@@ -104,7 +117,7 @@ class _Slopes:
                 values = [_value(one.layers[at], loop) for one in (self.base, *narrower)]
                 if len(set(values)) == 1:
                     continue
-                slopes = self._of_dimension(layer, loop, values)
+                slopes = None if by_choice else self._of_dimension(layer, loop, values)
                 if slopes is None:
                     unknown.append((at, loop))
                 else:
