@@ -20,7 +20,7 @@ from pliant.accelerator.hardware_space import HardwareSpace
 from pliant.accelerator.network_mapping import map_workload
 from pliant.errors import InfeasibleError, RecipeError, RunConflictError
 from pliant.progress import silent
-from pliant.runs.codesign import CodesignOptions, codesign, parse_workloads
+from pliant.runs.codesign import CodesignOptions, codesign, given_stages, parse_workloads
 from pliant.search.codesign import PARENTS, POPULATION, search_hardware
 from pliant.search.mapped_designs import Design, MappedNetworks, NetworkCost
 from pliant.workload import NETWORK_INPUT, Layer, Workload
@@ -46,6 +46,15 @@ def workloads():
         input_bits=8,
     )
     return {"one": one, "two": two}
+
+
+def test_evolved_mappings_are_called_neither_best_nor_proven(chip, workloads):
+    options = CodesignOptions(mapper="evolution", mappings=60)
+    evolved = MappedNetworks(workloads, options.layer_mapper())
+    stage = given_stages(evolved, chip, options)[1]
+    assert stage.name == "evolved mappings on eyeriss"
+    assert not stage.best.proven
+    assert evolved.bound(chip) <= MappedNetworks(workloads).design(chip).edp <= stage.best.edp
 
 
 def conv_model():

@@ -185,7 +185,7 @@ def _tiles(result: CodesignResult) -> list[Tile]:
             "unknown" if last is None else f"{last:.2f}x",
             f"{step.name} over {result.stages[0].name}",
         ),
-        Tile("of it beyond mappings", f"{over_mapping:.2f}x", "over best mappings on the chip"),
+        Tile("of it beyond mappings", f"{over_mapping:.2f}x", f"over {result.stages[1].name}"),
         Tile(
             "No design gains more than",
             "unknown" if result.most_gain is None else f"{result.most_gain:.2f}x",
@@ -389,6 +389,6 @@ def convergence_chart(result: CodesignResult) -> go.Figure:
         figure,
         380,
         xaxis_title_text="Designs evaluated",
-        yaxis_title_text="Gain over best mappings on the chip",
+        yaxis_title_text=f"Gain over {result.stages[1].name}",
     )
     return figure

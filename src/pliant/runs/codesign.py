@@ -268,9 +268,10 @@ def given_stages(networks: MappedNetworks, within: Chip, options: CodesignOption
             f"the chip that the designs are compared with runs the networks; {within.name!r} "
             f"cannot: {mapped.failure} Choose another chip, or other networks."
         )
+    found = "best" if options.mapper == "certified" else "evolved"
     return [
         Stage(f"{dataflow} on {within.name}", (fixed,)),
-        Stage(f"best mappings on {within.name}", (mapped,)),
+        Stage(f"{found} mappings on {within.name}", (mapped,)),
     ]
 
 
