@@ -89,10 +89,7 @@ class Session:
             and self.precision == run.recipe.target.precision
             and energy in (None, run.recipe.target.energy)
         )
-        table = run.recipe
-        self.energy = energy or (table.target.energy if self._is_own_target else None)
-        self.confidence = confidence or (table.confidence if self._is_own_target else None)
-        """With which limits shall hold; that of the run, for the run's own target."""
+        self._confidence, self._energy = confidence, energy
         self.limits = run.recipe.parsed_limits if limits is None else as_limits(limits)
         self.device = None if device is None else training_device(device)
         self.progress = run.progress = progress or printed()
@@ -110,6 +107,16 @@ class Session:
         except (DamagedFileError, ProfileMismatchError):
             self.run.restore_recipe()
             raise
+
+    @property
+    def confidence(self) -> float | None:
+        """With which limits shall hold; that of the run, for the run's own target."""
+        return self._confidence or (self.run.recipe.confidence if self._is_own_target else None)
+
+    @property
+    def energy(self) -> str | None:
+        """Where the energy comes from; that of the run, for the run's own target."""
+        return self._energy or (self.run.recipe.target.energy if self._is_own_target else None)
 
     @cached_property
     def target(self) -> Target:
