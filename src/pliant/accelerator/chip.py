@@ -289,7 +289,7 @@ def parse_chip(toml: str, default_name: str = "chip") -> Chip:
     origin = f"chip {default_name!r}"
     try:
         tree = tomllib.loads(toml)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"a chip is a TOML file, {origin} is not: {error}.") from error
     tree.setdefault("name", default_name)
     if "energy" in tree:

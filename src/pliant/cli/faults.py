@@ -33,6 +33,8 @@ def sentence(fault: BaseException) -> str | None:
             f"this needs more memory than there is{reason}. Use smaller or fewer images, or a "
             "smaller batch; what was recorded before is kept."
         )
+    if isinstance(fault, RecursionError):
+        return "a file is nested deeper than any of Pliant's is. Check the files of the command."
     if isinstance(fault, UnicodeError):
         what = f" {ascii(fault.object)[:200]}:" if isinstance(fault, UnicodeEncodeError) else ""
         return f"names and texts are in UTF-8:{what} {fault}. Rename the file, or convert its text."

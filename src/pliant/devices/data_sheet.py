@@ -184,7 +184,7 @@ def parse_sheet(toml: str, origin: str = "data sheet") -> DataSheet:
     """
     try:
         tree = tomllib.loads(toml)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"a data sheet is a TOML file, {origin} is not: {error}.") from error
     return validated(DataSheet, tree, origin, "data sheet")
 

@@ -157,7 +157,7 @@ def _kept_power(path: Path, meter: str) -> Power | None:
         stored = json.loads(path.read_text(encoding="utf-8"))
         intact = has_checksum(stored)
         power = Power(**{key: value for key, value in stored.items() if key != CHECKSUM})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DamagedFileError(f"{path} is not a measured power: {error}. Remove it.") from None
     if not intact:
         raise DamagedFileError(f"{path} was changed since it was written. Remove it.")

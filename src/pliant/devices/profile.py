@@ -297,7 +297,7 @@ def load_profile(path: Path) -> DeviceProfile:
 def _without_checksum(content: bytes) -> bytes:
     try:
         stored = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content  # the validation that follows reports where the JSON is invalid
     if isinstance(stored, dict):
         stored.pop(CHECKSUM, None)
@@ -308,7 +308,7 @@ def _require_version(path: Path, content: bytes) -> None:
     """Refuse a profile of another version before its fields are validated."""
     try:
         stored = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return  # the validation that follows reports where the JSON is invalid
     version = stored.get("version") if isinstance(stored, dict) else None
     if isinstance(version, int) and version != PROFILE_VERSION:

@@ -338,7 +338,7 @@ def read_summary_file(path: Path) -> Summary:
     try:
         text = path.read_text("utf-8")
         content = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(
             f"a report is made from a summary, {path} cannot be read: {error}. {again}"
         ) from error

@@ -306,7 +306,7 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         )
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"a recipe is a TOML file, {origin} is not: {error}.") from error
     tree.setdefault("name", Path(name).stem)
     for key in FILE_ENDINGS:

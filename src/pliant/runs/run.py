@@ -45,6 +45,7 @@ from pliant.spaces.foreign import ForeignSpace
 from pliant.spaces.presets import FOREIGN, largest_image, preset, spaces_for
 from pliant.spaces.space import Space
 from pliant.targets import TargetOptions, require_known
+from pliant.training.checkpoint import load_tensors
 from pliant.training.start import require_start_name
 
 if TYPE_CHECKING:
@@ -399,13 +400,16 @@ def _require_parts(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: no such name or file, or the file itself ends in an error.
-        DamagedFileError: there is no such file.
+        DamagedFileError: there is no such target, or a start that cannot be read.
         MeasurementError: there is no such meter.
     """
     require_known(recipe.target.name)
     if recipe.target.energy is not None:
         parse_energy(recipe.target.energy)
     require_start_name(recipe.train.start)
+    start = Path(recipe.train.start)
+    if start.suffix == ".safetensors" and start.is_file():
+        load_tensors(start)
     named = {
         "a start": recipe.train.start,
         "a training strategy": recipe.train.strategy,
