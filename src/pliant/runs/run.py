@@ -403,10 +403,12 @@ def _require_parts(recipe: Recipe) -> None:
         DamagedFileError: there is no such target, or a start that cannot be read.
         MeasurementError: there is no such meter.
     """
-    require_known(recipe.target.name)
+    if not is_object(recipe.target.name):
+        require_known(recipe.target.name)
     if recipe.target.energy is not None:
         parse_energy(recipe.target.energy)
-    require_start_name(recipe.train.start)
+    if not is_object(recipe.train.start):
+        require_start_name(recipe.train.start)
     start = Path(recipe.train.start)
     if start.suffix == ".safetensors" and start.is_file():
         load_tensors(start)
