@@ -240,6 +240,8 @@ def test_products_of_a_constant_with_data_hold_the_constant_as_weights(tmp_path:
     [
         ("bic,ck->bik", [12, 5], (2 * 16, 1, 5, 12)),
         ("bic, bjc -> bij", [2, 7, 12], (16, 2, 7, 12)),
+        ("bic,ck->bk", [12, 5], (2, 1, 5, 12)),  # 120 multiply-accumulates, not 1,920
+        ("bic,ckj->bik", [12, 5, 3], (2 * 16, 1, 5, 12)),
     ],
 )
 def test_sums_of_products(
@@ -247,8 +249,10 @@ def test_sums_of_products(
 ) -> None:
     write = Writer()
     result = write("Einsum", "x", write.weight(*right), equation=equation)
-    (layer,) = onnx_workload(write.save(tmp_path / "net.onnx", [2, 16, 12], result)).layers
+    *sums, layer = onnx_workload(write.save(tmp_path / "net.onnx", [2, 16, 12], result)).layers
     assert sizes == (layer.N, layer.G, layer.K, layer.C)
+    if "i" not in equation.partition("->")[2]:  # what only one operand has is summed first
+        assert [(one.kind, one.G, one.R) for one in sums] == [("pool", 2 * 12, 16)]
 
 
 def test_shared_keys_of_an_attention_operator(tmp_path: Path) -> None:

@@ -447,7 +447,10 @@ class _Builder:
             self.products_of_data.add(self.results[operation.outputs[0].key])
 
     def _einsum(self, operation: Operation, moving: Sequence[Tensor]) -> None:
-        """Inputs: two tensors. Attributes: `equation`, every letter once in each term."""
+        """Inputs: two tensors. Attributes: `equation`, every letter once in each term.
+
+        A letter of one term alone that the output lacks is summed before the product.
+        """
         terms, _, output = operation.attributes["equation"].replace(" ", "").partition("->")
         letters = terms.split(",")
         plain = all(term.isalpha() and len(set(term)) == len(term) for term in (*letters, output))
@@ -459,6 +462,13 @@ class _Builder:
         size: dict[str, int] = {}
         for term, tensor in zip(letters, operation.inputs, strict=True):
             size |= dict(zip(term, tensor.known_shape, strict=True))
+        alone = (set(letters[0]) ^ set(letters[1])) - set(output)
+        for place, (term, tensor) in enumerate(zip(letters, operation.inputs, strict=True)):
+            if tensor in moving and alone & set(term):
+                summed = self._summed(operation, tensor, [size[a] for a in term if a not in alone])
+                moving = [summed if one is tensor else one for one in moving]
+                inputs = (*operation.inputs[:place], summed, *operation.inputs[place + 1 :])
+                operation = replace(operation, inputs=inputs)
         first, second = (set(term) for term in letters)
         if operation.inputs[0].key not in self.sources:
             first, second = second, first
@@ -469,11 +479,19 @@ class _Builder:
 
         left = (
             extent(first & second & kept),
-            extent(first - second),
+            extent((first - second) & kept),
             extent(first & second - kept),
         )
-        right = (left[0], left[2], extent(second - first))
+        right = (left[0], left[2], extent((second - first) & kept))
         self._matrix_layer(operation, moving, left, right)
+
+    def _summed(self, operation: Operation, tensor: Tensor, shape: Sequence[int]) -> Tensor:
+        """A layer that sums axes of an operand, and its result."""
+        summed = replace(tensor, key=(operation.name, tensor.key), shape=tuple(shape))
+        own, other = f"{operation.name}.sum", f"{operation.other_name}.sum"
+        addition = replace(operation, name=own, other_name=other, inputs=(tensor,))
+        self._reduction(replace(addition, outputs=(summed,)), [tensor])
+        return summed
 
     def _attention(self, operation: Operation, moving: Sequence[Tensor]) -> None:
         """Inputs: queries, keys, values, each (batch, heads, tokens, width).

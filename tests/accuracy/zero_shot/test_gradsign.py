@@ -121,6 +121,18 @@ class Twice(nn.Module):
         return self.head(self.conv(self.conv(x)).mean((2, 3)))
 
 
+class InParts(nn.Module):
+    """A convolution from the halves of its weights, and a product of a list of operands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head, self.last = nn.Conv2d(3, 6, 3), nn.Linear(6, 5), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([F.conv2d(x, half) for half in self.conv.weight.chunk(2)], 1).mean((2, 3))
+        return self.last(torch.einsum("bc,oc->bo", [x, self.head.weight]))
+
+
 def tied() -> nn.Module:
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(432, 4))
     network[1].weight = network[0].weight
@@ -143,8 +155,9 @@ class Recurring(nn.Module):
         tied(),
         nn.Sequential(nn.ConvTranspose2d(3, 3, 2), nn.Flatten(), nn.Linear(507, 4)),
         Recurring(),
+        InParts(),
     ],
-    ids=["twice", "tied", "transposed", "recurrent"],
+    ids=["twice", "tied", "transposed", "recurrent", "in parts"],
 )
 def test_weights_of_other_layers_get_a_pass_for_each_image(
     network: nn.Module, images: Tensor, labels: Tensor

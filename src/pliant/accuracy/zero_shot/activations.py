@@ -25,9 +25,10 @@ RECTIFIERS = frozenset(
         *(F.elu, F.elu_, F.selu, F.selu_, torch.selu, torch.selu_),
         *(F.celu, F.celu_, torch.celu, torch.celu_),
         *(F.hardswish, F.silu, F.gelu, F.mish, F.softplus),
+        *(torch.abs, torch.abs_, Tensor.abs, Tensor.abs_, Tensor.__abs__),
     }
 )
-"""Units of these are on where their input is positive."""
+"""Units of these are on where their input is positive: an absolute value, too, bends at 0."""
 CLAMPS = frozenset(
     {
         *(torch.clamp, torch.clamp_, torch.clip, torch.clip_, torch.clamp_min, torch.clamp_min_),

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from pliant.accuracy.zero_shot.copies import copy_shared_weights
 from pliant.accuracy.zero_shot.normalisations import BatchNormCall, replace_batch_norms
@@ -312,10 +313,13 @@ class _WeightUses(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Look at what a function reads; one that returns a shape or a type does not compute."""
+        """Look at what a function reads, lists included, and at parts that it returns.
+
+        One that returns a shape or a type does not compute.
+        """
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            given = [*args, *(kwargs or {}).values()]
+        if any(isinstance(one, Tensor) for one in tree_leaves(result)):
+            given = tree_leaves((args, kwargs))
             read = {one.data_ptr() for one in given if isinstance(one, nn.Parameter)}
             self.uses.update(read)
         return result
