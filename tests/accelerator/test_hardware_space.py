@@ -51,6 +51,21 @@ def test_every_design_is_within_the_resources(name, sizing_only):
             assert [axis.loops for axis in chip.axes] == [axis.loops for axis in within.axes]
 
 
+@pytest.mark.parametrize("port", [math.inf, 2.6, 0.5])
+def test_the_port_of_a_design_is_no_wider_than_that_of_the_chip(port):
+    """A port without end stays so: a chip may leave its bandwidth out."""
+    eyeriss = load_chip("eyeriss")
+    within = replace(eyeriss, buffer=replace(eyeriss.buffer, bandwidth_bytes_per_cycle=port))
+    space = HardwareSpace(within)
+    ports = {chip.buffer.bandwidth_bytes_per_cycle for chip in drawn(space, 60)}
+    assert max(ports) <= port
+    assert space.decode(space.encode(within)).buffer.bandwidth_bytes_per_cycle == port
+    if math.isinf(port):
+        assert ports == {math.inf}
+        chip = drawn(space, 60)[0]
+        assert parse_chip(chip_toml(chip)) == chip
+
+
 def test_most_of_the_resources_can_be_used():
     within = load_chip("eyeriss")
     found = drawn(HardwareSpace(within), 3000)

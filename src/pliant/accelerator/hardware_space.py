@@ -140,7 +140,6 @@ class HardwareSpace:
             value["registers"], LEAST_REGISTER_BYTES, self.resources.on_chip_bytes / array
         )
         buffer = _logarithmic(value["buffer"], LEAST_BUFFER_BYTES, self.resources.on_chip_bytes)
-        bandwidth = value["bandwidth"] * self.resources.bandwidth_bytes_per_cycle
         if array * registers + buffer > self.resources.on_chip_bytes:
             return None
         try:
@@ -157,7 +156,7 @@ class HardwareSpace:
                 buffer=Memory(
                     shared_bytes=buffer,
                     double_buffered=self.within.buffer.double_buffered,
-                    bandwidth_bytes_per_cycle=max(1.0, float(round(bandwidth))),
+                    bandwidth_bytes_per_cycle=self._bandwidth(value["bandwidth"]),
                 ),
             )
         except RecipeError:  # a memory that cannot hold one word of each tensor
@@ -184,9 +183,11 @@ class HardwareSpace:
             "buffer": _logarithmic_share(
                 chip.buffer.total_bytes, LEAST_BUFFER_BYTES, self.resources.on_chip_bytes
             ),
-            "bandwidth": chip.buffer.bandwidth_bytes_per_cycle
-            / self.resources.bandwidth_bytes_per_cycle,
+            "bandwidth": 1.0,
         }
+        if math.isfinite(self.resources.bandwidth_bytes_per_cycle):
+            port = chip.buffer.bandwidth_bytes_per_cycle
+            value["bandwidth"] = port / self.resources.bandwidth_bytes_per_cycle
         left = PE_STEP * math.ceil(array / PE_STEP)
         for split in ("split1", "split2"):
             value[split] = 0.5
@@ -200,6 +201,13 @@ class HardwareSpace:
             for rank, loop in enumerate(self._orders[place]):
                 value[loop] = 1 - (rank + 0.5) / len(PARALLEL_LOOPS)
         return np.clip([value[name] for name in self.names], 0, 1)
+
+    def _bandwidth(self, share: float) -> float:
+        """Whole bytes a cycle, never more than the chip has; without end where the chip's is."""
+        most = self.resources.bandwidth_bytes_per_cycle
+        if math.isinf(most):
+            return most
+        return min(most, max(1.0, float(round(share * most))))
 
     def _require_room(self) -> None:
         """Refuses resources that hold no array, whatever is drawn."""

@@ -313,7 +313,8 @@ def array_drawing(chip: Chip) -> str:
     cut = " (cut in the drawing)" if max(rows, columns) > DRAWN_PES else ""
     down, across = (own[0], own[1]) if len(own) > 1 else ("", own[0])
     deep = f"; {own[2]} behind each" if len(own) > 2 else ""
-    port = f"{chip.buffer.bandwidth_bytes_per_cycle:g} B/cycle"
+    per_cycle = chip.buffer.bandwidth_bytes_per_cycle
+    port = f"{per_cycle:g} B/cycle" if math.isfinite(per_cycle) else "unlimited"
     buffer = f"{chip.buffer.total_bytes / 1024:.1f} KiB"
     middle = top + CELL_PX * drawn_rows / 2
     ink = 'fill="var(--ink)" font-size="12"'
@@ -338,9 +339,11 @@ def array_words(chip: Chip) -> str:
     """The array and its memories in a sentence."""
     axes = " x ".join(f"{axis.size} ({axis.loops})" for axis in chip.axes)
     registers, buffer = chip.registers.total_bytes, chip.buffer.total_bytes
+    per_cycle = chip.buffer.bandwidth_bytes_per_cycle
+    port = f"{per_cycle:g}" if math.isfinite(per_cycle) else "any number of"
     return (
         f"{chip.pes} PEs as {axes}; {registers:g} bytes in each PE, {buffer / 1024:.1f} KiB of "
-        f"global buffer, {chip.buffer.bandwidth_bytes_per_cycle:g} bytes a cycle between them."
+        f"global buffer, {port} bytes a cycle between them."
     )
 
 
