@@ -334,7 +334,7 @@ def _compiled_triad() -> Callable[..., None]:
     """The triad as a loop of machine code, any number of times without a call in between."""
     import numba
 
-    @numba.njit(fastmath=True)
+    @numba.njit(cache=True, fastmath=True)
     def triad(
         one: np.ndarray, two: np.ndarray, result: np.ndarray, number: np.float32, repeats: int
     ) -> None:
