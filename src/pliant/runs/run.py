@@ -265,17 +265,34 @@ class Run:
 
     @property
     def _data_notes(self) -> tuple[str, ...]:
-        """What there is to say of the images, and of their size in this space."""
-        images, largest = self._images, self._largest_image
-        pictures = images.picture_size or 0
+        """What there is to say of the images, of their size in this space, and of their classes."""
+        return (*self._images.notes, *self._size_notes(), *self._classifier_notes())
+
+    def _size_notes(self) -> list[str]:
+        """Where pictures lose pixels that another space would keep."""
+        largest = self._largest_image
+        pictures = self._images.picture_size or 0
         if self.recipe.data.image_size or pictures <= largest or largest == LARGEST_DEFAULT_SIZE:
-            return images.notes
+            return []
         larger = spaces_for(pictures) or spaces_for(LARGEST_DEFAULT_SIZE)
-        note = (
+        return [
             f"Space {self.recipe.space} is for images of up to {largest} pixels; for larger ones "
             f"use --space {larger[0]}."
-        )
-        return (*images.notes, note)
+        ]
+
+    def _classifier_notes(self) -> list[str]:
+        """Where a network of the user's own lost its classifier to other classes."""
+        if not isinstance(self._space, ForeignSpace):
+            return []
+        from pliant.networks.foreign.template import replaced_classifier
+
+        layers = replaced_classifier(self._space)
+        if not layers:
+            return []
+        return [
+            f"The network had other classes: its classifier ({', '.join(layers)}) was replaced by "
+            f"a new one for these {self._space.classes}, and learns them from nothing."
+        ]
 
     @property
     def _largest_image(self) -> int:

@@ -181,6 +181,18 @@ def test_numbers_that_overflow_are_no_score(images: Tensor, labels: Tensor) -> N
     assert isinstance(found, Failed)
 
 
+@pytest.mark.parametrize(
+    ("weight", "reason"), [(0.0, "is disconnected"), (math.inf, "grows on the way")]
+)
+def test_synflow_says_what_became_of_the_signal(images: Tensor, weight: float, reason: str) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(432, 4, bias=False))
+    with torch.no_grad():
+        network[1].weight.fill_(weight)
+    found = score(network, ["synflow"], images)["synflow"]
+    assert isinstance(found, Failed)
+    assert reason in found.reason
+
+
 def test_an_unknown_score_is_told_the_nearest(images: Tensor) -> None:
     with pytest.raises(RecipeError, match="Did you mean 'gradsign'"):
         score(nn.Linear(1, 1), ["grad-sign"], images)

@@ -53,10 +53,15 @@ def synflow(inputs: ScoringInput) -> ZeroShotScore:
     for weight, gradient in zip(weights, gradients, strict=True):
         if gradient is not None:
             total += float((weight.detach() * gradient).abs().sum())
-    if not 0 < total < math.inf:
+    if total == 0:
         raise RefusedError(
-            f"synflow is the logarithm of the signal that arrives, which is {total}: the network "
-            "is disconnected or too deep."
+            "synflow is the logarithm of the signal that arrives, and none does: the network is "
+            "disconnected."
+        )
+    if not total < math.inf:
+        raise RefusedError(
+            f"synflow is the logarithm of the signal that arrives, which is {total}: without its "
+            "normalisations it grows on the way beyond what a double holds."
         )
     return ZeroShotScore(math.log(total))
 
