@@ -177,6 +177,12 @@ def test_a_budget_that_is_spent_before_the_first_network_is_refused(tmp_path):
         searched(tmp_path, "supernet", budget="0.001s")
 
 
+def test_a_budget_below_one_training_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(RecipeError, match="takes 2 epochs; received 1 epochs"):
+        searched(tmp_path / "new", budget="1epochs")
+    assert not (tmp_path / "new").exists()
+
+
 def test_limits_that_cannot_be_met_are_refused_before_any_training(tmp_path, monkeypatch):
     monkeypatch.setattr(TrainFromScratch, "evaluate_one", None)
     with pytest.raises(InfeasibleError, match="Raise macs to at least"):

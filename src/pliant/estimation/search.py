@@ -123,6 +123,11 @@ def search_by_estimator(
             f"a search asks one of {', '.join(SEARCHING_ESTIMATORS)}, received {estimator!r}."
         )
     allowed, limits = parse_budget(budget, estimator), as_limits(limits)
+    if allowed.epochs is not None and allowed.epochs < settings.epochs:
+        raise RecipeError(
+            f"a budget pays for one training at least, which takes {settings.epochs} epochs; "
+            f"received {allowed}. Raise --budget, or lower --epochs."
+        )
     workers = require_workers(workers)
     settings = replace(settings, folder=folder / "weights", evolves=True)
     digest = context_digest(estimator=estimator, settings=replace(settings, folder=None))
