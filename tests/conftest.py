@@ -37,8 +37,10 @@ _REAL_CLOCK = {
     for name in ("runtime_named", "time", "_involuntary_context_switches", "_MEASURE_FILE")
 }
 
-# How long one example takes says how busy the machine is.
-hypothesis.settings.register_profile("pliant", deadline=None)
+# How long one example takes says how busy the machine is. The suite has the same examples each time;
+# `--hypothesis-profile random` looks for others.
+hypothesis.settings.register_profile("pliant", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("random", deadline=None)
 hypothesis.settings.load_profile("pliant")
 
 MACHINE_ROOMS = ("cli", "conformance", "deploy", "devices", "drills", "report", "runs", "training")

@@ -71,7 +71,7 @@ def read_back(text: str) -> float:
     """The number of a text such as 4,320 or 2.1 x 10^-6."""
     plain = text.replace("\N{NO-BREAK SPACE}", "").replace(",", "")
     mantissa, _, power = plain.partition("\N{MULTIPLICATION SIGN}10")
-    return float(mantissa) * 10.0 ** int(power.translate(SUPERSCRIPTS) or 0)
+    return float(f"{mantissa}e{power.translate(SUPERSCRIPTS) or 0}")
 
 
 @given(NUMBERS, st.integers(2, 5))

@@ -66,6 +66,25 @@ Runs = tuple[tuple[int, int], ...]
 """Starts and lengths along a dimension."""
 
 
+class _Part(torch.autograd.Function):
+    """A view of a parameter, by a slice per dimension.
+
+    PyTorch pads the gradient of a slice to its full size, and does so once for each dimension; here
+    it is padded once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, slices: tuple[slice, ...]) -> Tensor:
+        ctx.slices, ctx.shape, ctx.strides = slices, tensor.shape, tensor.stride()
+        return tensor[slices]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        found = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_()
+        found[ctx.slices] = gradient
+        return found, None
+
+
 class Plan:
     """The steps of a sub-network.
 
@@ -79,6 +98,7 @@ class Plan:
         self, graph: ForeignGraph, widths: Mapping[Group, int], skipped: tuple[Branch, ...]
     ) -> None:
         self.graph, self.widths = graph, widths
+        self._runs: dict[str, list[Runs | None]] = {}
         self._alias = {branch.total: branch.shortcut for branch in skipped}
         left_out = frozenset[Node]().union(*(branch.inside for branch in skipped))
         kept = [
@@ -117,7 +137,9 @@ class Plan:
 
     def runs(self, name: str) -> list[Runs | None]:
         """What of each dimension of a parameter is kept; None for all of it."""
-        found: list[Runs | None] = []
+        if name in self._runs:
+            return self._runs[name]
+        found = self._runs[name] = []
         at = 0
         while (name, at) in self.graph.dims.axes:
             found.append(kept_runs(self.graph.dims.axes[name, at], self.widths))
@@ -126,11 +148,17 @@ class Plan:
 
     def sliced(self, name: str, tensor: Tensor) -> Tensor:
         """The part of a parameter that the sub-network uses; a view where it is one piece."""
-        for dim, runs in enumerate(self.runs(name)):
-            if runs is None:
-                continue
-            parts = [tensor.narrow(dim, start, size) for start, size in runs]
-            tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+        runs = self.runs(name)
+        one_piece = tuple(
+            slice(kept[0][0], sum(kept[0])) if kept and len(kept) == 1 else slice(None)
+            for kept in runs
+        )
+        if one_piece != (slice(None),) * len(one_piece):
+            tensor = _Part.apply(tensor, one_piece)
+        for dim, kept in enumerate(runs):
+            if kept and len(kept) > 1:
+                parts = [tensor.narrow(dim, start, size) for start, size in kept]
+                tensor = torch.cat(parts, dim)
         return tensor
 
     # Arguments.
