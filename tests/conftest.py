@@ -37,7 +37,7 @@ _REAL_CLOCK = {
     for name in ("runtime_named", "time", "_involuntary_context_switches", "_MEASURE_FILE")
 }
 
-# How long one example takes says how busy the machine is. The suite has the same examples each time;
+# How long one example takes says how busy the machine is. The suite has the same examples always;
 # `--hypothesis-profile random` looks for others.
 hypothesis.settings.register_profile("pliant", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("random", deadline=None)
