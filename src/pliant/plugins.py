@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -153,14 +154,21 @@ def _load(path: Path, what: str) -> ModuleType:
 
 
 def error_place(error: BaseException) -> str:
-    """Where an error is raised outside of Pliant, as `line 12 of my_space.py in build`."""
+    """Where a user's code ended in an error, as `line 12 of my_space.py in build`.
+
+    The innermost line of the user's own; of a library, if there is none.
+    """
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    others = [
-        frame for frame in frames if Path(__file__).parent not in Path(frame.filename).parents
-    ]
+    others = [frame for frame in frames if not _is_below(frame.filename, [Path(__file__).parent])]
     if not others:
         return "its call"
-    frame = others[-1]
+    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    own = [frame for frame in others if not _is_below(frame.filename, installed)]
+    frame = (own or others)[-1]
     return f"line {frame.lineno} of {Path(frame.filename).name} in {frame.name}"
+
+
+def _is_below(file: str, folders: Iterable[Path]) -> bool:
+    return any(folder in Path(file).parents for folder in folders)

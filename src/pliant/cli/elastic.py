@@ -45,6 +45,7 @@ def elastic(
     supernet = make_elastic(module, torch.zeros(shape), keep=tuple(keep or ()))
     space = supernet.space
     table = Table("what", "options", "parameters less", "MACs less")
+    table.columns[0].overflow = "fold"  # a name is copied from here
     whole = space.cost(space.largest())
     for choice in space.choices:
         smallest = space.cost(
