@@ -7,7 +7,13 @@ import shutil
 
 import pytest
 
-from pliant.files import replace_atomically, with_full_place, write_atomically
+from pliant.files import (
+    LONGEST_NAME,
+    folder_name,
+    replace_atomically,
+    with_full_place,
+    write_atomically,
+)
 
 
 def test_text_and_bytes_are_written_with_their_folder(tmp_path):
@@ -94,3 +100,13 @@ def test_a_full_disk_is_named_where_a_library_does_not(tmp_path, monkeypatch):
     assert named.filename == str(tmp_path)
     other = ValueError("another")
     assert with_full_place(other, tmp_path) is other
+
+
+def test_a_long_name_is_cut_and_kept_apart(tmp_path):
+    assert folder_name("r8_1d2") == "r8_1d2"
+    one, other = ("layer1.0.conv1.w64_" * 20 + end for end in "ab")
+    names = {folder_name(one), folder_name(other)}
+    assert len(names) == 2
+    for name in names:
+        assert len(name) == LONGEST_NAME
+        (tmp_path / name).mkdir()

@@ -20,6 +20,19 @@ FEW_BYTES = 2**20
 """On a disk with less than this free, something that is written does not fit."""
 CHECKSUM = "sha256"
 """The key of a JSON file for the checksum of its other keys."""
+LONGEST_NAME = 200
+"""Characters of a folder's name; file systems hold 255 bytes."""
+
+
+def folder_name(text: str) -> str:
+    """A text as the name of a folder: what is too long is cut, and its digest stands for the rest.
+
+    Architectures of large networks have names of hundreds of letters.
+    """
+    if len(text) <= LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{text[: LONGEST_NAME - len(digest) - 1]}_{digest}"
 
 
 def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:

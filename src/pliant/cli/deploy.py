@@ -21,6 +21,7 @@ from pliant.cli.app import (
     screen,
 )
 from pliant.cli.run import say_delivered
+from pliant.files import folder_name
 from pliant.progress import shown
 
 
@@ -92,7 +93,7 @@ def deploy(
                 assert delivered is not None
             else:
                 network = named_network(session, named) if named else specialize(session)
-                folder = output_dir or run.folder / "front" / str(network.architecture)
+                folder = output_dir or run.folder / "front" / folder_name(str(network.architecture))
                 delivered = deliver(session, network, folder=folder)
         say_delivered(session, delivered)
         if tflite:
