@@ -524,9 +524,8 @@ def _model(
     graph.nodes[-1].output[0] = target
     images, views = _all(batch, first.in_views), _all(batch, last.N)
     shape: list[int | str] = [images, first.in_channels, first.size, first.size]
-    kind = TensorProto.FLOAT
     if graph.pictures:
-        shape, kind = [images, first.size, first.size, first.in_channels], TensorProto.UINT8
+        shape = [images, first.size, first.size, first.in_channels]
     out: list[int | str] = [
         views,
         last.G * last.K,
@@ -535,16 +534,39 @@ def _model(
     outputs = [target]
     if graph.pictures and classifies:
         outputs = [graph.node("Softmax", [target], "probabilities", axis=-1), target]
+    return written_model(graph, shape, outputs, out, metadata)
+
+
+def written_model(
+    graph: Graph,
+    pixels: Sequence[int | str],
+    outputs: Sequence[str],
+    results: Sequence[int | str],
+    metadata: Mapping[str, str] | None,
+    *,
+    opset: int = OPSET,
+) -> onnx.ModelProto:
+    """The model of a graph whose nodes are complete.
+
+    Args:
+        graph: its input has bytes where it takes pictures, else floats.
+        pixels: shape of the input.
+        outputs: names of float tensors.
+        results: shape of each output.
+        metadata: text that the file carries.
+        opset: of the operators.
+    """
+    kind = TensorProto.UINT8 if graph.pictures else TensorProto.FLOAT
     made = helper.make_graph(
         graph.nodes,
         "pliant",
-        [helper.make_tensor_value_info(graph.input, kind, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, out) for name in outputs],
+        [helper.make_tensor_value_info(graph.input, kind, pixels)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, results) for name in outputs],
         graph.constants,
     )
     model = helper.make_model(
         made,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", opset)],
         ir_version=IR_VERSION,
         producer_name="pliant",
     )

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
 from torch import fx, nn
 
 from pliant.networks.foreign.extraction import PREPARED
-from pliant.networks.onnx import IR_VERSION, Graph, preprocessing_nodes
+from pliant.networks.onnx import Graph, preprocessing_nodes, written_model
 from pliant.spaces.foreign import ForeignNetwork
 from pliant.spaces.input_output_blocks import Preprocess
 
@@ -78,30 +77,11 @@ def foreign_model(
     classes = exported.output[0].type.tensor_type.shape.dim[-1].dim_value
     images: int | str = batch or "N"
     size, channels = block.size, block.channels
-    kind = TensorProto.UINT8 if pictures else TensorProto.FLOAT
     source = [images, size, size, channels] if pictures else [images, channels, size, size]
     outputs = ["logits"]
     if pictures:
         outputs = [graph.node("Softmax", ["logits"], "probabilities", axis=-1), "logits"]
-    made = helper.make_graph(
-        graph.nodes,
-        "pliant",
-        [helper.make_tensor_value_info(graph.input, kind, source)],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [images, classes])
-            for name in outputs
-        ],
-        graph.constants,
-    )
-    model = helper.make_model(
-        made,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="pliant",
-    )
-    for key, text in (metadata or {}).items():
-        model.metadata_props.add(key=key, value=text)
-    return model
+    return written_model(graph, source, outputs, [images, classes], metadata, opset=OPSET)
 
 
 def _without_preprocessing(network: nn.Module) -> tuple[fx.GraphModule, np.ndarray, np.ndarray]:
