@@ -62,6 +62,16 @@ class CalledActivations(Modules):
         return self.head(F.relu(self.norm2(self.conv2(x))).mean((2, 3)))
 
 
+class Arithmetic(Modules):
+    """A ReLU as sums, and one as a gate."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.conv1(x))
+        x = (x + x.abs()) / 2
+        x = self.norm2(self.conv2(x))
+        return self.head((0.5 * (torch.abs(x) + x)).mean((2, 3)))
+
+
 class BatchNormAct(nn.BatchNorm2d):
     """A BatchNorm that holds its activation, as timm's."""
 
@@ -170,13 +180,41 @@ def test_a_list_of_functions_scores_as_the_list_of_modules(images: Tensor, label
     require_equal(plain, functional, images, labels)
 
 
-@pytest.mark.parametrize("make", [Fused, CalledActivations])
+@pytest.mark.parametrize("make", [Fused, CalledActivations, Arithmetic])
 def test_fused_layers_and_called_activations_score_as_layers(
     make: Callable[[], nn.Module], images: Tensor, labels: Tensor
 ) -> None:
     plain, other = Modules(), make()
     other.load_state_dict(plain.state_dict())
     require_equal(plain, other, images, labels)
+
+
+class Apart(nn.Module):
+    """Two blocks; the channels of each come from so many convolutions that read the same map."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        width = 32 // parts
+        self.first = nn.ModuleList(nn.Conv2d(3, width, 3, bias=False) for _ in range(parts))
+        self.second = nn.ModuleList(nn.Conv2d(32, width, 3, bias=False) for _ in range(parts))
+        self.norm, self.head = nn.BatchNorm2d(32), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(torch.cat([conv(x) for conv in self.first], 1)))
+        x = torch.cat([F.relu(conv(x)) for conv in self.second], 1)
+        return self.head(x.mean((2, 3)))
+
+
+def test_convolutions_that_are_concatenated_end_one_block(images: Tensor, labels: Tensor) -> None:
+    """Their weights are drawn in the same order as those of the one convolution that they are.
+
+    ZiCo, Zen's BatchNorm scale and the like are of each layer by their definition.
+    """
+    plain, apart = Apart(1), Apart(2)
+    components = ["az-expressivity", "az-progressivity", "az-trainability", "az-complexity"]
+    found, other = (score(one, components, images, labels) for one in (plain, apart))
+    for name in components:
+        assert other[name].value == pytest.approx(found[name].value, rel=1e-4, abs=1e-4), name
 
 
 @pytest.mark.parametrize("training", [False, True])

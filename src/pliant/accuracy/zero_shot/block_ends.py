@@ -3,7 +3,8 @@
 The root, and every plain `Sequential` in it, is a list of parts. A part that holds several layers
 with weights is a block (a residual block, a cell), which ends at its output. Layers without such
 parts form a block together: it begins at a convolution and ends before the next one or the next
-part, whether its layers are modules, one module for several, or calls of functions. So a stem of
+part, whether its layers are modules, one module for several, or calls of functions. Layers that
+read one map and whose outputs are concatenated are one layer, written apart. So a stem of
 convolution, BatchNorm and ReLU is a block; a BatchNorm and ReLU between the last cell and the
 pooling are none. A part that returns no feature map, such as a head, is searched in turn, and so is
 every part where fewer than two blocks would be found.
@@ -41,9 +42,14 @@ _LAYERS = frozenset(
         *(F.hardsigmoid, F.softsign, F.tanh, F.sigmoid, torch.tanh, torch.sigmoid),
         *(F.max_pool2d, F.avg_pool2d, F.dropout, F.dropout2d, F.pad, F.interpolate),
         *(torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__),
+        *(torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__),
+        *(torch.sub, Tensor.sub, Tensor.sub_, Tensor.__sub__, Tensor.__rsub__, Tensor.__isub__),
+        *(torch.div, Tensor.div, Tensor.div_, Tensor.__truediv__, Tensor.__itruediv__),
     }
 )
-"""Functions that a layer of a list of parts may be written as; products are those of gates."""
+"""Functions that a layer of a list of parts may be written as; the arithmetic is that of one map,
+as in `x * sigmoid(x)` and `(x + abs(x)) / 2`."""
+_CONCATENATIONS = frozenset({torch.cat, torch.concat, torch.concatenate})
 _WEIGHTED = frozenset(
     {
         *(F.conv1d, F.conv2d, F.conv3d, torch.convolution, F.linear, F.bilinear),
@@ -68,6 +74,8 @@ class LayerCall:
     """Functions with weights that were called: in the module's own `forward`, or 1 for such a
     function itself."""
     returns_map: bool
+    joined: frozenset[int] = frozenset()
+    """Runs of the layers that a concatenation makes one of."""
 
 
 def block_ends(network: nn.Module, images: Tensor) -> list[int]:
@@ -123,6 +131,8 @@ class LayerCalls(TorchFunctionMode):
         self._running = [network]
         self._weighted = [0]
         """Functions with weights that each running module has called so far."""
+        self._reads: dict[int, tuple[object, int]] = {}
+        """Which map, and which version of it, the layer with weights read that begins each run."""
         self._count = 0
 
     def __enter__(self) -> LayerCalls:
@@ -154,16 +164,20 @@ class LayerCalls(TorchFunctionMode):
     ) -> Any:
         """A function on the output of a layer is one more layer."""
         result = func(*args, **(kwargs or {}))
-        read = [one for one in (*args, *(kwargs or {}).values()) if isinstance(one, Tensor)]
+        read = _tensors((*args, *(kwargs or {}).values()))
+        scope = self._running[-1]
         if func in _WEIGHTED and isinstance(result, Tensor) and self._has_weight(read):
             self._weighted[-1] += 1
-            return self._made(func, self._running[-1], result, 1, self._count)
+            self._reads[self._count] = _identity(read[0])
+            return self._made(func, scope, result, 1, self._count)
         runs = {_run(one) for one in read if is_feature_map(one, self.images)}
         run = max((_run(one) for one in read), default=-1)
         if run < 0:
             return result
+        if func in _CONCATENATIONS and len({self._reads.get(one) for one in runs}) == 1:
+            return self._made(func, scope, result, 0, run, frozenset(runs))
         if func in _LAYERS and isinstance(result, Tensor) and len(runs - {-1}) <= 1:
-            return self._made(func, self._running[-1], result, 0, run)
+            return self._made(func, scope, result, 0, run)
         _set_run(result, run)  # such as the condition of `torch.where`, or a sum
         return result
 
@@ -186,12 +200,30 @@ class LayerCalls(TorchFunctionMode):
         output: Any,
         weighted: int,
         run: int,
+        joined: frozenset[int] = frozenset(),
     ) -> Any:
-        call = LayerCall(what, scope, run, weighted, is_feature_map(output, self.images))
+        returns_map = is_feature_map(output, self.images)
+        call = LayerCall(what, scope, run, weighted, returns_map, joined)
         output = self.see(self._count, call, output)
         self._count += 1
         _set_run(output, run)
         return output
+
+
+def _tensors(values: Sequence[Any]) -> list[Tensor]:
+    """Those among the arguments of a function, and in the lists among them."""
+    found: list[Tensor] = []
+    for value in values:
+        found += [value] if isinstance(value, Tensor) else []
+        found += _tensors(value) if isinstance(value, tuple | list) else []
+    return found
+
+
+def _identity(value: Tensor) -> tuple[object, int]:
+    """Equal for two reads of one tensor that was not written between them."""
+    if not hasattr(value, "layer_identity"):
+        value.layer_identity = object()  # type: ignore[attr-defined]
+    return value.layer_identity, value._version  # type: ignore[attr-defined]
 
 
 def _run(value: Any) -> int:
@@ -217,10 +249,12 @@ def _ends(network: nn.Module, calls: Sequence[LayerCall], depth: int) -> list[in
         is_function = not isinstance(call.what, nn.Module)
         if not call.returns_map or id(call.scope) not in (opened if is_function else parts):
             continue
+        while ends and calls[ends[-1]].run in call.joined:
+            ends.pop()
         if id(call.what) in blocks:
             ends.append(number)
             open_run = False
-        elif call.weighted or isinstance(call.what, WeightLayer):
+        elif call.joined or call.weighted or isinstance(call.what, WeightLayer):
             ends.append(number)
             open_run = True
         elif open_run and not (is_function and call.run != calls[ends[-1]].run):
