@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pliant.accuracy.calibration import calibrate
 from pliant.deploy.package import onnx_bytes, write_model
 from pliant.deploy.verify import verify_outputs
 from pliant.devices.profile import random_network_model
+from pliant.errors import ForeignError
 from pliant.networks.foreign.source import foreign_module
 from pliant.networks.foreign.template import foreign_space, foreign_supernet, replaced_classifier
 from pliant.networks.quantize import observe, quantized_model, whole_range
@@ -92,3 +94,14 @@ def test_a_function_that_returns_a_network_is_a_start(source: str) -> None:
     start = make_start(source)
     assert isinstance(start, ForeignStart)
     assert start.identity == ForeignStart(source).identity
+
+
+@pytest.mark.parametrize("missing", ["timm", "torchvision"])
+def test_timm_needs_torchvision_and_the_advice_keeps_pytorch(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "timm.py").write_text("import torchvision")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ForeignError, match=f"{missing}.*pip install timm torchvision torch==2"):
+        foreign_module("timm:resnet18")

@@ -114,7 +114,34 @@ class Transformer(nn.Module):
         return self.head(self.norm(self.encoder(self.blocks(x)))[:, 0])
 
 
-NETWORKS = {"residual": Residual, "mixed": Mixed, "transformer": Transformer}
+class LargeKernels(nn.Module):
+    """Plain, depthwise, dilated and padded convolutions with strides, one of them used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 7, 2, 3), nn.BatchNorm2d(16)
+        self.branch = Inverted(16, 32)
+        self.pad = nn.ZeroPad2d((1, 2, 1, 2))
+        self.padded = nn.Conv2d(16, 16, 5, 2, groups=16)
+        self.dilated = nn.Conv2d(16, 32, 5, padding=4, dilation=2, bias=False)
+        self.same = nn.Conv2d(32, 32, 5, padding="same", groups=8)
+        self.tight = nn.Conv2d(32, 32, 7, 1, 1)  # its padding allows for a kernel of 5 only
+        self.valid, self.even = nn.Conv2d(32, 16, 5), nn.Conv2d(16, 16, 2, 1, 1)
+        self.classifier = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.padded(self.pad(self.branch(self.norm(self.stem(x)).relu()))).relu()
+        x = self.same(self.same(self.dilated(x)).relu())
+        x = self.even(self.valid(torch.nn.functional.pad(self.tight(x), (1, 1, 1, 1))))
+        return self.classifier(x.mean((2, 3)))
+
+
+NETWORKS = {
+    "residual": Residual,
+    "mixed": Mixed,
+    "transformer": Transformer,
+    "kernels": LargeKernels,
+}
 
 
 def trained(build: type[nn.Module]) -> nn.Module:
@@ -129,7 +156,12 @@ def trained(build: type[nn.Module]) -> nn.Module:
 @pytest.fixture(scope="module", params=NETWORKS)
 def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, ForeignSupernet]:
     module = trained(NETWORKS[request.param])
-    return module, make_elastic(module, torch.zeros(1, 3, 32, 32))
+    supernet = make_elastic(module, torch.zeros(1, 3, 32, 32))
+    with torch.no_grad():  # smaller kernels are more than the centre
+        for name, parameter in supernet.named_parameters():
+            if ".kernel_matrices." in name:
+                parameter += 0.1 * torch.randn_like(parameter)
+    return module, supernet
 
 
 def difference(one: Tensor, other: Tensor) -> float:
@@ -143,7 +175,10 @@ def test_the_whole_network_is_that_of_the_user_also_when_sorted(
     module, supernet = pair
     images = torch.randn(3, 3, 32, 32)
     theirs = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    assert {name: tuple(t.shape) for name, t in supernet.state_dict().items()} == theirs
+    ours = {name: tuple(tensor.shape) for name, tensor in supernet.state_dict().items()}
+    assert {
+        name: shape for name, shape in ours.items() if ".kernel_matrices." not in name
+    } == theirs
     assert difference(supernet.eval()(images), module(images)) <= 1e-5
     for by in (None, images):
         supernet.sort_channels(images=by)
@@ -183,7 +218,8 @@ def test_sub_networks_have_the_gradients_of_the_extracted_ones(
 ) -> None:
     _, supernet = pair
     images = torch.randn(3, 3, 32, 32)
-    smallest = supernet.space.smallest()
+    ends = {one.name: one.options[-(one.dimension == "depth")] for one in supernet.space.choices}
+    smallest = supernet.space.architecture(ends)  # with all of its branches
     network = supernet.extract(smallest).train()
     supernet.zero_grad()
     for logits in (supernet.train()(images, smallest), network(images)):
@@ -193,7 +229,11 @@ def test_sub_networks_have_the_gradients_of_the_extracted_ones(
         gradient = dict(supernet.named_parameters())[name].grad
         assert gradient is not None
         largest = max(1e-3, float(parameter.grad.abs().max()))
-        assert (plan.sliced(name, gradient) - parameter.grad).abs().max() <= 1e-4 * largest
+        ours = plan.sliced(name, gradient)
+        if ours.shape == parameter.shape:  # else it is that of the larger kernel
+            assert (ours - parameter.grad).abs().max() <= 1e-4 * largest
+    matrices = [one for name, one in supernet.named_parameters() if name.endswith("to3")]
+    assert all(one.grad is not None and bool(one.grad.any()) for one in matrices)
 
 
 def test_a_network_for_each_choice_tells_the_same_as_the_probes(
@@ -217,6 +257,32 @@ def test_choices_are_named_after_modules_and_what_is_kept_says_why() -> None:
     fixed = supernet.space.description.fixed
     assert fixed["classifier"] == "they are the network's output"
     assert "kept" in fixed["conv_stem"]
+
+
+def test_kernels_shrink_as_far_as_the_padding_does() -> None:
+    supernet = make_elastic(trained(LargeKernels), torch.zeros(1, 3, 32, 32), keep=("dilated",))
+    choices = {one.name: one for one in supernet.space.choices if one.dimension == "kernel"}
+    assert {name: one.options for name, one in choices.items()} == {
+        "stem.k": (3, 5, 7),
+        "branch.depthwise.k": (3, 5),
+        "padded.k": (3, 5),
+        "same.k": (3, 5),
+        "tight.k": (5, 7),
+        "valid.k": (3, 5),
+    }
+    assert choices["branch.depthwise.k"].condition == ("branch.d", 1)
+    options = dict(supernet.space.largest().options) | {"tight.k": 5, "padded.k": 3}
+    smaller = supernet.extract(supernet.space.architecture(options))
+    tight = smaller.get_submodule("tight")
+    assert (tight.kernel_size, tight.padding) == ((5, 5), (0, 0))
+    kept = supernet.state_dict()["tight.weight"][..., 1:-1, 1:-1]
+    assert torch.equal(tight.weight, kept)  # the matrices begin as the identity
+
+
+def test_an_attention_is_called_by_its_module() -> None:
+    names = make_elastic(trained(Transformer), torch.zeros(1, 3, 32, 32)).space.names
+    assert "encoder.self-attn.w" in names
+    assert not any("weight" in name for name in names)
 
 
 class Branching(nn.Module):

@@ -13,6 +13,8 @@ Z. Zhang, S. Han, "Once-for-All: Train One Network and Specialize it for Efficie
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,12 +22,37 @@ from torch.nn import functional as F
 from pliant.networks.depthwise import depthwise_conv
 
 
+def kernel_matrices(sizes: Iterable[int]) -> nn.ParameterDict:
+    """The matrix of each smaller kernel by its link, such as `to3`; the identity at first.
+
+    All channels of a convolution share it.
+    """
+    return nn.ParameterDict({f"to{size}": nn.Parameter(torch.eye(size**2)) for size in sizes})
+
+
+def smaller_kernel(weight: Tensor, kernel: int, matrix: Callable[[str], Tensor]) -> Tensor:
+    """The kernels of a smaller size, (outputs, inputs per group, kernel, kernel).
+
+    Each is the centre of the next larger one times a learned matrix, in a chain from 7 to 5 to 3
+    (Cai et al. 2020, section 3.3).
+
+    Args:
+        weight: (outputs, inputs per group, k, k), k odd; returned as it is at its own size.
+        kernel: odd, at most k.
+        matrix: returns the matrix of a link by its name, such as `to3`.
+    """
+    for smaller in range(weight.shape[-1] - 2, kernel - 1, -2):
+        # (..., k, k) to (..., (k - 2)^2): the centre as a vector, which the matrix of this link
+        # maps to the smaller kernel.
+        centre = weight[..., 1:-1, 1:-1].flatten(-2)
+        weight = F.linear(centre, matrix(f"to{smaller}")).unflatten(-1, (smaller, smaller))
+    return weight
+
+
 class ElasticConv2d(nn.Conv2d):
     """A convolution with fewer channels, and for depthwise ones a smaller kernel.
 
-    A smaller kernel is the centre of the next larger one times a learned matrix, in a chain from 7
-    to 5 to 3. Each layer has one matrix per link of the chain, which all channels share and which
-    starts as the identity (Cai et al. 2020, section 3.3).
+    Each layer has one matrix per link of the chain of its kernels, see `smaller_kernel`.
     """
 
     def __init__(
@@ -42,26 +69,18 @@ class ElasticConv2d(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
         self.depthwise = groups > 1
         if self.depthwise and kernel > 3:
-            matrices = {
-                f"to{smaller}": nn.Parameter(torch.eye(smaller**2))
-                for smaller in range(kernel - 2, 2, -2)
-            }
-            self.kernel_matrices = nn.ParameterDict(matrices)
+            self.kernel_matrices = kernel_matrices(range(3, kernel, 2))
 
     def active_weight(self, outputs: int, inputs: int, kernel: int) -> Tensor:
         """The weight of the active convolution, (outputs, inputs per group, kernel, kernel).
 
         It is a view of the shared weight if the kernel is the largest.
         """
-        weight = self.weight[:outputs] if self.depthwise else self.weight[:outputs, :inputs]
-        for smaller in range(self.kernel_size[0] - 2, kernel - 1, -2):
-            # (outputs, 1, k, k) to (outputs, 1, (k - 2)^2): the centre as a vector, which the
-            # matrix of this link maps to the smaller kernel.
-            centre = weight[..., 1:-1, 1:-1].flatten(-2)
-            weight = F.linear(centre, self.kernel_matrices[f"to{smaller}"]).unflatten(
-                -1, (smaller, smaller)
-            )
-        return weight
+        if not self.depthwise:
+            return self.weight[:outputs, :inputs]
+        return smaller_kernel(
+            self.weight[:outputs], kernel, lambda link: self.kernel_matrices[link]
+        )
 
     def forward(self, x: Tensor, outputs: int, kernel: int = 1) -> Tensor:
         """Convolve (N, inputs, H, W) with the first `outputs` filters at kernel size `kernel`."""

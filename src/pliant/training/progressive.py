@@ -101,7 +101,7 @@ class ProgressiveShrinking(TrainingStrategy):
         before = list(SHARES)[list(SHARES).index(phase) - 1]
         allowed = self.options(before)
         letters = {
-            choice.name: choice.name.lstrip("0123456789.")
+            choice.name: choice.name.rpartition(".")[2].lstrip("0123456789")
             for choice in self.space.choices
             if choice.dimension == "width"
         }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from pliant.networks.foreign.dimensions import Group, groups_of, pieces_of
 from pliant.networks.foreign.graph import Branch, ForeignGraph
+from pliant.networks.foreign.kernels import Kernel, elastic_kernels
 from pliant.spaces.space import Choice
 
 FRACTIONS = (0.25, 0.5, 0.75)
@@ -28,12 +29,27 @@ class Choices:
     """Channels of the layer that a width is named after, for each one of the group."""
     branches: dict[str, Branch] = field(default_factory=dict)
     """By the choice that leaves them out."""
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+    """By the choice that is their size."""
     fixed: dict[str, str] = field(default_factory=dict)
     """Why the outputs of a layer keep their number."""
 
     def width(self, name: str, option: int) -> int:
         """Channels of a choice's group at an option."""
         return int(option / self.channels[name])
+
+    @property
+    def kernel_matrices(self) -> dict[str, list[str]]:
+        """The names of the matrices of smaller kernels, by the weight of the full one."""
+        return {
+            kernel.weight: [kernel.matrix(f"to{size}") for size in kernel.options[:-1]]
+            for kernel in self.kernels.values()
+        }
+
+    def options(self, name: str) -> tuple[int, ...]:
+        """Those of a choice, ascending."""
+        [choice] = [one for one in self.choices if one.name == name]
+        return tuple(int(option) for option in choice.options)
 
 
 def elastic_choices(
@@ -49,12 +65,12 @@ def elastic_choices(
     found = Choices()
     for layer, groups in graph.layers.items():
         for group in groups:
-            if any(layer == name or layer.startswith(f"{name}.") for name in keep):
+            if _is_kept(layer, keep):
                 group.fixed = group.fixed or "it was asked to be kept"
     if len(resolutions) > 1:
         found.choices.append(Choice("r", tuple(sorted(resolutions)), "resolution"))
     for branch in graph.branches:
-        if any(branch.name == name or branch.name.startswith(f"{name}.") for name in keep):
+        if _is_kept(branch.name, keep):
             continue
         name = _unique(f"{_place(branch.name)}d", found.branches)
         found.branches[name] = branch
@@ -76,7 +92,24 @@ def elastic_choices(
             found.groups[name], found.channels[name] = group, per
             condition = (inside[group], 1) if group in inside else None
             found.choices.append(Choice(name, options, "width", condition))
+    _add_kernels(found, graph, keep)
     return found
+
+
+def _add_kernels(found: Choices, graph: ForeignGraph, keep: Sequence[str]) -> None:
+    """The choices of kernels, after the branches that hold them."""
+    for weight, kernel in elastic_kernels(graph).items():
+        if _is_kept(kernel.layer, keep):
+            continue
+        name = _unique(f"{_place(kernel.layer)}k", found.kernels)
+        branch = _innermost(found.branches, graph.users_of_weight[weight])
+        condition = None if branch is None else (branch, 1)
+        found.kernels[name] = kernel
+        found.choices.append(Choice(name, kernel.options, "kernel", condition))
+
+
+def _is_kept(name: str, keep: Sequence[str]) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in keep)
 
 
 def widths(width: int, unit: int) -> tuple[int, ...]:
@@ -96,8 +129,7 @@ def widths(width: int, unit: int) -> tuple[int, ...]:
 
 def _channels_per(graph: ForeignGraph, layer: str, group: Group) -> Fraction:
     """Channels of a layer for each channel of a group in it."""
-    weights = (f"{layer}.weight", layer)
-    dim = next(graph.dims.producers[name] for name in weights if name in graph.dims.producers)
+    dim = graph.dims.producers[graph.weight_of_layer[layer]]
     [one] = [piece for piece in pieces_of(dim) if piece.group is group][:1]
     return one.per if (group.unit * one.per).denominator == 1 else Fraction(1)
 
@@ -128,7 +160,13 @@ def _only_inside(graph: ForeignGraph, branches: Mapping[str, Branch]) -> dict[Gr
             users.setdefault(group, set()).update(graph.users_of_weight.get(name, ()))
     found: dict[Group, str] = {}
     for group, nodes in users.items():
-        holding = [name for name, branch in branches.items() if nodes <= branch.inside]
-        if holding:  # the innermost one
-            found[group] = min(holding, key=lambda name: len(branches[name].inside))
+        branch = _innermost(branches, nodes)
+        if branch is not None:
+            found[group] = branch
     return found
+
+
+def _innermost(branches: Mapping[str, Branch], nodes: Iterable[object]) -> str | None:
+    """The choice of the smallest branch that holds all of the nodes, if one does."""
+    holding = [name for name, branch in branches.items() if branch.inside.issuperset(nodes)]
+    return min(holding, key=lambda name: len(branches[name].inside), default=None)

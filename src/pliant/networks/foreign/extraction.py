@@ -25,7 +25,7 @@ METHODS = {"view": "view", "reshape": "reshape", "_unsafe_view": "reshape", "exp
 
 def plain_module(
     plan: Plan,
-    tensors: Mapping[str, Tensor],
+    tensor_of: Callable[[str], Tensor],
     mean: Sequence[float],
     std: Sequence[float],
     resolution: int | None,
@@ -34,11 +34,11 @@ def plain_module(
 
     Args:
         plan: of a sub-network.
-        tensors: parameters and buffers of the whole network by name.
+        tensor_of: a parameter or buffer of the whole network by its name.
         mean, std: by which pixels are normalised first; empty for not at all.
         resolution: to which images are resized first; None for not at all.
     """
-    builder = _Builder(plan, tensors)
+    builder = _Builder(plan, tensor_of)
     builder.read_images(mean, std, resolution)
     for step in plan.steps:
         builder.add(step)
@@ -51,8 +51,8 @@ def plain_module(
 class _Builder:
     """The graph and the modules of a network, step by step."""
 
-    def __init__(self, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
-        self.plan, self.tensors = plan, tensors
+    def __init__(self, plan: Plan, tensor_of: Callable[[str], Tensor]) -> None:
+        self.plan, self.tensor_of = plan, tensor_of
         self.graph, self.root = fx.Graph(), nn.Module()
         self.values: dict[Node, fx.Node] = {}
         self.images: Any = None
@@ -127,12 +127,11 @@ class _Builder:
     def _tensor(self, node: Node) -> fx.Node:
         """A parameter or buffer that an operator reads itself."""
         name = self.plan.parameters[node]
-        place_copy(self.root, name, self.tensors[name], self._own(node))
+        place_copy(self.root, name, self.tensor_of(name), self._own(node))
         return self.graph.get_attr(name)
 
     def _own(self, node: Node) -> Tensor:
-        name = self.plan.parameters[node]
-        return self.plan.sliced(name, self.tensors[name]).detach().clone()
+        return self.plan.active(self.plan.parameters[node], self.tensor_of).detach().clone()
 
     # Layers.
 
@@ -166,7 +165,7 @@ class _Builder:
         if layer is None:
             return None
         for ending, tensor in own.items():
-            kept = self.tensors[self.plan.parameters[named[ending]]]
+            kept = self.tensor_of(self.plan.parameters[named[ending]])
             if isinstance(kept, nn.Parameter):
                 setattr(layer, ending, nn.Parameter(tensor))
             else:

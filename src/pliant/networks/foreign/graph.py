@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ BATCH = 199
 """Images of the batch with which a network is exported: a prime that is no other dimension, so that
 the batch is known wherever it is written as a number."""
 ADDITIONS = ("add", "add_")
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +94,25 @@ class ForeignGraph:
     def layers(self) -> dict[str, tuple[Group, ...]]:
         """The groups of the output channels of each layer, by its name, in running order."""
         return {
-            weight.removesuffix(".weight"): groups_of(dim)
-            for weight, dim in self.dims.producers.items()
+            layer: groups_of(self.dims.producers[weight])
+            for layer, weight in self.weight_of_layer.items()
         }
+
+    @cached_property
+    def weight_of_layer(self) -> dict[str, str]:
+        """The weight of each layer by the layer's name: its module's, if that has no other weight.
+
+        So the products of an attention have the name of the attention, not of its
+        `in_proj_weight`; where a module has several weights, they tell them apart.
+        """
+        owners = Counter(weight.rpartition(".")[0] for weight in self.dims.producers)
+        found = {}
+        for weight in self.dims.producers:
+            owner, _, last = weight.rpartition(".")
+            if last != "weight" and (owners[owner] > 1 or not owner):
+                owner = ".".join(filter(None, (owner, last.removesuffix("_weight"))))
+            found[owner or last] = weight
+        return found
 
     @cached_property
     def head(self) -> tuple[str, ...]:
@@ -138,11 +156,27 @@ class ForeignGraph:
     @cached_property
     def users_of_weight(self) -> dict[str, list[Node]]:
         """The operators that read each parameter."""
-        by_name: dict[str, list[Node]] = {}
-        for node in self.nodes:
-            if node.op == "placeholder" and node.name in self.names:
-                by_name[self.names[node.name]] = list(node.users)
-        return by_name
+        return {name: list(node.users) for name, node in self.placeholders.items()}
+
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """The weights of convolutions and linear layers."""
+        grouped = [
+            self.names[node.args[1].name]
+            for node in self.nodes
+            if operator_name(node) in CONVOLUTIONS and node.args[1].name in self.names
+        ]
+        return tuple(dict.fromkeys((*self.dims.producers, *grouped)))
+
+    def weight_shape(self, name: str) -> tuple[int, ...]:
+        """Of a parameter."""
+        return tuple(map(int, self.placeholders[name].meta["val"].shape))
+
+    @cached_property
+    def placeholders(self) -> dict[str, Node]:
+        """The nodes of parameters and buffers by name."""
+        nodes = [node for node in self.nodes if node.op == "placeholder"]
+        return {self.names[node.name]: node for node in nodes if node.name in self.names}
 
     @cached_property
     def branches(self) -> tuple[Branch, ...]:

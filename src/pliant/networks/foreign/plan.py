@@ -7,13 +7,14 @@ splits, of the groups of a convolution) as they are in the sub-network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from pliant.networks.elastic import smaller_kernel
 from pliant.networks.foreign.dimensions import (
     Dim,
     Group,
@@ -25,6 +26,7 @@ from pliant.networks.foreign.dimensions import (
     has_batch,
 )
 from pliant.networks.foreign.graph import BATCH, Branch, ForeignGraph
+from pliant.networks.foreign.kernels import Kernel, with_less_padding
 from pliant.networks.foreign.operators import Node, argument
 from pliant.networks.morph.channel_graph import operator_name
 
@@ -92,12 +94,24 @@ class Plan:
         graph: of the whole network.
         widths: channels kept, by group; all of those of other groups.
         skipped: branches that are left out.
+        kernels: sizes of kernels; all others keep theirs.
     """
 
     def __init__(
-        self, graph: ForeignGraph, widths: Mapping[Group, int], skipped: tuple[Branch, ...]
+        self,
+        graph: ForeignGraph,
+        widths: Mapping[Group, int],
+        skipped: tuple[Branch, ...],
+        kernels: Mapping[Kernel, int],
     ) -> None:
         self.graph, self.widths = graph, widths
+        smaller = {kernel: size for kernel, size in kernels.items() if size != kernel.size}
+        self._kernels = {kernel.weight: (kernel, size) for kernel, size in smaller.items()}
+        self._less_padding = {
+            node: less
+            for kernel, size in smaller.items()
+            for node, less in kernel.less_padding(size)
+        }
         self._runs: dict[str, list[Runs | None]] = {}
         self._alias = {branch.total: branch.shortcut for branch in skipped}
         left_out = frozenset[Node]().union(*(branch.inside for branch in skipped))
@@ -161,6 +175,19 @@ class Plan:
                 tensor = torch.cat(parts, dim)
         return tensor
 
+    def active(self, name: str, tensor_of: Callable[[str], Tensor]) -> Tensor:
+        """A parameter as the sub-network uses it: its part, and the kernel of its size.
+
+        Args:
+            name: of the parameter, or of a buffer.
+            tensor_of: a tensor of the whole network by its name.
+        """
+        tensor = self.sliced(name, tensor_of(name))
+        if name not in self._kernels:
+            return tensor
+        kernel, size = self._kernels[name]
+        return smaller_kernel(tensor, size, lambda link: tensor_of(kernel.matrix(link)))
+
     # Arguments.
 
     def _step(self, node: Node) -> Step:
@@ -168,6 +195,8 @@ class Plan:
         dims = self.graph.dims
         args, kwargs = list(node.args), dict(node.kwargs)
         target = node.target
+        if node in self._less_padding:
+            args = with_less_padding(node, self._less_padding[node])
         if name in SIZED:
             args[1] = [self.size(dim) for dim in dims.values[node]]
         elif name == "unflatten":

@@ -51,10 +51,11 @@ def foreign_module(name: str, weights: Path | None = None) -> nn.Module:
 def _of_timm(name: str, *, pretrained: bool) -> nn.Module:
     try:
         import timm
-    except ImportError as error:
+    except Exception as error:  # a torchvision for another PyTorch ends in a RuntimeError
+        version = torch.__version__.partition("+")[0]
         raise ForeignError(
-            f"timm:{name} needs the package timm, which cannot be imported here: {error}. Install"
-            " it with `pip install timm`."
+            f"timm:{name} needs timm, which needs torchvision; here its import ended in: {error}."
+            f" Install both for this PyTorch: `pip install timm torchvision torch=={version}`."
         ) from error
     try:
         module: nn.Module = timm.create_model(name, pretrained=pretrained)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from pliant.errors import ForeignError, nearest
 from pliant.networks import plain
+from pliant.networks.elastic import kernel_matrices
 from pliant.networks.foreign.choices import Choices, elastic_choices
 from pliant.networks.foreign.dimensions import Group, groups_of, pieces_of
 from pliant.networks.foreign.extraction import plain_module
@@ -43,7 +44,8 @@ CHECKED_IMAGES = 2
 class ForeignSupernet(Supernet):
     """The shared weights of a network and its sub-networks.
 
-    Parameters and buffers have the names and shapes that they have in the module. Without an
+    Parameters and buffers have the names and shapes that they have in the module; convolutions
+    whose kernels may be smaller have matrices beside them, see `networks.elastic`. Without an
     architecture the whole network runs, in evaluation mode by its running statistics; sub-networks
     run by batch statistics until they are extracted and calibrated.
 
@@ -115,9 +117,8 @@ class ForeignSupernet(Supernet):
         """
         options = architecture.mapping
         resolution = int(options["r"]) if "r" in options else None
-        tensors = {name: self._tensor(name) for name in self.parts.graph.names.values()}
         network = plain_module(
-            self.parts.plan(architecture), tensors, self.pixel_mean, self.pixel_std, resolution
+            self.parts.plan(architecture), self._tensor, self.pixel_mean, self.pixel_std, resolution
         )
         forget_statistics(network)
         return cast(plain.Network, network.to(next(self.parameters()).device))
@@ -127,21 +128,25 @@ class ForeignSupernet(Supernet):
     @property
     def head_module(self) -> nn.Module:
         """What holds the parameters of the last layer."""
-        return self.get_submodule(self.parts.graph.head[-1])
+        weight = self.parts.graph.weight_of_layer[self.parts.graph.head[-1]]
+        return self.get_submodule(weight.rpartition(".")[0])
 
     def parameter_stages(self) -> list[list[nn.Parameter]]:
         """The parameters in about as many stages as a network has blocks, in running order.
 
         A stage begins with a residual sum's branch, or with a layer outside of all of them.
         """
-        return [
-            [one for name in names for one in [self._tensor(name)] if isinstance(one, nn.Parameter)]
-            for names in self.parts.graph.stages
-        ]
+        matrices = self.parts.choices.kernel_matrices
+        found = []
+        for stage in self.parts.graph.stages:
+            names = [one for name in stage for one in (name, *matrices.get(name, ()))]
+            tensors = map(self._tensor, names)
+            found.append([one for one in tensors if isinstance(one, nn.Parameter)])
+        return found
 
     def weights_of_layers(self) -> list[nn.Parameter]:
         """The weights of convolutions and linear layers."""
-        found = (self._tensor(name) for name in self.parts.graph.dims.producers)
+        found = (self._tensor(name) for name in self.parts.graph.weights)
         return [one for one in found if isinstance(one, nn.Parameter)]
 
     # Sorting.
@@ -255,7 +260,12 @@ class Parts:
             if name in options
         }
         skipped = [branch for name, branch in self.choices.branches.items() if not options[name]]
-        return Plan(self.graph, widths, tuple(skipped))
+        kernels = {
+            kernel: int(options[name])
+            for name, kernel in self.choices.kernels.items()
+            if name in options
+        }
+        return Plan(self.graph, widths, tuple(skipped), kernels)
 
 
 RunStep = Callable[[Step, Any, Any], Any]
@@ -274,7 +284,7 @@ def run_plan(
     """
     values: dict[Any, Any] = {plan.graph.inputs[0]: images}
     for node, name in plan.parameters.items():
-        values[node] = plan.sliced(name, tensor_of(name))
+        values[node] = plan.active(name, tensor_of)
     for step in plan.steps:
         args = filled(with_batch(step.args, len(images)), values)
         values[step.node] = run_step(step, args, filled(step.kwargs, values))
@@ -336,14 +346,20 @@ def _require_free(module: nn.Module, name: str) -> None:
         )
 
 
-def graph_tensors(module: nn.Module, graph: ForeignGraph) -> dict[str, Tensor]:
-    """The tensors that the operators of a graph read, by name."""
-    known = {
+def _place_kernel_matrices(module: nn.Module, choices: Choices) -> None:
+    """Give a module the matrices of its smaller kernels, beside the weights of the full ones."""
+    for kernel in choices.kernels.values():
+        for link, matrix in kernel_matrices(kernel.options[:-1]).items():
+            place_tensor(module, kernel.matrix(link), matrix)
+
+
+def _all_tensors(module: nn.Module, graph: ForeignGraph) -> dict[str, Tensor]:
+    """Parameters, buffers and constants, by name."""
+    return {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
         **graph.constants,
     }
-    return {name: known[name] for name in graph.names.values()}
 
 
 def make_elastic(
@@ -360,7 +376,7 @@ def make_elastic(
     """A supernet of a classifier that somebody already has.
 
     It has the parameters of the module by the same names, computes the same at full size, and holds
-    the sub-networks with fewer channels, heads and residual branches.
+    the sub-networks with fewer channels, heads and residual branches, and with smaller kernels.
 
     Args:
         module: takes images and returns logits; copied, and left as it was.
@@ -392,9 +408,10 @@ def make_elastic(
     module = copied(module)
     graph = ForeignGraph(module, example)
     size = example.shape[-1]
-    tensors = graph_tensors(module, graph)
+    tensors = _all_tensors(module, graph)
     sizes, refused = _taken(module, graph, tensors, example, {*resolutions} - {size})
     choices = elastic_choices(graph, keep=keep, resolutions=[*sizes, size])
+    _place_kernel_matrices(module, choices)
     if not choices.choices:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(choices.fixed.items())[:5])
         raise ForeignError(
@@ -405,7 +422,7 @@ def make_elastic(
     description = ForeignDescription(
         source=name,
         choices=tuple(choices.choices),
-        by_resolution=describe_layers(graph, choices, tensors, [*sizes, size]),
+        by_resolution=describe_layers(graph, choices, _all_tensors(module, graph), [*sizes, size]),
         preprocesses=preprocess or len(sizes) > 0,
         fixed=choices.fixed | refused,
         mean=tuple(mean),
@@ -441,7 +458,7 @@ def _taken(
         example: a batch of its input.
         resolutions: in pixels.
     """
-    plan = Plan(graph, {}, ())
+    plan = Plan(graph, {}, (), {})
     taken, refused = [], {}
     for size in sorted(resolutions):
         images = torch.rand((CHECKED_IMAGES, example.shape[1], size, size))

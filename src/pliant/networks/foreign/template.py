@@ -103,7 +103,7 @@ def _fit_classifier(module: nn.Module, example: Tensor, classes: int) -> tuple[s
     if logits[1] == classes:
         return ()
     for name in graph.head:
-        layer = module.get_submodule(name)
+        layer = dict(module.named_modules()).get(name)
         if isinstance(layer, nn.Linear) and layer.out_features == logits[1]:
             new: nn.Module = nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
         elif isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
@@ -111,7 +111,7 @@ def _fit_classifier(module: nn.Module, example: Tensor, classes: int) -> tuple[s
         else:
             raise ForeignError(
                 f"a classifier of other classes is replaced where it is a linear layer or a"
-                f" convolution; {name!r} is a {type(layer).__name__} of {logits[1]} outputs, and"
+                f" convolution; {name!r} is {_kind(layer)} of {logits[1]} outputs, and"
                 f" the images have {classes} classes. Give the network {classes} outputs."
             )
         parent, _, last = name.rpartition(".")
@@ -124,6 +124,10 @@ def _fit_classifier(module: nn.Module, example: Tensor, classes: int) -> tuple[s
             f" layer's own. Give the network {classes} outputs."
         )
     return graph.head
+
+
+def _kind(layer: nn.Module | None) -> str:
+    return "a parameter" if layer is None else f"a {type(layer).__name__}"
 
 
 def _trained_with(module: nn.Module, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,9 +1,9 @@
 """The layers of every sub-network, from a few runs on tensors without data.
 
 The loops of a layer grow linearly with the width of each group: they are dimensions of the tensors
-that it reads and writes, or the number of their elements. Other sub-networks, among them the
-smallest, are run as well, and must have the layers that follow; a network for which they do not is
-refused.
+that it reads and writes, or the number of their elements. Rows and columns of a kernel are chosen.
+Other sub-networks, among them the smallest, are run as well, and must have the layers that follow;
+a network for which they do not is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pliant.errors import ForeignError
 from pliant.networks.foreign.choices import Choices
 from pliant.networks.foreign.dimensions import Dim, Group, Sum, active_size, factors, length
 from pliant.networks.foreign.graph import Branch, ForeignGraph
+from pliant.networks.foreign.kernels import Kernel
 from pliant.networks.foreign.operators import Dims, Node
 from pliant.networks.foreign.plan import Plan, with_batch
 from pliant.networks.trace import steps_workload
@@ -130,14 +131,22 @@ class _Slopes:
             }
             kept = {name: slope for name, slope in slopes.items() if slope}
             found.setdefault(layer.name, {})[loop] = kept
+        self._add_kernels(found)
         return found
+
+    def _add_kernels(self, found: dict[str, dict[str, Slopes]]) -> None:
+        """Rows and columns of a kernel are the option of its choice."""
+        for name, kernel in self.choices.kernels.items():
+            for node in kernel.convolutions:
+                slopes = found.setdefault(self.tracer.names[node], {})
+                slopes |= {loop: {name: Fraction(1)} for loop in ("R", "S")}
 
     @cached_property
     def _of_choices(self) -> dict[str, tuple[int, Workload]]:
         """For each choice a network with its last width but one, and the change of the width."""
         found = {}
         for name, group in self.choices.groups.items():
-            narrower, full = _options(self.choices, name)[-2:]
+            narrower, full = self.choices.options(name)[-2:]
             widths = {group: self.choices.width(name, narrower)}
             found[name] = narrower - full, self.tracer.workload(widths, (), self.size)
         return found
@@ -202,11 +211,6 @@ def _parts(dims: Dims) -> Iterator[Dim]:
     yield tuple(factor for dim in dims for factor in dim)
 
 
-def _options(choices: Choices, name: str) -> tuple[int, ...]:
-    [choice] = [one for one in choices.choices if one.name == name]
-    return tuple(int(option) for option in choice.options)
-
-
 def _elastic_layers(
     workload: Workload,
     slopes: Mapping[str, Mapping[str, Slopes]],
@@ -253,22 +257,25 @@ def _require_linear(
     tracer: _Tracer, layers: ElasticLayers, choices: Choices, resolution: int
 ) -> None:
     """Run the smallest network, and those without every second branch."""
-    largest = {name: int(_options(choices, name)[-1]) for name in choices.groups}
-    smallest = {name: int(_options(choices, name)[0]) for name in choices.groups}
+    sized = (*choices.groups, *choices.kernels)
+    largest = {name: choices.options(name)[-1] for name in sized}
+    smallest = {name: choices.options(name)[0] for name in sized}
     rng = np.random.default_rng(1)
-    mixed = {name: int(rng.choice(_options(choices, name))) for name in choices.groups}
+    mixed = {name: int(rng.choice(choices.options(name))) for name in sized}
     branches = list(choices.branches)
-    for widths, gone in (
+    for sizes, gone in (
         (smallest, branches),
         (largest, branches[::2]),
         (mixed, branches[1::2]),
         (mixed, []),
     ):
-        options = widths | {name: int(name not in gone) for name in branches}
-        changes = {name: widths[name] - largest[name] for name in widths}
+        options = sizes | {name: int(name not in gone) for name in branches}
+        changes = {name: sizes[name] - largest[name] for name in sized}
         ours = layers.at(options, changes)
-        kept = {choices.groups[name]: choices.width(name, width) for name, width in widths.items()}
-        theirs = tracer.workload(kept, [choices.branches[name] for name in gone], resolution)
+        kept = {group: choices.width(name, sizes[name]) for name, group in choices.groups.items()}
+        kernels = {kernel: sizes[name] for name, kernel in choices.kernels.items()}
+        skipped = [choices.branches[name] for name in gone]
+        theirs = tracer.workload(kept, skipped, resolution, kernels)
         for one, other in zip(ours, theirs.layers, strict=False):
             if one != other:
                 raise ForeignError(
@@ -302,7 +309,11 @@ class _Tracer:
         self.tensors = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
 
     def workload(
-        self, widths: Mapping[Group, int], skipped: Sequence[Branch], resolution: int
+        self,
+        widths: Mapping[Group, int],
+        skipped: Sequence[Branch],
+        resolution: int,
+        kernels: Mapping[Kernel, int] | None = None,
     ) -> Workload:
         """The layers of a sub-network for one image.
 
@@ -310,16 +321,17 @@ class _Tracer:
             widths: channels kept, by group.
             skipped: branches that are left out.
             resolution: in pixels.
+            kernels: sizes; those of the whole network where left out.
         """
         kept = {group: width for group, width in widths.items() if width != group.width}
-        plan = Plan(self.graph, kept, tuple(skipped))
+        plan = Plan(self.graph, kept, tuple(skipped), kernels or {})
         channels = self.graph.inputs[0].meta["val"].shape[1]
         with torch.no_grad():
             images = torch.zeros((1, channels, resolution, resolution), device="meta")
             values: dict[Any, Any] = {self.graph.inputs[0]: images}
             parameters = []
             for node, name in plan.parameters.items():
-                values[node] = plan.sliced(name, self.tensors[name]).clone()
+                values[node] = plan.active(name, self.tensors.__getitem__).clone()
                 if node.name.startswith("p_"):
                     values[node] = nn.Parameter(values[node], requires_grad=False)
                     parameters.append(values[node])
