@@ -25,10 +25,10 @@ import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pliant.networks.function_calls import FunctionCalls
 from pliant.networks.parametrization import folded_copy, is_parametrized
 from pliant.workload import Workload
 from pliant.workload.operators import MULTIPLIES, Operation, Operator, Tensor, build_workload
@@ -340,18 +340,18 @@ class _Recorder(TorchDispatchMode):
         )
 
 
-class _RecurrentCalls(TorchFunctionMode):
+class _RecurrentCalls(FunctionCalls):
     """Recurrent layers as one call each: ATen takes them apart, differently on every machine."""
 
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
         self.recorder = recorder
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = getattr(func, "__name__", "")
         if _OPERATORS.get(name) != "recurrent":
-            return func(*args, **(kwargs or {}))
-        return _record_recurrent(self.recorder, name, func, args, kwargs or {})
+            return func(*args, **kwargs)
+        return _record_recurrent(self.recorder, name, func, args, kwargs)
 
 
 class _Player(fx.Interpreter):

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from pliant.accuracy.zero_shot.forward import forward_pass
 from pliant.accuracy.zero_shot.scoring_input import RefusedError
+from pliant.networks.function_calls import FunctionCalls
 
 RECTIFIERS = frozenset(
     {
@@ -62,7 +62,7 @@ _ELEMENTWISE = _GATES | frozenset(
 """Names of functions after which a map is still a function of each of its units alone."""
 
 
-class _LastMap(TorchFunctionMode):
+class _LastMap(FunctionCalls):
     """Keeps the last feature map that any function returned."""
 
     def __init__(self, images: int) -> None:
@@ -71,15 +71,9 @@ class _LastMap(TorchFunctionMode):
 
     found: Tensor | None
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Look at what a function returns."""
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         if isinstance(result, Tensor) and is_feature_map(result, self.images):
             self.found = result
         return result
@@ -116,7 +110,7 @@ def last_feature_map(network: nn.Module, images: Tensor) -> Tensor:
     return watcher.found
 
 
-class _Rectifiers(TorchFunctionMode):
+class _Rectifiers(FunctionCalls):
     """Passes on which units of each rectifier are on, as a tensor that is positive there."""
 
     def __init__(self, see: Callable[[Tensor], None]) -> None:
@@ -125,20 +119,14 @@ class _Rectifiers(TorchFunctionMode):
         self.unseen: set[str] = set()
         """Names of functions that may rectify, but not in a way that is known here."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Look at the inputs of a function, before they may be overwritten in place."""
-        given = [*args, *(kwargs or {}).values()]
+        given = [*args, *kwargs.values()]
         tensors = [one for one in given if isinstance(one, Tensor)]
         if func in RECTIFIERS:
             self.see(tensors[0])
         elif func in CLAMPS and tensors[0].is_floating_point():
-            lowest = (kwargs or {}).get("min", args[1] if len(args) > 1 else None)
+            lowest = kwargs.get("min", args[1] if len(args) > 1 else None)
             self._clamp(func, tensors, lowest)
         elif func in LARGER and len(tensors) == 2 and tensors[0].is_floating_point():
             self.see(tensors[0] - tensors[1])
@@ -146,7 +134,7 @@ class _Rectifiers(TorchFunctionMode):
             chosen = [one for one in tensors if one.dtype == torch.bool]
             for mask in chosen:
                 self.see(mask.float() - 0.5)
-        return self._follow(func, tensors, func(*args, **(kwargs or {})))
+        return self._follow(func, tensors, func(*args, **kwargs))
 
     def _follow(self, func: Callable[..., Any], tensors: Sequence[Tensor], result: Any) -> Any:
         """Look at a map that is multiplied with a gate of itself: SiLU or GELU, written out."""

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from pliant.accuracy.zero_shot.activations import (
@@ -34,6 +33,7 @@ from pliant.accuracy.zero_shot.forward import forward_pass
 from pliant.accuracy.zero_shot.normalisations import NORMALISATIONS
 from pliant.accuracy.zero_shot.scoring_input import RefusedError
 from pliant.accuracy.zero_shot.weights import WeightLayer
+from pliant.networks.function_calls import FunctionCalls
 
 _LAYERS = frozenset(
     {
@@ -111,7 +111,7 @@ def layer_calls(network: nn.Module, images: Tensor) -> list[LayerCall]:
     return calls
 
 
-class LayerCalls(TorchFunctionMode):
+class LayerCalls(FunctionCalls):
     """Numbers the modules and functions of a forward pass that may end a block.
 
     Args:
@@ -155,16 +155,10 @@ class LayerCalls(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """A function on the output of a layer is one more layer."""
-        result = func(*args, **(kwargs or {}))
-        read = _tensors((*args, *(kwargs or {}).values()))
+        result = func(*args, **kwargs)
+        read = _tensors((*args, *kwargs.values()))
         scope = self._running[-1]
         if func in _WEIGHTED and isinstance(result, Tensor) and self._has_weight(read):
             self._weighted[-1] += 1

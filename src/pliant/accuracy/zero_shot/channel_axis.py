@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+
+from pliant.networks.function_calls import FunctionCalls
 
 _SECOND = frozenset(
     {
@@ -64,18 +65,12 @@ def channels_second(feature: Tensor, axis: int) -> Tensor:
     return feature.movedim(axis, 1)
 
 
-class ChannelAxes(TorchFunctionMode):
+class ChannelAxes(FunctionCalls):
     """Within it every map knows the axis of its channels."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Follow the channels through a function."""
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         made = result[0] if isinstance(result, tuple) and result else result
         if isinstance(made, Tensor) and made.ndim > 2 and made.is_floating_point():
             axis = _axis(func, made, [one for one in args if isinstance(one, Tensor)])

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from pliant.accuracy.zero_shot.average_pooling import fast_avg_pool2d
+from pliant.networks.function_calls import FunctionCalls
 
 BATCH_NORM_ARGUMENTS = {
     F.batch_norm: [
@@ -59,20 +59,14 @@ def forward_pass(
         return network(images)
 
 
-class _ForwardPass(TorchFunctionMode):
+class _ForwardPass(FunctionCalls):
     """Replaces functions as `forward_pass` says."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Replace a pooling only where `avg_pool_as_conv` computes the same."""
         if func is F.avg_pool2d:
-            return fast_avg_pool2d(*args, **(kwargs or {}))
-        return _without_running_statistics(func, args, kwargs or {})
+            return fast_avg_pool2d(*args, **kwargs)
+        return _without_running_statistics(func, args, kwargs)
 
 
 def _without_running_statistics(

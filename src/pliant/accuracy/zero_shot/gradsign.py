@@ -40,7 +40,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from pliant.accuracy.zero_shot.copies import copy_shared_weights
@@ -58,6 +57,7 @@ from pliant.accuracy.zero_shot.weights import (
     network_weights,
     weight_layers,
 )
+from pliant.networks.function_calls import FunctionCalls
 
 _LARGEST_MAP_BYTES = 4 << 20
 """Largest feature map of a pass: many images share the overhead of a layer, and it fits a cache."""
@@ -299,25 +299,19 @@ def _add(gradients: Tensor, counts: Tensor) -> None:
     counts.add_(gradients.sgn_().sum(0) if len(gradients) > 1 else gradients.sgn_()[0])
 
 
-class _WeightUses(TorchFunctionMode):
+class _WeightUses(FunctionCalls):
     """Counts the functions that compute with each weight, by its address."""
 
     def __init__(self) -> None:
         super().__init__()
         self.uses: Counter[int] = Counter()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Look at what a function reads, lists included, and at parts that it returns.
 
         One that returns a shape or a type does not compute.
         """
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         if any(isinstance(one, Tensor) for one in tree_leaves(result)):
             given = tree_leaves((args, kwargs))
             read = {one.data_ptr() for one in given if isinstance(one, nn.Parameter)}

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
 from pliant.accuracy.zero_shot.forward import BATCH_NORM_ARGUMENTS
 from pliant.accuracy.zero_shot.scoring_input import RefusedError, batch_norms
+from pliant.networks.function_calls import FunctionCalls
 
 NORMALISATIONS = frozenset(
     {
@@ -62,7 +62,7 @@ Normalise = Callable[[BatchNormCall, Tensor], Tensor]
 """What a score puts in the place of a BatchNorm: from the call and its input to the output."""
 
 
-class _BatchNormFunctions(TorchFunctionMode):
+class _BatchNormFunctions(FunctionCalls):
     """Replaces the functions; `current` is the module that is running, if it is a BatchNorm."""
 
     def __init__(self, normalise: Normalise) -> None:
@@ -76,20 +76,14 @@ class _BatchNormFunctions(TorchFunctionMode):
         self.unnamed = 0
         """Calls outside of such modules in this pass."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Replace a BatchNorm of feature maps; one of weights stays as it is."""
         if func not in BATCH_NORM_ARGUMENTS:
-            return func(*args, **(kwargs or {}))
-        given = dict(zip(BATCH_NORM_ARGUMENTS[func], args, strict=False)) | dict(kwargs or {})
+            return func(*args, **kwargs)
+        given = dict(zip(BATCH_NORM_ARGUMENTS[func], args, strict=False)) | dict(kwargs)
         x = given["input"]
         if x.untyped_storage().data_ptr() in self.weights:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         self.calls += 1
         if self.current is None:
             self.unnamed += 1
@@ -98,7 +92,7 @@ class _BatchNormFunctions(TorchFunctionMode):
         return self.normalise(BatchNormCall(name, given.get("weight"), given.get("bias"), eps), x)
 
 
-def replace_batch_norms(network: nn.Module, normalise: Normalise) -> TorchFunctionMode:
+def replace_batch_norms(network: nn.Module, normalise: Normalise) -> FunctionCalls:
     """Lets every BatchNorm of feature maps be what `normalise` computes.
 
     Returns:
@@ -145,7 +139,7 @@ def _storages(network: nn.Module) -> set[int]:
     return {one.untyped_storage().data_ptr() for one in network.parameters()}
 
 
-class WithoutNormalisations(TorchFunctionMode):
+class WithoutNormalisations(FunctionCalls):
     """Takes every normalisation out of the path, or refuses what it cannot take out.
 
     Args:
@@ -156,16 +150,10 @@ class WithoutNormalisations(TorchFunctionMode):
         super().__init__()
         self.weights = _storages(network)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The input of a normalisation in place of its output."""
         if func in NORMALISATIONS:
-            x = args[0] if args else (kwargs or {})["input"]
+            x = args[0] if args else kwargs["input"]
             if x.untyped_storage().data_ptr() in self.weights:
                 raise RefusedError(
                     "synflow takes normalisations of features out of the path; this network "
@@ -177,4 +165,4 @@ class WithoutNormalisations(TorchFunctionMode):
                 "synflow takes normalisations out of the path, but cannot tell what this network "
                 f"computes with {func.__name__}. Normalise with a function of PyTorch."
             )
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)

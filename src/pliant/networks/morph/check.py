@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from pliant.errors import MorphError
+from pliant.networks.function_calls import FunctionCalls
 from pliant.networks.parametrization import computed_tensors
 
 TOLERANCE = 1e-5
@@ -38,14 +38,13 @@ class Change:
         return max(self.evaluation, self.training)
 
 
-class _WithoutDropout(TorchFunctionMode):
+class _WithoutDropout(FunctionCalls):
     """Dropout, by whatever name a network calls it, returns its input."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        options = kwargs or {}
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if "dropout" in getattr(func, "__name__", ""):
-            return args[0] if args else options["input"]
-        return func(*args, **options)
+            return args[0] if args else kwargs["input"]
+        return func(*args, **kwargs)
 
 
 def copied(network: nn.Module) -> nn.Module:
