@@ -27,10 +27,10 @@ from pliant.accuracy.fitting import fewer_images
 from pliant.accuracy.hypernetwork import HyperNetwork
 from pliant.accuracy.ranking import BASELINES, rank_correlations
 from pliant.accuracy.shared_weights import SharedWeights, train_shared_weights
-from pliant.data import load
+from pliant.estimation import EstimatorSettings
+from pliant.estimation.estimators import Estimators
 from pliant.estimation.spread import spread_over_macs
 from pliant.metrics import Accuracy
-from pliant.spaces.presets import preset
 from pliant.training.allocator import keep_freed_memory
 
 KINDS = ("hypernetwork graph", "hypernetwork code", "weight sharing")
@@ -108,13 +108,9 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, default=Path("runs/benchmark-hypernetwork"))
     arguments = parser.parse_args()
     keep_freed_memory()
-    data = fewer_images(load(arguments.data, seed=0), arguments.share)
-    space = preset(
-        arguments.space,
-        channels=data.channels,
-        image_size=data.image_size,
-        classes=len(data.classes),
-    ).trainable_space()
+    settings = EstimatorSettings(arguments.space, arguments.data, train_share=arguments.share)
+    subject = Estimators(settings)
+    data, space = subject.data, subject.space
     truth = truth_of(arguments.truth, space) if arguments.truth else {}
     networks = list(truth) or spread_over_macs(space, arguments.networks, arguments.seed)
     found = []

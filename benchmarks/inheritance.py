@@ -25,10 +25,10 @@ import numpy as np
 from result import kept, minutes, publish, screen
 
 from pliant.accuracy.estimator import digest_of
-from pliant.accuracy.fitting import fewer_images, fit
+from pliant.accuracy.fitting import fit
 from pliant.accuracy.inherit import ContinueFrom, InheritWeights
-from pliant.data import load
-from pliant.spaces.presets import preset
+from pliant.estimation import EstimatorSettings
+from pliant.estimation.estimators import Estimators
 from pliant.training.allocator import keep_freed_memory
 from pliant.training.scratch import FromScratch
 
@@ -135,13 +135,9 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, default=Path("runs/benchmark-inheritance"))
     arguments = parser.parse_args()
     keep_freed_memory()
-    data = fewer_images(load(arguments.data, seed=0), arguments.share)
-    space = preset(
-        arguments.space,
-        channels=data.channels,
-        image_size=data.image_size,
-        classes=len(data.classes),
-    ).trainable_space()
+    settings = EstimatorSettings(arguments.space, arguments.data, train_share=arguments.share)
+    subject = Estimators(settings)
+    data, space = subject.data, subject.space
     children(arguments, space, data)
 
 

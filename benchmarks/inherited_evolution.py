@@ -25,11 +25,11 @@ from pliant.accuracy.estimator import digest_of
 from pliant.accuracy.fitting import fewer_images
 from pliant.accuracy.inherit import InheritWeights, inheritance_gaps
 from pliant.accuracy.scratch import TrainFromScratch
-from pliant.data import load
+from pliant.estimation import EstimatorSettings
+from pliant.estimation.estimators import Estimators
 from pliant.metrics import Accuracy
 from pliant.objective import Candidate, Limit, Objective
 from pliant.search.evolution import EvolutionSearch
-from pliant.spaces.presets import preset
 from pliant.training.allocator import keep_freed_memory
 
 TIMED_SHARE = 0.1
@@ -171,13 +171,9 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, default=Path("runs/benchmark-inherited-evolution"))
     arguments = parser.parse_args()
     keep_freed_memory()
-    data = fewer_images(load(arguments.data, seed=0), arguments.share)
-    space = preset(
-        arguments.space,
-        channels=data.channels,
-        image_size=data.image_size,
-        classes=len(data.classes),
-    ).trainable_space()
+    settings = EstimatorSettings(arguments.space, arguments.data, train_share=arguments.share)
+    subject = Estimators(settings)
+    data, space = subject.data, subject.space
     if arguments.budget:
         plan = arguments.run_dir / f"plan-{arguments.budget:.0f}.json"
         arguments.total_epochs = kept(plan, lambda: affordable_epochs(arguments, space, data))
