@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pliant.devices.interval import Interval, require_confidence
 from pliant.errors import MeasurementError, RecipeError
@@ -21,6 +21,7 @@ LogErrors = Mapping[str, Sequence[float]]
 """By metric the logarithm of measured over predicted, of networks that a search selected."""
 
 
+@runtime_checkable
 class HasIntervals(Protocol):
     """A target that says how far its predictions may be off."""
 
@@ -31,9 +32,7 @@ class HasIntervals(Protocol):
 
 def known_interval(target: Target, metric: str) -> Interval | None:
     """The interval of a target's predictions of a metric; None where it has none."""
-    interval = getattr(target, "interval", None)
-    found: Interval | None = None if interval is None else interval(metric)
-    return found
+    return target.interval(metric) if isinstance(target, HasIntervals) else None
 
 
 def predicted_limits(objective: Objective) -> list[Limit]:

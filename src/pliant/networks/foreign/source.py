@@ -9,16 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pliant.errors import ForeignError
-from pliant.plugins import call_plugin, is_plugin
+from pliant.plugins import call_plugin
 
 TIMM = "timm:"
 NAMED = 3
 """Tensors that an error names."""
-
-
-def is_foreign(name: str) -> bool:
-    """Whether a name may be that of a network of the user's own."""
-    return is_plugin(name) or name.startswith(TIMM)
 
 
 def foreign_module(name: str, weights: Path | None = None) -> nn.Module:
