@@ -16,7 +16,12 @@ from pliant.accelerator.energy import TABLES
 from pliant.accelerator.explain import proof
 from pliant.accelerator.mapper import optimal
 from pliant.accelerator.mapper.mapspace import divisors, spatial_splits, tilings
-from pliant.accelerator.mapper.optimal import DataflowConstraint, optimal_mapping
+from pliant.accelerator.mapper.optimal import (
+    DataflowConstraint,
+    least_cost,
+    mapping_below,
+    optimal_mapping,
+)
 from pliant.accelerator.mapping import Mapping, stationary_order
 from pliant.accelerator.model.cost import evaluate
 from pliant.accelerator.network_mapping import map_layer
@@ -215,3 +220,21 @@ def test_a_weighted_product_is_written_as_text_or_as_powers() -> None:
     for text in ("energy*energy", "energy^0", "energy^-1", "energy*area", ""):
         with pytest.raises(RecipeError, match="a product such as energy"):
             optimal_mapping(layer, chip, text)
+
+
+def test_a_limit_and_the_mappings_of_other_chips_change_the_time_alone() -> None:
+    chips = [small_chip(seed) for seed in range(6)]
+    for layer in LAYERS:
+        known = [optimal_mapping(layer, chip).mapping.encode() for chip in chips[1:]]
+        best = optimal_mapping(layer, chips[0])
+        for rows in (np.stack(known), np.stack([*known, best.mapping.encode()])):
+            again = mapping_below(math.inf, layer, chips[0], known=rows)
+            assert again is not None
+            assert again.mapping == best.mapping
+            assert again.certificate.proven
+            just = mapping_below(best.value * (1 + 1e-6), layer, chips[0], known=rows)
+            assert just is not None
+            assert just.mapping == best.mapping
+            assert mapping_below(best.value, layer, chips[0], known=rows) is None
+        least = least_cost(layer, chips[0])
+        assert least.energy * least.cycles <= least.edp <= best.value

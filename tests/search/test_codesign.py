@@ -176,10 +176,10 @@ def test_a_codesign_takes_the_gain_apart_and_resumes(chip, workloads, tmp_path: 
 
 
 def test_a_bound_rejects_no_parent_and_no_best_design(chip):
-    def search(judge, algorithm):
+    def search(judge, algorithm, threads=2):
         space = HardwareSpace(chip)
         return list(
-            search_hardware(space, judge, designs=96, seed=5, algorithm=algorithm, threads=2)
+            search_hardware(space, judge, designs=96, seed=5, algorithm=algorithm, threads=threads)
         )
 
     for algorithm in ("cma-es", "random"):
@@ -192,6 +192,8 @@ def test_a_bound_rejects_no_parent_and_no_best_design(chip):
             first = slice(0, POPULATION)
             kept = sorted(one.edp for one in bounded[first])[:PARENTS]
             assert kept == sorted(one.edp for one in whole[first])[:PARENTS]
+            one = search(Toy(0.9), algorithm, threads=1)
+            assert one == bounded
         for one in rejected:
             assert one.edp == math.inf
             assert one.failure is None
@@ -202,7 +204,7 @@ def test_a_design_is_rejected_by_a_bound_that_its_mappings_keep(chip, workloads)
     design, bound = networks.design(chip), networks.bound(chip)
     assert bound <= design.edp
     assert networks.design(chip, limit=design.edp * (1 + 1e-9)).costs == design.costs
-    for limit in (bound, 0.999 * design.edp):
+    for limit in (bound, 0.9 * design.edp, 0.999 * design.edp):
         rejected = networks.design(chip, limit=limit)
         assert limit <= rejected.bound <= design.edp * (1 + 1e-9)
         assert not rejected.costs

@@ -19,6 +19,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+import numpy as np
+
 from pliant.accelerator.chip import DIMS, Chip
 from pliant.accelerator.mapper.optimal import (
     BestMapping,
@@ -26,9 +28,9 @@ from pliant.accelerator.mapper.optimal import (
     objective_name,
     objective_powers,
 )
-from pliant.accelerator.mapping import Mapping, layer_sizes
+from pliant.accelerator.mapping import ENCODED_LENGTH, Mapping, layer_sizes
 from pliant.accelerator.model.cost import evaluate
-from pliant.accelerator.model.counts import layer_key
+from pliant.accelerator.model.counts import Ints, layer_key
 from pliant.accelerator.model.energy_latency import chip_record
 from pliant.errors import PliantError
 from pliant.files import has_checksum, with_checksum
@@ -46,6 +48,9 @@ _PATIENCE_S: Final = 60.0
 ResultKey = tuple[Any, ...]
 """What a result depends on, and nothing else."""
 _remembered: dict[ResultKey, dict[str, Any]] = {}
+_MAX_KNOWN: Final = 64
+_known: dict[tuple[Any, ...], dict[bytes, Ints]] = {}
+"""The last different mappings of each layer on any chip, as `Mapping.encode`, by their bytes."""
 _lock = Lock()
 
 
@@ -108,6 +113,23 @@ def recall(
         return None
 
 
+def known_mappings(layer: Layer, objective: str | tuple[float, float], bypass: bool = True) -> Ints:
+    """The best mappings of a layer on other chips, for a search to begin with.
+
+    Args:
+        layer: the loops.
+        objective: as `optimal_mapping`.
+        bypass: whether tensors may bypass the buffer.
+
+    Returns:
+        Rows of `Mapping.encode`, shape (mappings, ENCODED_LENGTH).
+    """
+    key = layer_key(layer), objective_powers(objective), bypass
+    with _lock:
+        rows = list(_known.get(key, {}).values())
+    return np.stack(rows) if rows else np.empty((0, ENCODED_LENGTH), dtype=np.int64)
+
+
 def remember(
     best: BestMapping,
     chip: Chip,
@@ -142,10 +164,18 @@ def forget() -> None:
     """Empties the memory of this process; files stay."""
     with _lock:
         _remembered.clear()
+        _known.clear()
 
 
 def _keep(key: ResultKey, stored: dict[str, Any]) -> None:
+    loops, _, _, powers, bypass = key
+    code = np.array(stored["mapping"], dtype=np.int64)
     with _lock:
+        known = _known.setdefault((loops, powers, bypass), {})
+        known.pop(code.tobytes(), None)
+        known[code.tobytes()] = code
+        if len(known) > _MAX_KNOWN:
+            del known[next(iter(known))]
         _remembered.pop(key, None)
         _remembered[key] = stored
         if len(_remembered) > _MAX_REMEMBERED:

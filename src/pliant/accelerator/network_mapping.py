@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,11 +20,14 @@ from pliant.accelerator.chip import Chip
 from pliant.accelerator.mapper.optimal import (
     BestMapping,
     DataflowConstraint,
+    LeastCost,
     check_gap,
-    least_energy_and_cycles,
+    least_cost,
+    mapping_below,
+    no_room,
     optimal_mapping,
 )
-from pliant.accelerator.mapping_store import MODEL_VERSION, recall, remember
+from pliant.accelerator.mapping_store import MODEL_VERSION, known_mappings, recall, remember
 from pliant.accelerator.model.counts import layer_key
 from pliant.errors import RecipeError
 from pliant.metrics import Cost
@@ -109,13 +113,13 @@ def network_bound(workload: Workload, chip: Chip) -> NetworkBound:
     Raises:
         InfeasibleError: a layer that no mapping fits.
     """
-    known: dict[tuple[float, ...], tuple[float, float]] = {}
+    known: dict[tuple[float, ...], LeastCost] = {}
     energy = cycles = 0.0
     for layer in workload.layers:
         shape = layer_key(layer)
         if shape not in known:
-            known[shape] = least_energy_and_cycles(layer, chip)
-        energy, cycles = energy + known[shape][0], cycles + known[shape][1]
+            known[shape] = least_cost(layer, chip)
+        energy, cycles = energy + known[shape].energy, cycles + known[shape].cycles
     return NetworkBound(energy, cycles)
 
 
@@ -214,6 +218,42 @@ def map_layer(
         layer, chip, objective, time_limit_s=time_limit_s, gap=gap, constraint=constraint
     )
     remember(best, chip, objective, cache, bypass)
+    return best
+
+
+def map_layer_below(
+    limit: float, layer: Layer, chip: Chip, *, gap: float = 0.0, bypass: bool = True
+) -> BestMapping | None:
+    """`map_layer` for a search over chips: the least energy-delay product, if it is below a limit.
+
+    The mappings of the layer on other chips give a first value to beat. Where a gap is allowed they
+    and the limit are not used: what is found would depend on what was searched before.
+
+    Args:
+        limit: of the energy-delay product.
+        layer: the loops.
+        chip: the hardware.
+        gap: as `optimal_mapping`.
+        bypass: whether tensors may bypass the buffer.
+
+    Returns:
+        None where no mapping is below the limit.
+
+    Raises:
+        InfeasibleError: no mapping fits, and there is no limit.
+    """
+    if gap > 0.0:
+        return map_layer(layer, chip, gap=gap, bypass=bypass)
+    best = recall(layer, chip, "edp", gap, None, bypass)
+    if best is not None:
+        return best
+    known = known_mappings(layer, "edp", bypass)
+    constraint = DataflowConstraint(bypass=bypass)
+    best = mapping_below(limit, layer, chip, constraint=constraint, known=known)
+    if best is not None:
+        remember(best, chip, "edp", None, bypass)
+    elif math.isinf(limit):
+        raise no_room(layer, chip)
     return best
 
 

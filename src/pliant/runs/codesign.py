@@ -106,7 +106,7 @@ class CodesignOptions:
         if self.mapper == "certified":
             return functools.partial(best_layer, gap=self.gap)
 
-        def evolved(layer: Layer, chip: Chip) -> BestMapping:
+        def evolved(layer: Layer, chip: Chip, limit: float = math.inf) -> BestMapping:
             bypass = may_bypass(chip)
             return evolved_mapping(layer, chip, self.mappings, seed=self.seed, bypass=bypass)
 
@@ -257,7 +257,7 @@ def given_stages(networks: MappedNetworks, within: Chip, options: CodesignOption
     """
     dataflow = chosen_dataflow(within, options)
 
-    def by_dataflow(layer: Layer, chip: Chip) -> BestMapping:
+    def by_dataflow(layer: Layer, chip: Chip, limit: float = math.inf) -> BestMapping | None:
         # A dataflow is of products with weights; pooling and sums are mapped in the best way.
         return fixed_dataflow(layer, chip, dataflow) if layer.weighted else best_layer(layer, chip)
 

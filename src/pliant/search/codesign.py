@@ -37,6 +37,9 @@ SIGMA_NEAR = 0.2
 POPULATION = 16
 PARENTS = POPULATION // 2
 """Designs of a generation that the next one descends from; all of them are mapped."""
+SIDE_BY_SIDE = 4
+"""Designs that are judged by one limit, so that threads may share them; the next ones by a lower
+one. It is no number of threads, so that any number of them finds the same."""
 MAX_DRAWS = 10_000
 """Vectors that may fail to decode before a search gives up."""
 
@@ -108,6 +111,33 @@ class _Bench:
             found.append(one)
         return found
 
+    def in_turn(
+        self,
+        drawn: Sequence[Drawn],
+        bounds: Sequence[float],
+        limit: Callable[[Sequence[float]], float],
+    ) -> list[Design]:
+        """The designs in their order, those of the least bounds evaluated first.
+
+        Args:
+            drawn: the designs.
+            bounds: of each.
+            limit: above which a design is of no interest, by the energy-delay products so far.
+        """
+        found: dict[int, Design] = {}
+        order = _ascending(bounds)
+        for start in range(0, len(order), SIDE_BY_SIDE):
+            chosen = order[start : start + SIDE_BY_SIDE]
+            least = limit([one.edp for one in found.values()])
+            designs = self.designs([drawn[index] for index in chosen], least)
+            found |= zip(chosen, designs, strict=True)
+        return [found[index] for index in range(len(drawn))]
+
+
+def _ascending(bounds: Sequence[float]) -> list[int]:
+    """Places in the order of their bounds."""
+    return sorted(range(len(bounds)), key=lambda index: bounds[index])
+
 
 def search_hardware(
     space: HardwareSpace,
@@ -170,13 +200,8 @@ class _Random:
         return self.rng.random(self.space.dimensions)
 
     def evaluated(self, bench: _Bench, drawn: Sequence[Drawn], best: float) -> list[Design]:
-        """The designs of a generation in their order; that of the least bound is mapped first."""
-        bounds = bench.bounds(drawn)
-        first = min(range(len(drawn)), key=lambda index: bounds[index])
-        [promising] = bench.designs([drawn[first]], best)
-        others = [one for index, one in enumerate(drawn) if index != first]
-        found = bench.designs(others, min(best, promising.edp))
-        return [*found[:first], promising, *found[first:]]
+        """The designs of a generation in their order; those of the least bounds come first."""
+        return bench.in_turn(drawn, bench.bounds(drawn), lambda edps: min(best, *edps, math.inf))
 
 
 class _Strategy:
@@ -203,22 +228,24 @@ class _Strategy:
     def evaluated(self, bench: _Bench, drawn: Sequence[Drawn], best: float) -> list[Design]:
         """The designs of a generation in their order; the strategy learns from a whole one.
 
-        The designs of the least bounds are mapped first. The others are mapped as far as they may
-        be among the parents, so the parents are the same as if all were mapped.
+        The designs of the least bounds are mapped first, each as far as it may be among the
+        parents, so the parents are the same as if all were mapped. The strategy uses nothing of the
+        values but their order, that of the others too: it is the order of their bounds, however far
+        they were mapped.
         """
         bounds = bench.bounds(drawn)
-        order = sorted(range(len(drawn)), key=lambda index: bounds[index])
-        found: dict[int, Design] = {}
-        first, others = order[:PARENTS], order[PARENTS:]
-        found |= zip(first, bench.designs([drawn[index] for index in first]), strict=True)
-        limit = max(one.edp for one in found.values())
-        found |= zip(others, bench.designs([drawn[index] for index in others], limit), strict=True)
+        found = bench.in_turn(
+            drawn,
+            bounds,
+            lambda edps: math.inf if len(edps) < PARENTS else sorted(edps)[PARENTS - 1],
+        )
         if len(drawn) == POPULATION:
-            # The strategy uses nothing of the values but their order.
-            ranked = sorted(order, key=lambda index: (found[index].edp, bounds[index]))
+            order = _ascending(bounds)
+            parents = sorted(order, key=lambda index: found[index].edp)[:PARENTS]
+            ranked = [*parents, *(index for index in order if index not in parents)]
             told = [(drawn[index][0], float(rank)) for rank, index in enumerate(ranked)]
             self._strategy.tell(told)
-        return [found[index] for index in range(len(drawn))]
+        return found
 
 
 def _decoded(

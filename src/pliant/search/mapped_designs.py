@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pliant.accelerator.chip import Chip
-from pliant.accelerator.mapper.optimal import (
-    BestMapping,
-    DataflowConstraint,
-    least_energy_and_cycles,
-)
+from pliant.accelerator.mapper.optimal import BestMapping, least_cost
 from pliant.accelerator.model.counts import layer_key
-from pliant.accelerator.network_mapping import digest, map_layer
+from pliant.accelerator.network_mapping import digest, map_layer_below
 from pliant.errors import PliantError
 from pliant.workload import Layer, Workload
 
@@ -78,10 +75,35 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
-LayerMapper = Callable[[Layer, Chip], BestMapping]
+_MAX_BOUNDED = 64
+"""Chips whose bounds are remembered: more than a generation of a search has."""
+_HALVINGS = 12
+"""Of the range of a layer's energy-delay product, which begins as a factor of 2."""
+
+LayerCost = tuple[float, float]
+"""Energy and cycles."""
 
 
-def best_layer(layer: Layer, chip: Chip, gap: float = 0.0) -> BestMapping:
+class LayerMapper(Protocol):
+    """Finds the mapping of a layer on a chip."""
+
+    def __call__(self, layer: Layer, chip: Chip, limit: float = math.inf) -> BestMapping | None:
+        """A mapping, or None where its energy-delay product cannot be below the limit.
+
+        Args:
+            layer: the loops.
+            chip: the hardware.
+            limit: of the energy-delay product; not every mapper heeds it.
+
+        Raises:
+            InfeasibleError: no mapping fits.
+        """
+        ...
+
+
+def best_layer(
+    layer: Layer, chip: Chip, limit: float = math.inf, *, gap: float = 0.0
+) -> BestMapping | None:
     """The mapping of a layer that has the least energy-delay product, remembered.
 
     Where off-chip traffic is free, as in MAESTRO's energies, nothing bypasses the buffer: all would
@@ -90,9 +112,10 @@ def best_layer(layer: Layer, chip: Chip, gap: float = 0.0) -> BestMapping:
     Args:
         layer: the loops.
         chip: the hardware.
+        limit: as `LayerMapper`.
         gap: as `map_layer`.
     """
-    return map_layer(layer, chip, gap=gap, bypass=may_bypass(chip))
+    return map_layer_below(limit, layer, chip, gap=gap, bypass=may_bypass(chip))
 
 
 def may_bypass(chip: Chip) -> bool:
@@ -112,6 +135,8 @@ class MappedNetworks:
     def __init__(self, workloads: Mapping[str, Workload], mapper: LayerMapper = best_layer) -> None:
         self.workloads, self.mapper = dict(workloads), mapper
         self._layers: dict[str, Layer] = {}
+        self._bounded: dict[Chip, dict[str, LayerCost]] = {}
+        """What the layers cost at least on the last chips."""
         self._counts: dict[str, Counter[str]] = {}
         """How often each network has each layer."""
         for name, workload in self.workloads.items():
@@ -147,12 +172,17 @@ class MappedNetworks:
         try:
             # Energy and cycles of each layer: first the bounds, then those of its mapping.
             is_limited = math.isfinite(limit)
-            known = self._least(chip) if is_limited else {}
+            known: dict[str, LayerCost] = dict(self._least(chip)) if is_limited else {}
             proven = True
             for key in self._heaviest_first(known):
-                if is_limited and (value := self._value(known)) >= limit:
-                    return Design(chip, point, {}, bound=value)
-                best = self.mapper(self._layers[key], chip)
+                least = math.inf
+                if is_limited:
+                    if (value := self._value(known)) >= limit:
+                        return Design(chip, point, {}, bound=value)
+                    least = self._largest_edp(key, known, limit)
+                best = self.mapper(self._layers[key], chip, least)
+                if best is None:
+                    return Design(chip, point, {}, bound=limit)
                 known[key] = best.cost.energy, best.cost.cycles
                 proven = proven and best.certificate.proven
         except PliantError as error:
@@ -163,15 +193,64 @@ class MappedNetworks:
             costs[name] = NetworkCost(cycles, energy, proven)
         return Design(chip, point, costs)
 
-    def _least(self, chip: Chip) -> dict[str, tuple[float, float]]:
+    def _least(self, chip: Chip) -> dict[str, LayerCost]:
         """The least energy and cycles of each layer."""
-        constraint = DataflowConstraint(bypass=may_bypass(chip))
-        return {
-            key: least_energy_and_cycles(layer, chip, constraint)
-            for key, layer in self._layers.items()
-        }
+        found = self._bounded.get(chip)
+        if found is None:
+            found = {}
+            for key, layer in self._layers.items():
+                least = least_cost(layer, chip, bypass=may_bypass(chip))
+                found[key] = least.energy, least.cycles
+            self._bounded[chip] = found
+            if len(self._bounded) > _MAX_BOUNDED:
+                self._bounded.pop(next(iter(self._bounded)), None)
+        return found
 
-    def _heaviest_first(self, least: Mapping[str, tuple[float, float]]) -> list[str]:
+    def _largest_edp(self, key: str, known: Mapping[str, LayerCost], limit: float) -> float:
+        """A layer's energy-delay product from which on a design is not below the limit.
+
+        Args:
+            key: of the layer, whose energy and cycles are still its bounds.
+            known: energy and cycles of each layer, or their bounds.
+            limit: of the design.
+        """
+        low = high = math.prod(known[key])
+        if low == 0.0:
+            return math.inf  # nothing is known of the layer
+        while self._value_with(key, high, known) < limit:
+            low, high = high, 2 * high
+        for _ in range(_HALVINGS):
+            middle = math.sqrt(low * high)
+            if self._value_with(key, middle, known) < limit:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _value_with(self, key: str, edp: float, known: Mapping[str, LayerCost]) -> float:
+        """What the design cannot be below if a layer has at least this energy-delay product.
+
+        Of (A + n e)(B + n c), the energy and cycles of a network in which the layer occurs n times,
+        only the product e c is known, and what e and c are at least. With e = edp / c the sum A c +
+        B e is least at c = sqrt(B edp / A), or at the end of the range nearest to it.
+        """
+        values = []
+        for name, counts in self._counts.items():
+            energy, cycles = self._sums(name, known)
+            count = counts[key]
+            if count:
+                least_energy, least_cycles = known[key]
+                rest_energy, rest_cycles = (
+                    energy - count * least_energy,
+                    cycles - count * least_cycles,
+                )
+                own = math.sqrt(rest_cycles * edp / rest_energy) if rest_energy > 0 else math.inf
+                own = max(least_cycles, min(own, edp / least_energy))
+                energy, cycles = rest_energy + count * edp / own, rest_cycles + count * own
+            values.append(energy * cycles)
+        return geometric_mean(values)
+
+    def _heaviest_first(self, least: Mapping[str, LayerCost]) -> list[str]:
         """The layers in the order in which they are mapped: those that decide most come first."""
         if not least:
             return list(self._layers)
@@ -182,13 +261,13 @@ class MappedNetworks:
                 weight[key] += count * (least[key][0] / energy + least[key][1] / cycles)
         return sorted(self._layers, key=lambda key: -weight[key])
 
-    def _sums(self, name: str, known: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    def _sums(self, name: str, known: Mapping[str, LayerCost]) -> tuple[float, float]:
         """Energy and cycles of a network."""
         energy = cycles = 0.0
         for key, count in self._counts[name].items():
             energy, cycles = energy + count * known[key][0], cycles + count * known[key][1]
         return energy, cycles
 
-    def _value(self, known: Mapping[str, tuple[float, float]]) -> float:
+    def _value(self, known: Mapping[str, LayerCost]) -> float:
         """The geometric mean of the energy-delay products."""
         return geometric_mean([math.prod(self._sums(name, known)) for name in self._counts])

@@ -197,13 +197,38 @@ def bound_of_sums(
         chip: the hardware.
         goal: what is minimised.
     """
+    total, cycles = least_cost(floor, energy, dram_bits, port_bits, noc_bits, compute, chip)
+    return value_of(total, cycles, goal)
+
+
+@kernel
+def least_cost(
+    floor: Floor,
+    energy: float,
+    dram_bits: float,
+    port_bits: float,
+    noc_bits: float,
+    compute: float,
+    chip: ChipRecord,
+) -> tuple[float, float]:
+    """(19) Least energy and cycles of any mapping with at least so much of everything.
+
+    Args:
+        floor: of the split.
+        energy: without that of the floor and of idling.
+        dram_bits: over DRAM.
+        port_bits: over the buffer port.
+        noc_bits: over the network.
+        compute: cycles.
+        chip: the hardware.
+    """
     cycles = max(
         max(floor.cycles, compute),
         dram_bits / chip.dram_bits_per_cycle,
         port_bits / chip.buffer_bits_per_cycle,
         noc_bits / chip.noc_bits_per_cycle,
     )
-    return value_of(floor.energy + energy + cycles * chip.idle_energy, cycles, goal)
+    return floor.energy + energy + cycles * chip.idle_energy, cycles
 
 
 @kernel

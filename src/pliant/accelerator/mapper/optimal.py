@@ -10,10 +10,11 @@ states the gap between the best so far and the bound.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 from pliant.accelerator.chip import Chip
 from pliant.accelerator.mapper.mapspace import STATIONARY_ORDERS, SpatialSplits, spatial_splits
 from pliant.accelerator.mapping import ENCODED_LENGTH, TENSORS, Mapping
-from pliant.accelerator.model.cost import MappingCost, evaluate
-from pliant.accelerator.model.counts import COUNTS, SCRATCH, layer_record
+from pliant.accelerator.model.cost import MappingCost, evaluate, evaluate_rows
+from pliant.accelerator.model.counts import AXES, COUNTS, SCRATCH, layer_record
 from pliant.accelerator.model.energy_latency import chip_record
 from pliant.errors import InfeasibleError, RecipeError, nearest
 from pliant.workload import Layer
@@ -132,6 +133,52 @@ def optimal_mapping(
         RecipeError: an unknown objective, negative powers, or a gap out of range.
         InfeasibleError: no mapping of the space fits the chip.
     """
+    best = mapping_below(
+        math.inf,
+        layer,
+        chip,
+        objective,
+        time_limit_s=time_limit_s,
+        gap=gap,
+        constraint=constraint,
+    )
+    if best is None:
+        raise no_room(layer, chip)
+    return best
+
+
+def mapping_below(
+    limit: float,
+    layer: Layer,
+    chip: Chip,
+    objective: str | tuple[float, float] = "edp",
+    *,
+    time_limit_s: float = float("inf"),
+    gap: float = 0.0,
+    constraint: DataflowConstraint | None = None,
+    known: NDArray[np.int64] | None = None,
+) -> BestMapping | None:
+    """`optimal_mapping` where only mappings below a value are of interest.
+
+    Args:
+        limit: of the value; the lower it is, the sooner the search ends.
+        layer: the loops.
+        chip: the hardware.
+        objective: as `optimal_mapping`.
+        time_limit_s: as `optimal_mapping`.
+        gap: as `optimal_mapping`.
+        constraint: as `optimal_mapping`.
+        known: mappings of the layer within the constraint, such as the best ones on other chips, as
+            rows of `Mapping.encode`. The least value of those that this chip can run, too, prunes
+            from the start; what is found is the same.
+
+    Returns:
+        The best mapping, or None where none is below the limit or fits.
+
+    Raises:
+        RecipeError: an unknown objective, negative powers, or a gap out of range.
+        InfeasibleError: the array cannot spread what the constraint asks for.
+    """
     check_gap(gap)
     started = time.perf_counter()
     powers = objective_powers(objective)
@@ -143,12 +190,13 @@ def optimal_mapping(
             f"{allowed.spread}, as the dataflow asks."
         )
     search = MappingSearch(layer, chip, powers, allowed, splits, gap)
+    search.begin_below(limit, np.empty((0, ENCODED_LENGTH), int) if known is None else known)
     deadline = started + time_limit_s
     left = gap  # how much better some mapping could be
     if not search.run(search.problem.goal, deadline):
         left = max(gap, (search.best - search.bound) / search.best)
-    if not np.isfinite(search.best):
-        raise InfeasibleError(_no_room(layer, chip))
+    if not search.found:
+        return None
     certificate = search.certificate(left)  # of the objective; ties are settled behind it
     settled = left == 0.0
     second = search.second_criterion() if settled else None
@@ -184,31 +232,41 @@ def check_gap(gap: float) -> None:
         raise RecipeError(f"gap is a share from 0 to below 1, such as 0.01, received {gap}.")
 
 
-def least_energy_and_cycles(
-    layer: Layer, chip: Chip, constraint: DataflowConstraint | None = None
-) -> tuple[float, float]:
+class LeastCost(NamedTuple):
+    """What no mapping of a layer can go below, each by itself."""
+
+    energy: float
+    cycles: float
+    edp: float
+    """Energy-delay product; at least the product of the other two."""
+
+
+def least_cost(layer: Layer, chip: Chip, *, bypass: bool = True) -> LeastCost:
     """What no mapping of a layer can go below, by the bound of its spatial splits.
 
     Args:
         layer: the loops.
         chip: the hardware.
-        constraint: as `optimal_mapping`.
+        bypass: whether tensors may bypass the buffer.
 
     Raises:
         InfeasibleError: no mapping of the space fits the chip.
     """
+    # Loading the kernels takes a second where they are not compiled yet.
+    from pliant.accelerator.mapper.split_search import least_of_splits
+
     splits = spatial_splits(layer, chip)
-    least = []
-    for powers in ((1.0, 0.0), (0.0, 1.0)):
-        search = MappingSearch(layer, chip, powers, constraint or DataflowConstraint(), splits)
-        least.append(search.bound)
+    bypasses = 255 if bypass else 1
+    least = least_of_splits(
+        layer_record(layer), chip_record(chip), bypasses, splits.pes, splits.rounds
+    )
     if not np.isfinite(least).all():
-        raise InfeasibleError(_no_room(layer, chip))
-    return least[0], least[1]
+        raise no_room(layer, chip)
+    return LeastCost(*(value * (1 - _ROUNDING) for value in least))
 
 
-def _no_room(layer: Layer, chip: Chip) -> str:
-    """What the smallest tiles of a layer need, and what there is."""
+def no_room(layer: Layer, chip: Chip) -> InfeasibleError:
+    """Says what the smallest tiles of a layer need, and what there is."""
     widths, copies = chip.word_widths, layer_record(layer)["copies"]
     weight, word = copies[0] * widths.weight_bits / 8, widths.input_bits / 8
     least = {
@@ -222,7 +280,7 @@ def _no_room(layer: Layer, chip: Chip) -> str:
             f"its {level} hold {held:g} bytes, where one word of each tensor is {needed:g}"
         )
     said = f"layer {layer.name!r}: no mapping of the space fits chip {chip.name!r}"
-    return f"{said}; {'; '.join(needs)}."
+    return InfeasibleError(f"{said}; {'; '.join(needs)}.")
 
 
 def objective_name(objective: str | tuple[float, float]) -> str:
@@ -317,6 +375,31 @@ class MappingSearch:
         self.done = 0
         """Splits that were searched, in ascending order of their bound."""
 
+    def begin_below(self, limit: float, known: NDArray[np.int64]) -> None:
+        """Looks for values below a limit, and not above those of known mappings that fit.
+
+        Args:
+            limit: of the value.
+            known: as `mapping_below`.
+        """
+        self.incumbent.value[0] = limit
+        flat = known.copy()
+        flat[:, AXES : AXES + 8] = known[:, AXES : AXES + 24].reshape(-1, 3, 8).prod(axis=1)
+        flat[:, AXES + 8 : AXES + 24] = 1
+        energy, cycles, fits = np.empty(len(flat)), np.empty(len(flat)), np.empty(len(flat), bool)
+        evaluate_rows(self.problem.layer, self.problem.chip, flat, energy, cycles, fits)
+        powers = self.problem.goal.powers
+        # A little more than the value, so that the search ends with the mapping that it would have
+        # found anyway among equally good ones.
+        values = energy ** powers[0] * cycles ** powers[1] * (1 + _ROUNDING)
+        values[~fits] = np.inf
+        for row in np.argsort(values, kind="stable"):
+            if values[row] >= limit:
+                return
+            if (self.splits.pes == flat[row, AXES : AXES + 8]).all(axis=1).any():
+                self.incumbent.value[0], self.incumbent.code[:] = values[row], flat[row]
+                return
+
     def run(self, goal: Goal, deadline: float) -> bool:
         """Searches all splits, first for tiles that divide, then for all tiles.
 
@@ -331,7 +414,7 @@ class MappingSearch:
         for ragged in (False, True):
             self.start(goal, ragged=ragged)
             while self.bound < self.best * self.problem.below:
-                if time.perf_counter() > deadline and np.isfinite(self.best):
+                if time.perf_counter() > deadline and self.found:
                     return False
                 self.advance(step)
         return True
@@ -353,8 +436,13 @@ class MappingSearch:
         return goal
 
     @property
+    def found(self) -> bool:
+        """Whether there is a mapping that fits and is below the limit."""
+        return bool(self.incumbent.code[0] > 0)
+
+    @property
     def best(self) -> float:
-        """Value of the best mapping so far; infinite at first."""
+        """Value of the best mapping so far; the limit at first."""
         return float(self.incumbent.value[0])
 
     @property

@@ -169,7 +169,8 @@ def tensor_parts(
                 for position in range(8):
                     code[ct.BUFFER_ORDER + position] = orders[inner, position]
                 if moves_alike:
-                    times, active = ct.refetches(tensor, s, code)
+                    position = ct.innermost(tensor, code, ct.BUFFER_ORDER, s, ct.BOUND)
+                    times, active = ct.refetches(tensor, s, code, position)
                     words, delivered = times * moved * copies, active * moved_at_pes * copies
                 else:
                     words, delivered = ct.array_traffic(tensor, s, layer, code)

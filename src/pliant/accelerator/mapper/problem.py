@@ -30,6 +30,8 @@ from pliant.accelerator.model.energy_latency import ChipRecord
 COMBINATIONS: Final = 24
 """Tensor that the buffer loops keep in place, times set of tensors that bypass the buffer: bit
 8 keep + bypass of a mask."""
+ALL_TENSORS: Final = 7
+"""Bits 1, 2, 4 of the tensors W, I, O."""
 
 
 class Problem(NamedTuple):

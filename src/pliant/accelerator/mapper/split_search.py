@@ -12,12 +12,20 @@ import numpy as np
 from pliant.accelerator.mapper import bounds as bd
 from pliant.accelerator.mapper.bounds import Floor, Scratch
 from pliant.accelerator.mapper.buffer_tiles import Candidates, buffer_tiles
-from pliant.accelerator.mapper.problem import Incumbent, Problem, Split, to_beat
+from pliant.accelerator.mapper.problem import (
+    ALL_TENSORS,
+    Incumbent,
+    Problem,
+    Split,
+    least_dram_bits,
+    least_words,
+    to_beat,
+)
 from pliant.accelerator.mapper.register_tiles import RegisterTiles, register_tiles, resting_share
 from pliant.accelerator.mapper.tile_pairs import make_extents, search_crossing, search_pairs
 from pliant.accelerator.mapper.tile_sizes import fill_fewest_active
 from pliant.accelerator.model import counts as ct
-from pliant.accelerator.model.counts import Floats, Ints, O, kernel
+from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, kernel
 from pliant.accelerator.model.energy_latency import ChipRecord
 
 
@@ -113,36 +121,107 @@ def cycles_of_rounds(rounds: Ints, chip: ChipRecord) -> float:
 def split_bounds(problem: Problem, pes: Ints, rounds: Ints) -> Floats:
     """Least value of any mapping of each split.
 
-    The fewest words over DRAM, all PEs served, each word once into the array.
-
     Args:
         problem: layer, chip, goal and constraint.
         pes: by split and loop, shape (splits, 8).
         rounds: the same shape.
     """
-    layer, chip, least = problem.layer, problem.chip, problem.least
-    part, nothing, bounds = np.empty(5), np.zeros(5), np.full(len(pes), np.inf)
+    part, bounds = np.empty(5), np.full(len(pes), np.inf)
     combinations = problem.combinations
     bypasses = combinations | combinations >> 8 | combinations >> 16
     for split in range(len(pes)):
-        constant = bd.constant_energy(layer, pes[split], chip)
-        floor = Floor(constant, cycles_of_rounds(rounds[split], chip))
         for bypass in range(8):
-            if not bypasses >> bypass & 1:
-                continue
-            dram = problem.dram[bypass]
-            part[:] = 0.0
-            part[bd.ENERGY] = dram * (chip.dram_energy + chip.buffer_energy)
-            part[bd.DRAM_BITS] = dram
-            for tensor in range(3):
-                delivered = least[tensor]
-                for d in range(8):
-                    delivered *= 1 if ct.RELEVANCE[tensor, d] else pes[split, d]
-                past = bypass >> tensor & 1 > 0
-                bd.add_array(tensor, least[tensor], delivered, least[O], past, chip, part)
-            value = bd.bound(floor, part, nothing, chip, problem.goal)
-            bounds[split] = min(bounds[split], value)
+            if bypasses >> bypass & 1:
+                energy, cycles = _least_of_split(
+                    problem.layer,
+                    problem.chip,
+                    problem.least,
+                    problem.dram[bypass],
+                    bypass,
+                    pes[split],
+                    rounds[split],
+                    part,
+                )
+                value = bd.value_of(energy, cycles, problem.goal)
+                bounds[split] = min(bounds[split], value)
     return bounds
+
+
+@kernel
+def least_of_splits(
+    layer: LayerRecord, chip: ChipRecord, bypasses: int, pes: Ints, rounds: Ints
+) -> tuple[float, float, float]:
+    """Least energy, cycles and energy-delay product of any mapping, each by itself.
+
+    Args:
+        layer: the loops.
+        chip: the hardware.
+        bypasses: bits of the sets of tensors that may bypass the buffer.
+        pes: by split and loop, shape (splits, 8).
+        rounds: the same shape.
+
+    Returns:
+        Infinite where no buffer tile fits.
+    """
+    least, part = least_words(layer), np.empty(5)
+    dram = least_dram_bits(layer, chip, ALL_TENSORS, least)
+    least_energy, least_cycles, least_edp = np.inf, np.inf, np.inf
+    for split in range(len(pes)):
+        for bypass in range(8):
+            if bypasses >> bypass & 1 and dram[bypass] < np.inf:
+                energy, cycles = _least_of_split(
+                    layer, chip, least, dram[bypass], bypass, pes[split], rounds[split], part
+                )
+                least_energy, least_cycles = min(least_energy, energy), min(least_cycles, cycles)
+                least_edp = min(least_edp, energy * cycles)
+    return least_energy, least_cycles, least_edp
+
+
+@kernel
+def _least_of_split(
+    layer: LayerRecord,
+    chip: ChipRecord,
+    least: Floats,
+    dram: float,
+    bypass: int,
+    pes: Ints,
+    rounds: Ints,
+    part: Floats,
+) -> tuple[float, float]:
+    """The fewest words over DRAM, all PEs served, each word once into the array.
+
+    Args:
+        layer: the loops.
+        chip: the hardware.
+        least: words of each tensor, as `least_words`.
+        dram: fewest bits over DRAM, as `least_dram_bits`.
+        bypass: bits of the tensors that bypass the buffer.
+        pes: by loop, shape (8,).
+        rounds: the same.
+        part: scratch, shape (5,).
+
+    Returns:
+        Energy and cycles that no mapping of the split goes below.
+    """
+    part[:] = 0.0
+    part[bd.ENERGY] = dram * (chip.dram_energy + chip.buffer_energy)
+    part[bd.DRAM_BITS] = dram
+    for tensor in range(3):
+        delivered = least[tensor]
+        for d in range(8):
+            delivered *= 1 if ct.RELEVANCE[tensor, d] else pes[d]
+        past = bypass >> tensor & 1 > 0
+        bd.add_array(tensor, least[tensor], delivered, least[O], past, chip, part)
+    floor = Floor(bd.constant_energy(layer, pes, chip), cycles_of_rounds(rounds, chip))
+    return bd.least_cost(
+        floor,
+        part[bd.ENERGY],
+        part[bd.DRAM_BITS],
+        part[bd.PORT_BITS],
+        part[bd.NOC_BITS],
+        part[bd.COMPUTE],
+        chip,
+    )
 
 
 @kernel

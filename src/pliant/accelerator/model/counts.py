@@ -359,14 +359,19 @@ def block_traffic(tensor: int, s: Floats, layer: LayerRecord, code: Ints) -> flo
 
 
 @kernel
-def refetches(tensor: int, s: Floats, code: Ints) -> tuple[float, float]:
+def refetches(tensor: int, s: Floats, code: Ints, inner: int) -> tuple[float, float]:
     """(9) How often the loops that do not move over the tensor repeat its array tiles.
+
+    Args:
+        tensor: W, I or O.
+        s: scratch of `prepare`.
+        code: as `Mapping.encode`.
+        inner: position of the innermost buffer loop that moves over the tensor, as `innermost`.
 
     Returns:
         The repetitions, and their sum over the active PEs.
     """
     times, active = 1.0, 1.0
-    inner = innermost(tensor, code, BUFFER_ORDER, s, BOUND)
     if inner >= 0:
         for position in range(8):
             d = code[BUFFER_ORDER + position]
@@ -407,25 +412,26 @@ def mark_special(tensor: int, s: Floats) -> int:
 def array_traffic(tensor: int, s: Floats, layer: LayerRecord, code: Ints) -> tuple[float, float]:
     """(10) Words into (or, for outputs, out of) the array, and the same counted at every PE.
 
-    A loop whose last buffer tile holds a single array tile is looked at in two parts, because the
-    tensor may rest there and move in the others; 2^n parts for n such loops, nearly always one.
+    The innermost loop that moves over the tensor decides what is refetched. Where its last buffer
+    tile holds a single array tile, the tensor rests there: that tile is looked at by itself, and
+    the next loop outside decides. So n such loops make n + 1 parts, nearly always one.
     """
-    special = mark_special(tensor, s)
-    words, delivered, subset = 0.0, 0.0, special
+    for d in range(8):
+        s[BOUND, d], s[PART, d] = s[INNER, d], ALL
+    words, delivered = 0.0, 0.0
     while True:
-        if special:
-            for d in range(8):
-                if special >> d & 1:
-                    last = subset >> d & 1
-                    s[PART, d] = LAST if last else FULL
-                    s[BOUND, d] = 1.0 if last else s[INNER, d]
-        times, active = refetches(tensor, s, code)
+        position, rests = innermost(tensor, code, BUFFER_ORDER, s, BOUND), -1
+        if position >= 0:
+            d = code[BUFFER_ORDER + position]
+            if s[LAST_INNER, d] == 1.0 and s[OUTER, d] > 1.0:
+                rests, s[PART, d] = d, FULL
+        times, active = refetches(tensor, s, code, position)
         moved = moved_words(tensor, s, layer, False)
         words += times * moved
         delivered += active * (moved_words(tensor, s, layer, True) if tensor == I else moved)
-        if subset == 0:
+        if rests < 0:
             return words, delivered
-        subset = (subset - 1) & special  # the next smaller subset of the bits
+        s[PART, rests], s[BOUND, rests] = LAST, 1.0
 
 
 @kernel
