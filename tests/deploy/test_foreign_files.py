@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from pliant.accuracy.calibration import calibrate
+from pliant.deploy.own_model import write_own_model
 from pliant.deploy.package import onnx_bytes, write_model
 from pliant.deploy.verify import verify_outputs
 from pliant.devices.profile import random_network_model
@@ -74,6 +76,21 @@ def test_every_file_computes_what_the_supernet_does(source: str, tmp_path: Path)
     pictures = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
     ranges = {name: whole_range(one) for name, one in observe(model, [pictures]).items()}
     int8 = quantized_model(model, ranges)
+    assert "own_model.py` is the same network" in write_own_model(
+        tmp_path / "best", network, blocks[0]
+    )
+    spec = importlib.util.spec_from_file_location("own_model", tmp_path / "best" / "own_model.py")
+    own_model = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(own_model)
+    own = own_model.load(foreign_module(source))
+    assert type(own).__name__ == "Net"
+    assert own.block.inner.out_features == 16
+    assert own.head.out_features == 4
+    pixels = images.float() / 255
+    network.eval()
+    torch.testing.assert_close(
+        own(own_model.prepare(pixels)), network(pixels), rtol=1e-4, atol=1e-5
+    )
     found, expected = (run(one, pictures) for one in (int8, model))
     assert np.abs(found - expected).max() <= 0.1 * np.abs(expected).max()
     timed = onnx.load_from_string(random_network_model(blocks, np.random.default_rng(0)))

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pliant import make_elastic
+from pliant.accuracy.calibration import calibrate
 from pliant.deploy.module_source import module_onnx
 from pliant.errors import ForeignError
 from pliant.networks.foreign import ForeignSupernet, workloads
+from pliant.networks.foreign.shrink import shrunk
 from pliant.networks.trace import module_workload
 
 
@@ -277,6 +279,32 @@ def test_kernels_shrink_as_far_as_the_padding_does() -> None:
     assert (tight.kernel_size, tight.padding) == ((5, 5), (0, 0))
     kept = supernet.state_dict()["tight.weight"][..., 1:-1, 1:-1]
     assert torch.equal(tight.weight, kept)  # the matrices begin as the identity
+
+
+@pytest.mark.parametrize("build", [Residual, Mixed])
+@torch.no_grad()
+def test_the_users_class_computes_its_sub_networks(build: type[nn.Module]) -> None:
+    module, images = trained(build), torch.randn(2, 3, 32, 32)
+    supernet = make_elastic(module, images)
+    space, rng = supernet.space, np.random.default_rng(0)
+    for architecture in (space.smallest(), *(space.sample_choices(rng) for _ in range(3))):
+        network = supernet.extract(architecture)
+        calibrate(network, images)
+        own = shrunk(module, network, images)
+        assert isinstance(own, build)
+        assert difference(own(images), network.eval()(images)) <= 1e-5
+        here, there = (sum(p.numel() for p in one.parameters()) for one in (own, network))
+        assert here == there, "what is left out has no parameters"
+    assert difference(module(images), trained(build)(images)) == 0, "the module is as it was"
+
+
+def test_a_class_with_sizes_in_its_python_is_refused() -> None:
+    module, images = trained(Transformer), torch.randn(2, 3, 32, 32)
+    supernet = make_elastic(module, images)
+    space = supernet.space
+    narrow = space.architecture(dict(space.largest().options) | {"patches.w": 16})
+    with pytest.raises(ForeignError, match="Transformer does not compute a network of these sizes"):
+        shrunk(module, supernet.extract(narrow), images)
 
 
 def test_an_attention_is_called_by_its_module() -> None:

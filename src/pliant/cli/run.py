@@ -122,3 +122,5 @@ def say_delivered(session: Session, delivered: Delivered) -> None:
     value = format_cost(metric, cost.metric(metric))
     say(f"{metric} {value} {how}" + (f"; limits {limits}" if limits else ""))
     say(f"{delivered.test.top1:.2%} of {delivered.test.images} test images")
+    if delivered.own_class:
+        say(delivered.own_class)

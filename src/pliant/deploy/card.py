@@ -48,6 +48,8 @@ class Card:
     agreement: Agreement
     preprocessing: Mapping[str, object] = field(default_factory=dict)
     """Options of `pliant.picture.preprocess` that are not its defaults."""
+    own_class: str = ""
+    """Whether a network of the user's own is delivered as its class, too; a sentence."""
 
 
 @dataclass(frozen=True, slots=True)

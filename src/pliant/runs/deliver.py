@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch.fx import GraphModule
 
 from pliant.accuracy.evaluation import top1
 from pliant.deploy.card import Card, write_card
 from pliant.deploy.int8 import MAX_INT8_LOSS, Int8Network, fine_tuned, model_answers
+from pliant.deploy.own_model import write_own_model
 from pliant.deploy.package import INT8_MODEL, MODEL, onnx_bytes, write_int8, write_model
 from pliant.deploy.sums import write_sums
 from pliant.deploy.verify import Agreement, verify_accuracy, verify_outputs
@@ -20,7 +22,7 @@ from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
 from pliant.runs.shortlist import ShortlistedNetwork
 from pliant.spaces.architecture import Architecture
-from pliant.spaces.foreign import ForeignSpace
+from pliant.spaces.foreign import ForeignNetwork, ForeignSpace
 
 COMPARED_IMAGES = 64
 
@@ -41,6 +43,8 @@ class Delivered:
     predicted: Cost
     measured_apart: Measured | None
     """In a subprocess; None where the target cannot be measured."""
+    own_class: str
+    """Whether a network of the user's own is delivered as its class, too; a sentence."""
     front_test: dict[str, Accuracy]
     """Of this network and of the others of the front, from the same opening of the test split."""
 
@@ -80,6 +84,7 @@ def deliver(
         preprocessing=run.data.decoding.options,
         precision=session.precision,
     )
+    own_class = _own_class(session, architecture, folder)
     progress("deliver", 1, 5, "written")
     validation = run.data.validation
     indices = np.arange(min(COMPARED_IMAGES, len(validation)))
@@ -106,6 +111,7 @@ def deliver(
         files=files,
         predicted=network.predicted,
         measured_apart=files[session.precision == "int8"].measured,
+        own_class=own_class,
         front_test=_front_test(session, architecture, others, tested),
     )
     write_card(folder / "card.md", _card(session, network, delivered))
@@ -113,6 +119,15 @@ def deliver(
     apart = delivered.measured_apart
     progress("deliver", 5, 5, "measured in a subprocess" if apart else "done")
     return delivered
+
+
+def _own_class(session: Session, architecture: Architecture, folder: Path) -> str:
+    """Write a network of the user's own as its class, where the class computes it."""
+    blocks = session.run.space.blocks(architecture)
+    network = session.network(architecture)
+    if isinstance(blocks[0], ForeignNetwork) and isinstance(network, GraphModule):
+        return write_own_model(folder, network, blocks[0])
+    return ""
 
 
 def _int8(
@@ -242,4 +257,5 @@ def _card(session: Session, network: ShortlistedNetwork, delivered: Delivered) -
         target=session.target.name,
         agreement=delivered.agreement,
         preprocessing=run.data.decoding.options,
+        own_class=delivered.own_class,
     )

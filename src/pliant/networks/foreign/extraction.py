@@ -7,18 +7,24 @@ of `torch.nn` at the names that they have in the network; all else is called as 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from pliant.networks.foreign.left_out import modules_left_out
 from pliant.networks.foreign.operators import Node, argument
 from pliant.networks.foreign.plan import Plan, Step, has_batch_size, with_batch
 from pliant.networks.morph.channel_graph import operator_name
 
 PREPARED = "pliant_prepared"
 """Marks the node whose result the network itself reads: pixels, normalised and resized."""
+LEFT_OUT, PADDING, UNITS = "pliant_left_out", "pliant_padding", "pliant_units"
+"""What an extracted network knows of the modules of the user's own: see `modules_left_out`,
+`Plan.paddings` and `Plan.units`."""
 METHODS = {"view": "view", "reshape": "reshape", "_unsafe_view": "reshape", "expand": "expand"}
 """Operators with sizes, which are called as methods of a tensor."""
 
@@ -45,7 +51,28 @@ def plain_module(
     builder.graph.output(builder.values[plan.result])
     module = fx.GraphModule(builder.root, builder.graph)
     module.recompile()
+    module.meta[LEFT_OUT] = modules_left_out(plan.graph, plan.skipped)
+    module.meta[PADDING], module.meta[UNITS] = plan.paddings, plan.units
     return module
+
+
+def without_preprocessing(network: nn.Module) -> tuple[fx.GraphModule, np.ndarray, np.ndarray]:
+    """The network behind its preprocessing, and mean and deviation of the pixels."""
+    inner: Any = copy.deepcopy(network).cpu().float().eval()
+    inner.to(memory_format=torch.contiguous_format)
+    state = dict(inner.named_buffers())
+    channels = 1
+    none = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    mean, std = (
+        state[name].flatten().numpy() if name in state else other
+        for name, other in zip(("pixel_mean", "pixel_std"), none, strict=True)
+    )
+    [image] = [node for node in inner.graph.nodes if node.op == "placeholder"]
+    prepared = [node for node in inner.graph.nodes if node.meta.get(PREPARED)]
+    for node in prepared:
+        node.replace_all_uses_with(image)
+    inner.recompile()
+    return inner, mean, std
 
 
 class _Builder:

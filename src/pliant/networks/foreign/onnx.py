@@ -6,19 +6,16 @@ what PyTorch's exporter makes of the network.
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from torch import fx, nn
+from torch import nn
 
-from pliant.networks.foreign.extraction import PREPARED
+from pliant.networks.foreign.extraction import without_preprocessing
 from pliant.networks.onnx import Graph, preprocessing_nodes, written_model
 from pliant.spaces.foreign import ForeignNetwork
 from pliant.spaces.input_output_blocks import Preprocess
@@ -45,7 +42,7 @@ def foreign_model(
         pictures: from `pictures`, uint8 (N, size, size, channels), to `probabilities` and
             `logits`; else from `image`, (N, channels, size, size) pixels from 0 to 1, to `logits`.
     """
-    inner, mean, std = _without_preprocessing(network)
+    inner, mean, std = without_preprocessing(network)
     graph = Graph(pictures=pictures)
     prepared = graph.input
     if block.description.preprocesses:
@@ -82,25 +79,6 @@ def foreign_model(
     if pictures:
         outputs = [graph.node("Softmax", ["logits"], "probabilities", axis=-1), "logits"]
     return written_model(graph, source, outputs, [images, classes], metadata, opset=OPSET)
-
-
-def _without_preprocessing(network: nn.Module) -> tuple[fx.GraphModule, np.ndarray, np.ndarray]:
-    """The network behind its preprocessing, and mean and deviation of the pixels."""
-    inner: Any = copy.deepcopy(network).cpu().float().eval()
-    inner.to(memory_format=torch.contiguous_format)
-    state = dict(inner.named_buffers())
-    channels = 1
-    none = np.zeros(channels, np.float32), np.ones(channels, np.float32)
-    mean, std = (
-        state[name].flatten().numpy() if name in state else other
-        for name, other in zip(("pixel_mean", "pixel_std"), none, strict=True)
-    )
-    [image] = [node for node in inner.graph.nodes if node.op == "placeholder"]
-    prepared = [node for node in inner.graph.nodes if node.meta.get(PREPARED)]
-    for node in prepared:
-        node.replace_all_uses_with(image)
-    inner.recompile()
-    return inner, mean, std
 
 
 def _exported(module: nn.Module, images: torch.Tensor, batch: int | None) -> onnx.ModelProto:

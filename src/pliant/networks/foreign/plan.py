@@ -26,7 +26,8 @@ from pliant.networks.foreign.dimensions import (
     has_batch,
 )
 from pliant.networks.foreign.graph import BATCH, Branch, ForeignGraph
-from pliant.networks.foreign.kernels import Kernel, with_less_padding
+from pliant.networks.foreign.kernels import PADS, Kernel, with_less_padding
+from pliant.networks.foreign.left_out import module_path
 from pliant.networks.foreign.operators import Node, argument
 from pliant.networks.morph.channel_graph import operator_name
 
@@ -104,7 +105,7 @@ class Plan:
         skipped: tuple[Branch, ...],
         kernels: Mapping[Kernel, int],
     ) -> None:
-        self.graph, self.widths = graph, widths
+        self.graph, self.widths, self.skipped = graph, widths, skipped
         smaller = {kernel: size for kernel, size in kernels.items() if size != kernel.size}
         self._kernels = {kernel.weight: (kernel, size) for kernel, size in smaller.items()}
         self._less_padding = {
@@ -136,6 +137,27 @@ class Plan:
             for node in graph.nodes
             if node.op == "placeholder" and node.name in graph.names and id(node) in read
         }
+
+    @property
+    def paddings(self) -> dict[str, tuple[int, ...]]:
+        """Of operators that pad for a smaller kernel, by the module in which they run."""
+        return {
+            module_path(node): tuple(with_less_padding(node, less)[1])
+            for node, less in self._less_padding.items()
+            if operator_name(node) in PADS
+        }
+
+    @property
+    def units(self) -> dict[str, tuple[int, int, int]]:
+        """Of layers whose channels are kept in units, such as heads: channels of a unit, all units
+        and those that are kept."""
+        found = {}
+        for layer, groups in self.graph.layers.items():
+            for group in groups:
+                if group in self.widths and group.unit > 1:
+                    counts = (group.width // group.unit, self.widths[group] // group.unit)
+                    found[layer] = (group.unit, *counts)
+        return found
 
     def source(self, node: Node) -> Node:
         """The node whose result stands for another one."""
