@@ -80,5 +80,7 @@ class VerificationError(PliantError, RuntimeError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the nearest known one, or all of them."""
     names = sorted(known)
+    if not names:
+        return "There is none to name."
     close = difflib.get_close_matches(name, names, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."

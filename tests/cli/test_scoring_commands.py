@@ -57,6 +57,16 @@ def _refused(done, *said):
     assert all(words in error.replace("\n", " ") for words in said), error
 
 
+def test_exit_code_if_all_that_was_asked_for_failed(command, cells, tmp_path):
+    (tmp_path / "own.py").write_text("def fails(inputs):\n    raise ValueError('no')\n")
+    words = ["score", "--space", "digits", "--architectures", cells, "--workers", "1", "--method"]
+    own = f"{tmp_path / 'own.py'}:fails"
+    code, said, _ = command(*words, own)
+    assert code == 1
+    assert "scores failed, the first: fails" in said
+    assert command(*words, f"{own},quick")[0] == 0
+
+
 def test_score_then_fidelity(command, cells, tmp_path):
     table = tmp_path / "scores.parquet"
     words = (

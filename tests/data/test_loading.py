@@ -372,6 +372,28 @@ def test_arrays_of_any_common_form(x: np.ndarray, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("labels", [1, 2])
+def test_archives_as_medmnist_has_them(tmp_path: Path, labels: int) -> None:
+    """Three splits of colours, classes as one column of bytes; several columns are refused."""
+    rng, arrays = np.random.default_rng(0), {}
+    for split, count in (("train", 20), ("val", 8), ("test", 12)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 28, 28, 3), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count * labels) % 4).astype(np.uint8)
+        arrays[f"{split}_labels"] = arrays[f"{split}_labels"].reshape(count, labels)
+    np.savez(tmp_path / "pathmnist.npz", **arrays)
+    if labels > 1:
+        with pytest.raises(
+            DataError, match="one whole number or one text an image; pathmnist, train"
+        ):
+            load(tmp_path / "pathmnist.npz", seed=0)
+        return
+    data = load(tmp_path / "pathmnist.npz", seed=0)
+    assert (data.name, data.classes, data.channels) == ("pathmnist", tuple("0123"), 3)
+    assert [len(data.train), len(data.validation), len(data.test)] == [20, 8, 12]
+    expected = torch.from_numpy(arrays["test_images"].transpose(0, 3, 1, 2))
+    assert torch.equal(everything(data.test.open("compare")), expected)
+
+
 def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the library's download is replaced: the request and the use of its result are real."""
     write_parquet(tmp_path / "t.parquet", [0, 1] * 10)

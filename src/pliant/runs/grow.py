@@ -45,6 +45,7 @@ from pliant.networks.morph.inheritance import inherit
 from pliant.networks.morph.kernel import grow_kernel
 from pliant.networks.morph.widening import widen
 from pliant.networks.plain import Network
+from pliant.networks.returned import describe_output
 from pliant.progress import Progress, silent
 from pliant.spaces.block import Block
 from pliant.training.loop import StepLog, make_accelerator, train
@@ -144,6 +145,7 @@ def grow_module(module: nn.Module, plan: Plan, images: Tensor, rng: np.random.Ge
     Raises:
         MorphError: a part of the plan is not possible, which layer, and which alternative there is.
     """
+    _require_one_tensor(module, images)
     child, steps = module, []
     for amount in plan.amounts("widen"):
         widths = _widths(child, amount, images)
@@ -164,6 +166,22 @@ def grow_module(module: nn.Module, plan: Plan, images: Tensor, rng: np.random.Ge
             steps.append(f"{amount.layer} is deeper by {how}")
     parameters = (_parameters(module), _parameters(child))
     return Grown(child.eval(), change(module, child, images), parameters, tuple(steps))
+
+
+def _require_one_tensor(module: nn.Module, images: Tensor) -> None:
+    """A morph keeps any outputs; model.onnx and the training further need logits.
+
+    What does not run at all is left to the export, whose message names the place.
+    """
+    try:
+        with torch.no_grad():
+            output = copy.deepcopy(module)(images[:2])
+    except Exception:
+        return
+    if not isinstance(output, Tensor):
+        raise MorphError(
+            f"a network to grow returns one tensor; this one returns {describe_output(output)}."
+        )
 
 
 def _widths(module: nn.Module, amount: Amount, images: Tensor) -> dict[str, int]:

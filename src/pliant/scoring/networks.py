@@ -12,6 +12,7 @@ from torch import nn
 
 from pliant.accuracy.zero_shot import default_reset
 from pliant.errors import DataError, RecipeError
+from pliant.networks.returned import describe_output
 from pliant.networks.supernet import build
 from pliant.plugins import call_plugin, load_plugin
 from pliant.scoring.images import Batch, Shape
@@ -166,8 +167,7 @@ def require_accepts(network: nn.Module, batch: Batch, name: str) -> None:
     classes, is_tensor = batch.shape.classes, isinstance(logits, torch.Tensor)
     too_few = is_tensor and batch.labels is not None and logits.shape[-1] < classes
     if not is_tensor or logits.ndim != 2 or too_few:
-        received = tuple(logits.shape) if is_tensor else type(logits).__name__
         raise DataError(
             f"{name} must return one logit per class, (N, {classes}); for two images it returns "
-            f"{received}."
+            f"{describe_output(logits)}."
         )

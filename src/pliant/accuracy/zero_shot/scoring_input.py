@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pliant.accuracy.zero_shot.forward import forward_pass
 from pliant.errors import PliantError
+from pliant.networks.returned import describe_output
 
 
 class RefusedError(PliantError, ValueError):
@@ -103,9 +104,8 @@ def compute_logits(network: nn.Module, images: Tensor) -> Tensor:
     """
     logits = forward_pass(network, images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        received = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise RefusedError(
             "the network must return one row of logits per image; for "
-            f"{len(images)} images it returns {received}."
+            f"{len(images)} images it returns {describe_output(logits)}."
         )
     return logits

@@ -11,11 +11,13 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_unflatten
 
 from pliant.errors import ForeignError
 from pliant.networks.foreign.dimensions import Group, groups_of
 from pliant.networks.foreign.operators import Dimensions, Node
 from pliant.networks.morph.channel_graph import operator_name
+from pliant.networks.returned import describe_output
 from pliant.networks.trace import silenced
 from pliant.plugins import error_place
 
@@ -74,11 +76,17 @@ class ForeignGraph:
             node for node in self.nodes if node.op == "placeholder" and node.name not in self.names
         ]
         results = self.output.all_input_nodes
-        if len(self.inputs) != 1 or len(results) != 1:
+        if len(self.inputs) != 1:
             raise ForeignError(
-                "a classifier takes images and returns logits, received a network with"
-                f" {len(self.inputs)} inputs and {len(results)} outputs. Wrap it in a module that"
-                " takes one tensor and returns one."
+                f"a classifier takes images, received a network with {len(self.inputs)} inputs."
+                " Wrap it in a module that takes one tensor."
+            )
+        spec = program.call_spec.out_spec
+        if spec is None or not spec.is_leaf():
+            output = None if spec is None else tree_unflatten(self.output.args[0], spec)
+            raise ForeignError(
+                "a classifier returns one tensor of logits; this network returns"
+                f" {describe_output(output)}."
             )
         self.result = results[0]
 
