@@ -25,6 +25,22 @@ class Net(nn.Module):
         x = self.norm(self.stem(x)).relu()
         return self.head((x + self.inner(x)).mean((2, 3)))
 
+class Branches(Net):
+    def forward(self, x):
+        if x.mean() > 0:
+            x = -x
+        return super().forward(x)
+
+class Several(Net):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+def half():
+    return Net().half()
+
+def fixed():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 4))
+
 def text():
     return "no network"
 """
@@ -63,6 +79,10 @@ def test_what_can_shrink_and_what_cannot(folder: Path) -> None:
         (["net.py:Net", "--weights", "other.safetensors"], r"head.weight is \(4, 8\) there"),
         (["net.py:Net", "--weights", "none.safetensors"], "cannot be read"),
         (["net.py:Net", "--keep", "stam"], "Did you mean 'stem'"),
+        (["net.py:Branches"], "at line 16 of net.py in forward"),
+        (["net.py:Several"], "this one returns a dict"),
+        (["net.py:half"], r"stem.weight is of torch.float16. Return module.float\(\)"),
+        (["net.py:fixed", "--example", "1x3x32x32"], "1: they are the network's output"),
     ],
 )
 def test_mistakes(folder: Path, arguments: list[str], message: str) -> None:

@@ -113,6 +113,15 @@ def test_a_function_that_returns_a_network_is_a_start(source: str) -> None:
     assert start.identity == ForeignStart(source).identity
 
 
+def test_logits_that_are_no_layers_own_are_refused_for_other_classes(tmp_path: Path) -> None:
+    two = NETWORK.replace(
+        "self.head(self.block(x).mean(1))", "torch.cat([self.head(x.mean(1))] * 2, 1)"
+    )
+    (tmp_path / "net.py").write_text(two)
+    with pytest.raises(ForeignError, match="images have 4 classes"):
+        foreign_space(f"{tmp_path / 'net.py'}:build", channels=3, image_size=32, classes=4)
+
+
 @pytest.mark.parametrize("missing", ["timm", "torchvision"])
 def test_timm_needs_torchvision_and_the_advice_keeps_pytorch(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -138,11 +138,25 @@ class LargeKernels(nn.Module):
         return self.classifier(x.mean((2, 3)))
 
 
+class Recurrent(nn.Module):
+    """A state of zeros, one for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.patches = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 8, 8, 8)
+        self.rows, self.classifier = nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(self.conv(x).relu()).flatten(2).transpose(1, 2)
+        return self.classifier(self.rows(x)[0][:, -1])
+
+
 NETWORKS = {
     "residual": Residual,
     "mixed": Mixed,
     "transformer": Transformer,
     "kernels": LargeKernels,
+    "recurrent": Recurrent,
 }
 
 

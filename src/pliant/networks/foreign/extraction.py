@@ -27,6 +27,8 @@ LEFT_OUT, PADDING, UNITS = "pliant_left_out", "pliant_padding", "pliant_units"
 `Plan.paddings` and `Plan.units`."""
 METHODS = {"view": "view", "reshape": "reshape", "_unsafe_view": "reshape", "expand": "expand"}
 """Operators with sizes, which are called as methods of a tensor."""
+CREATED = {"zeros": "new_zeros", "ones": "new_ones"}
+"""Operators that make a tensor for the batch, such as a recurrent layer's state; of the images."""
 
 
 def plain_module(
@@ -125,6 +127,10 @@ class _Builder:
         name = operator_name(step.node)
         if name in METHODS:  # an exporter that traces keeps the batch of a method open
             self.values[step.node] = self.graph.call_method(METHODS[name], args)
+        elif name in CREATED and has_batch_size(step.args):
+            kwargs = {key: kwargs[key] for key in ("dtype",) if kwargs.get(key) is not None}
+            created = self.graph.call_method(CREATED[name], (self.images, *args), kwargs)
+            self.values[step.node] = created
         else:
             self.values[step.node] = self.graph.call_function(step.target, args, kwargs)
 

@@ -278,9 +278,15 @@ def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgra
 
 
 def _require_runs(module: nn.Module, example: Tensor) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != example.dtype:
+            raise ForeignError(
+                f"a network has the numbers of its example, {example.dtype}; {name} is of"
+                f" {parameter.dtype}. Return module.float()."
+            )
     try:
         with torch.no_grad():
-            module(example[:1])
+            found = module(example[:1])
     except Exception as error:
         raise ForeignError(
             f"a network runs on its example; on images of {tuple(example.shape[1:])} (channels,"
@@ -288,6 +294,11 @@ def _require_runs(module: nn.Module, example: Tensor) -> None:
             f" {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}. Give the size of"
             " the images that it takes."
         ) from error
+    if not isinstance(found, Tensor):
+        raise ForeignError(
+            "a classifier takes images and returns logits, one tensor; this one returns a"
+            f" {type(found).__name__}. Wrap it in a module that returns the tensor of logits."
+        )
 
 
 @contextlib.contextmanager

@@ -412,7 +412,7 @@ def make_elastic(
     sizes, refused = _taken(module, graph, tensors, example, {*resolutions} - {size})
     choices = elastic_choices(graph, keep=keep, resolutions=[*sizes, size])
     _place_kernel_matrices(module, choices)
-    if not choices.choices:
+    if all(choice.dimension == "resolution" for choice in choices.choices):
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(choices.fixed.items())[:5])
         raise ForeignError(
             f"nothing of the network can shrink, since its layers keep their outputs ({reasons})."

@@ -111,8 +111,8 @@ def _fit_classifier(module: nn.Module, example: Tensor, classes: int) -> tuple[s
         else:
             raise ForeignError(
                 f"a classifier of other classes is replaced where it is a linear layer or a"
-                f" convolution; {name!r} is {_kind(layer)} of {logits[1]} outputs, and"
-                f" the images have {classes} classes. Give the network {classes} outputs."
+                f" convolution of its own; {name!r} is {_kind(layer)} behind {logits[1]} outputs,"
+                f" and the images have {classes} classes. Give the network {classes} outputs."
             )
         parent, _, last = name.rpartition(".")
         setattr(module.get_submodule(parent), last, new.train(layer.training))
