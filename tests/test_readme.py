@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,28 @@ def test_make_target_exists(command):
             assert re.search(rf"^{variable} \?=", makefile, flags=re.MULTILINE), target
             continue
         assert re.search(rf"^{re.escape(target)}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("given", "installs"),
+    [
+        ((), "-m pip install .* constraints.txt +torch$"),
+        (
+            ("TORCH_INDEX_URL=https://cpu",),
+            "-m pip .* --index-url https://cpu torch$",
+        ),
+        (("UV=1",), "^uv pip install .* --torch-backend auto torch$"),
+    ],
+    ids=["default", "index of CPU builds", "uv"],
+)
+def test_the_build_of_pytorch_can_be_chosen(given, installs, tmp_path):
+    """What `make` would do on a fresh machine; a build for the CPU saves 3 GB where no GPU is."""
+    words = ["make", "--dry-run", "test", f"VENV={tmp_path}/new", *given]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    [line] = [line for line in done.stdout.splitlines() if line.endswith(" torch")]
+    assert re.search(installs, line.strip()), line
+    assert all(one.partition("=")[0] in README for one in given)
 
 
 def test_readme_shows_commands():

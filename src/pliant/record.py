@@ -115,6 +115,7 @@ class Record:
         self.path = path
         self._connection = connection
         self._lock = lock
+        self._file = _identity(path)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, recipe_digest: str) -> Record:
@@ -362,8 +363,31 @@ class Record:
             raise PliantError(
                 f"{self.path} was opened to read only. Open it with Record.open to write."
             )
+        self.require_in_place()
         with _translated(self.path):
             self._connection.execute(statement, values)
+
+    def require_in_place(self) -> None:
+        """Refuse a record whose file was removed or replaced: an open one is written unseen.
+
+        Raises:
+            RunConflictError: another file, or none, is where this one was opened.
+        """
+        if _identity(self.path) != self._file:
+            raise RunConflictError(
+                f"a run directory stays as it is while a run writes it; {self.path.parent} was "
+                "removed, moved or replaced. Remove what is left there, then start the same "
+                "command again: the run begins anew."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at a path, whatever it is called; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _Lock:

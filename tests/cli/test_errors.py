@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pliant import Record
+from pliant.child import run_python
 from pliant.devices.profile import PROFILE_VERSION, load_profile
 from pliant.files import with_checksum
 
@@ -445,6 +447,16 @@ def _digest(folder: Path) -> str:
 
 
 # The disk.
+
+
+def test_a_folder_for_temporary_files_that_is_not_there(command, copied, tmp_path, monkeypatch):
+    """What TMPDIR names and is no folder is passed over; where none can be used, it is named."""
+    gone = tmp_path / "gone"
+    monkeypatch.setenv("TMPDIR", str(gone))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert run_python("print('ran')").stdout == "ran\n"
+    monkeypatch.setattr(tempfile, "tempdir", str(gone))
+    _refused(command("deploy", copied, "--output-dir", tmp_path / "out"), str(gone))
 
 
 def test_full_disk_keeps_what_was_there(command, copied, monkeypatch):

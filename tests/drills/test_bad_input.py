@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,7 +179,7 @@ WORDS = {
     "deploy": "RUN --output-dir out",
     "predict": "RUN/best picture.png",
     "report": "RUN",
-    "grow": "RUN/best --output-dir out",
+    "grow": "RUN/best --output-dir out --widen stage2=1.5x",
     "score": SCORE.removeprefix("score "),
     "estimate": "--space digits --data digits --out out.csv",
     "fidelity": "scores.csv --truth truth.csv",
@@ -272,7 +273,7 @@ def _is_named(parameter: Any, value: str, error: str) -> bool:
     said = " ".join(error.replace("│", " ").split())
     begins = " ".join(value.split())[:20]
     names = (*parameter.opts, parameter.name, parameter.name.upper(), ascii(begins)[1:-1])
-    names += (begins.partition("/")[0],)  # the file in the way of a folder
+    names += (re.split("[/:]", begins)[0],)  # the file in the way of a folder, or of a plugin
     return any(name and name in said for name in names) or (not begins and "empty" in said)
 
 

@@ -59,6 +59,15 @@ def test_deploy_runs_nothing_of_the_current_folder(trap, copied):
     assert (trap / "out" / "card.md").is_file()
 
 
+@pytest.mark.slow
+def test_run_runs_nothing_of_the_current_folder(trap, tiny):
+    words = ["run", tiny, "--run-dir", "out"]
+    done = subprocess.run([PLIANT, *words], cwd=trap, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr  # this machine may be too slow for the limit
+    assert not _marks(trap)
+    assert (trap / "out" / "record.sqlite").is_file()
+
+
 @pytest.mark.parametrize("where", ["file", "function", "forward", "score"])
 def test_code_of_a_user_cannot_end_the_command(command, tmp_path, where):
     ends = "import sys; sys.exit(3)"

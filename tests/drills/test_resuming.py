@@ -24,7 +24,8 @@ import psutil
 import pytest
 import torch
 
-from pliant import Record
+from pliant import Record, Run, run_all
+from pliant.errors import RunConflictError
 
 # The command line, ended by SIGKILL at a given point of a step; with a checkpoint after every
 # training step, so that there is one.
@@ -57,6 +58,7 @@ from pliant.cli import main
 main()
 """
 
+SLOW = pytest.mark.slow
 PHASES = {"import": 3.0, "baselines": 1.0, "train": 3.0, "search": 3.0, "front": 0.3, "deliver": 6}
 """By the word that begins its first line: about how long a phase takes, in seconds."""
 MEASURED = {"measured", "measured_apart", "seconds", "created", "command", "sha256"}
@@ -210,6 +212,23 @@ def test_run_killed_before_its_recipe_was_written_can_be_started_again(tmp_path,
     with Run.create(str(tiny), folder=tmp_path):
         assert (tmp_path / "recipe.toml").is_file()
         assert not list(tmp_path.glob(".*.partial*"))
+
+
+@pytest.mark.parametrize(
+    "step", ["train", pytest.param("search", marks=SLOW), pytest.param("deliver", marks=SLOW)]
+)
+def test_a_directory_that_is_removed_under_its_run_is_named(step, tmp_path, tiny, digits_profile):
+    folder, changes = tmp_path / "gone", {"target.name": str(digits_profile)}
+
+    def remove(name, done, total, note):
+        if name == step:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    with (
+        pytest.raises(RunConflictError, match="gone was removed, moved or replaced"),
+        Run.create(str(tiny), folder=folder, **changes) as run,
+    ):
+        run_all(run, progress=remove)
 
 
 @pytest.mark.slow

@@ -6,7 +6,25 @@ import torch
 
 from pliant.accuracy.calibration import calibrate
 from pliant.networks.statistics import absorb_statistics
-from pliant.networks.supernet import build
+from pliant.networks.supernet import Supernet, build
+
+
+def test_unknown_statistics_begin_with_the_first_training_batch(toy_space):
+    """An extracted network that is only trained further has running averages, and no NaN."""
+    supernet = Supernet(toy_space, mean=[0.4] * 3, std=[0.2] * 3)
+    network = supernet.extract(toy_space.largest())
+    norms = [one for one in network.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    assert all(bool(norm.running_var.isnan().all()) for norm in norms)
+    seen: list[torch.Tensor] = []
+    norms[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    for seed in (1, 2):
+        network.train()(torch.rand((4, 3, 8, 8), generator=torch.Generator().manual_seed(seed)))
+    (mean, later), (variance, later_variance) = (
+        [measure(batch, (0, 2, 3)) for batch in seen] for measure in (torch.mean, torch.var)
+    )
+    torch.testing.assert_close(norms[0].running_mean, 0.9 * mean + 0.1 * later)
+    torch.testing.assert_close(norms[0].running_var, 0.9 * variance + 0.1 * later_variance)
+    assert network.eval()(torch.rand((1, 3, 8, 8))).isfinite().all()
 
 
 def test_batch_statistics_compute_what_running_ones_computed(digits_space, digits, fresh):

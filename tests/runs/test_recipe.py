@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from pliant import Run
 from pliant.errors import RecipeError
 from pliant.objective import Limit
 from pliant.runs.recipe import TrainTable, builtin_recipes, load_recipe, parse_recipe, tomllib
@@ -92,6 +94,33 @@ def test_paths_of_the_command_line_hold_in_every_directory(tmp_path, monkeypatch
     assert load_recipe("digits", {"target.name": "away.json"}).target.name == "away.json", (
         "what is not there is complained of later"
     )
+
+
+def test_a_relative_source_in_a_recipe_holds_in_every_directory(
+    command, tmp_path, monkeypatch, digits_profile
+):
+    """Beside the recipe, where a run begins elsewhere and is delivered from a third folder."""
+    beside, begins, elsewhere = (tmp_path / name for name in ("beside", "begins", "elsewhere"))
+    for folder in (beside, begins, elsewhere):
+        folder.mkdir()
+    x, y = np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8), np.arange(200) % 10
+    np.savez(beside / "pictures.npz", x=x, y=y)
+    (beside / "own.toml").write_text(
+        'name = "own"\nspace = "digits"\n[data]\nsource = "pictures.npz"\n'
+        '[train]\nepochs = 1\nbatch_size = 32\nprecision = "fp32"\n'
+        f'[target]\nname = "{digits_profile}"\n'
+    )
+    monkeypatch.chdir(begins)
+    code, _, error = command("train", "../beside/own.toml")
+    assert (code, error) == (0, "")
+    with Run.reopen("runs/own") as run:
+        assert run.recipe.data.source == str(beside / "pictures.npz")
+        smallest = run.space.smallest()
+    monkeypatch.chdir(elsewhere)
+    folder = begins / "runs" / "own"
+    code, _, error = command("deploy", folder, "--architecture", smallest, "--output-dir", "out")
+    assert (code, error) == (0, "")
+    assert (elsewhere / "out" / "model.onnx").is_file()
 
 
 @pytest.mark.parametrize(

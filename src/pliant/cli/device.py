@@ -342,6 +342,7 @@ def import_(
     from pliant.devices.profile_folder import keep_sources, profile_file, roofs_file
     from pliant.devices.results import import_results
 
+    require_writable(out)
     roofs = None if sheet is None else load_sheet(sheet)
     imported = import_results(results, noise_limit=noise_limit)
     profile = imported.profile

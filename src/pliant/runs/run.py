@@ -209,7 +209,11 @@ class Run:
         refused = kind is not None and issubclass(kind, (InfeasibleError, RecipeError))
         if refused:  # limits that nothing meets, or a mistyped option
             self.restore_recipe()
-        self.close()
+        try:
+            if kind is None or issubclass(kind, Exception):
+                self.record.require_in_place()  # which may be why it failed
+        finally:
+            self.close()
 
     def restore_recipe(self) -> None:
         """Write the recipe that a run which was begun had before it was opened now."""

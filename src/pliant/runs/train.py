@@ -440,15 +440,15 @@ class _Log:
             "images_per_second": step.images_per_second,
             "overhead": step.overhead,
         }
-        numbers = {name: one for name, one in step.measures.items() if isinstance(one, float)}
-        for name, value in (values | numbers).items():
-            self.board.add_scalar(name, value, step.step)
         self.run.record.log_step(
             step.step,
             step.epoch,
             {**values, **step.measures, "losses": list(step.losses), "phase": step.phase},
         )
         self.run.record.set_metadata("training_seconds", self.seconds)
+        numbers = {name: one for name, one in step.measures.items() if isinstance(one, float)}
+        for name, value in (values | numbers).items():
+            self.board.add_scalar(name, value, step.step)
         self.progress(
             "train",
             step.step,
@@ -457,4 +457,5 @@ class _Log:
         )
 
     def close(self) -> None:
-        self.board.close()
+        if Path(self.board.log_dir).is_dir():  # else its thread prints a traceback
+            self.board.close()
