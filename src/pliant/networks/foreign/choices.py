@@ -139,8 +139,9 @@ def _unread(graph: ForeignGraph, group: Group) -> str:
 
 
 def _place(path: str) -> str:
-    """A module's path as the place of a choice: `layer1.0.conv_dw` as `layer1.0.conv-dw.`."""
-    return "".join(f"{part.replace('_', '-')}." for part in path.split(".") if part)
+    """A module's path as the place of a choice: `_blocks.0.conv_dw` as `blocks.0.conv-dw.`."""
+    parts = (part.strip("_").replace("_", "-") for part in path.split("."))
+    return "".join(f"{part}." for part in parts if part)
 
 
 def _unique(name: str, known: Mapping[str, object]) -> str:

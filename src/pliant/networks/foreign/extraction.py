@@ -18,7 +18,6 @@ from torch import Tensor, fx, nn
 from pliant.networks.foreign.left_out import modules_left_out
 from pliant.networks.foreign.operators import Node, argument
 from pliant.networks.foreign.plan import Plan, Step, has_batch_size, with_batch
-from pliant.networks.morph.channel_graph import operator_name
 
 PREPARED = "pliant_prepared"
 """Marks the node whose result the network itself reads: pixels, normalised and resized."""
@@ -124,7 +123,7 @@ class _Builder:
             return
         args = self._value(with_batch(step.args, self._batch_size(step)))
         kwargs = self._value(dict(step.kwargs))
-        name = operator_name(step.node)
+        name = step.name
         if name in METHODS:  # an exporter that traces keeps the batch of a method open
             self.values[step.node] = self.graph.call_method(METHODS[name], args)
         elif name in CREATED and has_batch_size(step.args):
@@ -136,7 +135,7 @@ class _Builder:
 
     def _batch_size(self, step: Step) -> Any:
         """-1 where a reshape infers it, else the size of the input's first dimension."""
-        name = operator_name(step.node)
+        name = step.name
         if name in ("view", "reshape", "_unsafe_view"):
             return _Inferred()
         if self._batch is None and has_batch_size(step.args):
@@ -170,7 +169,7 @@ class _Builder:
 
     def _layer(self, step: Step) -> tuple[str, nn.Module] | None:
         """The module of an operator with its path; None where it is none of torch.nn."""
-        make = _LAYERS.get(operator_name(step.node))
+        make = _LAYERS.get(step.name)
         if make is None:
             return None
         positions, build = make
@@ -221,7 +220,7 @@ class _InferredInt(int):
 def _convolution(step: Step, own: Mapping[str, Tensor]) -> nn.Module | None:
     weight = own["weight"]
     kinds: dict[str, Any] = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
-    name = operator_name(step.node)
+    name = step.name
     dims = weight.ndim - 2
     options = {
         "stride": argument(step, 3, "stride", 1),

@@ -60,9 +60,20 @@ class Step:
     """One operator: its function and arguments, in which nodes stand for their results."""
 
     node: Node
+    name: str
+    """Of the operator, without its overload."""
     target: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    nested: tuple[int, ...]
+    """Positions of arguments that hold nodes, or the size of the batch, inside."""
+
+    def arguments(self, values: Mapping[Any, Any], batch: Any) -> list[Any]:
+        """The arguments with results in place of nodes, and a batch in place of its size."""
+        args = [values[one] if type(one) is fx.Node else one for one in self.args]
+        for at in self.nested:
+            args[at] = filled(with_batch(args[at], batch), values)
+        return args
 
 
 Runs = tuple[tuple[int, int], ...]
@@ -114,6 +125,7 @@ class Plan:
             for node, less in kernel.less_padding(size)
         }
         self._runs: dict[str, list[Runs | None]] = {}
+        self._slices: dict[str, tuple[slice, ...] | None] = {}
         self._alias = {branch.total: branch.shortcut for branch in skipped}
         left_out = frozenset[Node]().union(*(branch.inside for branch in skipped))
         kept = [
@@ -184,14 +196,12 @@ class Plan:
 
     def sliced(self, name: str, tensor: Tensor) -> Tensor:
         """The part of a parameter that the sub-network uses; a view where it is one piece."""
-        runs = self.runs(name)
-        one_piece = tuple(
-            slice(kept[0][0], sum(kept[0])) if kept and len(kept) == 1 else slice(None)
-            for kept in runs
-        )
-        if one_piece != (slice(None),) * len(one_piece):
-            tensor = _Part.apply(tensor, one_piece)
-        for dim, kept in enumerate(runs):
+        if name not in self._slices:
+            self._slices[name] = _one_piece(self.runs(name))
+        slices = self._slices[name]
+        if slices is not None:
+            tensor = _Part.apply(tensor, slices)
+        for dim, kept in enumerate(self.runs(name)):
             if kept and len(kept) > 1:
                 parts = [tensor.narrow(dim, start, size) for start, size in kept]
                 tensor = torch.cat(parts, dim)
@@ -242,7 +252,9 @@ class Plan:
             args[2:4] = [before, before + taken] if name == "slice" else [before, taken]
         elif name in (*WRITES_BATCH, "repeat"):
             args = [_with_batch(one) for one in args]
-        return Step(node, target, tuple(self._sources(args)), self._sources(kwargs))
+        sources = tuple(self._sources(args))
+        nested = [at for at, one in enumerate(sources) if _is_nested(one)]
+        return Step(node, name, target, sources, self._sources(kwargs), tuple(nested))
 
     def _sources(self, value: Any) -> Any:
         if isinstance(value, fx.Node):
@@ -252,6 +264,14 @@ class Plan:
         if isinstance(value, dict):
             return {name: self._sources(one) for name, one in value.items()}
         return value
+
+
+def _one_piece(runs: list[Runs | None]) -> tuple[slice, ...] | None:
+    """A slice per dimension, of those that are kept in one piece; None where nothing is cut so."""
+    found = tuple(
+        slice(kept[0][0], sum(kept[0])) if kept and len(kept) == 1 else slice(None) for kept in runs
+    )
+    return None if all(one == slice(None) for one in found) else found
 
 
 def kept_runs(dim: Dim, widths: Mapping[Group, int]) -> Runs | None:
@@ -292,6 +312,10 @@ def _nodes_in(value: Any) -> list[Node]:
     return []
 
 
+def _is_nested(value: Any) -> bool:
+    return not isinstance(value, fx.Node) and (bool(_nodes_in(value)) or has_batch_size(value))
+
+
 def has_batch_size(value: Any) -> bool:
     """Whether arguments hold the size of the batch."""
     if isinstance(value, list | tuple):
@@ -312,4 +336,15 @@ def with_batch(value: Any, batch: Any) -> Any:
         return type(value)(with_batch(one, batch) for one in value)
     if isinstance(value, dict):
         return {name: with_batch(one, batch) for name, one in value.items()}
+    return value
+
+
+def filled(value: Any, values: Mapping[Any, Any]) -> Any:
+    """Arguments with the results of nodes in their place."""
+    if isinstance(value, fx.Node):
+        return values[value]
+    if isinstance(value, list | tuple):
+        return type(value)([filled(one, values) for one in value])
+    if isinstance(value, dict):
+        return {name: filled(one, values) for name, one in value.items()}
     return value

@@ -25,9 +25,8 @@ from pliant.networks.foreign.choices import Choices, elastic_choices
 from pliant.networks.foreign.dimensions import Group, groups_of, pieces_of
 from pliant.networks.foreign.extraction import plain_module
 from pliant.networks.foreign.graph import ForeignGraph, evaluation
-from pliant.networks.foreign.plan import Plan, Step, with_batch
-from pliant.networks.foreign.workloads import describe_layers, filled
-from pliant.networks.morph.channel_graph import operator_name
+from pliant.networks.foreign.plan import Plan, Step, filled
+from pliant.networks.foreign.workloads import describe_layers
 from pliant.networks.morph.check import copied
 from pliant.networks.supernet import Supernet
 from pliant.plugins import is_plugin, plugin_name
@@ -66,6 +65,8 @@ class ForeignSupernet(Supernet):
         self.replaced: tuple[str, ...] = ()
         """Layers of the classifier that are fresh, since the images have other classes."""
         self.parts = Parts(graph, choices)
+        self._holders: dict[str, tuple[dict[str, Any], str]] = {}
+        """Where tensors are, by name: a module is looked up once, not in every step."""
         _place_tensors(self, module, graph)
 
     def forward(
@@ -95,7 +96,7 @@ class ForeignSupernet(Supernet):
         return plain.resize(images, int(chosen["r"])) if "r" in chosen else images
 
     def _run_step(self, step: Step, args: Any, kwargs: Any, *, whole: bool, dropout: bool) -> Any:
-        name = operator_name(step.node)
+        name = step.name
         if name == "batch_norm" and (self.training or not whole):
             x, weight, bias, mean, variance, _, momentum, epsilon = args[:8]
             if not whole:
@@ -106,9 +107,13 @@ class ForeignSupernet(Supernet):
         return step.target(*args, **kwargs)
 
     def _tensor(self, name: str) -> Tensor:
-        path, _, attribute = name.rpartition(".")
-        owner = self.get_submodule(path) if path else self
-        return cast(Tensor, getattr(owner, attribute))
+        if name not in self._holders:
+            path, _, attribute = name.rpartition(".")
+            owner = self.get_submodule(path)
+            holder = owner._parameters if attribute in owner._parameters else owner._buffers
+            self._holders[name] = holder, attribute
+        holder, attribute = self._holders[name]
+        return cast(Tensor, holder[attribute])
 
     def extract(self, architecture: Architecture) -> plain.Network:
         """The sub-network as plain PyTorch layers of its own.
@@ -228,7 +233,7 @@ class ForeignSupernet(Supernet):
         def run(step: Step, args: Any, kwargs: Any) -> Any:
             weight = plan.parameters.get(step.args[1]) if _reads_weight(step) else None
             if weight in wanted:
-                x, dim = args[0].float(), 1 if "conv" in operator_name(step.node) else -1
+                x, dim = args[0].float(), 1 if "conv" in step.name else -1
                 found[str(weight)] = x.transpose(0, dim).flatten(1).std(1)
             return self._run_step(step, args, kwargs, whole=False, dropout=False)
 
@@ -286,8 +291,8 @@ def run_plan(
     for node, name in plan.parameters.items():
         values[node] = plan.active(name, tensor_of)
     for step in plan.steps:
-        args = filled(with_batch(step.args, len(images)), values)
-        values[step.node] = run_step(step, args, filled(step.kwargs, values))
+        kwargs = filled(step.kwargs, values) if step.kwargs else {}
+        values[step.node] = run_step(step, step.arguments(values, len(images)), kwargs)
         for node in plan.last_read.get(step.node, ()):
             del values[node]
     found: Tensor = values[plan.result]

@@ -23,7 +23,7 @@ from pliant.networks.foreign.dimensions import Dim, Group, Sum, active_size, fac
 from pliant.networks.foreign.graph import Branch, ForeignGraph
 from pliant.networks.foreign.kernels import Kernel
 from pliant.networks.foreign.operators import Dims, Node
-from pliant.networks.foreign.plan import Plan, with_batch
+from pliant.networks.foreign.plan import Plan, filled
 from pliant.networks.trace import steps_workload
 from pliant.spaces.foreign import LOOPS, MORE_STORED, ElasticLayer, ElasticLayers, more_stored
 from pliant.workload import Layer, Workload
@@ -343,7 +343,7 @@ class _Tracer:
         for step in plan.steps:
 
             def run(step: Any = step) -> None:
-                args = filled(with_batch(step.args, 1), values)
+                args = step.arguments(values, 1)
                 kwargs = filled(step.kwargs, values)
                 if kwargs.get("device") is not None:
                     kwargs["device"] = "meta"
@@ -366,14 +366,3 @@ def _step_names(graph: ForeignGraph) -> dict[Node, str]:
         taken.add(name)
         found[node] = name
     return found
-
-
-def filled(value: Any, values: Mapping[Any, Any]) -> Any:
-    """Arguments with the results of nodes in their place."""
-    if isinstance(value, fx.Node):
-        return values[value]
-    if isinstance(value, list | tuple):
-        return type(value)([filled(one, values) for one in value])
-    if isinstance(value, dict):
-        return {name: filled(one, values) for name, one in value.items()}
-    return value
