@@ -80,22 +80,43 @@ Runs = tuple[tuple[int, int], ...]
 """Starts and lengths along a dimension."""
 
 
-class _Part(torch.autograd.Function):
-    """A view of a parameter, by a slice per dimension.
+@dataclass(frozen=True)
+class _Cut:
+    """What of a parameter is kept."""
 
-    PyTorch pads the gradient of a slice to its full size, and does so once for each dimension; here
-    it is padded once.
+    parts: tuple[tuple[slice, ...], ...]
+    """A slice per dimension for each piece; the pieces lie one behind the other along a
+    dimension."""
+    dim: int
+    more: tuple[tuple[int, Runs], ...] = ()
+    """Further dimensions that are kept in several pieces."""
+    only: tuple[int, int, int] | None = None
+    """Dimension, start and length where only one dimension is cut, in one piece."""
+
+
+class _Part(torch.autograd.Function):
+    """The kept part of a parameter; a view where it is one piece.
+
+    PyTorch pads the gradient of a slice to its full size, and does so once for each dimension and
+    piece; here it is padded once. For one slice alone PyTorch is as good, and begins sooner.
     """
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, slices: tuple[slice, ...]) -> Tensor:
-        ctx.slices, ctx.shape, ctx.strides = slices, tensor.shape, tensor.stride()
-        return tensor[slices]
+    def forward(ctx: Any, tensor: Tensor, cut: _Cut) -> Tensor:
+        ctx.cut, ctx.shape, ctx.strides = cut, tensor.shape, tensor.stride()
+        if len(cut.parts) == 1:
+            return tensor[cut.parts[0]]
+        return torch.cat([tensor[part] for part in cut.parts], cut.dim)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         found = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_()
-        found[ctx.slices] = gradient
+        start = 0
+        for part in ctx.cut.parts:
+            kept = found[part]
+            length = kept.shape[ctx.cut.dim]
+            kept.copy_(gradient.narrow(ctx.cut.dim, start, length))
+            start += length
         return found, None
 
 
@@ -125,7 +146,7 @@ class Plan:
             for node, less in kernel.less_padding(size)
         }
         self._runs: dict[str, list[Runs | None]] = {}
-        self._slices: dict[str, tuple[slice, ...] | None] = {}
+        self._cuts: dict[str, _Cut | None] = {}
         self._alias = {branch.total: branch.shortcut for branch in skipped}
         left_out = frozenset[Node]().union(*(branch.inside for branch in skipped))
         kept = [
@@ -196,15 +217,16 @@ class Plan:
 
     def sliced(self, name: str, tensor: Tensor) -> Tensor:
         """The part of a parameter that the sub-network uses; a view where it is one piece."""
-        if name not in self._slices:
-            self._slices[name] = _one_piece(self.runs(name))
-        slices = self._slices[name]
-        if slices is not None:
-            tensor = _Part.apply(tensor, slices)
-        for dim, kept in enumerate(self.runs(name)):
-            if kept and len(kept) > 1:
-                parts = [tensor.narrow(dim, start, size) for start, size in kept]
-                tensor = torch.cat(parts, dim)
+        if name not in self._cuts:
+            self._cuts[name] = _cut(self.runs(name))
+        cut = self._cuts[name]
+        if cut is None:
+            return tensor
+        if cut.only is not None:
+            return tensor.narrow(*cut.only)
+        tensor = _Part.apply(tensor, cut)
+        for dim, kept in cut.more:
+            tensor = torch.cat([tensor.narrow(dim, start, size) for start, size in kept], dim)
         return tensor
 
     def active(self, name: str, tensor_of: Callable[[str], Tensor]) -> Tensor:
@@ -266,12 +288,23 @@ class Plan:
         return value
 
 
-def _one_piece(runs: list[Runs | None]) -> tuple[slice, ...] | None:
-    """A slice per dimension, of those that are kept in one piece; None where nothing is cut so."""
-    found = tuple(
+def _cut(runs: list[Runs | None]) -> _Cut | None:
+    """What is kept of each dimension; None for all of it."""
+    if not any(runs):
+        return None
+    slices = [
         slice(kept[0][0], sum(kept[0])) if kept and len(kept) == 1 else slice(None) for kept in runs
-    )
-    return None if all(one == slice(None) for one in found) else found
+    ]
+    several = [(dim, kept) for dim, kept in enumerate(runs) if kept and len(kept) > 1]
+    if not several:
+        cut = [(dim, *kept[0]) for dim, kept in enumerate(runs) if kept]
+        return _Cut((tuple(slices),), 0, only=cut[0] if len(cut) == 1 else None)
+    (dim, pieces), *more = several
+    parts = []
+    for start, length in pieces:
+        slices[dim] = slice(start, start + length)
+        parts.append(tuple(slices))
+    return _Cut(tuple(parts), dim, tuple(more))
 
 
 def kept_runs(dim: Dim, widths: Mapping[Group, int]) -> Runs | None:
