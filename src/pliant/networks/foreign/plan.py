@@ -110,7 +110,11 @@ class _Part(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        found = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_()
+        found = gradient.new_empty_strided(ctx.shape, ctx.strides)
+        if len(ctx.cut.parts) > 1:
+            found.zero_()
+        else:
+            _fill_outside(found, ctx.cut.parts[0])
         start = 0
         for part in ctx.cut.parts:
             kept = found[part]
@@ -118,6 +122,16 @@ class _Part(torch.autograd.Function):
             kept.copy_(gradient.narrow(ctx.cut.dim, start, length))
             start += length
         return found, None
+
+
+def _fill_outside(tensor: Tensor, slices: tuple[slice, ...]) -> None:
+    """Zeros outside of a part, each written once: what was cut from a dimension, then the next."""
+    for dim, kept in enumerate(slices):
+        if kept != slice(None):
+            here = tensor[slices[:dim]].movedim(dim, 0)
+            if kept.start:
+                here[: kept.start].zero_()
+            here[kept.stop :].zero_()
 
 
 class Plan:
