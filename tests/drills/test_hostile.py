@@ -9,12 +9,16 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from pliant.spaces.presets import preset
@@ -146,65 +150,205 @@ def _safetensors(header: object, length: int | None = None) -> bytes:
 
 
 HUGE = "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000000,), }"
+
+
+def _checkpoint(mark: Path) -> bytes:
+    file = io.BytesIO()
+    torch.save({"weight": _Marks(mark)}, file)
+    return file.getvalue()
+
+
+def _onnx(*nodes: onnx.NodeProto, dims: tuple[int | str, ...] = (1, 3, 8, 8)) -> bytes:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    return helper.make_model(graph).SerializeToString()
+
+
+def _table(mark: Path | None = None, **columns: list[object]) -> bytes:
+    """A parquet file; with a mark, its schema names a type of Python whose pickle leaves it."""
+    table, file = pa.table(columns), pa.BufferOutputStream()
+    if mark is not None:
+        extension = {
+            "ARROW:extension:name": "arrow.py_extension_type",
+            "ARROW:extension:metadata": pickle.dumps(_Marks(mark)),
+        }
+        fields = [field.with_metadata(extension) for field in table.schema]
+        table = table.cast(pa.schema(fields))
+    pq.write_table(table, file)
+    return file.getvalue().to_pybytes()
+
+
+def _png(width: int, height: int) -> bytes:
+    """A picture whose header claims more than it holds."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+def _paths(path: str) -> bytes:
+    return _table(image=[{"bytes": None, "path": path}] * 12, label=[0, 1] * 6)
+
+
+def _labels(descr: str, shape: str) -> bytes:
+    """An archive whose labels have this header."""
+    images = io.BytesIO()
+    np.save(images, np.zeros((2, 8, 8), np.uint8))
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
+    return _zip(xDOTnpy=images.getvalue(), yDOTnpy=_npy(header))
+
+
+def _tensor(**entry: object) -> bytes:
+    return _safetensors({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | entry})
+
+
+Content = bytes | Callable[[Path], bytes]
+DEEP = b"[" * 10**5
 MAP = "accelerator map FILE"
-HOSTILE: dict[str, tuple[str, str, Callable[[Path], bytes]]] = {
-    "pickled images": ("train digits --data FILE", "a.npz", _objects),
-    "images beyond all memory": (
-        "train digits --data FILE",
-        "a.npz",
-        lambda _: _zip(train_imagesDOTnpy=_npy(HUGE), train_labelsDOTnpy=_npy(HUGE)),
+SCORE = "score --space digits --architectures FILE --method parameters --workers 1"
+ARCHIVES: dict[str, Content] = {
+    "pickled images": _objects,
+    "images beyond all memory": _zip(train_imagesDOTnpy=_npy(HUGE), train_labelsDOTnpy=_npy(HUGE)),
+    "members outside": _zip(DOTDOTSLASHx=b"0"),
+    "members of the root": _zip(SLASHetcSLASHxDOTnpy=b"0", SLASHetcSLASHyDOTnpy=b"0"),
+    "a header that is code": _zip(xDOTnpy=_npy("__import__('os').getcwd()"), yDOTnpy=b""),
+    "a header that is no table": _zip(xDOTnpy=_npy("[1, 2]"), yDOTnpy=b""),
+    "a header of deep brackets": _zip(xDOTnpy=_npy("(" * 9000), yDOTnpy=b""),
+    "labels of negative number": _labels("'|u1'", "(-2,)"),
+    "labels of huge items": _labels("'|V1000000000000'", "(2,)"),
+    "labels that are objects": _labels("'|O'", "(2,)"),
+    "labels of nested types": _labels("[('a', '|u1'), ('b', '|u1')]", "(2,)"),
+    "an archive in an archive": _zip(xDOTnpy=_zip(xDOTnpy=b"0"), yDOTnpy=b""),
+}
+TABLES: dict[str, Content] = {
+    "paths of the machine": _paths("/etc/passwd"),
+    "paths above": _paths("../secret"),
+    "paths that are addresses": _paths("file:///etc/passwd"),
+    "paths into processes": _paths("/proc/self/environ"),
+    "pickled types of columns": lambda mark: _table(mark, image=["x"] * 12, label=[0, 1] * 6),
+    "pictures of 10 gigapixels": _table(image=[_png(10**5, 10**5)] * 12, label=[0, 1] * 6),
+    "pictures of no pixels": _table(image=[_png(0, 0)] * 12, label=[0, 1] * 6),
+    "pictures that are scripts": _table(
+        image=[b"%!PS\n(/etc/passwd) (r) file"] * 12, label=[0, 1] * 6
     ),
-    "members outside": ("train digits --data FILE", "a.npz", lambda _: _zip(DOTDOTSLASHx=b"0")),
+    "a table of huge footer": b"PAR1" + b"\xff\xff\xff\x7fPAR1",
+    "a table that ends at once": b"PAR1PAR1",
+}
+WEIGHTS: dict[str, tuple[str, Content]] = {
+    "pickled start": ("a.pth", lambda mark: pickle.dumps(_Marks(mark))),
+    "pickled start in an archive": ("a.pth", _checkpoint),
+    "a start that is an archive": ("a.pth", _zip(DOTDOTSLASHx=b"0")),
+    "weights of huge header": ("a.safetensors", _safetensors({}, 2**62)),
+    "weights beyond their file": (
+        "a.safetensors",
+        _tensor(shape=[9**9], data_offsets=[0, 9**10]),
+    ),
+    "weights of negative offsets": ("a.safetensors", _tensor(data_offsets=[-4, 0]) + bytes(4)),
+    "weights that end before they begin": ("a.safetensors", _tensor(data_offsets=[4, 0])),
+    "weights of negative number": ("a.safetensors", _tensor(shape=[-1]) + bytes(4)),
+    "weights of unknown type": ("a.safetensors", _tensor(dtype="OBJECT") + bytes(4)),
+    "weights of deep header": ("a.safetensors", struct.pack("<Q", len(DEEP)) + DEEP),
+    "weights whose header is a list": ("a.safetensors", _safetensors([1])),
+}
+NETWORKS: dict[str, tuple[str, Content]] = {
+    "weights of negative size": (MAP, _network((-4, 3, 3, 3))),
+    "weights of huge size": (MAP, _network((2**40, 3, 3, 3))),
+    "a network that is elsewhere": (
+        "predict FILE picture.png",
+        _network((4, 3, 3, 3), "../secret"),
+    ),
+    "a network of the machine": ("predict FILE picture.png", _network((4, 3, 3, 3), "/etc/passwd")),
+    "a network without end": ("predict FILE picture.png", _network((4, 3, 3, 3), "/dev/zero")),
+    "a network that reads itself": (MAP, _onnx(helper.make_node("Relu", ["y"], ["y"]))),
+    "a network of unknown operators": (
+        MAP,
+        _onnx(helper.make_node("System", ["x"], ["y"], domain="evil")),
+    ),
+    "a network of negative images": (
+        MAP,
+        _onnx(helper.make_node("Relu", ["x"], ["y"]), dims=(1, -3, 8, 8)),
+    ),
+    "a network of no nodes": (MAP, _onnx()),
+    "a network that is a page": (MAP, b"<html><script>alert(1)</script></html>"),
+    "a network of zeros": (MAP, bytes(1000)),
+}
+RECIPES: dict[str, Content] = {
+    "a recipe that is code": b"space = __import__('os')",
+    "a recipe of objects": b'name = "x"\nspace = "object:os"',
+    "a recipe with a place": b'name = "../x"\nspace = "digits"',
+    "a recipe of the root": b'name = "/x"\nspace = "digits"',
+    "a recipe without name": b'name = ""\nspace = "digits"',
+    "a recipe of two lines": b'name = "x\\ny"\nspace = "digits"',
+    "a recipe with an end of text": b'name = "x\\u0000y"\nspace = "digits"',
+    "a recipe that says twice": b'name = "x"\nname = "y"',
+    "a recipe of deep tables": b"a = " + DEEP,
+    "a recipe of bytes": b"\xff\xfe\x00",
+}
+PROFILES: dict[str, Content] = {
+    "deep brackets": DEEP,
+    "long numbers": b'{"cores": ' + b"9" * 10**5 + b"}",
+    "a profile of types": b'{"__class__": "os.system", "args": ["touch mark"]}',
+    "a profile that says twice": b'{"version": 1, "version": 2}',
+    "a profile that is a list": b"[]",
+    "a profile of zeros": bytes(100),
+}
+OTHERS: dict[str, tuple[str, str, Content]] = {
     "results outside": (
         "device import FILE --out out",
         "a.zip",
-        lambda _: _zip(DOTDOTSLASHresultsDOTjson=b"{}"),
+        _zip(DOTDOTSLASHresultsDOTjson=b"{}"),
     ),
-    "pickled start": (
-        "run digits --start FILE --run-dir out",
-        "a.pth",
-        lambda mark: pickle.dumps(_Marks(mark)),
+    "deep results": ("device import FILE --out out", "a.zip", _zip(resultsDOTjson=DEEP)),
+    "results that unpack to much": (
+        "device import FILE --out out",
+        "a.zip",
+        _zip(resultsDOTjson=b" " * 10**8),
     ),
-    "weights of huge header": (
-        "run digits --start FILE --run-dir out",
-        "a.safetensors",
-        lambda _: _safetensors({}, 2**62),
-    ),
-    "weights beyond their file": (
-        "run digits --start FILE --run-dir out",
-        "a.safetensors",
-        lambda _: _safetensors(
-            {"w": {"dtype": "F32", "shape": [9**9], "data_offsets": [0, 9**10]}}
-        ),
-    ),
-    "weights of negative size": (MAP, "a.onnx", lambda _: _network((-4, 3, 3, 3))),
-    "a network that is elsewhere": (
-        "predict FILE picture.png",
-        "a.onnx",
-        lambda _: _network((4, 3, 3, 3), "../secret"),
-    ),
-    "a recipe that is code": ("train FILE", "a.toml", lambda _: b"space = __import__('os')"),
-    "a recipe of objects": ("train FILE", "a.toml", lambda _: b'name = "x"\nspace = "object:os"'),
-    "a recipe with a place": ("train FILE", "a.toml", lambda _: b'name = "../x"\nspace = "digits"'),
-    "deep brackets": ("device show FILE", "a.json", lambda _: b"[" * 10**5),
-    "long numbers": ("device show FILE", "a.json", lambda _: b'{"cores": ' + b"9" * 10**5 + b"}"),
+    "results of types": ("device import FILE --out out", "a.json", b'{"__reduce__": "os"}'),
     "a chip of deep tables": (
-        MAP.replace("FILE", "none.onnx") + " --chip FILE",
+        "accelerator map none.onnx --chip FILE",
         "a.toml",
-        lambda _: b"a = " + b"[" * 10**4,
+        b"a = " + b"[" * 10**4,
+    ),
+    "a chip that is code": ("accelerator map none.onnx --chip FILE", "a.toml", b"name = exit()"),
+    "a column that is a formula": (SCORE, "a.csv", b"=cmd|'/c calc'!A1\nr8\n"),
+    "a network of a million letters": (SCORE, "a.csv", b"arch\n" + b"r8" * 10**6),
+    "a column with an end of text": (SCORE, "a.csv", b"ar\0ch\nr8\n"),
+    "pickled types of scores": (
+        "fidelity FILE --truth FILE",
+        "a.parquet",
+        lambda mark: _table(mark, architecture=["a"], method=["zen"], score=["1"]),
     ),
 }
+HOSTILE: dict[str, tuple[str, str, Content]] = (
+    {name: ("train digits --data FILE", "a.npz", content) for name, content in ARCHIVES.items()}
+    | {name: ("train digits --data FILE", "a.parquet", one) for name, one in TABLES.items()}
+    | {name: ("run digits --start FILE --run-dir out", *one) for name, one in WEIGHTS.items()}
+    | {name: (words, "a.onnx", one) for name, (words, one) in NETWORKS.items()}
+    | {name: ("train FILE", "a.toml", content) for name, content in RECIPES.items()}
+    | {name: ("device show FILE", "a.json", content) for name, content in PROFILES.items()}
+    | OTHERS
+)
 """The command, the file, and what is in it, given a file that nobody may make."""
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+EACH = 5
+"""Of so many hostile files, `make test` takes one; `make test-slow` takes the rest."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if number % EACH else ())
+        for number, name in enumerate(HOSTILE)
+    ],
+)
 def test_hostile_files_are_refused(command, tmp_path, monkeypatch, name):
     words, file, content = HOSTILE[name]
     place = tmp_path / "place"
     place.mkdir()
     (tmp_path / "secret").write_bytes(bytes(4 * 4 * 27))
     monkeypatch.chdir(place)
-    (place / file).write_bytes(content(tmp_path / "mark"))
+    (place / file).write_bytes(content(tmp_path / "mark") if callable(content) else content)
     before = sorted(tmp_path.rglob("*"))
     code, _, error = command(*words.replace("FILE", file).split())
     assert code == 2, error

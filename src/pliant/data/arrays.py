@@ -6,6 +6,7 @@ import gzip
 import lzma
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ _NPZ_FAULTS = (
     OverflowError,
     SyntaxError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,

@@ -33,6 +33,7 @@ from pliant.devices.energy import parse_energy
 from pliant.errors import DataError, InfeasibleError, PliantError, RecipeError, RunConflictError
 from pliant.files import write_atomically
 from pliant.host import machine_name
+from pliant.networks.backbones.published import read_checkpoint
 from pliant.networks.backbones.registry import NAMES
 from pliant.plugins import is_object, is_plugin, load_plugin
 from pliant.progress import Progress, silent
@@ -433,6 +434,8 @@ def _require_parts(recipe: Recipe) -> None:
     start = Path(recipe.train.start)
     if start.suffix == ".safetensors" and start.is_file():
         load_tensors(start)
+    elif start.is_file() and not is_plugin(recipe.train.start):
+        read_checkpoint(start)
     named = {
         "a start": recipe.train.start,
         "a training strategy": recipe.train.strategy,

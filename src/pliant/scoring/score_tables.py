@@ -18,6 +18,8 @@ from pliant.scoring.process_pool import ScoreRow
 
 ARCHITECTURE_COLUMNS = ("arch", "architecture")
 """What the column of architectures may be called."""
+MOST_LETTERS = 10_000
+"""Of one architecture; those of large networks have hundreds."""
 _TEXTS = ("architecture", "method", "notes", "failure")
 _SCHEMA = pa.schema(
     [
@@ -143,4 +145,11 @@ def read_architectures(path: Path) -> list[str]:
     column = table[architecture_column(path, table)]
     if not table.num_rows:
         raise DataError(f"a list of architectures has rows, {path} has none.")
-    return [text.strip() for text in column.to_pylist()]
+    texts = [text.strip() for text in column.to_pylist()]
+    longest = max(texts, key=len)
+    if len(longest) > MOST_LETTERS:
+        raise DataError(
+            f"the text of an architecture has up to {MOST_LETTERS:,} letters; {path} has one of "
+            f"{len(longest):,}, {longest[:40]!r}. Remove it."
+        )
+    return texts

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
@@ -95,10 +96,22 @@ def onnx_workload(
             model = inliner.inline_local_functions(model)
         _set_sizes(model.graph, sizes or {})
         return _Reader(model, skip).read()
+    except EncodingError as error:
+        raise EncodingError(f"{path}: {error}") from error
     except OSError as error:
         raise DamagedFileError(f"the ONNX file {path} cannot be read: {error.strerror}.") from error
     except (DecodeError, shape_inference.InferenceError) as error:
         raise DamagedFileError(f"{path} is no valid ONNX model: {error}.") from error
+
+
+def _array(name: str, tensor: onnx.TensorProto) -> NDArray:
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise EncodingError(
+            f"a tensor holds the numbers that its sizes and type say; {name!r} does not: {error}."
+            " Export the network again."
+        ) from error
 
 
 def _set_sizes(graph: onnx.GraphProto, sizes: Mapping[str, int]) -> None:
@@ -214,7 +227,7 @@ class _Reader:
         self.types[name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
         stored_here = tensor.data_location != onnx.TensorProto.EXTERNAL
         if stored_here and math.prod(tensor.dims) <= _LARGEST_CONSTANT:
-            self.values[name] = numpy_helper.to_array(tensor)
+            self.values[name] = _array(name, tensor)
 
     def _add_stored(self, name: str, tensor: onnx.TensorProto) -> None:
         """A tensor of the file.
@@ -246,7 +259,7 @@ class _Reader:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             return False
         value = self.values.get(name)
-        value = numpy_helper.to_array(tensor) if value is None else value
+        value = _array(name, tensor) if value is None else value
         # Nearly all that is no mask shows it by its first number.
         if value.size == 0 or not (value.flat[0] == 0 or value.flat[0] <= _MASKED):
             return False

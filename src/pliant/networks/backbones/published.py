@@ -117,7 +117,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise DamagedFileError(
-            f"{path} cannot be read as a checkpoint of PyTorch ({error!r}). Fetch it again."
+            f"a checkpoint holds tensors alone, as PyTorch writes them; {path} does not, or is "
+            f"damaged ({type(error).__name__}), and nothing in it was run. Fetch it again."
         ) from error
     if isinstance(found, dict) and "state_dict" in found:
         found = found["state_dict"]
