@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,7 +57,7 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the disk is full or may not be written, or the path is a device; it names the file.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if is_device(path):
         raise OSError(errno.EINVAL, "It is a device, not a file", str(path))  # never replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{os.getpid()}{path.suffix}")
@@ -75,6 +76,15 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from fault
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_device(path: str | Path) -> bool:
+    """Whether a path is a pipe, a socket or a device: reading it may take for ever."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def require_writable(folder: Path) -> None:

@@ -20,12 +20,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from onnx import TensorProto, helper
+from PIL import Image
 
 from pliant.spaces.presets import preset
 
 PLIANT = Path(sys.executable).with_name("pliant")
 MODULES = ("torch", "onnx", "onnxruntime", "numpy", "json", "struct", "pickle", "multiprocessing")
 MODULES += ("threading", "signal", "tempfile", "safetensors", "psutil", "pliant", "typing")
+MODULES += ("sitecustomize", "usercustomize", "ctypes", "ml_dtypes", "numba", "sklearn", "PIL")
 
 
 @pytest.fixture
@@ -33,9 +35,11 @@ def trap(tmp_path: Path) -> Path:
     """A folder whose files are called as modules that Pliant imports, and leave a mark if run."""
     folder = tmp_path / "trap"
     folder.mkdir()
-    for name in MODULES:
+    for number, name in enumerate(MODULES):
         mark = str(folder / f"{name} ran")
-        (folder / f"{name}.py").write_text(f"open({mark!r}, 'w').close()\n")
+        path = folder / (f"{name}.py" if number % 3 else f"{name}/__init__.py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"open({mark!r}, 'w').close()\n")
     return folder
 
 
@@ -70,6 +74,35 @@ def test_run_runs_nothing_of_the_current_folder(trap, tiny):
     assert done.returncode in (0, 1), done.stderr  # this machine may be too slow for the limit
     assert not _marks(trap)
     assert (trap / "out" / "record.sqlite").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        "device measure --space digits --networks 4 --out out.json",
+        "search --space digits --estimator zen --evaluations 20 --run-dir out",
+        "predict RUN pictures --out out.csv",
+        "report RUN",
+        "roofline RUN/best/model.onnx --target raspberry-pi-4 --out out.html",
+        "accelerator map RUN/best/model.onnx --size N=1 --chip eyeriss",
+        "grow RUN/best --widen stage2=1.5x --output-dir out",
+        "estimate --space digits --data digits --estimator zero-shot --architectures 4 "
+        "--workers 2 --out out.csv",
+    ],
+)
+def test_commands_run_nothing_of_the_current_folder(trap, copied, words):
+    (trap / "pictures").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(trap / "pictures" / "one.png")
+    done = subprocess.run(
+        [PLIANT, *words.replace("RUN", str(copied)).split()],
+        cwd=trap,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not _marks(trap)
 
 
 @pytest.mark.parametrize("where", ["file", "function", "forward", "score"])

@@ -18,7 +18,7 @@ import pliant
 from pliant.cli.bounds import MOST
 from pliant.cli.interrupts import say_stopped
 from pliant.errors import RecipeError
-from pliant.files import with_full_place
+from pliant.files import is_device, with_full_place
 from pliant.plugins import error_place
 from pliant.progress import shown
 
@@ -31,7 +31,7 @@ TRAINING_DEVICES = ("cpu", "cuda", "mps")
 
 
 def _require_words(words: list[str]) -> None:
-    """Refuse empty values, which read as the current folder, and those that are not in UTF-8."""
+    """Refuse empty values, which read as the current folder, what is not in UTF-8, and devices."""
     for before, word in zip(("pliant", *words), words, strict=False):
         name, equals, value = word.partition("=") if word.startswith("-") else (before, "", word)
         if not value.strip() and (equals or not word.startswith("-")):
@@ -46,6 +46,12 @@ def _require_words(words: list[str]) -> None:
                 f"names and texts are in UTF-8, received {word!a} after {before!a}. "
                 "Rename the file."
             ) from None
+        for path in (value, value.rpartition(":")[0]):  # of file.py:NAME, the file
+            if is_device(path):
+                raise RecipeError(
+                    f"paths are of files and folders; {path} is a pipe or a device, which may "
+                    "never end. Copy its content to a file."
+                )
 
 
 class _Commands(TyperGroup):

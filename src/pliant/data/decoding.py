@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from pliant.data.pixel_range import PixelRange, Pixels
+from pliant.files import is_device
 from pliant.picture import preprocess
 
 Fit = Literal["crop", "pad"]
@@ -128,6 +129,8 @@ def open_picture(content: bytes | Path) -> Image.Image:
     Raises:
         Exception: one of `UNREADABLE`.
     """
+    if isinstance(content, Path) and is_device(content):
+        raise OSError("it is a link to a pipe or a device")
     source = io.BytesIO(content) if isinstance(content, bytes) else content
     return Image.open(source, formats=FORMATS)
 

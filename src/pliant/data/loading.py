@@ -38,6 +38,7 @@ from pliant.data.source import Source, require_classes
 from pliant.data.split_names import SplitName
 from pliant.data.splits import ImagesInMemory, Rows, Split, TestSplit, stratified_split
 from pliant.errors import DataError, nearest
+from pliant.files import is_device
 from pliant.plugins import is_plugin
 from pliant.progress import Progress, silent
 
@@ -153,6 +154,8 @@ def read_source(
         path = Path(source).expanduser()
         if not path.exists():
             raise _unknown(source)
+        if is_device(path):
+            raise DataError(f"images are files; {path} is a pipe or a device. Name a file.")
         if parquet.is_parquet(path):
             return parquet.read_parquet(path, splits)
         if path.is_dir():

@@ -33,6 +33,7 @@ from pliant.data.decoding import (
     visible_brightness,
 )
 from pliant.data.pixel_range import Pixels
+from pliant.files import is_device
 from pliant.progress import Progress
 
 T = TypeVar("T")
@@ -149,6 +150,8 @@ class EncodedPicture:
         """
         if self.content is None:
             raise OSError(self.reason)
+        if isinstance(self.content, Path) and is_device(self.content):
+            raise OSError("it is a link to a pipe or a device")
         return self.content.read_bytes() if isinstance(self.content, Path) else self.content
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+from pliant.data.decoding import open_picture
 from pliant.deploy.sums import require_intact
 from pliant.errors import DamagedFileError, DataError
 from pliant.picture import preprocess
@@ -102,7 +103,7 @@ class Classifier:
     def _read(self, path: Path) -> tuple[Path, np.ndarray | str]:
         """The pixels of a picture, or why there are none."""
         try:
-            with Image.open(path) as picture:
+            with open_picture(path) as picture:
                 return path, preprocess(picture, self.size, self.mode, **self.options)
         except UNREADABLE as error:
             return path, " ".join(str(error).split()) or type(error).__name__
