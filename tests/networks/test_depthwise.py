@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from pliant.networks.depthwise import depthwise_conv, weight_gradient
+from pliant.networks.depthwise import depthwise_conv, fast_conv, weight_gradient
 
 
 def gradients(convolve, x, weight, toward):
@@ -51,6 +51,33 @@ def test_output_and_gradients_are_those_of_conv2d(
         toward,
     )
     for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arguments"),
+    [
+        (5, ([1, 1], [2, 2])),
+        (5, (2, 1)),
+        (7, ([2, 2], [3, 3])),
+        (5, ([2, 1], [2, 2])),
+        (5, ([1, 1], [4, 4], [2, 2])),
+        (5, ([1, 1], "same")),
+        (4, ([1, 1], [2, 2])),
+    ],
+)
+def test_a_convolution_of_any_arguments_is_that_of_conv2d(kernel, arguments):
+    drawn = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 11, 12, generator=drawn, dtype=torch.float64)
+    weight = torch.randn(3, 1, kernel, kernel, generator=drawn, dtype=torch.float64)
+    bias = torch.randn(3, generator=drawn, dtype=torch.float64)
+    stride, padding, *dilation = arguments
+    arguments = (stride, padding, *(dilation or [1]), 3)
+    both = [
+        gradients(lambda x, w, way=way: way(x, w, bias, *arguments), x, weight, torch.cos)
+        for way in (fast_conv, F.conv2d)
+    ]
+    for one, other in zip(*both, strict=True):
         torch.testing.assert_close(one, other)
 
 

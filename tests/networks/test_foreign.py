@@ -248,6 +248,7 @@ def test_sub_networks_have_the_gradients_of_the_extracted_ones(
         ours = plan.sliced(name, gradient)
         if ours.shape == parameter.shape:  # else it is that of the larger kernel
             assert (ours - parameter.grad).abs().max() <= 1e-4 * largest
+            assert gradient.count_nonzero() == ours.count_nonzero(), "the rest has none"
     matrices = [one for name, one in supernet.named_parameters() if name.endswith("to3")]
     assert all(one.grad is not None and bool(one.grad.any()) for one in matrices)
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from pliant.errors import ForeignError, nearest
 from pliant.networks import plain
+from pliant.networks.depthwise import fast_conv
 from pliant.networks.elastic import kernel_matrices
 from pliant.networks.foreign.choices import Choices, elastic_choices
 from pliant.networks.foreign.dimensions import Group, groups_of, pieces_of
@@ -102,6 +103,8 @@ class ForeignSupernet(Supernet):
             if not whole:
                 mean = variance = None
             return F.batch_norm(x, mean, variance, weight, bias, True, momentum, epsilon)
+        if name == "conv2d" and torch.is_grad_enabled():
+            return fast_conv(*args)
         if name in ("dropout", "dropout_") and dropout and self.training:
             return F.dropout(args[0], args[1], True)
         return step.target(*args, **kwargs)
