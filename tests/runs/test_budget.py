@@ -15,7 +15,7 @@ from pliant.runs.budget import Plan, keep_plan, known_plan, make_plan, plan_sear
 from pliant.runs.recipe import load_recipe
 from pliant.runs.train import MIN_BATCH, MIN_STEPS_PER_EPOCH, batch_size, new_supernet
 from pliant.training.registry import StrategyOptions, make_strategy
-from pliant.training.schedule import Phase, Timetable, TrainingRecipe
+from pliant.training.schedule import Phase, PlanPoint, Timetable, TrainingRecipe
 from pliant.training.throughput import phase_seconds
 from pliant.units import format_duration, parse_duration
 
@@ -99,18 +99,66 @@ def test_a_phase_is_planned_again_by_hand(tiny, tmp_path, monkeypatch, slow, epo
         speed = len(run.data.train) / (3.0 * slow)
         run.record.log_step(10, 0.5, {"phase": "head", "images_per_second": speed})
         phases = (Phase("head", 10), Phase("teacher", 10), Phase("rest", 20))
-        again = replanned(run, Timetable(phases, 7), 1)
+        again = replanned(run, Timetable(phases, 7), PlanPoint(1, 0, 70))
         expected = [10, 10 * factor, 20 * factor]
         assert [phase.epochs for phase in again.phases] == pytest.approx(expected)
         monkeypatch.setattr(time, "monotonic", lambda: 1590.0)
-        assert replanned(run, Timetable(phases, 7), 1) == again, "kept"
+        assert replanned(run, Timetable(phases, 7), PlanPoint(1, 0, 70)) == again, "kept"
         copied = (run.folder / "recipe.toml").read_text()
     (tmp_path / "copied.toml").write_text(copied)
     with Run.create(str(tmp_path / "copied.toml"), folder=tmp_path / "again") as run:
-        assert replanned(run, Timetable(phases, 7), 1) == again, "the recipe repeats the run"
-        assert replanned(run, Timetable(phases, 7), 2).phases == phases, "not timed"
+        assert replanned(run, Timetable(phases, 7), PlanPoint(1, 0, 70)) == again, (
+            "the recipe repeats the run"
+        )
+        assert replanned(run, Timetable(phases, 7), PlanPoint(2, 0, 140)).phases == phases, (
+            "not timed"
+        )
     with Run.create(str(tmp_path / "copied.toml"), folder=tmp_path / "1h", time="1h") as run:
-        assert replanned(run, Timetable(phases, 7), 1).phases == phases
+        assert replanned(run, Timetable(phases, 7), PlanPoint(1, 0, 70)).phases == phases
+
+
+@pytest.mark.parametrize(
+    # Half of the first phase is left, and all of the second: 5 * 6 + 10 * 9 = 120 s as planned.
+    # Of 300 s that are left, 60 are planned for the search.
+    # At least one more step is taken: of the last one's single step per epoch, the seventh.
+    ("slow", "steps", "epochs"),
+    [
+        (1, 7, (10, 10)),
+        (0.5, 7, (10, 10)),
+        (4, 7, (5.625, 1.25)),
+        (20, 7, (5.5, 1.0)),
+        (20, 1, (6.5, 3.0)),
+    ],
+)
+def test_the_rest_of_a_phase_is_shortened_where_the_time_is_not_enough(
+    tiny, tmp_path, monkeypatch, slow, steps, epochs
+):
+    monkeypatch.setattr(budget, "SAFETY", 1.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 1300.0)
+    timetable = Timetable((Phase("teacher", 10), Phase("rest", 10)), steps)
+    half = PlanPoint(0, 2, 5 * steps)
+    with Run.create(str(tiny), folder=tmp_path / "run", time="10min", train__epochs=50) as run:
+        run.opened = 1000.0
+        keep_plan(run, Plan(20, 20))
+        seconds = {"teacher": 6.0, "rest": 9.0}
+        run.record.set_metadata("planned_seconds", {"phases": seconds, "after": 60.0})
+        for step in range(budget.RECENT_REPORTS):  # as planned at first, and slow of late
+            speed = len(run.data.train) / (6.0 * (slow if step > 5 else 1.0))
+            values = {"phase": "teacher", "images_per_second": speed}
+            run.record.log_step(step, 0.5, values)
+        again = replanned(run, timetable, half)
+        assert [phase.epochs for phase in again.phases] == pytest.approx(epochs)
+        assert again.phase_boundaries[1] > half.step
+        monkeypatch.setattr(time, "monotonic", lambda: 1500.0)
+        assert replanned(run, timetable, half) == again, "kept"
+        left_early = PlanPoint(0, 3, 10 * steps)
+        assert replanned(run, timetable, left_early) == timetable, "that phase is over"
+        assert "teacher-3-of-4" not in run.record.metadata("phase_epochs")
+        copied = (run.folder / "recipe.toml").read_text()
+    assert ("teacher-2-of-4" in copied) == (epochs != (10, 10))
+    (tmp_path / "copied.toml").write_text(copied)
+    with Run.create(str(tmp_path / "copied.toml"), folder=tmp_path / "again") as run:
+        assert replanned(run, timetable, half) == again, "the recipe repeats the run"
 
 
 @pytest.mark.parametrize(("slow", "estimates"), [(1, 30), (2, 20), (0.5, 80), (0.1, 200)])

@@ -177,13 +177,18 @@ def test_a_phase_that_is_stopped_early_resumes_with_the_same_bits(
         assert torch.equal(tensor.nan_to_num(7), found.state_dict()[name].nan_to_num(7)), name
 
 
-def test_phases_may_be_planned_again_when_they_begin(tiny_space, digits, fresh, cpu, tmp_path):
+def test_parts_of_phases_may_be_planned_again_when_they_begin(
+    tiny_space, digits, fresh, cpu, tmp_path
+):
     recipe, asked = TrainingRecipe(epochs=20, batch_size=40, learning_rate=0.02, seed=2), []
 
-    def replan(timetable, index):
-        asked.append(index)
-        lengths = {1: (1, 4, 20), 2: (1, 4, 5)}[index]  # 3 + 12 + 15 steps
-        phases = zip(timetable.phases, lengths, strict=True)
+    def replan(timetable, point):
+        asked.append(point[:2])
+        # 3 + 9 + 15 steps; the second phase is shortened from 15 to 9 when it is half done.
+        lengths = {(1, 0): (1, 5, 20), (1, 2): (1, 3, 20), (2, 0): (1, 3, 5)}
+        if point[:2] not in lengths:
+            return timetable
+        phases = zip(timetable.phases, lengths[point[:2]], strict=True)
         return replace(timetable, phases=tuple(replace(one, epochs=n) for one, n in phases))
 
     def run(folder=None, stop=None):
@@ -193,15 +198,17 @@ def test_phases_may_be_planned_again_when_they_begin(tiny_space, digits, fresh, 
         return model, logs
 
     expected, logs = run()
-    assert asked == [1, 2]
-    assert [(log.step, log.steps) for log in logs if log.step in (3, 4, 15, 16)] == [
+    parts = [(phase, part) for phase in range(3) for part in range(4)]
+    assert sorted(asked) == parts[1:]
+    assert [(log.step, log.steps) for log in logs if log.step in (3, 4, 11, 12, 13)] == [
         (3, 60),
-        (4, 75),
-        (15, 75),
-        (16, 30),
+        (4, 78),
+        (11, 78),
+        (12, 72),
+        (13, 27),
     ]
-    assert len(logs) == 30
-    for stop in (3, 10, 15, 17):
+    assert len(logs) == 27
+    for stop in (3, 10, 11, 12, 14):
         with pytest.raises(StoppedError):
             run(tmp_path, stop)
     found, _ = run(tmp_path)

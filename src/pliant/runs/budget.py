@@ -3,9 +3,9 @@
 Both follow from the time that is left when training begins (this machine was measured by then) and
 from a few timed steps. When a phase of the training begins, its epochs are planned again, and the
 estimates when the search begins: by then other programs may have made the machine slower, or have
-ended. All of it is kept in the record and
-in the recipe: a resumed run ends as an uninterrupted one would, and the recipe repeats the run,
-whatever the machine.
+ended. Within a phase, its rest is shortened where the time would not be kept. All of it is kept in
+the record and in the recipe: a resumed run ends as an uninterrupted one would, and the recipe
+repeats the run, whatever the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pliant.accuracy.evaluation import pixels
 from pliant.errors import RecipeError
 from pliant.networks.supernet import Supernet
 from pliant.runs.run import Run
-from pliant.training.schedule import Phase, Timetable
+from pliant.training.schedule import PARTS, Phase, PlanPoint, Timetable
 from pliant.units import format_duration
 
 SAFETY = 0.9
@@ -37,6 +37,11 @@ DELIVERY_S = 25.0
 """Export, measurements in other processes, and the report."""
 SHORTEST = 0.1
 """Of a phase that is planned again, over its planned epochs."""
+LATE = 0.9
+"""Share of the rest of a phase for which the time must be enough, else the phase is shortened: a
+change within a phase is a step of its learning rate."""
+RECENT_REPORTS = 20
+"""Of the training, that tell how fast the machine is now."""
 
 
 @dataclass(frozen=True)
@@ -137,56 +142,75 @@ def plan_search(run: Run) -> Plan:
     return plan
 
 
-def replanned(run: Run, timetable: Timetable, index: int) -> Timetable:
-    """The timetable with a phase as long as the time allows now, and those after it in proportion.
+def replanned(run: Run, timetable: Timetable, point: PlanPoint) -> Timetable:
+    """The timetable with as much of a phase as the time allows now, and less of those after it.
+
+    A phase that begins may also become longer; within it, what is left is only shortened.
 
     Args:
         run: whose record has what was planned, and the speed of the steps until now.
         timetable: as planned.
-        index: of the phase that begins.
+        point: the part of a phase that begins.
 
     Returns:
         The same timetable where the recipe states no time, or was planned by an earlier run.
     """
-    phases, name = timetable.phases, timetable.phases[index].name
-    resolved = run.recipe.resolved
+    phase, resolved = timetable.phases[point.phase], run.recipe.resolved
     known = run.record.metadata("phase_epochs") or dict(resolved.phase_epochs if resolved else {})
-    if name not in known:
-        factor = _time_factor(run, timetable, index)
-        if factor is None:
+    key = f"{phase.name}-{point.part}-of-{PARTS}" if point.part else phase.name
+    if key not in known:
+        epochs = _affordable_epochs(run, timetable, point)
+        if epochs is None:
             return timetable
-        known[name] = phases[index].epochs * factor
-    run.record.set_metadata("phase_epochs", known)
-    run.resolve(phase_epochs=known)
-    factor = known[name] / phases[index].epochs if phases[index].epochs else 1.0
-    later = [replace(phase, epochs=phase.epochs * factor) for phase in phases[index:]]
-    return Timetable((*phases[:index], *later), timetable.steps_per_epoch)
+        known[key] = epochs
+        run.record.set_metadata("phase_epochs", known)
+    changed = {} if point.part and known[key] == phase.epochs else {key: known[key]}
+    if changed:
+        run.resolve(phase_epochs=dict(resolved.phase_epochs if resolved else {}) | changed)
+    left = phase.epochs * (1 - point.part / PARTS)
+    factor = 1 + (known[key] - phase.epochs) / left if left else 1.0
+    later = [
+        replace(one, epochs=one.epochs * factor) for one in timetable.phases[point.phase + 1 :]
+    ]
+    now = replace(phase, epochs=known[key])
+    phases = (*timetable.phases[: point.phase], now, *later)
+    return Timetable(phases, timetable.steps_per_epoch)
 
 
-def _time_factor(run: Run, timetable: Timetable, index: int) -> float | None:
-    """What the phases from an index on are to be multiplied with, so that the time is kept."""
+def _affordable_epochs(run: Run, timetable: Timetable, point: PlanPoint) -> float | None:
+    """Epochs of a phase with which the time is kept; None where none was planned here."""
     recipe, planned = run.recipe, run.record.metadata("planned_seconds")
-    if recipe.time_seconds is None or planned is None:
+    is_over = point.part > 0 and timetable.phase_index(point.step) != point.phase  # left early
+    if recipe.time_seconds is None or planned is None or is_over:
         return None
-    slowdown = _slowdown(run, planned["phases"])
-    later = timetable.phases[index:]
-    needed = slowdown * sum(phase.epochs * planned["phases"][phase.name] for phase in later)
+    slowdown, seconds = _slowdown(run, planned["phases"]), planned["phases"]
+    phase, *later = timetable.phases[point.phase :]
+    share = 1 - point.part / PARTS
+    needed = share * phase.epochs * seconds[phase.name]
+    needed += sum(one.epochs * seconds[one.name] for one in later)
     left = recipe.time_seconds * SAFETY - (time.monotonic() - run.opened)
-    factor = max(SHORTEST, (left - slowdown * planned["after"]) / max(needed, 1e-9))
+    factor = max(SHORTEST, (left / slowdown - planned["after"]) / max(needed, 1e-9))
     plan = known_plan(run)
-    limited = plan is not None and plan.epochs == recipe.train.epochs
-    return min(1.0, factor) if limited else factor
+    if plan is not None and plan.epochs == recipe.train.epochs:
+        factor = min(1.0, factor)
+    if point.part == 0:
+        return phase.epochs * factor
+    if factor >= LATE:
+        return phase.epochs
+    first = timetable.part_start(point.phase, 0)
+    taken = (point.step + 1.5 - first) / timetable.steps_per_epoch  # and one more step
+    return max(taken, phase.epochs * (1 - share + share * factor))
 
 
 def _slowdown(run: Run, planned: Mapping[str, float]) -> float:
-    """Time of the steps until now over that which was planned, in the median; 1 where unknown."""
+    """Time of the last steps over that which was planned, in the median; 1 where unknown."""
     ratios = []
     for step in run.record.steps():
         values = step.values
         if values.get("images_per_second") and values.get("phase") in planned:
             seconds = len(run.data.train) / values["images_per_second"]
             ratios.append(seconds / planned[values["phase"]])
-    return statistics.median(ratios) if ratios else 1.0
+    return statistics.median(ratios[-RECENT_REPORTS:]) if ratios else 1.0
 
 
 @torch.no_grad()

@@ -196,7 +196,7 @@ class ResolvedTable(_Table):
     estimates: int | None = None
     """Likewise, of the search."""
     phase_epochs: dict[str, float] = Field(default_factory=dict)
-    """Of the phases of training whose epochs were planned again when they began. Likewise."""
+    """Of the phases of training whose epochs were planned again. Likewise."""
     target: str | None = None
     """Identity of the target: of the profile or the chip that was used."""
     versions: dict[str, str] = Field(default_factory=dict)

@@ -32,7 +32,13 @@ from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from pliant.training.expected_cost import Hardware
 from pliant.training.loop import StepLog, make_accelerator, train
 from pliant.training.registry import StrategyOptions, make_strategy, strategy_identity
-from pliant.training.schedule import Precision, Timetable, TrainingRecipe, usual_recipe
+from pliant.training.schedule import (
+    PlanPoint,
+    Precision,
+    Timetable,
+    TrainingRecipe,
+    usual_recipe,
+)
 from pliant.training.start import Fresh, Start, make_start, start_file
 from pliant.training.strategy import TrainingStrategy
 from pliant.training.throughput import phase_seconds
@@ -102,7 +108,7 @@ def _trained(run: Run, device: str, progress: Progress, searched: SearchedCosts)
             accelerator=accelerator,
             checkpoints=checkpoints,
             on_step=log or (lambda step: None),
-            replan=lambda timetable, phase: _agreed_timetable(run, timetable, phase),
+            replan=lambda timetable, point: _agreed_timetable(run, timetable, point),
         )
     except DivergedError as error:
         _lower_rate(run, checkpoints, error, accelerator)
@@ -339,9 +345,9 @@ def _agreed_plan(
     return plan
 
 
-def _agreed_timetable(run: Run, timetable: Timetable, phase: int) -> Timetable:
-    """The timetable when a phase begins; under torchrun the first process decides."""
-    [agreed] = broadcast_object_list([replanned(run, timetable, phase)])
+def _agreed_timetable(run: Run, timetable: Timetable, point: PlanPoint) -> Timetable:
+    """The timetable when a part of a phase begins; under torchrun the first process decides."""
+    [agreed] = broadcast_object_list([replanned(run, timetable, point)])
     return agreed
 
 

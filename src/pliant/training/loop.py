@@ -25,7 +25,7 @@ from pliant.data.splits import Split, balanced_permutation, epoch_permutation
 from pliant.errors import DivergedError, RecipeError
 from pliant.training.allocator import trim_freed_memory
 from pliant.training.checkpoint import Checkpoints
-from pliant.training.schedule import Precision, Timetable, TrainingRecipe
+from pliant.training.schedule import PARTS, PlanPoint, Precision, Timetable, TrainingRecipe
 from pliant.training.strategy import TrainingStrategy
 
 CHECKED_EVERY = 5
@@ -72,7 +72,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     on_step: Callable[[StepLog], None] = lambda log: None,
     report_every: int = 10,
-    replan: Callable[[Timetable, int], Timetable] = lambda timetable, phase: timetable,
+    replan: Callable[[Timetable, PlanPoint], Timetable] = lambda timetable, point: timetable,
     until: int | None = None,
 ) -> None:
     """Train a model in place to the end of its recipe, from the last checkpoint where there is one.
@@ -88,9 +88,10 @@ def train(
         checkpoints: none are kept where None.
         on_step: called with reports.
         report_every: steps between two reports.
-        replan: called before each phase but the first, with its index; returns a timetable in which
-            this phase and those after it may be longer or shorter. After a restart it is called
-            again for the phases that have begun, and has to return the same for them.
+        replan: called before each part of each phase but the very first; returns a timetable in
+            which the rest of this phase and those after it may be longer or shorter. After a
+            restart it is called again for the parts that have begun, and has to return the same
+            for them.
         until: step at which to pause, with a checkpoint where they are kept; a later call resumes.
             None for the end of the recipe.
 
@@ -114,9 +115,9 @@ def train(
             strategy.load_state(model, state)
     autocast, clock, begun = _Autocast(model, accelerator), _Clock(), 0
     while step < last:
-        while timetable.phase_index(step) > begun:
+        while (part := _next_part(timetable, begun, step)) is not None:
             begun += 1
-            timetable = replan(timetable, begun)
+            timetable = replan(timetable, part)
             total = timetable.phase_boundaries[-1]
             last = total if until is None else min(until, total)
         index = timetable.phase_index(step)
@@ -166,6 +167,20 @@ def train(
             checkpoints.save(done, model, optimizers, strategy.state())
         step = done
     accelerator.wait_for_everyone()
+
+
+def _next_part(timetable: Timetable, begun: int, step: int) -> PlanPoint | None:
+    """The part of a phase that begins next, once a step has reached it.
+
+    Args:
+        timetable: as planned until now.
+        begun: number of parts that have begun, without the very first.
+        step: the next one.
+    """
+    phase, part = divmod(begun + 1, PARTS)
+    if phase >= len(timetable.phases) or step < timetable.part_start(phase, part):
+        return None
+    return PlanPoint(phase, part, step)
 
 
 def _require_finite(

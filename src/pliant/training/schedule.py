@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -92,6 +92,21 @@ class Phase:
     """A phase of fewer steps has a lower peak, in proportion to its steps."""
 
 
+PARTS = 4
+"""Of a phase; where one of them begins, the rest of the training may be planned again."""
+
+
+class PlanPoint(NamedTuple):
+    """Where the rest of a training may be planned again: when a part of a phase begins."""
+
+    phase: int
+    """Its index."""
+    part: int
+    """From 0, the beginning of the phase, to `PARTS` - 1."""
+    step: int
+    """At which it is reached; that of the phase's end where it was left early."""
+
+
 @dataclass(frozen=True)
 class Timetable:
     """Which step belongs to which phase, and its learning rate."""
@@ -109,6 +124,16 @@ class Timetable:
         """The phase of a step."""
         starts = self.phase_boundaries[:-1]
         return max(index for index, start in enumerate(starts) if start <= step)
+
+    def part_start(self, phase: int, part: int) -> int:
+        """First step of a part of a phase.
+
+        Args:
+            phase: its index.
+            part: from 0 to `PARTS` - 1.
+        """
+        first, end = self.phase_boundaries[phase : phase + 2]
+        return first + round(part / PARTS * (end - first))
 
     def learning_rate(self, step: int, recipe: TrainingRecipe) -> float:
         """Linear warm-up, then a half cosine to 0, over the phase of the step."""
