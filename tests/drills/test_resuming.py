@@ -59,6 +59,8 @@ main()
 """
 
 SLOW = pytest.mark.slow
+PATIENCE = 900.0
+"""Seconds in which any command ends, also beside others."""
 PHASES = {"import": 3.0, "baselines": 1.0, "train": 3.0, "search": 3.0, "front": 0.3, "deliver": 6}
 """By the word that begins its first line: about how long a phase takes, in seconds."""
 MEASURED = {"measured", "measured_apart", "seconds", "created", "command", "sha256"}
@@ -86,10 +88,19 @@ def _start(
     )
 
 
+def _end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a command printed until it ended; one that hangs is killed, and its test fails."""
+    try:
+        return process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 def _resumed(words: list[object], **options: Any) -> None:
     """The command to its end, without an error."""
     with _start(words, **options) as process:
-        _, error = process.communicate()
+        _, error = _end(process)
     assert (process.returncode, error) == (0, ""), words
 
 
@@ -135,7 +146,7 @@ def _killed(words: list[object], phase: str, delay: float) -> bool:
             time.sleep(delay)
             family = psutil.Process(process.pid).children(recursive=True)
             process.kill()
-        _, error = process.communicate()
+        _, error = _end(process)
     if process.returncode == -signal.SIGKILL:
         _, alive = psutil.wait_procs(family, timeout=1.0)
         assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE], phase
@@ -171,7 +182,7 @@ def _drill_kills(
 
 def _killed_at(words: list[object], moment: str) -> None:
     with _start(words, moment) as process:
-        process.communicate()
+        _end(process)
     assert process.returncode == -signal.SIGKILL
 
 
@@ -255,7 +266,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def _refused(words: list[object], said: str, **options: Any) -> str:
     """What a command that cannot have what it needs says, in one sentence."""
     with _start(words, **options) as process:
-        _, error = process.communicate()
+        _, error = _end(process)
     assert process.returncode in (0, 2), error
     assert process.returncode == 0 or (said in error and error.count("\n") == 1), error
     return error
