@@ -238,3 +238,20 @@ def test_a_limit_and_the_mappings_of_other_chips_change_the_time_alone() -> None
             assert mapping_below(best.value, layer, chips[0], known=rows) is None
         least = least_cost(layer, chips[0])
         assert least.energy * least.cycles <= least.edp <= best.value
+
+
+def test_buffer_tiles_that_are_listed_first_prune_nothing_that_is_best(monkeypatch) -> None:
+    chips = [small_chip(seed, shared=bool(seed % 2)) for seed in range(8)]
+    late = [[optimal_mapping(layer, chip) for layer in LAYERS] for chip in chips]
+    monkeypatch.setattr(optimal, "MANY_TILES", 0)
+    for chip, found in zip(chips, late, strict=True):
+        for best in found:
+            # Without a first value from tiles that divide, nothing that is pruned is known before.
+            once = optimal.MappingSearch(
+                best.layer, chip, (1.0, 1.0), DataflowConstraint(), spatial_splits(best.layer, chip)
+            )
+            once.start(once.problem.goal, ragged=True)
+            while once.bound < once.best * once.problem.below:
+                once.advance(64)
+            assert once.best == pytest.approx(best.value, rel=1e-12)
+            assert optimal_mapping(best.layer, chip).value == pytest.approx(best.value, rel=1e-12)

@@ -149,7 +149,6 @@ def remember(
     if not best.certificate.complete:
         return
     stored = {
-        "layer": asdict(best.layer),
         "mapping": best.mapping.encode().tolist(),
         "value": best.value,
         "certificate": asdict(best.certificate),
@@ -157,7 +156,7 @@ def remember(
     key = result_key(best.layer, chip, objective, bypass)
     _keep(key, stored)
     if folder is not None:
-        _write(folder, key, stored)
+        _write(folder, key, {"layer": asdict(best.layer), **stored})
 
 
 def forget() -> None:

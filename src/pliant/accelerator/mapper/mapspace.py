@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ STATIONARY_ORDERS = np.array(
 """The loop order that keeps each tensor in place, one row each for W, I, O; shape (3, 8)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SpatialSplits:
     """Every way to spread a layer over an array that differs in cost, one row each."""
 
@@ -46,11 +46,16 @@ class SpatialSplits:
     """PEs by loop, shape (splits, 8); in lexical order."""
     rounds: NDArray[np.int64]
     """m of every loop, the same shape."""
-    mappings: NDArray[Any]
-    """How many mappings each row holds, with nine orders and eight bypasses, shape (splits,);
-    Python integers where 64 bits are too few."""
     axis_factors: tuple[NDArray[np.int64], ...]
     """Factors by loop that each axis can take, shape (ways, 8), in lexical order."""
+
+    @cached_property
+    def mappings(self) -> NDArray[Any]:
+        """How many mappings each row holds, with nine orders and eight bypasses, shape (splits,).
+
+        Python integers where 64 bits are too few.
+        """
+        return _mappings(self.rounds)
 
     def only_spread(self, loops: str) -> SpatialSplits:
         """The rows in which these loops are spread whole, so that one round covers them."""
@@ -58,9 +63,7 @@ class SpatialSplits:
             return self
         columns = [DIMS.index(dim) for dim in loops]
         kept = np.flatnonzero((self.rounds[:, columns] == 1).all(axis=1))
-        return replace(
-            self, pes=self.pes[kept], rounds=self.rounds[kept], mappings=self.mappings[kept]
-        )
+        return replace(self, pes=self.pes[kept], rounds=self.rounds[kept])
 
     def axes(self, pes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """The first way to lay PEs by loop over the axes: factors by axis and loop."""
@@ -118,14 +121,14 @@ def spatial_splits(layer: Layer, chip: Chip) -> SpatialSplits:
         table = combined_rows(table, factors, limits, good if last else everything)
     table = table[np.lexsort(table.T[::-1])]
     rounds = -(-limits // table)
-    return SpatialSplits(table, rounds, _mappings(rounds), axis_factors)
+    return SpatialSplits(table, rounds, axis_factors)
 
 
 def _mappings(rounds: NDArray[np.int64]) -> NDArray[Any]:
     """How many mappings rows of rounds hold; exact."""
     ways = np.full(len(rounds), float(ORDERS_AND_BYPASSES))
     columns = []
-    for column in rounds.T:
+    for column in rounds[:, (rounds > 1).any(axis=0)].T:
         distinct, place = np.unique(column, return_inverse=True)
         columns.append(np.array([tilings(int(m)) for m in distinct])[place])
         ways *= columns[-1]
@@ -144,15 +147,29 @@ def _axis_factors(axis: Axis, sizes: tuple[int, ...], others: list[Axis]) -> NDA
             most = min(sizes[d], axis.size)
             allowed = _smallest_for_their_rounds(most, sizes[d])
             if any(dim in other.loops for other in others):
-                allowed[1:] = True
-            options[d] = [int(factor) for factor in np.flatnonzero(allowed) if factor > 1]
+                allowed = np.ones_like(allowed)
+            options[d] = tuple(factor for factor in np.flatnonzero(allowed).tolist() if factor > 1)
+    return _products(axis.size, axis.max_loops, tuple(options.items()))
+
+
+@lru_cache(maxsize=4096)
+def _products(
+    size: int, max_loops: int, options: tuple[tuple[int, tuple[int, ...]], ...]
+) -> NDArray[np.int64]:
+    """Factors by loop whose product is at most a size, shape (ways, 8), in lexical order.
+
+    Args:
+        size: of the axis.
+        max_loops: that may have a factor above 1.
+        options: factors above 1 that each loop can take, ascending.
+    """
     rows: list[tuple[tuple[int, ...], int]] = [((1,) * 8, 0)]
     found: list[tuple[int, ...]] = [(1,) * 8]
-    for d, factors in options.items():
+    for d, factors in options:
         for row, used in list(rows):
-            if used == axis.max_loops:
+            if used == max_loops:
                 continue
-            room = axis.size // math.prod(row)
+            room = size // math.prod(row)
             grown = [
                 ((*row[:d], factor, *row[d + 1 :]), used + 1)
                 for factor in factors
@@ -163,6 +180,7 @@ def _axis_factors(axis: Axis, sizes: tuple[int, ...], others: list[Axis]) -> NDA
     return np.array(sorted(found), dtype=np.int64)
 
 
+@lru_cache(maxsize=4096)
 def _smallest_for_their_rounds(most: int, size: int) -> NDArray[np.bool_]:
     """Of the factors 0 to `most`, those for which no smaller one needs as few rounds."""
     factors = np.arange(1, most + 1)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MappingObjective = Literal["energy", "latency", "edp"]
 _TERM: Final = re.compile(r"(energy|latency)(?:\^(\d+(?:\.\d+)?))?")
 POWERS: Final = {"energy": (1.0, 0.0), "latency": (0.0, 1.0), "edp": (1.0, 1.0)}
+MANY_TILES: Final = 32
+"""As `Problem.many`; what it is changes the time alone."""
 _STEP: Final = 64
 """Splits that are searched between two looks at the clock and at an interrupt from the keyboard."""
 _EQUAL: Final = 1e-12
@@ -357,6 +359,7 @@ class MappingSearch:
             curved,
             False,
             self._sizes[False],
+            MANY_TILES,
         )
         self.incumbent = problem.Incumbent(
             value=np.full(1, np.inf),

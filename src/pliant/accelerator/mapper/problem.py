@@ -59,6 +59,8 @@ class Problem(NamedTuple):
     """Whether tiles need not divide; without, the search is a fast first guess."""
     sizes: TileSizes
     """The tile sizes of every loop, for every number of PEs that it is spread over."""
+    many: int
+    """Register tiles of a split above which the buffer tiles that could win are listed first."""
 
 
 class Split(NamedTuple):

@@ -44,6 +44,19 @@ _BOXES: Final = 512
 TILES, MOST, ACTIVE, STEPS = range(4)
 
 
+class PossibleBlocks(NamedTuple):
+    """The buffer tiles of a split that could win with any register tile, by combination."""
+
+    known: bool
+    """Whether they were asked for; else they are not used."""
+    first: Ints
+    """Where those of each combination 8 keep + bypass begin, shape (25,)."""
+    outer: Ints
+    """Buffer tiles by loop, shape (blocks, 8)."""
+    across: Floats
+    """Least energy and bits that a buffer tile decides, shape (blocks, 5)."""
+
+
 class RegisterTiles(NamedTuple):
     """The register tiles of a split that could win; one row each."""
 
@@ -55,10 +68,18 @@ class RegisterTiles(NamedTuple):
     """Traffic of the register tiles and their compute cycles, shape (tiles, 13)."""
     alive: Ints
     """Combinations with which each could win, as a mask, shape (tiles,)."""
+    least: Floats
+    """The least facts of all that could win, shape (13,)."""
+    shares: Floats
+    """`resting_share` of all that could win, for each tensor in place, shape (3,)."""
+    mask: int
+    """All combinations with which one could win."""
 
 
 @kernel
-def register_tiles(problem: Problem, split: Split, floor: Floor, best: float) -> RegisterTiles:
+def register_tiles(
+    problem: Problem, split: Split, floor: Floor, best: float, blocks: PossibleBlocks, most: int
+) -> RegisterTiles:
     """The register tiles that fit and could win, and their traffic.
 
     Args:
@@ -66,6 +87,8 @@ def register_tiles(problem: Problem, split: Split, floor: Floor, best: float) ->
         split: the spatial split.
         floor: of the split.
         best: the value to beat.
+        blocks: the buffer tiles that could win.
+        most: tiles after which the search ends; the one above it tells that there are more.
     """
     found, room, start = 0, 16, np.empty(8, dtype=np.int64)
     places, numbers = np.empty((room, 8), dtype=np.int64), np.empty((room, 8), dtype=np.int64)
@@ -74,17 +97,39 @@ def register_tiles(problem: Problem, split: Split, floor: Floor, best: float) ->
     masks, waiting = np.empty(_BOXES, dtype=np.int64), 1
     box, traffic, s = np.empty((4, 8)), np.empty(12), np.ones(ct.SCRATCH)
     curved, exact = problem.curved.sum() > 0, np.empty(ct.SCRATCH)
-    masks[0] = problem.combinations
+    masks[0], lowest, shares, root = problem.combinations, np.zeros(13), np.zeros(3), -1
     for d in range(8):
         start[d] = problem.sizes.start[split.rows[d]]
         high[0, d] = problem.sizes.counts[split.rows[d]] - 1
         if high[0, d] < 0:
             waiting = 0
-    while waiting > 0:
+    while waiting > 0 and found <= most:
         top = waiting - 1
         mask = _narrow(
-            problem, split.pes, start, floor, best, low[top], high[top], masks[top], box, traffic, s
+            problem,
+            split.pes,
+            start,
+            floor,
+            best,
+            blocks,
+            low[top],
+            high[top],
+            masks[top],
+            box,
+            traffic,
+            s,
         )
+        if root < 0:  # the first box holds all
+            root = mask
+            tile_traffic(
+                problem.layer, problem.chip.multicast, problem.least, split.pes, box, traffic
+            )
+            lowest[:12], lowest[12] = traffic, 1.0 / problem.chip.macs_per_cycle
+            for d in range(8):
+                lowest[12] *= box[STEPS, d]
+            if problem.ragged:
+                for keep in range(3):
+                    shares[keep] = resting_share(keep, box[TILES], box[MOST])
         if mask == 0:
             waiting -= 1
             continue
@@ -112,7 +157,9 @@ def register_tiles(problem: Problem, split: Split, floor: Floor, best: float) ->
             _exact_inputs(problem, split, start, low[top], box, traffic, exact)
         facts[found, :12], facts[found, 12], alive[found] = traffic, cycles, mask
         found += 1
-    return RegisterTiles(places[:found], numbers[:found], facts[:found], alive[:found])
+    return RegisterTiles(
+        places[:found], numbers[:found], facts[:found], alive[:found], lowest, shares, root
+    )
 
 
 @kernel
@@ -122,6 +169,7 @@ def _narrow(
     start: Ints,
     floor: Floor,
     best: float,
+    blocks: PossibleBlocks,
     low: Ints,
     high: Ints,
     mask: int,
@@ -137,6 +185,7 @@ def _narrow(
         start: where each loop begins in the table of register tiles, shape (8,).
         floor: of the split.
         best: the value to beat.
+        blocks: the buffer tiles that could win.
         low: the first tile of each loop; raised.
         high: the last tile of each loop; lowered.
         mask: combinations that may win.
@@ -149,13 +198,28 @@ def _narrow(
     """
     layer, chip, goal, table = problem.layer, problem.chip, problem.goal, problem.sizes.table
     least, dram, ragged = problem.least, problem.dram, problem.ragged
+    keep_outer = problem.keep_outer
     while True:
         if not _lower_to_capacity(layer, chip, table, start, low, high, s):
             return 0
         for d in range(8):
             _set_loop(table, start[d] + low[d], start[d] + high[d], d, box)
         tile_traffic(layer, chip.multicast, least, pes, box, traffic)
-        mask = _alive(chip, goal, ragged, least[O], dram, floor, best, mask, False, box, traffic)
+        mask = _alive(
+            chip,
+            goal,
+            ragged,
+            least,
+            dram,
+            keep_outer,
+            floor,
+            best,
+            blocks,
+            mask,
+            False,
+            box,
+            traffic,
+        )
         if mask == 0:
             return 0
         raised = False
@@ -166,7 +230,19 @@ def _narrow(
                 _set_loop(table, start[d] + low[d], start[d] + trial, d, box)
                 tile_traffic(layer, chip.multicast, least, pes, box, traffic)
                 if _alive(
-                    chip, goal, ragged, least[O], dram, floor, best, mask, True, box, traffic
+                    chip,
+                    goal,
+                    ragged,
+                    least,
+                    dram,
+                    keep_outer,
+                    floor,
+                    best,
+                    blocks,
+                    mask,
+                    True,
+                    box,
+                    traffic,
                 ):
                     last = trial
                 else:
@@ -274,10 +350,12 @@ def _alive(
     chip: ChipRecord,
     goal: Goal,
     ragged: bool,
-    outputs: float,
+    least: Floats,
     dram_bits: Floats,
+    keep_outer: int,
     floor: Floor,
     best: float,
+    blocks: PossibleBlocks,
     mask: int,
     any_one: bool,
     box: Floats,
@@ -289,16 +367,18 @@ def _alive(
         chip: the hardware.
         goal: what is minimised.
         ragged: whether tiles need not divide.
-        outputs: words of the output tensor.
+        least: words of each tensor.
         dram_bits: fewest bits over DRAM of each bypass.
+        keep_outer: bits of the tensors that DRAM loops may keep in place.
         floor: of the split.
         best: the value to beat.
+        blocks: the buffer tiles that could win.
         mask: the combinations that are asked for.
         any_one: whether one of them is enough.
         box: array tiles, PEs with work and steps by loop.
         traffic: as `tile_traffic`.
     """
-    compute, alive = 1.0 / chip.macs_per_cycle, 0
+    compute, alive, outputs = 1.0 / chip.macs_per_cycle, 0, least[O]
     for d in range(8):
         compute *= box[STEPS, d]
     compute = max(floor.cycles, compute)
@@ -306,8 +386,9 @@ def _alive(
         if not mask >> 8 * keep & 255:
             continue
         share = resting_share(keep, box[TILES], box[MOST]) if ragged else 0.0
-        # Bits of each tensor, the energy of what its place does not change, and bits delivered.
-        bits, inside, noc = (0.0, 0.0, 0.0), 0.0, 0.0
+        # Bits of each tensor, the energy of what its place does not change, and bits delivered;
+        # the last two of the tensor in place, too.
+        bits, inside, noc, own_inside, own_noc = (0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0
         for tensor in range(3):
             rest = 1.0 if tensor == keep else share
             words = traffic[bd.ARRAY_FULL + tensor]
@@ -322,8 +403,11 @@ def _alive(
                 moved, delivered = words * chip.bits[tensor], sent * chip.bits[tensor]
                 accessed = delivered
             bits = (bits[1], bits[2], moved)
-            noc += delivered
-            inside += delivered * chip.noc_energy + accessed * chip.register_energy
+            energy = delivered * chip.noc_energy + accessed * chip.register_energy
+            noc, inside = noc + delivered, inside + energy
+            if tensor == keep:
+                own_inside, own_noc = energy, delivered
+        own_bits = bits[0] if keep == 0 else (bits[1] if keep == 1 else bits[2])
         for bypass in range(8):
             bit = 1 << 8 * keep + bypass
             if not mask & bit:
@@ -332,18 +416,157 @@ def _alive(
             past += bits[2] if bypass & 4 else 0.0
             port = (0.0 if bypass & 1 else bits[0]) + (0.0 if bypass & 2 else bits[1])
             port += 0.0 if bypass & 4 else bits[2]
+            part = Moved(floor.energy + inside, past, port, noc, compute)
             kept = dram_bits[bypass]
-            energy = floor.energy + inside + kept * (chip.dram_energy + chip.buffer_energy)
-            energy += past * chip.dram_energy + port * chip.buffer_energy
-            cycles = max(
-                max(compute, (kept + past) / chip.dram_bits_per_cycle),
-                max(port / chip.buffer_bits_per_cycle, noc / chip.noc_bits_per_cycle),
-            )
-            if bd.value_of(energy + cycles * chip.idle_energy, cycles, goal) < best:
-                if any_one:
-                    return bit
-                alive |= bit
+            if not _wins(chip, goal, best, part, kept * _both_sides(chip), kept, 0.0, 0.0):
+                continue
+            if blocks.known:
+                # The tensor in place is among what the buffer tile decides.
+                is_past = bypass >> keep & 1 > 0
+                others = Moved(
+                    floor.energy + inside - own_inside,
+                    past - own_bits if is_past else past,
+                    port if is_past else port - own_bits,
+                    noc - own_noc,
+                    compute,
+                )
+                if not _wins_with_block(
+                    chip, goal, best, others, blocks, 8 * keep + bypass, box[MOST]
+                ):
+                    crossing = _crossing_bits(chip, least, keep, bypass, box[TILES])
+                    energy = crossing * _both_sides(chip)
+                    if not keep_outer >> keep & 1 or not _wins(
+                        chip, goal, best, part, energy, crossing, 0.0, 0.0
+                    ):
+                        continue
+            if any_one:
+                return bit
+            alive |= bit
     return alive
+
+
+class Moved(NamedTuple):
+    """What a register tile moves, of some tensors."""
+
+    energy: float
+    """Without that of the buffer and of DRAM."""
+    past: float
+    """Bits that bypass the buffer."""
+    port: float
+    """Bits over the buffer port."""
+    noc: float
+    """Bits over the network."""
+    compute: float
+    """Cycles."""
+
+
+@kernel
+def _both_sides(chip: ChipRecord) -> float:
+    """Energy of a bit that moves from DRAM into the buffer, or back."""
+    return float(chip.dram_energy + chip.buffer_energy)
+
+
+@kernel
+def _wins(
+    chip: ChipRecord,
+    goal: Goal,
+    best: float,
+    part: Moved,
+    energy: float,
+    dram_bits: float,
+    port_bits: float,
+    noc_bits: float,
+) -> bool:
+    """(19) Whether a register tile with what else has to move at least is better than the best.
+
+    Args:
+        chip: the hardware.
+        goal: what is minimised.
+        best: the value to beat.
+        part: of the register tile.
+        energy: of the rest.
+        dram_bits: of the rest.
+        port_bits: of the rest.
+        noc_bits: of the rest.
+    """
+    energy += part.energy + part.past * chip.dram_energy + part.port * chip.buffer_energy
+    cycles = max(
+        max(part.compute, (dram_bits + part.past) / chip.dram_bits_per_cycle),
+        max(
+            (port_bits + part.port) / chip.buffer_bits_per_cycle,
+            (noc_bits + part.noc) / chip.noc_bits_per_cycle,
+        ),
+    )
+    return bool(bd.value_of(energy + cycles * chip.idle_energy, cycles, goal) < best)
+
+
+@kernel
+def _wins_with_block(
+    chip: ChipRecord,
+    goal: Goal,
+    best: float,
+    part: Moved,
+    blocks: PossibleBlocks,
+    row: int,
+    most: Floats,
+) -> bool:
+    """Whether a register tile is better than the best with one of the buffer tiles.
+
+    Args:
+        chip: the hardware.
+        goal: what is minimised.
+        best: the value to beat.
+        part: of the register tile, without the tensor in place.
+        blocks: the buffer tiles.
+        row: the combination.
+        most: array tiles by loop, the most; there are at least as many as buffer tiles.
+    """
+    for block in range(blocks.first[row], blocks.first[row + 1]):
+        together = True
+        for d in range(8):
+            together &= blocks.outer[block, d] <= most[d]
+        across = blocks.across[block]
+        if together and _wins(
+            chip,
+            goal,
+            best,
+            part,
+            across[bd.ENERGY],
+            across[bd.DRAM_BITS],
+            across[bd.PORT_BITS],
+            across[bd.NOC_BITS],
+        ):
+            return True
+    return False
+
+
+@kernel
+def _crossing_bits(chip: ChipRecord, least: Floats, keep: int, bypass: int, tiles: Floats) -> float:
+    """Fewest bits over DRAM where a tensor stays in the array across buffer tiles.
+
+    The DRAM loops then refetch the other two, as `tile_pairs.search_crossing` says.
+
+    Args:
+        chip: the hardware.
+        least: words of each tensor.
+        keep: the tensor.
+        bypass: bits of the tensors that bypass the buffer.
+        tiles: array tiles by loop, the fewest.
+    """
+    bits = 0.0
+    for tensor in range(3):
+        if bypass >> tensor & 1:
+            continue
+        words = least[tensor]
+        if tensor != keep:
+            for d in range(8):
+                if not ct.RELEVANCE[tensor, d]:
+                    words *= tiles[d]
+        if tensor == O:
+            bits += el.output_traffic(words, least[O], chip.output_bits, chip.sum_bits)
+        else:
+            bits += words * chip.bits[tensor]
+    return bits
 
 
 @kernel

@@ -7,6 +7,8 @@ the order of their bounds (`tile_pairs`).
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from pliant.accelerator.mapper import bounds as bd
@@ -21,12 +23,19 @@ from pliant.accelerator.mapper.problem import (
     least_words,
     to_beat,
 )
-from pliant.accelerator.mapper.register_tiles import RegisterTiles, register_tiles, resting_share
+from pliant.accelerator.mapper.register_tiles import (
+    PossibleBlocks,
+    RegisterTiles,
+    register_tiles,
+    resting_share,
+)
 from pliant.accelerator.mapper.tile_pairs import make_extents, search_crossing, search_pairs
 from pliant.accelerator.mapper.tile_sizes import fill_fewest_active
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, kernel
 from pliant.accelerator.model.energy_latency import ChipRecord
+
+_ALL: Final = 2**62
 
 
 @kernel
@@ -80,15 +89,19 @@ def search_split(problem: Problem, pes: Ints, rounds: Ints, incumbent: Incumbent
     floor = Floor(
         bd.constant_energy(problem.layer, pes, problem.chip), cycles_of_rounds(rounds, problem.chip)
     )
-    tiles = register_tiles(problem, split, floor, to_beat(problem, incumbent))
+    unknown, best = _no_blocks(), to_beat(problem, incumbent)
+    tiles = register_tiles(problem, split, floor, best, unknown, problem.many)
     if len(tiles.alive) == 0:
         return
-    alive = 0
-    for mask in tiles.alive:
-        alive |= mask
     for d in range(8):
         fill_fewest_active(problem.sizes, rows[d], pes[d], problem.ragged)
     work = Scratch(np.zeros(ct.SCRATCH), np.empty(15), np.empty(6))
+    if len(tiles.alive) > problem.many:
+        possible = _possible_blocks(problem, split, floor, best, tiles, work.s)
+        tiles = register_tiles(problem, split, floor, best, possible, _ALL)
+    alive = 0
+    for mask in tiles.alive:
+        alive |= mask
     extents = make_extents(problem, split)
     for bypass in range(8):
         for keep in range(3):
@@ -106,6 +119,45 @@ def search_split(problem: Problem, pes: Ints, rounds: Ints, incumbent: Incumbent
             blocks = buffer_tiles(problem, split, own, floor, to_beat(problem, incumbent), work.s)
             if len(blocks.outer) > 0:
                 search_pairs(problem, split, own, blocks, extents, floor, incumbent, work)
+
+
+@kernel
+def _no_blocks() -> PossibleBlocks:
+    """Before they are asked for."""
+    none = np.zeros((0, 8), dtype=np.int64)
+    return PossibleBlocks(False, np.zeros(25, dtype=np.int64), none, np.zeros((0, 5)))
+
+
+@kernel
+def _possible_blocks(
+    problem: Problem, split: Split, floor: Floor, best: float, tiles: RegisterTiles, s: Floats
+) -> PossibleBlocks:
+    """The buffer tiles of a split that could win with what all register tiles cost at least.
+
+    Args:
+        problem: layer, chip, objective and constraint.
+        split: the spatial split.
+        floor: of the split.
+        best: the value to beat.
+        tiles: the register tiles; what all of them cost at least is used.
+        s: scratch.
+    """
+    none, nothing = np.zeros((0, 8), dtype=np.int64), np.zeros((0, 5))
+    outer, across, first = none, nothing, np.zeros(25, dtype=np.int64)
+    for row in range(24):
+        if tiles.mask >> row & 1:
+            keep, bypass, lowest = row >> 3, row & 7, np.zeros(5)
+            _inner_part(problem, tiles.least, keep, bypass, tiles.shares[keep], lowest)
+            words = tiles.least[bd.ARRAY_ONCE + keep]
+            delivered = tiles.least[bd.DELIVERED_ONCE + keep]
+            own = Candidates(
+                none, none, nothing, nothing, nothing, lowest, words, delivered, keep, bypass
+            )
+            blocks = buffer_tiles(problem, split, own, floor, best, s)
+            outer = np.concatenate((outer, blocks.outer))
+            across = np.concatenate((across, blocks.across))
+        first[row + 1] = len(outer)
+    return PossibleBlocks(True, first, outer, across)
 
 
 @kernel

@@ -7,6 +7,7 @@ bits. Numbers in parentheses are those of docs/accelerator.md.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -82,8 +83,9 @@ ChipRecord = Any
 """A record of `CHIP`."""
 
 
+@lru_cache(maxsize=64)
 def chip_record(chip: Chip) -> ChipRecord:
-    """The record of a chip, its numbers converted to bits."""
+    """The record of a chip, its numbers converted to bits; nobody writes to it."""
     widths, table = chip.word_widths, chip.energy
     record = np.zeros(1, dtype=CHIP)[0]
     record["bits"] = widths.weight_bits, widths.input_bits
