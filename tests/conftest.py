@@ -43,17 +43,36 @@ hypothesis.settings.register_profile("pliant", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("random", deadline=None)
 hypothesis.settings.load_profile("pliant")
 
-MACHINE_ROOMS = ("cli", "conformance", "deploy", "devices", "drills", "report", "runs", "training")
-"""Their tests measure this machine, start processes or send signals."""
+MACHINE_ROOMS = ("cli", "deploy", "devices", "drills", "report", "runs", "training")
+"""Some of their tests measure this machine, start processes or send signals."""
+PROCESS_MODULES = ("multiprocessing", "psutil", "signal", "subprocess")
+"""Files of tests that import one of them are those that start processes or send signals."""
+MEASURING_FILES = (
+    "test_layer_times.py",
+    "test_measure.py",
+    "test_resident_memory.py",
+    "test_roofs.py",
+)
+"""What they measure is not by the pretend clock."""
+MACHINE_FIXTURES = frozenset({"real_clock", "driver"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that measures this machine is repeated once: what else runs here may disturb it.
+    """A test that depends on this machine is repeated once: what else runs here may disturb it.
 
     The summary lists what was repeated. Every other test must pass the first time.
     """
     for item in items:
-        if item.path.relative_to(Path(__file__).parent).parts[0] in MACHINE_ROOMS:
+        if not isinstance(item, pytest.Function):
+            continue
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        starts_processes = any(hasattr(item.module, name) for name in PROCESS_MODULES)
+        measures = not MACHINE_FIXTURES.isdisjoint(item.fixturenames)
+        if (
+            measures
+            or item.path.name in MEASURING_FILES
+            or (room in MACHINE_ROOMS and starts_processes)
+        ):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
 
 
