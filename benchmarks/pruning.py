@@ -1,9 +1,15 @@
-"""Torch-Pruning on the start of a run: the comparison of `photographs.py`.
+"""Other tools that prune, on the start of a run: for `photographs.py` and `pruning_tools.py`.
 
-Fang, G. et al., DepGraph: Towards any structural pruning, 2023, arXiv:2301.12900. It is needed for
-this comparison alone, and its own requirements would replace PyTorch:
+Torch-Pruning: Fang, G. et al., DepGraph: Towards any structural pruning, 2023, arXiv:2301.12900.
+FastNAS of NVIDIA's ModelOpt: how much each layer's width matters is measured on validation images,
+after BatchNorm calibration; the widths are those whose loss stays below one threshold. It reads a
+network with torch.fx, which does not follow the stem and the strided blocks: 12 widths of Lite0 may
+change, in multiples of 32 as it does by itself. (Of the class of `lite0.py` none may, and of a
+graph of ATen operators one.) Both are needed for this comparison alone, and their own requirements
+would replace PyTorch:
 
     pip install --no-deps torch-pruning
+    pip install --no-deps nvidia-modelopt nvidia-ml-py omegaconf pulp regex torchprofile==0.0.4
 
 The full network begins where Pliant's fine-tuning begins, with the linear classifier on published
 weights. It is fine-tuned, pruned to a number of MACs at once, and fine-tuned again from labels and
@@ -23,7 +29,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pliant.accuracy.calibration import calibrate, calibration_images
-from pliant.accuracy.evaluation import pixels
+from pliant.accuracy.evaluation import pixels, top1
 from pliant.networks.trace import module_workload
 from pliant.runs.baselines import linear_start
 from pliant.runs.train import augmentation, training_recipe
@@ -40,10 +46,15 @@ from pliant.training.schedule import Phase
 from pliant.training.strategy import TrainingStrategy, decayed_weights
 
 IMPORTANCES = ("magnitude", "group norm")
+FASTNAS = "FastNAS"
+FASTNAS_IMAGES = 256
+"""Validation images by which FastNAS scores a width, and training images for its calibration."""
 CHANNELS = 8
 """Numbers of channels are multiples of it, as in Pliant's spaces."""
 HALVINGS = 7
 """Of the interval of the pruning ratio, 0 to 1."""
+TEACHER_SHARE = (SHARES["head"] + SHARES["teacher"]) / sum(SHARES.values())
+"""Of the time, for the full network."""
 LABEL_SHARE = 0.4
 TIMED_STEPS = 6
 
@@ -67,9 +78,10 @@ class FineTunePlain(TrainingStrategy):
 
     def optimizers(self, model, recipe):
         """AdamW; rates fall with the distance from the classifier."""
-        new = {id(parameter) for parameter in classifier(model).parameters()}
+        blocks = list(model.blocks.children())
+        new = {id(parameter) for parameter in blocks[-1].classifier.parameters()}
         decayed, groups = decayed_weights(model), []
-        for distance, block in enumerate(reversed(list(model.blocks.values()))):
+        for distance, block in enumerate(reversed(blocks)):
             for parameter in block.parameters():
                 rate = CLASSIFIER_RATE if id(parameter) in new else DEPTH_DECAY**distance
                 decay = recipe.weight_decay if id(parameter) in decayed else 0.0
@@ -159,6 +171,81 @@ def prune(network, size, name, most_macs):
     return found
 
 
+def fastnas(run, network, most_macs, folder):
+    """A copy of a number of MACs, by FastNAS of ModelOpt.
+
+    Its search is kept in a file of the folder, so that it resumes.
+    """
+    from modelopt.torch import prune as modelopt
+
+    size, validation = run.data.image_size, run.data.validation
+    rng = np.random.default_rng(run.recipe.seed)
+    rows = rng.permutation(len(validation))[:FASTNAS_IMAGES]
+    scored, batch = validation.subset(rows), run.recipe.train.batch_size
+    rows = rng.permutation(len(run.data.train))[:FASTNAS_IMAGES]
+    batches = [
+        pixels(run.data.train.batch(rows[start : start + batch])[0])
+        for start in range(0, len(rows), batch)
+    ]
+    whole = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    share = most_macs / macs(network, size)
+    for _ in range(HALVINGS):  # it counts other operators as well, and would end above
+        found, _ = modelopt.prune(
+            copy.deepcopy(whole),
+            mode="fastnas",
+            constraints={"flops": f"{100 * share:.2f}%"},
+            dummy_input=torch.zeros(1, 3, size, size),
+            config={
+                "data_loader": batches,
+                "max_iter_data_loader": len(batches),
+                "collect_func": lambda images: images,
+                "score_func": lambda model: top1(model, scored).top1,
+                "checkpoint": str(folder / "fastnas.pth"),
+            },
+        )
+        if macs(found, size) <= most_macs:
+            return found
+        share *= 0.97
+    raise SystemExit(f"FastNAS finds no network of {most_macs} MACs")
+
+
+def full_network(run, seconds):
+    """The start of a run, fine-tuned in its share of the time, and the epochs.
+
+    Args:
+        run: trained, with published weights as its start.
+        seconds: in which its supernet was trained.
+    """
+    torch.manual_seed(run.recipe.seed)
+    network = linear_start(run).requires_grad_(True)
+    strategy = FineTunePlain(LR_FACTORS["teacher"], run.recipe.train.label_smoothing)
+    return network, fine_tune(run, network, strategy, TEACHER_SHARE * seconds)
+
+
+def pruned_network(run, full, tool, most_macs, seconds, folder):
+    """The network of a tool, trained in the time that is left after it was found, and the epochs.
+
+    Args:
+        run: whose images it learns.
+        full: the fine-tuned full network, which is its teacher.
+        tool: one of `IMPORTANCES`, or `FASTNAS`.
+        most_macs: of one image.
+        seconds: in which the run's supernet was trained.
+        folder: for what a tool keeps.
+    """
+    started = time.perf_counter()
+    if tool == FASTNAS:
+        network = fastnas(run, full, most_macs, folder)
+    else:
+        network = prune(full, run.data.image_size, tool, most_macs)
+    left = (1 - TEACHER_SHARE) * seconds - (time.perf_counter() - started)
+    teacher = copy.deepcopy(full).requires_grad_(False).eval()
+    smoothing = run.recipe.train.label_smoothing
+    strategy = FineTunePlain(LR_FACTORS["sub-networks"], smoothing, teacher)
+    network.requires_grad_(True)
+    return network, fine_tune(run, network, strategy, left)
+
+
 def pruned_networks(run, seconds, limits):
     """Networks of Torch-Pruning, each trained as long as the run's supernet.
 
@@ -170,20 +257,12 @@ def pruned_networks(run, seconds, limits):
     Yields:
         Name, network, and what is known of it.
     """
-    size, table = run.data.image_size, run.recipe.train
-    torch.manual_seed(run.recipe.seed)
-    full = linear_start(run).requires_grad_(True)
-    before = macs(full, size)
-    share = (SHARES["head"] + SHARES["teacher"]) / sum(SHARES.values())
-    strategy = FineTunePlain(LR_FACTORS["teacher"], table.label_smoothing)
-    epochs = fine_tune(run, full, strategy, share * seconds)
+    full, epochs = full_network(run, seconds)
     yield "fine-tuned alone, full network", full, {"epochs": epochs}
-    teacher = copy.deepcopy(full).requires_grad_(False).eval()
+    before = macs(full, run.data.image_size)
     for most in limits:
-        for name in IMPORTANCES:
-            if before <= most:
-                continue
-            network = prune(full, size, name, most).requires_grad_(True)
-            strategy = FineTunePlain(LR_FACTORS["sub-networks"], table.label_smoothing, teacher)
-            epochs = fine_tune(run, network, strategy, (1 - share) * seconds)
-            yield f"Torch-Pruning, {name}, macs={most / 1e6:g}M", network, {"epochs": epochs}
+        for tool in IMPORTANCES:
+            if before > most:
+                network, epochs = pruned_network(run, full, tool, most, seconds, run.folder)
+                name = f"Torch-Pruning, {tool}, macs={most / 1e6:g}M"
+                yield name, network, {"epochs": epochs}
