@@ -249,6 +249,29 @@ def test_hundred_kills_at_random_moments(tmp_path, tiny, digits_profile, finishe
     assert all(hit.values()), hit
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """A run to its end that measured this machine itself, by the clock of the tests."""
+    folder = tmp_path_factory.mktemp("measured") / "run"
+    _resumed(["run", tiny, "--run-dir", folder])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [None, 0.0, 0.2, 0.5, 0.9])
+def test_kills_while_the_machine_is_measured(delay, tmp_path, tiny, measured):
+    """Inside the measurement, or so many seconds after its first round."""
+    words: list[object] = ["run", tiny, "--run-dir", tmp_path / "run"]
+    if delay is None:
+        _killed_at(words, "profile:1")
+        assert not (tmp_path / "run" / "device.json").exists()
+    else:
+        assert _killed(words, "profile", delay)
+    _resumed(words)
+    assert outcome(tmp_path / "run") == outcome(measured)
+    assert not litter(tmp_path / "run")
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own, of 16 kB at first."""
