@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pliant.accelerator.model.counts import Ints, kernel
+from pliant.accelerator.model.counts import Ints, allocating_kernel, kernel
 
 
-@kernel
+@allocating_kernel
 def combined_rows(table: Ints, factors: Ints, limits: Ints, good: NDArray[np.bool_]) -> Ints:
     """Distinct products of a row of each, in no order.
 

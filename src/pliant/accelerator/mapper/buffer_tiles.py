@@ -15,7 +15,7 @@ from pliant.accelerator.mapper.bounds import Floor
 from pliant.accelerator.mapper.problem import Problem, Split, dram_bits
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, kernel
+from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, allocating_kernel, kernel
 from pliant.accelerator.model.energy_latency import ChipRecord
 
 
@@ -59,7 +59,7 @@ class Blocks(NamedTuple):
     """The tensor that the DRAM loops had best keep in place, shape (blocks,)."""
 
 
-@kernel
+@allocating_kernel
 def buffer_tiles(
     problem: Problem, split: Split, own: Candidates, floor: Floor, best: float, s: Floats
 ) -> Blocks:

@@ -23,6 +23,7 @@ from pliant.accelerator.model.counts import (
     Q,
     R,
     S,
+    allocating_kernel,
     kernel,
 )
 from pliant.accelerator.model.energy_latency import ChipRecord
@@ -91,7 +92,7 @@ def to_beat(problem: Problem, incumbent: Incumbent) -> float:
     return float(incumbent.value[0] * problem.below)
 
 
-@kernel
+@allocating_kernel
 def curved_loops(layer: LayerRecord) -> Ints:
     """Loops along which the sum of (1) over tiles depends on more than their number."""
     curved = np.zeros(8, dtype=np.int64)
@@ -100,7 +101,7 @@ def curved_loops(layer: LayerRecord) -> Ints:
     return curved
 
 
-@kernel
+@allocating_kernel
 def least_words(layer: LayerRecord) -> Floats:
     """Words of each tensor, shape (3,): what has to move at least once."""
     s = np.empty(ct.SCRATCH)
@@ -179,7 +180,7 @@ def dram_bits(
     return bits - max(saved, 0.0), kept
 
 
-@kernel
+@allocating_kernel
 def least_dram_bits(layer: LayerRecord, chip: ChipRecord, keep_outer: int, least: Floats) -> Floats:
     """(8), (15) Fewest bits over DRAM of the tensors that the buffer keeps, for each bypass.
 

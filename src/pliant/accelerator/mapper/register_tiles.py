@@ -33,6 +33,7 @@ from pliant.accelerator.model.counts import (
     R,
     S,
     W,
+    allocating_kernel,
     kernel,
 )
 from pliant.accelerator.model.energy_latency import ChipRecord
@@ -76,7 +77,7 @@ class RegisterTiles(NamedTuple):
     """All combinations with which one could win."""
 
 
-@kernel
+@allocating_kernel
 def register_tiles(
     problem: Problem, split: Split, floor: Floor, best: float, blocks: PossibleBlocks, most: int
 ) -> RegisterTiles:
@@ -569,7 +570,7 @@ def _crossing_bits(chip: ChipRecord, least: Floats, keep: int, bypass: int, tile
     return bits
 
 
-@kernel
+@allocating_kernel
 def _exact_inputs(
     problem: Problem,
     split: Split,

@@ -32,13 +32,13 @@ from pliant.accelerator.mapper.register_tiles import (
 from pliant.accelerator.mapper.tile_pairs import make_extents, search_crossing, search_pairs
 from pliant.accelerator.mapper.tile_sizes import fill_fewest_active
 from pliant.accelerator.model import counts as ct
-from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, kernel
+from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, allocating_kernel, kernel
 from pliant.accelerator.model.energy_latency import ChipRecord
 
 _ALL: Final = 2**62
 
 
-@kernel
+@allocating_kernel
 def search_splits(
     problem: Problem,
     pes: Ints,
@@ -72,7 +72,7 @@ def search_splits(
     return stop
 
 
-@kernel
+@allocating_kernel
 def search_split(problem: Problem, pes: Ints, rounds: Ints, incumbent: Incumbent) -> None:
     """Looks for a mapping of this split that beats the incumbent, and proves that no other does.
 
@@ -121,14 +121,14 @@ def search_split(problem: Problem, pes: Ints, rounds: Ints, incumbent: Incumbent
                 search_pairs(problem, split, own, blocks, extents, floor, incumbent, work)
 
 
-@kernel
+@allocating_kernel
 def _no_blocks() -> PossibleBlocks:
     """Before they are asked for."""
     none = np.zeros((0, 8), dtype=np.int64)
     return PossibleBlocks(False, np.zeros(25, dtype=np.int64), none, np.zeros((0, 5)))
 
 
-@kernel
+@allocating_kernel
 def _possible_blocks(
     problem: Problem, split: Split, floor: Floor, best: float, tiles: RegisterTiles, s: Floats
 ) -> PossibleBlocks:
@@ -169,7 +169,7 @@ def cycles_of_rounds(rounds: Ints, chip: ChipRecord) -> float:
     return cycles
 
 
-@kernel
+@allocating_kernel
 def split_bounds(problem: Problem, pes: Ints, rounds: Ints) -> Floats:
     """Least value of any mapping of each split.
 
@@ -199,7 +199,7 @@ def split_bounds(problem: Problem, pes: Ints, rounds: Ints) -> Floats:
     return bounds
 
 
-@kernel
+@allocating_kernel
 def least_of_splits(
     layer: LayerRecord, chip: ChipRecord, bypasses: int, pes: Ints, rounds: Ints
 ) -> tuple[float, float, float]:
@@ -276,7 +276,7 @@ def _least_of_split(
     )
 
 
-@kernel
+@allocating_kernel
 def _candidates(
     problem: Problem, split: Split, tiles: RegisterTiles, keep: int, bypass: int
 ) -> Candidates:
@@ -329,7 +329,7 @@ def _inner_part(
             bd.add_array(tensor, full, delivered, problem.least[O], past, problem.chip, out)
 
 
-@kernel
+@allocating_kernel
 def _least_outer(problem: Problem, own: Candidates) -> Floats:
     """Least cost of everything that the buffer tile decides, shape (5,)."""
     out, chip, bypass = np.zeros(5), problem.chip, own.bypass

@@ -18,7 +18,7 @@ from pliant.accelerator.mapper.problem import Incumbent, Problem, Split, to_beat
 from pliant.accelerator.mapper.tile_sizes import TILE, TILES
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import C, Floats, Ints, O, R, S, kernel
+from pliant.accelerator.model.counts import C, Floats, Ints, O, R, S, allocating_kernel, kernel
 
 
 class Extents(NamedTuple):
@@ -34,7 +34,7 @@ class Extents(NamedTuple):
     """Where each loop begins in `known`, shape (8,)."""
 
 
-@kernel
+@allocating_kernel
 def make_extents(problem: Problem, split: Split) -> Extents:
     """Room for the extents of a split; `fill_extents` fills the rows that are asked for."""
     sizes, room, rows = problem.sizes, 0, 0
@@ -75,7 +75,7 @@ def fill_extents(
             extents.extent[base[d] + number] = min(array * least, problem.layer.sizes[d])
 
 
-@kernel
+@allocating_kernel
 def search_pairs(
     problem: Problem,
     split: Split,
@@ -148,7 +148,7 @@ def search_pairs(
             best = to_beat(problem, incumbent)
 
 
-@kernel
+@allocating_kernel
 def _by_bound(
     own: Floats, other: Floats, floor: Floor, problem: Problem, best: float, key: int
 ) -> Ints:
@@ -315,10 +315,11 @@ def _try(
     value = bd.exact_value(problem.layer, problem.chip, code, problem.goal, work)
     if value < incumbent.value[0]:
         incumbent.value[0] = value
-        incumbent.code[:] = code
+        for place in range(len(code)):
+            incumbent.code[place] = code[place]
 
 
-@kernel
+@allocating_kernel
 def search_crossing(
     problem: Problem,
     split: Split,

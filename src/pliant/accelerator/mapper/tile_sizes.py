@@ -15,7 +15,7 @@ import numpy as np
 
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, kernel
+from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, allocating_kernel, kernel
 from pliant.accelerator.model.energy_latency import ChipRecord
 
 # Rows of the table of register tiles.
@@ -55,7 +55,7 @@ class TileSizes(NamedTuple):
     `fill_fewest_active` was there."""
 
 
-@kernel
+@allocating_kernel
 def tile_sizes(
     layer: LayerRecord, chip: ChipRecord, curved: Ints, ragged: bool, pes: Ints
 ) -> TileSizes:
@@ -115,7 +115,7 @@ def tile_sizes(
     )
 
 
-@kernel
+@allocating_kernel
 def _largest_alone(layer: LayerRecord, chip: ChipRecord) -> Ints:
     """The largest register tile of each loop that fits with 1 of all others, by bisection."""
     s, largest = np.ones(ct.SCRATCH), np.zeros(8, dtype=np.int64)
