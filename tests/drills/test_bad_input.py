@@ -168,7 +168,12 @@ OF_COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "roofline": {"images": SHAPES, "networks": INPUTS},
     "estimate": {"architectures": ("nope", "folder", "0", LONG)},
     "deploy": {"recipe": INPUTS},
-    "device import": {"space": (), "noise_limit": ("nan", "-1", "x")},  # its file comes first
+    "device import": {  # its file comes first, and its results go to a folder
+        "space": (),
+        "noise_limit": ("nan", "-1", "x"),
+        "out": (*OUTPUTS, "file"),
+    },
+    "codesign": {"out": (*OUTPUTS, "file")},
     "elastic": {"example": SHAPES, "weights": INPUTS, "keep": ("nosuch", "<b>[red]")},
 }
 """Where an option means something else than in the other commands."""
@@ -274,6 +279,7 @@ def _is_named(parameter: Any, value: str, error: str) -> bool:
     begins = " ".join(value.split())[:20]
     names = (*parameter.opts, parameter.name, parameter.name.upper(), ascii(begins)[1:-1])
     names += (re.split("[/:]", begins)[0],)  # the file in the way of a folder, or of a plugin
+    names += (re.sub("([0-9])W", r"\1 W", begins),)  # 6W is said as 6 W
     return any(name and name in said for name in names) or (not begins and "empty" in said)
 
 

@@ -272,7 +272,7 @@ class Power:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.watts) and self.watts > 0):
-            raise RecipeError(f"a power is above 0 W, received {self.watts} W ({self.source}).")
+            raise RecipeError(f"a power is above 0 W, received {self.watts:g} W ({self.source}).")
 
 
 @dataclass(frozen=True, slots=True)
