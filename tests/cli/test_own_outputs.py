@@ -32,6 +32,10 @@ class Auxiliary(Base):
     def forward(self, x):
         return self.both(x)
 
+class Training(Base):
+    def forward(self, x):
+        return self.both(x) if self.training else self.both(x)[0]
+
 class Wrapped(nn.Module):
     def __init__(self):
         super().__init__()
@@ -66,6 +70,15 @@ def test_a_dict_or_a_tuple_is_refused_and_the_wrapper_of_the_message_works(
     for words in COMMANDS[:2]:
         code, _, error = command(*words.replace("FILE", "fixed.py:Wrapped").split())
         assert (code, error) == (0, ""), words
+
+
+def test_heads_in_training_alone_are_refused_where_it_is_trained(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text(NETWORK)
+    for words in (COMMANDS[0], COMMANDS[2]):
+        code, _, error = command(*words.replace("FILE", "model.py:Training").split())
+        assert code == 2
+        assert "return self.network(images)[0]" in " ".join(error.split())
 
 
 def test_a_network_without_layers_has_none_to_name(command, tmp_path):

@@ -171,14 +171,19 @@ def grow_module(module: nn.Module, plan: Plan, images: Tensor, rng: np.random.Ge
 def _require_one_tensor(module: nn.Module, images: Tensor) -> None:
     """A morph keeps any outputs; model.onnx and the training further need logits.
 
-    What does not run at all is left to the export, whose message names the place.
+    In training mode too: some networks have auxiliary heads there only. What does not run at all is
+    left to the export, whose message names the place.
     """
+    outputs = []
     try:
-        with torch.no_grad():
-            output = copy.deepcopy(module)(images[:2])
+        for training in (False, True):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                outputs.append(copy.deepcopy(module).train(training)(images[:2]))
     except Exception:
         return
-    if not isinstance(output, Tensor):
+    others = [one for one in outputs if not isinstance(one, Tensor)]
+    if others:
+        output = others[0]
         raise MorphError(
             f"a network to grow returns one tensor; this one returns {describe_output(output)}."
         )
