@@ -11,7 +11,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_unflatten
 
 from pliant.errors import ForeignError
 from pliant.networks.foreign.dimensions import Group, groups_of
@@ -76,17 +75,11 @@ class ForeignGraph:
             node for node in self.nodes if node.op == "placeholder" and node.name not in self.names
         ]
         results = self.output.all_input_nodes
-        if len(self.inputs) != 1:
+        if len(self.inputs) != 1 or len(results) != 1:
             raise ForeignError(
-                f"a classifier takes images, received a network with {len(self.inputs)} inputs."
-                " Wrap it in a module that takes one tensor."
-            )
-        spec = program.call_spec.out_spec
-        if spec is None or not spec.is_leaf():
-            output = None if spec is None else tree_unflatten(self.output.args[0], spec)
-            raise ForeignError(
-                "a classifier returns one tensor of logits; this network returns"
-                f" {describe_output(output)}."
+                "a classifier takes images and returns logits, received a network with"
+                f" {len(self.inputs)} inputs and {len(results)} outputs. Wrap it in a module that"
+                " takes one tensor and returns one."
             )
         self.result = results[0]
 
@@ -296,8 +289,8 @@ def _require_runs(module: nn.Module, example: Tensor) -> None:
         ) from error
     if not isinstance(found, Tensor):
         raise ForeignError(
-            "a classifier takes images and returns logits, one tensor; this one returns a"
-            f" {type(found).__name__}. Wrap it in a module that returns the tensor of logits."
+            "a classifier takes images and returns logits, one tensor; this one returns"
+            f" {describe_output(found)}."
         )
 
 
