@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pliant.accelerator.model.counts import Ints, allocating_kernel, kernel
+from pliant.accelerator.model.counts import Ints
+from pliant.accelerator.model.kernels import allocating_kernel, kernel
 
 
 @allocating_kernel

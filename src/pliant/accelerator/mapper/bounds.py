@@ -15,8 +15,9 @@ import numpy as np
 
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, kernel
+from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O
 from pliant.accelerator.model.energy_latency import ChipRecord
+from pliant.accelerator.model.kernels import kernel
 
 # Columns of what a register tile costs, three each for W, I, O: traffic of a tensor if every loop
 # outside refetches its array tiles, and if none does; at the array, and summed over the PEs.

@@ -15,8 +15,9 @@ from pliant.accelerator.mapper.bounds import Floor
 from pliant.accelerator.mapper.problem import Problem, Split, dram_bits
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, allocating_kernel, kernel
+from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O
 from pliant.accelerator.model.energy_latency import ChipRecord
+from pliant.accelerator.model.kernels import allocating_kernel, kernel
 
 
 class Candidates(NamedTuple):

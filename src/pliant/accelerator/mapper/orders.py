@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import Chip
@@ -21,6 +20,7 @@ from pliant.accelerator.model import energy_latency as el
 from pliant.accelerator.model.cost import MappingCosts, well_formed
 from pliant.accelerator.model.counts import Floats, I, Ints, LayerRecord, O, W, layer_record
 from pliant.accelerator.model.energy_latency import ChipRecord, chip_record
+from pliant.accelerator.model.kernels import entry_kernel, kernel
 from pliant.accelerator.model.row_threads import over_threads
 from pliant.errors import InfeasibleError
 from pliant.workload import Layer
@@ -52,14 +52,14 @@ def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCos
     rows = np.ascontiguousarray(codes, dtype=np.int64)
     numbers = layer_record(layer), chip_record(chip)
 
-    def kernel(part: slice) -> int:
+    def evaluate_part(part: slice) -> int:
         return int(
             _evaluate_orders(
                 *numbers, rows[part], STATIONARY_ORDERS, energy[part], cycles[part], fits[part]
             )
         )
 
-    wrong = over_threads(len(rows), kernel)
+    wrong = over_threads(len(rows), evaluate_part)
     if wrong >= 0:
         raise InfeasibleError(
             f"layer {layer.name!r}: mapping {wrong} does not cover the layer exactly, or its "
@@ -68,7 +68,7 @@ def evaluate_orders(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCos
     return MappingCosts(energy, cycles, fits)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_kernel
 def _evaluate_orders(
     layer: Any,
     chip: Any,
@@ -136,7 +136,7 @@ def _evaluate_orders(
     return wrong
 
 
-@ct.kernel
+@kernel
 def tensor_parts(
     layer: LayerRecord, chip: ChipRecord, code: Ints, orders: Ints, s: Floats, parts: Floats
 ) -> float:

@@ -10,23 +10,9 @@ from pliant.accelerator.mapper.bounds import Goal
 from pliant.accelerator.mapper.tile_sizes import TileSizes, buffer_counts
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import (
-    C,
-    Floats,
-    G,
-    I,
-    Ints,
-    LayerRecord,
-    N,
-    O,
-    P,
-    Q,
-    R,
-    S,
-    allocating_kernel,
-    kernel,
-)
+from pliant.accelerator.model.counts import C, Floats, G, I, Ints, LayerRecord, N, O, P, Q, R, S
 from pliant.accelerator.model.energy_latency import ChipRecord
+from pliant.accelerator.model.kernels import allocating_kernel, kernel
 
 COMBINATIONS: Final = 24
 """Tensor that the buffer loops keep in place, times set of tensors that bypass the buffer: bit

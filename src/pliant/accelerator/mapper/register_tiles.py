@@ -19,24 +19,9 @@ from pliant.accelerator.mapper.bounds import Floor, Goal
 from pliant.accelerator.mapper.problem import Problem, Split, input_words
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import (
-    C,
-    Floats,
-    I,
-    Ints,
-    K,
-    LayerRecord,
-    N,
-    O,
-    P,
-    Q,
-    R,
-    S,
-    W,
-    allocating_kernel,
-    kernel,
-)
+from pliant.accelerator.model.counts import C, Floats, I, Ints, K, LayerRecord, N, O, P, Q, R, S, W
 from pliant.accelerator.model.energy_latency import ChipRecord
+from pliant.accelerator.model.kernels import allocating_kernel, kernel
 
 _BOXES: Final = 512
 """Boxes that may wait: a loop of 2^31 tiles is halved 31 times, of eight loops."""

@@ -32,8 +32,9 @@ from pliant.accelerator.mapper.register_tiles import (
 from pliant.accelerator.mapper.tile_pairs import make_extents, search_crossing, search_pairs
 from pliant.accelerator.mapper.tile_sizes import fill_fewest_active
 from pliant.accelerator.model import counts as ct
-from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O, allocating_kernel, kernel
+from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, O
 from pliant.accelerator.model.energy_latency import ChipRecord
+from pliant.accelerator.model.kernels import allocating_kernel, kernel
 
 _ALL: Final = 2**62
 

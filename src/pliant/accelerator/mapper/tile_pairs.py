@@ -18,7 +18,8 @@ from pliant.accelerator.mapper.problem import Incumbent, Problem, Split, to_beat
 from pliant.accelerator.mapper.tile_sizes import TILE, TILES
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import C, Floats, Ints, O, R, S, allocating_kernel, kernel
+from pliant.accelerator.model.counts import C, Floats, Ints, O, R, S
+from pliant.accelerator.model.kernels import allocating_kernel, kernel
 
 
 class Extents(NamedTuple):

@@ -15,8 +15,9 @@ import numpy as np
 
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
-from pliant.accelerator.model.counts import Floats, Ints, LayerRecord, allocating_kernel, kernel
+from pliant.accelerator.model.counts import Floats, Ints, LayerRecord
 from pliant.accelerator.model.energy_latency import ChipRecord
+from pliant.accelerator.model.kernels import allocating_kernel, kernel
 
 # Rows of the table of register tiles.
 TILE = 0

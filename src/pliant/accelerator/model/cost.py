@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import Chip
@@ -19,6 +18,7 @@ from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model import energy_latency as el
 from pliant.accelerator.model import simd
 from pliant.accelerator.model.halo import halo_credit
+from pliant.accelerator.model.kernels import entry_kernel, kernel
 from pliant.accelerator.model.row_threads import over_threads
 from pliant.accelerator.model.stall import stall_exact_cycles
 from pliant.errors import InfeasibleError, RecipeError
@@ -176,7 +176,7 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
     fits = np.empty(len(codes), dtype=np.bool_)
     layer_numbers, chip_numbers = ct.layer_record(layer), el.chip_record(chip)
 
-    def kernel(rows: slice) -> int:
+    def evaluate_part(rows: slice) -> int:
         for start in range(rows.start, rows.stop, _BLOCK):
             part = slice(start, min(rows.stop, start + _BLOCK))
             own = np.ascontiguousarray(codes[part], dtype=np.int64)
@@ -187,7 +187,7 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
                 return int(wrong) + start - rows.start
         return -1
 
-    wrong = over_threads(len(codes), kernel)
+    wrong = over_threads(len(codes), evaluate_part)
     if wrong >= 0:
         raise InfeasibleError(
             f"layer {layer.name!r}: mapping {wrong} is none, does not cover the layer exactly, or "
@@ -196,7 +196,7 @@ def evaluate_many(layer: Layer, chip: Chip, codes: NDArray[Any]) -> MappingCosts
     return MappingCosts(energy, cycles, fits)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry_kernel
 def evaluate_rows(
     layer: Any,
     chip: Any,
@@ -243,7 +243,7 @@ def evaluate_rows(
     return wrong
 
 
-@ct.kernel
+@kernel
 def well_formed(code: ct.Ints) -> bool:
     """Whether a row is a mapping at all.
 

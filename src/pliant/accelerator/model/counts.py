@@ -17,26 +17,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pliant.accelerator.chip import DIMS
 from pliant.accelerator.mapping import RELEVANT, layer_sizes
+from pliant.accelerator.model.kernels import kernel
 from pliant.workload import Layer
 
-_OPTIONS: Final[dict[str, Any]] = {
-    "cache": True,
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "nsz", "contract"},
-}
-kernel = njit(**_OPTIONS | {"_nrt": False})
-"""How every equation is compiled: no reciprocals, no assumption about infinities, exact counts.
-
-It allocates nothing, so that Numba counts no references: each is an atomic addition, and together
-they took 40 % of the mapper's time."""
-allocating_kernel = njit(**_OPTIONS)
-"""The same for those that make arrays."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

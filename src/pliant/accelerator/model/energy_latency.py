@@ -44,8 +44,8 @@ from pliant.accelerator.model.counts import (
     S,
     W,
     distinct_rows,
-    kernel,
 )
+from pliant.accelerator.model.kernels import kernel
 
 ENERGY_PARTS: Final = ("mac", "register", "noc", "buffer", "dram", "idle")
 TIME_PARTS: Final = ("compute", "dram", "buffer", "noc")

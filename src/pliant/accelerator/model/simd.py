@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from pliant.accelerator.model import counts as ct
 from pliant.accelerator.model.counts import (
@@ -32,17 +31,12 @@ from pliant.accelerator.model.counts import (
     S,
     W,
     distinct_rows,
-    kernel,
     rows_sum,
 )
 from pliant.accelerator.model.energy_latency import ChipRecord, excess_bits, output_traffic
+from pliant.accelerator.model.kernels import inlined, kernel
 
 LANES: Final = 16
-inlined = njit(
-    cache=True, inline="always", error_model="numpy", fastmath={"reassoc", "nsz", "contract"}
-)
-"""As `kernel`, but inlined before compilation: rows of the scratch have to be constants where a
-loop is compiled, or LLVM does not know that they do not overlap."""
 # Quantities with a row for each loop; those of `counts` under their names there. POSITION is that
 # of the loop in the inner order, FIRST, BLOCKS and ALL are active PEs.
 (
