@@ -136,7 +136,7 @@ def test_a_wheel_that_is_not_installed_names_the_extra(tmp_path):
 def test_files_that_are_no_checkpoint(tmp_path):
     path = tmp_path / "half.pth"
     path.write_bytes(b"half")
-    with pytest.raises(DamagedFileError, match=r"half\.pth cannot be read"):
+    with pytest.raises(DamagedFileError, match=r"half\.pth does not, or is damaged"):
         published_file(path).apply(torch.nn.Linear(1, 1), lambda: torch.empty(0))
     torch.save({"epoch": 3}, path)
     with pytest.raises(DamagedFileError, match="holds tensors by their names"):
