@@ -75,6 +75,8 @@ def test_a_plan_fills_the_time_by_hand(timed, monkeypatch):
     assert plan.estimates == 20
     training = 600 * budget.SAFETY - 100 - delivery - 2 * 20 * estimate
     assert plan.epochs == int(training / 20)
+    shares = timed.record.metadata("planned_seconds")["shares"]
+    assert shares == pytest.approx({"head": 0.1, "rest": 0.9})
     assert planned(1.0, 1.0).epochs == 50, "the recipe's are the most"
     with pytest.raises(RecipeError, match=r"takes 10min here; of 10min .* Give it \d+min or more"):
         planned(600.0, 600.0)
@@ -95,7 +97,8 @@ def test_a_phase_is_planned_again_by_hand(tiny, tmp_path, monkeypatch, slow, epo
         run.opened = 1000.0
         keep_plan(run, Plan(40, 20))
         seconds = {"head": 3.0, "teacher": 6.0, "rest": 9.0}
-        run.record.set_metadata("planned_seconds", {"phases": seconds, "after": 60.0})
+        planned = {"phases": seconds, "shares": {"head": 0.11}, "after": 60.0}
+        run.record.set_metadata("planned_seconds", planned)
         speed = len(run.data.train) / (3.0 * slow)
         run.record.log_step(10, 0.5, {"phase": "head", "images_per_second": speed})
         phases = (Phase("head", 10), Phase("teacher", 10), Phase("rest", 20))
@@ -141,10 +144,15 @@ def test_the_rest_of_a_phase_is_shortened_where_the_time_is_not_enough(
         run.opened = 1000.0
         keep_plan(run, Plan(20, 20))
         seconds = {"teacher": 6.0, "rest": 9.0}
-        run.record.set_metadata("planned_seconds", {"phases": seconds, "after": 60.0})
+        shares = {"short": 0.05, "teacher": 0.4, "rest": 0.55}
+        planned = {"phases": seconds, "shares": shares, "after": 60.0}
+        run.record.set_metadata("planned_seconds", planned)
         for step in range(budget.RECENT_REPORTS):  # as planned at first, and slow of late
             speed = len(run.data.train) / (6.0 * (slow if step > 5 else 1.0))
             values = {"phase": "teacher", "images_per_second": speed}
+            run.record.log_step(step, 0.5, values)
+        values = {"phase": "short", "images_per_second": 1.0}  # tells nothing
+        for step in range(budget.RECENT_REPORTS, 3 * budget.RECENT_REPORTS):
             run.record.log_step(step, 0.5, values)
         again = replanned(run, timetable, half)
         assert [phase.epochs for phase in again.phases] == pytest.approx(epochs)
@@ -172,7 +180,8 @@ def test_estimates_are_planned_again_when_the_search_begins(
         run.opened = 1000.0
         keep_plan(run, Plan(3, 50))
         assert plan_search(run) == Plan(3, 50), "not timed here"
-        seconds = {"phases": {"train": 3.0}, "estimate": 1.0, "delivery": 40.0, "after": 140.0}
+        seconds = {"phases": {"train": 3.0}, "shares": {"train": 1.0}, "estimate": 1.0}
+        seconds |= {"delivery": 40.0, "after": 140.0}
         run.record.set_metadata("planned_seconds", seconds)
         speed = len(run.data.train) / (3.0 * slow)
         run.record.log_step(10, 0.5, {"phase": "train", "images_per_second": speed})

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,9 @@ LATE = 0.9
 change within a phase is a step of its learning rate."""
 RECENT_REPORTS = 20
 """Of the training, that tell how fast the machine is now."""
+TELLING = 0.1
+"""Share of the planned time from which on a phase tells how fast the machine is. A shorter one was
+timed by a first step alone, which also prepares kernels."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,9 @@ def make_plan(
             f"here; of {recipe.time} there is not enough left. Give it {format_duration(needed)} "
             "or more, smaller images (data.image_size) or a smaller space."
         )
-    kept = {"phases": dict(seconds), "estimate": estimate, "delivery": delivery, "after": after}
-    run.record.set_metadata("planned_seconds", kept)
+    shares = {one.name: seconds[one.name] * one.epochs / total / epoch_seconds for one in phases}
+    kept: dict[str, Any] = {"phases": dict(seconds), "shares": shares, "estimate": estimate}
+    run.record.set_metadata("planned_seconds", kept | {"delivery": delivery, "after": after})
     return Plan(min(epochs, recipe.train.epochs or epochs), estimates)
 
 
@@ -132,7 +137,7 @@ def plan_search(run: Run) -> Plan:
     assert plan is not None
     if planned is None or run.record.metadata("search_planned"):
         return plan
-    recipe, slowdown = run.recipe, _slowdown(run, planned["phases"])
+    recipe, slowdown = run.recipe, _slowdown(run, planned)
     assert recipe.time_seconds is not None
     left = recipe.time_seconds * SAFETY - (time.monotonic() - run.opened)
     afforded = int((left / slowdown - planned["delivery"]) / (2 * planned["estimate"]))
@@ -183,7 +188,7 @@ def _affordable_epochs(run: Run, timetable: Timetable, point: PlanPoint) -> floa
     is_over = point.part > 0 and timetable.phase_index(point.step) != point.phase  # left early
     if recipe.time_seconds is None or planned is None or is_over:
         return None
-    slowdown, seconds = _slowdown(run, planned["phases"]), planned["phases"]
+    slowdown, seconds = _slowdown(run, planned), planned["phases"]
     phase, *later = timetable.phases[point.phase :]
     share = 1 - point.part / PARTS
     needed = share * phase.epochs * seconds[phase.name]
@@ -202,14 +207,16 @@ def _affordable_epochs(run: Run, timetable: Timetable, point: PlanPoint) -> floa
     return max(taken, phase.epochs * (1 - share + share * factor))
 
 
-def _slowdown(run: Run, planned: Mapping[str, float]) -> float:
+def _slowdown(run: Run, planned: Mapping[str, Any]) -> float:
     """Time of the last steps over that which was planned, in the median; 1 where unknown."""
-    ratios = []
+    planned_seconds, ratios = planned["phases"], []
+    shares = planned.get("shares", dict.fromkeys(planned_seconds, 1.0))  # none in older records
     for step in run.record.steps():
         values = step.values
-        if values.get("images_per_second") and values.get("phase") in planned:
+        phase = values.get("phase")
+        if values.get("images_per_second") and shares.get(phase, 0.0) >= TELLING:
             seconds = len(run.data.train) / values["images_per_second"]
-            ratios.append(seconds / planned[values["phase"]])
+            ratios.append(seconds / planned_seconds[phase])
     return statistics.median(ratios[-RECENT_REPORTS:]) if ratios else 1.0
 
 
