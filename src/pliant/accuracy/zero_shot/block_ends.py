@@ -168,12 +168,16 @@ class LayerCalls(FunctionCalls):
         run = max((_run(one) for one in read), default=-1)
         if run < 0:
             return result
-        if func in _CONCATENATIONS and len({self._reads.get(one) for one in runs}) == 1:
+        if func in _CONCATENATIONS and self._read_one_map(runs):
             return self._made(func, scope, result, 0, run, frozenset(runs))
         if func in _LAYERS and isinstance(result, Tensor) and len(runs - {-1}) <= 1:
             return self._made(func, scope, result, 0, run)
         _set_run(result, run)  # such as the condition of `torch.where`, or a sum
         return result
+
+    def _read_one_map(self, runs: set[int]) -> bool:
+        """Whether the layers that begin some runs are known to have read the same map."""
+        return runs <= self._reads.keys() and len({self._reads[one] for one in runs}) == 1
 
     def _has_weight(self, read: Sequence[Tensor]) -> bool:
         return any(one.untyped_storage().data_ptr() in self._parameters for one in read)
