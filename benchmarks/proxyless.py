@@ -1,6 +1,7 @@
 """ProxylessNAS under limits on the latency: is the limit held, and is the network a good one?
 
     python benchmarks/proxyless.py --data ../shared/data/cifar10 --epochs 40 --seeds 0 1 2
+    python benchmarks/proxyless.py --share 0.1 --epochs 16 --seeds 0 1 2
 
 For a fast, a middle and a slow limit (1/6, 1/2 and 5/6 of the latencies of random networks of
 `proxyless-32` on this machine), and each seed:
@@ -14,7 +15,7 @@ For a fast, a middle and a slow limit (1/6, 1/2 and 5/6 of the latencies of rand
 
 Each network is chosen on validation images, and its test accuracy is stated. Also the peak memory
 of a search against training the largest path alone. Every finished part is kept in `--work`; the
-same command goes on after a stop.
+same command goes on after a stop. `--share` trains on a share of the training images.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from result import publish
 
 from pliant.accuracy.calibration import calibrate
 from pliant.accuracy.evaluation import pixels, top1
+from pliant.accuracy.fitting import fewer_images
+from pliant.data.loading import load
 from pliant.networks.initialization import patch_pca_stem
 from pliant.networks.supernet import build
 from pliant.report.summary import read_summary_file
@@ -177,6 +180,23 @@ def memory_of(what, run_folder):
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
+def fewer(source, share, path):
+    """A share of the training images of a source, and all of its test images, as an .npz file."""
+    if share >= 1:
+        return source
+    if not path.is_file():
+        data = fewer_images(load(source, seed=0), share)
+        arrays = {}
+        test = data.test.open("images for the benchmark of ProxylessNAS")
+        for name, split in (("train", data.train), ("test", test)):
+            images, labels = split.batch(np.arange(len(split)))
+            arrays |= {f"x_{name}": images.permute(0, 2, 3, 1).numpy(), f"y_{name}": labels.numpy()}
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, **arrays)
+        partial.rename(path)
+    return path
+
+
 class Kept:
     """Finished parts by name."""
 
@@ -205,6 +225,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="../shared/data/cifar10")
+    parser.add_argument("--share", type=float, default=1.0, help="of the training images")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--limits", nargs="+", default=list(LIMITS), choices=list(LIMITS))
@@ -217,13 +238,14 @@ def main():
         return
     options.work.mkdir(parents=True, exist_ok=True)
     kept = Kept(options.work / "parts.json")
-    words = ["--data", options.data, "--space", SPACE, "--epochs", options.epochs]
+    source = str(fewer(options.data, options.share, options.work / "images.npz"))
+    words = ["--data", source, "--space", SPACE, "--epochs", options.epochs]
     profile = options.work / "profile"
     base = ["--strategy", "proxyless", *words]
 
     # This machine is measured once; all runs take its profile.
     def first():
-        changes = {"data.source": options.data, "space": SPACE, "train.epochs": options.epochs}
+        changes = {"data.source": source, "space": SPACE, "train.epochs": options.epochs}
         with Run(profile, automatic_recipe(changes).recipe) as run:
             return limits_of(run)
 
@@ -273,7 +295,8 @@ def main():
         )
         for what in ("largest", "two-path", "all-path")
     }
-    publish("proxyless", rows, limits_ms=limits, **memory, **gains(rows))
+    facts = {"share_of_images": options.share, "epochs": options.epochs}
+    publish("proxyless", rows, **facts, limits_ms=limits, **memory, **gains(rows))
 
 
 def gains(rows):
