@@ -282,15 +282,13 @@ def _equal_pairs(sizes: np.ndarray) -> int:
 
 def _spearmans(ranks: np.ndarray, truth: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Spearman's rho of every draw; NaN where undefined."""
-    found = np.empty(len(draws))
-    for row, counts in enumerate(draws.astype(int)):
-        drawn = np.repeat(np.arange(len(ranks)), counts)
-        one, other = (
-            stats.rankdata(values[drawn]) - (len(drawn) + 1) / 2 for values in (ranks, truth)
-        )
-        length = np.sqrt((one @ one) * (other @ other))
-        found[row] = one @ other / length if length else np.nan
-    return found
+    networks = np.broadcast_to(np.arange(len(ranks)), draws.shape)
+    # Every draw has as many networks, so all of them are ranked at once.
+    drawn = np.repeat(networks.ravel(), draws.astype(int).ravel()).reshape(draws.shape)
+    middle = (len(ranks) + 1) / 2
+    one, other = (stats.rankdata(values[drawn], axis=1) - middle for values in (ranks, truth))
+    with np.errstate(invalid="ignore"):
+        return (one * other).sum(axis=1) / np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
 
 
 def _correlation(values: np.ndarray) -> Correlation | None:

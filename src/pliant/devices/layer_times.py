@@ -29,7 +29,7 @@ from pliant.errors import MeasurementError
 RUN_S: Final = 0.5
 """How long a model is run."""
 MIN_RUNS: Final = 10
-MAX_RUNS: Final = 500
+MAX_RUNS: Final = 200
 _KERNEL: Final = "_kernel_time"
 _RUNTIME_SUFFIX: Final = re.compile(r"(_nchwc|_token_\d+|_quant)+$")
 """What ONNX Runtime appends to the names of nodes that it rewrites."""
