@@ -56,8 +56,9 @@ class OnnxModule(nn.Module):
             if trained is not None:
                 self.weights[_key(name)] = nn.Parameter(_in_fast_layout(trained))
             value = numpy_helper.to_array(one)
-            # Shapes and axes are numbers, which a compiler or an exporter needs to know.
-            self.constants[one.name] = value if value.dtype == np.int64 else _in_fast_layout(value)
+            # Shapes and axes are Python's numbers, which a compiler or an exporter needs to know.
+            is_shape = value.dtype == np.int64
+            self.constants[one.name] = value.tolist() if is_shape else _in_fast_layout(value)
 
     def forward(self, images: Tensor) -> Tensor:
         """From the model's input to its last `logits` or features."""
@@ -138,13 +139,12 @@ def _average_pool(attributes: Attributes, x: Tensor) -> Tensor:
 
 
 def _resize(
-    attributes: Attributes, x: Tensor, region: Tensor, scales: Tensor, sizes: np.ndarray
+    attributes: Attributes, x: Tensor, region: Tensor, scales: Tensor, sizes: list[int]
 ) -> Tensor:
-    size = [int(one) for one in sizes]
-    return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(x, sizes, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _slice(attributes: Attributes, x: Tensor, *ends: np.ndarray) -> Tensor:
+def _slice(attributes: Attributes, x: Tensor, *ends: list[int]) -> Tensor:
     """The only slice that is written: columns from the last to the first."""
     return x.flip(-1)
 
@@ -163,8 +163,8 @@ def _gemm(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor) -> Te
     return F.linear(x, weight, bias)
 
 
-def _reshape(attributes: Attributes, x: Tensor, shape: np.ndarray) -> Tensor:
-    return x.reshape([int(size) for size in shape])
+def _reshape(attributes: Attributes, x: Tensor, shape: list[int]) -> Tensor:
+    return x.reshape(shape)
 
 
 OPERATORS: Mapping[str, Callable[..., Tensor]] = {
@@ -186,13 +186,13 @@ OPERATORS: Mapping[str, Callable[..., Tensor]] = {
     "LayerNormalization": _layer_norm,
     "Flatten": lambda _, x: x.flatten(1),
     "Reshape": _reshape,
-    "ReduceMean": lambda _, x, axis: x.mean(int(axis[0])),
+    "ReduceMean": lambda _, x, axis: x.mean(axis[0]),
     "Transpose": lambda a, x: x.permute(*a["perm"]),
     "Identity": lambda _, x: x,
     "Cast": lambda _, x: x.float(),
     "Resize": _resize,
     "Slice": _slice,
-    "Gather": lambda a, x, index: x.select(a["axis"], int(index)),
+    "Gather": lambda a, x, index: x.select(a["axis"], index),
     "MatMul": lambda _, x, y: x @ y,
     "Concat": lambda a, *parts: torch.cat(parts, a["axis"]),
     "Softmax": lambda a, x: x.softmax(a["axis"]),
