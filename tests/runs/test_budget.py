@@ -69,7 +69,7 @@ def test_a_plan_fills_the_time_by_hand(timed, monkeypatch):
     plan = planned(8.0, 24.0)
     data = timed.data
     estimate = 0.001 * (len(data.train) + 100)
-    delivery = budget.DELIVERY_S + 5 * 0.001 * (
+    delivery = budget.DELIVERY_S + 7 * 0.001 * (
         len(data.train) + len(data.validation) + 2 * len(data.test)
     )
     assert plan.estimates == 20

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from pliant import Run
+from pliant.accuracy.evaluation import Answers
 from pliant.devices.interval import Interval
 from pliant.errors import InfeasibleError
 from pliant.metrics import Cost, Measured
-from pliant.runs.evidence import confidence_claims
+from pliant.runs.evidence import choice_claims, confidence_claims
 from pliant.runs.session import Session
 from pliant.runs.shortlist import Shortlist, selected_errors
 
@@ -78,6 +80,37 @@ def test_nothing_is_within_the_limits_as_measured(shortlist, finished):
 def test_without_a_measured_limit_nothing_is_measured_apart(shortlist, finished):
     _, chosen = shortlist(["parameters=20k"]).choose(finished.result.found.history, 3)
     assert chosen.measured_apart is None
+
+
+def test_where_accuracy_cannot_decide_the_largest_is_chosen(shortlist, finished, monkeypatch):
+    """Two networks, each right where the other is wrong: the larger is chosen, and it is said."""
+    history, one = finished.result.found.history, shortlist([])
+    session, labels = one.session, np.zeros(100, dtype=np.int64)
+    macs = {candidate.architecture: candidate.known_cost.macs for candidate in history}
+    largest = max(macs, key=macs.get)
+
+    def told(apart: int):
+        """Others are wrong on some images; the largest on as many others, and on one more."""
+
+        def answers(architecture):
+            wrong = np.arange(apart) if architecture != largest else np.arange(50, 51 + apart)
+            found = labels.copy()
+            found[wrong] = 1
+            return Answers(labels, found, np.ones(100, dtype=np.float32))
+
+        return answers
+
+    for apart, expected in ((0, False), (3, True)):
+        monkeypatch.setattr(session, "answers", told(apart))
+        tried = [
+            dataclasses.replace(network, validated=session.answers(network.architecture).accuracy)
+            for network in one.evaluate(one.promising(history, session.objective, 3))
+        ]
+        assert largest in {network.architecture for network in tried}
+        chosen = one._best_first(tried)[0]
+        assert (chosen.architecture == largest) is expected
+        claims = list(choice_claims(session, chosen, tried))
+        assert [claim.value for claim in claims] == ["96.00% against 97.00%"] * expected
 
 
 def test_floor_of_the_accuracy_and_least_cost(shortlist, finished):

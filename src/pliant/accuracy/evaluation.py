@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +32,25 @@ class Answers:
     """Softmax of that logit, 0 to 1, shape (N,)."""
 
     @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer is right, shape (N,)."""
+        return self.answers == self.labels
+
+    @property
     def accuracy(self) -> Accuracy:
         """Share of right answers."""
-        return Accuracy(
-            int((self.answers == self.labels).sum()) / len(self.labels), len(self.labels)
-        )
+        return Accuracy(int(self.right.sum()) / len(self.labels), len(self.labels))
+
+
+def indistinct(one: Answers, other: Answers) -> bool:
+    """Whether the same images leave open which of two networks is the more accurate one.
+
+    Their accuracies differ by less than one standard error of the difference, image by image.
+    Networks that are right on the same images differ by 0 and have no error, so they are equal and
+    not indistinct.
+    """
+    apart = one.right.astype(float) - other.right
+    return bool(abs(apart.mean()) < apart.std() / math.sqrt(len(apart)))
 
 
 @torch.no_grad()

@@ -106,7 +106,8 @@ def make_plan(
         for quick in (False, True)
     )
     estimate = image_seconds * (quick + min(search.images, len(data.validation)))
-    shortlisted = search.front + max(2, search.front // 2)
+    # Of both searches the front and the largest network.
+    shortlisted = search.front + max(2, search.front // 2) + 2
     evaluated = calibrated + len(data.validation) + 2 * len(data.test)
     delivery = DELIVERY_S + shortlisted * image_seconds * evaluated
     afforded = int(SEARCH_SHARE * recipe.time_seconds / (2 * estimate))

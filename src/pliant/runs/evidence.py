@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pliant.accuracy.evaluation import indistinct
 from pliant.accuracy.predictor import MIN_ROWS, AccuracyPredictor
 from pliant.accuracy.ranking import (
     BASELINES,
@@ -29,6 +30,8 @@ from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Claim, DeliveredFile
 from pliant.objective import ACCURACY, Candidate, Objective, Target
 from pliant.pareto import hypervolume
 from pliant.report.summary import Baselines, NetworkResult, TargetFacts
+from pliant.runs.session import Session
+from pliant.runs.shortlist import ShortlistedNetwork
 from pliant.search.confidence import LogErrors, known_interval, predicted_limits
 from pliant.spaces.space import Space
 
@@ -209,6 +212,31 @@ def baseline_claims(chosen: NetworkResult, known: Baselines) -> Iterator[Claim]:
             f"{images} validation images; logistic regression on features of {known.features}",
             bound=f"{known.linear.top1:.2%}",
             holds=ours > known.linear.top1,
+        )
+
+
+def choice_claims(
+    session: Session, chosen: ShortlistedNetwork, shortlist: Sequence[ShortlistedNetwork]
+) -> Iterator[Claim]:
+    """Why a network is delivered that is not the most accurate one on the validation images.
+
+    Args:
+        session: of the search.
+        chosen: the network.
+        shortlist: that it was chosen from.
+    """
+    within = [one for one in shortlist if session.objective.satisfied(one.outcome)]
+    best = max(within, key=lambda one: one.validated.top1, default=chosen)
+    ours, images = chosen.validated.top1, chosen.validated.images
+    if session.objective.minimise is not None or ours >= best.validated.top1:
+        return
+    if indistinct(session.answers(chosen.architecture), session.answers(best.architecture)):
+        yield Claim(
+            "Delivered network cannot be told from the most accurate one of the front",
+            f"{ours:.2%} against {best.validated.top1:.2%}",
+            f"{images} validation images; the difference is below its standard error. Of such "
+            "networks the one with most MACs is delivered, since larger networks of a supernet "
+            "are the more accurate ones on average",
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pliant.objective import Candidate, checked_costs
 from pliant.plugins import object_text
 from pliant.runs.session import Session
-from pliant.runs.shortlist import Shortlist, ShortlistedNetwork, promising
+from pliant.runs.shortlist import Shortlist, ShortlistedNetwork
 from pliant.search.ask_tell import Evaluate, combined, memoized, run_search
 from pliant.search.random import RandomSearch
 from pliant.search.registry import SearchOptions, make_searcher
@@ -65,7 +65,9 @@ def search_front(session: Session) -> SearchResult:
     shortlist = Shortlist(session)
     front, chosen = shortlist.choose(history, options.front)
     wanted = max(2, options.front // 2)
-    random_front = shortlist.evaluate(promising(random_history, session.search_objective, wanted))
+    random_front = shortlist.evaluate(
+        shortlist.promising(random_history, session.search_objective, wanted)
+    )
     return SearchResult(
         tuple(front),
         chosen,

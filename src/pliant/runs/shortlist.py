@@ -1,4 +1,11 @@
-"""The promising networks of a search, evaluated for real: all validation images, measured costs."""
+"""The promising networks of a search, evaluated for real: all validation images, measured costs.
+
+Few images cannot tell good networks apart: the best of many on 30 images is the best by luck. So of
+networks whose accuracies are within one standard error of the best one's, the one with the most
+MACs is chosen, since in one supernet larger networks are the more accurate ones on average. The
+rule is that of Breiman, L. et al., Classification and regression trees, 1984, section 3.4.3, with
+the larger network in place of the simpler one: the limits already bound what it may cost.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from pliant.accuracy.evaluation import indistinct
 from pliant.errors import InfeasibleError
 from pliant.metrics import Accuracy, Cost, Measured
 from pliant.objective import ACCURACY, Candidate, Limit, Objective
@@ -95,16 +103,51 @@ class Shortlist:
         objective, tightened = self.session.objective, self.session.search_objective
         tried: list[ShortlistedNetwork] = []
         for _ in range(TIGHTENINGS + 1):
-            tried = self.evaluate(promising(history, tightened, wanted)) or tried
+            tried = self.evaluate(self.promising(history, tightened, wanted)) or tried
             within = [one for one in tried if objective.satisfied(one.outcome)]
-            within.sort(key=lambda one: objective.preference(one.validated.top1, one.cost))
-            for one in within:
+            for one in self._best_first(within):
                 chosen = self._apart(one)
                 if objective.satisfied(chosen.outcome_apart):
                     first = objective.costs[0]
                     return sorted(tried, key=lambda other: other.cost.metric(first)), chosen
             tightened = self._recalibrated(_tighter(objective, tightened, tried), tried)
         raise InfeasibleError(_why_none(objective, [self._known_apart(one) for one in tried]))
+
+    def promising(
+        self, history: Sequence[Candidate], objective: Objective, wanted: int
+    ) -> list[Candidate]:
+        """Of a search a diverse choice of its front, and the largest network within the limits.
+
+        Args:
+            history: of the search.
+            objective: its limits as the search kept them.
+            wanted: networks of the front.
+
+        Returns:
+            At most one more than wanted; none where nothing is within the limits.
+        """
+        front = objective.front(history)
+        if not front:
+            return []
+        chosen = select_diverse(front, objective, wanted)
+        largest = max(filter(objective.satisfied, history), key=lambda one: self._macs(one))
+        if largest.architecture not in {one.architecture for one in chosen}:
+            chosen.append(largest)
+        return chosen
+
+    def _best_first(self, within: Sequence[ShortlistedNetwork]) -> list[ShortlistedNetwork]:
+        """Networks within the limits, the one to deliver first; see the top of this file."""
+        objective, answers = self.session.objective, self.session.answers
+        ranked = sorted(within, key=lambda one: objective.preference(one.validated.top1, one.cost))
+        if objective.minimise is not None or not ranked:
+            return ranked
+        best = answers(ranked[0].architecture)
+        tied = [one for one in ranked[1:] if indistinct(best, answers(one.architecture))]
+        tied = sorted([ranked[0], *tied], key=self._macs, reverse=True)
+        return tied + [one for one in ranked if one not in tied]
+
+    def _macs(self, one: Candidate | ShortlistedNetwork) -> float:
+        return self.session.run.space.cost(one.architecture).metric("macs")
 
     def _recalibrated(self, tightened: Objective, tried: Sequence[ShortlistedNetwork]) -> Objective:
         """The stricter of the limits and those that hold at the run's confidence.
@@ -177,12 +220,6 @@ class Shortlist:
     def _known_apart(self, one: ShortlistedNetwork) -> ShortlistedNetwork:
         row = self._row("apart", one)
         return one if row is None else replace(one, measured_apart=_measured(row))
-
-
-def promising(history: Sequence[Candidate], objective: Objective, wanted: int) -> list[Candidate]:
-    """Of the front of a search a diverse choice; none where nothing is within the limits."""
-    front = objective.front(history)
-    return select_diverse(front, objective, wanted) if front else []
 
 
 def selected_errors(networks: Sequence[ShortlistedNetwork]) -> dict[str, list[float]]:

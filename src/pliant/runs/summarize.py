@@ -97,6 +97,7 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
         of = delivered
         claims += evidence.delivery_claims(of.agreement, of.pytorch_test, of.files)
         claims += evidence.limit_claims(session.objective, chosen, target)
+    claims += evidence.choice_claims(session, found.chosen, found.shortlist)
     claims += evidence.confidence_claims(
         session.objective, session.target, session.confidence, selected_errors(found.shortlist)
     )
