@@ -127,6 +127,7 @@ NUMBERS = ("nan", "inf", "-inf", "-1", "x", "1e999", "1,5")
 NAMES = ("nosuch", "../x", LONG, "nope.py:NAME", "file.py:", "file", "folder", "<b>[red]")
 INPUTS = ("nope", "folder", LONG, "file", "/proc/nope", "empty", "file/below", "~nobody/x")
 OUTPUTS = ("file/below", "/proc/nope", LONG)
+FOLDERS = (*OUTPUTS, "file")
 PAIRS = ("x", "=", "a=", "=1", "a=b", "latency_ms=nan", "N=0", "N=-1", "N=1e99")
 SHAPES = ("x", "3", "3x", "3x0x8", "-1x8x8", "3x8x8x8", "3x99999999999x8", "nanx8")
 TIMES = ("x", "-1min", "nanmin", "0s", "1e99h", "5")
@@ -150,8 +151,8 @@ KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("objective", "layer", "mapper", "encoding", "supernet"): NAMES,
     ("recipe", "data", "model", "architectures", "truth", "network", "pictures"): INPUTS,
     ("folder", "results"): INPUTS,
-    ("run_dir", "output_dir"): (*OUTPUTS, "file"),
-    ("out", "report", "cache"): (*OUTPUTS, "folder"),
+    ("run_dir", "output_dir", "cache"): FOLDERS,
+    ("out", "report"): (*OUTPUTS, "folder"),
     ("limit", "widen", "deepen", "kernel", "squeeze_excite", "size"): PAIRS,
     ("skip",): NAMES,
     ("shape",): SHAPES,
@@ -171,9 +172,10 @@ OF_COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "device import": {  # its file comes first, and its results go to a folder
         "space": (),
         "noise_limit": ("nan", "-1", "x"),
-        "out": (*OUTPUTS, "file"),
+        "out": FOLDERS,
     },
-    "codesign": {"out": (*OUTPUTS, "file")},
+    "device measure": {"out": FOLDERS},
+    "codesign": {"out": FOLDERS},
     "elastic": {"example": SHAPES, "weights": INPUTS, "keep": ("nosuch", "<b>[red]")},
 }
 """Where an option means something else than in the other commands."""
