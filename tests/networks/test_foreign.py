@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -14,7 +17,9 @@ from pliant.deploy.module_source import module_onnx
 from pliant.errors import ForeignError
 from pliant.networks.foreign import ForeignSupernet, workloads
 from pliant.networks.foreign.shrink import shrunk
+from pliant.networks.statistics import absorb_statistics
 from pliant.networks.trace import module_workload
+from pliant.training.finetune import classifier
 
 
 class Inverted(nn.Module):
@@ -160,7 +165,7 @@ NETWORKS = {
 }
 
 
-def trained(build: type[nn.Module]) -> nn.Module:
+def trained(build: Callable[[], nn.Module]) -> nn.Module:
     """A network in evaluation mode whose BatchNorms have seen images."""
     torch.manual_seed(0)
     module = build()
@@ -196,6 +201,9 @@ def test_the_whole_network_is_that_of_the_user_also_when_sorted(
         name: shape for name, shape in ours.items() if ".kernel_matrices." not in name
     } == theirs
     assert difference(supernet.eval()(images), module(images)) <= 1e-5
+    in_memory = images.contiguous(memory_format=torch.channels_last)  # as they are trained on
+    assert difference(supernet(in_memory), module(images)) <= 1e-5
+    assert difference(supernet.frozen()(in_memory), module(images)) <= 1e-5
     for by in (None, images):
         supernet.sort_channels(images=by)
         assert difference(supernet(images), module(images)) <= 1e-5
@@ -359,3 +367,49 @@ def test_what_cannot_be_made_elastic_is_refused(
 ) -> None:
     with pytest.raises(ForeignError, match=message):
         make_elastic(module, example, keep=keep)
+
+
+class Narrow(nn.Module):
+    """Logits by a function of the features of a small network."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 32, 3, 4, bias=False), nn.BatchNorm2d(32)
+        self.conv2, self.norm2 = nn.Conv2d(32, 16, 1), nn.BatchNorm2d(16)
+        self.end, self.classifier = end, nn.Linear(16, 5)
+        self.convolution, self.auxiliary = nn.Conv2d(16, 5, 1, bias=False), nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.conv1(x)).relu()
+        y = self.norm2(self.conv2(x)).relu()
+        if self.end == "positions":
+            return self.classifier(y.flatten(2).transpose(1, 2)).mean(1)
+        y = y.mean((2, 3), keepdim=True)
+        if self.end == "convolution":
+            return self.convolution(y).flatten(1)
+        logits = self.classifier(y.flatten(1))
+        return logits + self.auxiliary(x.mean((2, 3))) if self.end == "two" else logits
+
+
+@pytest.mark.parametrize(
+    ("end", "linear"),
+    [("linear", True), ("convolution", True), ("positions", False), ("two", False)],
+)
+@torch.no_grad()
+def test_the_frozen_network_is_the_users_with_a_classifier_that_may_be_replaced(
+    end: str, linear: bool
+) -> None:
+    module, images = trained(functools.partial(Narrow, end)), torch.randn(8, 3, 32, 32)
+    supernet = make_elastic(module, images)
+    frozen = supernet.frozen()
+    assert difference(frozen(images), module(images)) <= 1e-5
+    assert supernet.parts.graph.has_linear_head is linear
+    if end == "convolution":
+        classifier(frozen).weight.zero_()
+        assert not frozen(images).any()
+    absorb_statistics(supernet, frozen, images)
+    largest = supernet.space.largest()
+    for ours in (supernet.eval()(images), supernet.train()(images, largest)):
+        assert difference(ours, module(images)) <= 1e-4
+    unseen = make_elastic(Narrow(end), images).frozen()
+    assert bool(unseen(images).isnan().all()), "no image was seen, so there are no statistics"

@@ -14,7 +14,6 @@ from pliant.accuracy.evaluation import pixels
 from pliant.data.splits import Split
 from pliant.errors import EncodingError
 from pliant.metrics import Accuracy
-from pliant.networks.plain import Network
 
 PROBE_IMAGES = 5000
 """Training images that a linear classifier is fitted to, at most."""
@@ -42,24 +41,29 @@ class LinearProbe:
     """(classes,)."""
 
 
-def fit_probe(network: Network, train: Split, classes: int, *, seed: int = 0) -> LinearProbe:
+def fit_probe(
+    network: nn.Module, classifier: nn.Module, train: Split, classes: int, *, seed: int = 0
+) -> LinearProbe:
     """Logistic regression on the features that a network's classifier reads.
 
     Args:
-        network: calibrated; its classifier does not matter.
+        network: calibrated.
+        classifier: the layer of it whose input the features are; its weights do not matter. The
+            regression has a bias where the layer has one.
         train: the regression is fitted to these, or to a random `PROBE_IMAGES` of them.
         classes: number of them.
         seed: of the subset.
 
     Raises:
         UncalibratedError: a BatchNorm has no statistics.
-        EncodingError: the last block has no layer called `classifier`.
+        EncodingError: the classifier is no linear layer on one vector per image.
     """
     from sklearn.linear_model import LogisticRegression
 
     rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:PROBE_IMAGES])
-    model = LogisticRegression(max_iter=PROBE_ITERATIONS)
-    model.fit(features(network, train.subset(rows)), train.labels[rows])
+    intercept = getattr(classifier, "bias", None) is not None
+    model = LogisticRegression(max_iter=PROBE_ITERATIONS, fit_intercept=intercept)
+    model.fit(features(network, classifier, train.subset(rows)), train.labels[rows])
     weight, bias = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn gives the difference of two classes
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -71,21 +75,32 @@ def fit_probe(network: Network, train: Split, classes: int, *, seed: int = 0) ->
 
 
 @torch.no_grad()
-def features(network: Network, split: Split) -> NDArray[np.float32]:
+def features(network: nn.Module, classifier: nn.Module, split: Split) -> NDArray[np.float32]:
     """What the classifier of a network reads, (N, features), images as they are.
+
+    Args:
+        network: calibrated.
+        classifier: a layer of it, linear or a convolution, that reads one vector per image.
+        split: of images.
 
     Raises:
         UncalibratedError: a BatchNorm has no statistics.
-        EncodingError: the last block has no layer called `classifier`.
+        EncodingError: the classifier is no linear layer on one vector per image.
     """
     require_calibrated(network)
-    classifier = getattr(list(network.blocks.values())[-1], "classifier", None)
-    if not isinstance(classifier, nn.Module):
-        raise EncodingError(
-            "features are what the layer `classifier` of the last block reads; this one has none."
-        )
     found: list[Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0].flatten(1))
+        weight = getattr(classifier, "weight", None)
+        if weight is None or found[0][0].numel() != weight[0].numel():
+            raise EncodingError(
+                "features are what a linear classifier reads, one vector per image; the last layer"
+                f" is a {type(classifier).__name__} on {tuple(inputs[0].shape[1:])}. Give the"
+                " network a linear layer of its own for the logits."
+            )
+
+    hook = classifier.register_forward_pre_hook(keep)
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch_size = fitting_batch(split.batch(np.arange(1))[0].shape[-1], 1000)
     try:

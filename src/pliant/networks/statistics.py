@@ -33,7 +33,8 @@ def absorb_statistics(supernet: Supernet, network: Network, images: Tensor) -> N
     """Make a supernet compute by batch statistics what a network computes by its running ones.
 
     Args:
-        supernet: with the weights of the network; its BatchNorms are changed in place.
+        supernet: with the weights of the network; its BatchNorms are changed in place. Running
+            statistics, where it keeps any, become those of the images.
         network: the largest one, with running statistics.
         images: (N, channels, size, size) pixels from 0 to 1, of those that are trained on.
     """
@@ -68,3 +69,7 @@ def absorb_statistics(supernet: Supernet, network: Network, images: Tensor) -> N
         ours.get_parameter("bias").copy_(
             norm.bias.double() + scale * (mean - norm.running_mean.double())
         )
+        for statistic, value in (("running_mean", mean), ("running_var", variance)):
+            kept = getattr(ours, statistic)
+            if kept is not None:  # a user's own network computes by its running statistics
+                kept.copy_(value)

@@ -252,7 +252,7 @@ class Baselines:
     majority: Accuracy
     """Of always answering the most frequent class."""
     linear: Accuracy | None
-    """Of logistic regression on frozen features; None where the start is no published weights."""
+    """Of logistic regression on frozen features; None where the start is no pretrained network."""
     features: str | None
     """Which those are: the start and the resolution."""
 

@@ -17,22 +17,29 @@ from pliant.accuracy.evaluation import pixels, top1
 from pliant.errors import UncalibratedError
 from pliant.metrics import Accuracy
 from pliant.networks.backbones.published import PublishedWeights
+from pliant.networks.foreign.template import (
+    foreign_supernet,
+    has_linear_head,
+    replaced_classifier,
+)
 from pliant.networks.plain import Network
 from pliant.networks.statistics import absorb_statistics
 from pliant.networks.supernet import Supernet, build
 from pliant.progress import Progress
 from pliant.report.summary import Baselines
 from pliant.runs.run import Run
+from pliant.spaces.foreign import ForeignSpace
 from pliant.training.checkpoint import load_tensors, save_tensors
 from pliant.training.finetune import classifier
-from pliant.training.start import Start, make_start, start_file
+from pliant.training.start import make_start, start_file
 
 
 def baselines(run: Run, progress: Progress) -> Baselines:
     """Chance, the majority class, and a linear classifier on the start, on validation images.
 
     The linear classifier reads the largest network with the start's weights, at its resolution. It
-    is left out where the start is no published weights.
+    is left out where the start is neither published weights nor a user's own network, and where
+    that network has no linear layer of its own for the logits.
 
     Args:
         run: whose images and start it is about.
@@ -62,27 +69,29 @@ def _computed(run: Run) -> dict[str, object]:
     if network is not None:
         found["linear"] = top1(network, data.validation).top1
         size = dict(run.space.largest().options).get("r", data.image_size)
-        found["features"] = f"{run.recipe.train.start} at {size} pixels"
+        start = run.space.name if isinstance(run.space, ForeignSpace) else run.recipe.train.start
+        found["features"] = f"{start} at {size} pixels"
     return found
 
 
 @torch.no_grad()
 def linear_start(run: Run) -> Network | None:
-    """The linear classifier on the frozen start, as a network; None where nothing is published.
+    """The linear classifier on the frozen start, as a network; None where there is none.
 
-    It is the largest network with published weights and their statistics, at its resolution, but
-    with the classifier fitted to the run's training images.
+    It is the largest network with the weights of the start and their statistics, at its resolution,
+    but with the classifier fitted to the run's training images.
 
     Args:
         run: whose images and start it is about.
     """
-    start = published_start(run)
-    if start is None:
+    network = _frozen_start(run)
+    if network is None:
         return None
-    network = _started(run, start)
     probe, layer = _probe(run, network), classifier(network)
-    layer.get_parameter("weight").copy_(probe.weight)
-    layer.get_parameter("bias").copy_(probe.bias)
+    weight = layer.get_parameter("weight")
+    weight.copy_(probe.weight.view_as(weight))
+    if getattr(layer, "bias", None) is not None:
+        layer.get_parameter("bias").copy_(probe.bias)
     return network
 
 
@@ -98,16 +107,19 @@ def published_start(run: Run) -> PublishedWeights | None:
 
 @torch.no_grad()
 def adapt_start(run: Run, supernet: Supernet) -> None:
-    """Fit published weights to the run's images, before any training.
+    """Fit the weights of a pretrained network to the run's images, before any training.
 
     The supernet gets the linear classifier of the images, and computes on them by batch statistics
-    what the published network computes by its own.
+    what the pretrained network computes by its own.
 
     Args:
-        run: whose images and start it is about; nothing is changed where the start is no published
-            weights.
+        run: whose images and start it is about; nothing is changed where there is no linear
+            classifier on the frozen start, or where a user's own network keeps its classifier,
+            which knows the classes of the images.
         supernet: with the weights of the start; changed in place.
     """
+    if isinstance(run.space, ForeignSpace) and not replaced_classifier(run.space):
+        return
     network = linear_start(run)
     if network is None:
         return
@@ -124,18 +136,30 @@ def _probe(run: Run, network: Network) -> LinearProbe:
     path = _probe_file(run)
     if path.is_file():
         return LinearProbe(**load_tensors(path)[0])
-    probe = fit_probe(network, run.data.train, len(run.data.classes), seed=run.recipe.seed)
+    images, classes = run.data.train, len(run.data.classes)
+    probe = fit_probe(network, classifier(network), images, classes, seed=run.recipe.seed)
     if int(os.environ.get("RANK", "0")) == 0:
         path.parent.mkdir(exist_ok=True)
         save_tensors(path, {"weight": probe.weight, "bias": probe.bias})
     return probe
 
 
-def _started(run: Run, start: Start) -> Network:
-    """The largest network with published weights, and their statistics where they have any."""
+def _frozen_start(run: Run) -> Network | None:
+    """The largest network with the weights of the start, and their statistics if it has any.
+
+    None where the start is no pretrained network with a linear classifier.
+    """
     space, data = run.space.trainable_space(), run.data
-    network = build(space, space.largest(), mean=data.mean, std=data.std)
-    start.apply(network, lambda: _calibration_images(run))
+    if isinstance(space, ForeignSpace):
+        if not has_linear_head(space):
+            return None
+        network = foreign_supernet(space, mean=data.mean, std=data.std).frozen()
+    else:
+        start = published_start(run)
+        if start is None:
+            return None
+        network = build(space, space.largest(), mean=data.mean, std=data.std)
+        start.apply(network, lambda: _calibration_images(run))
     try:
         require_calibrated(network)
     except UncalibratedError:

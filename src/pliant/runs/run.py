@@ -286,18 +286,34 @@ class Run:
         ]
 
     def _classifier_notes(self) -> list[str]:
-        """Where a network of the user's own lost its classifier to other classes."""
+        """What becomes of the classifier of a network of the user's own."""
         if not isinstance(self._space, ForeignSpace):
             return []
-        from pliant.networks.foreign.template import replaced_classifier
+        from pliant.networks.foreign.template import (
+            has_linear_head,
+            head_layers,
+            replaced_classifier,
+        )
 
-        layers = replaced_classifier(self._space)
-        if not layers:
-            return []
-        return [
-            f"The network had other classes: its classifier ({', '.join(layers)}) was replaced by "
-            f"a new one for these {self._space.classes}, and learns them from nothing."
-        ]
+        layers, fitted = replaced_classifier(self._space), has_linear_head(self._space)
+        notes = []
+        if layers:
+            begins = (
+                "begins as a linear classifier on the network's features"
+                if fitted and self.recipe.train.strategy == "fine-tune"
+                else "learns them from nothing"
+            )
+            notes.append(
+                f"The network had other classes: its classifier ({', '.join(layers)}) was replaced"
+                f" by a new one for these {self._space.classes}, which {begins}."
+            )
+        if not fitted:
+            last = ", ".join(head_layers(self._space)) or "none is the last"
+            notes.append(
+                "No linear classifier on the frozen network is fitted: its logits are not those of"
+                f" one linear layer that reads one vector per image ({last})."
+            )
+        return notes
 
     @property
     def _largest_image(self) -> int:

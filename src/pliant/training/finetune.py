@@ -26,10 +26,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from pliant.data.splits import Split
+from pliant.networks.foreign.extraction import HEAD
 from pliant.networks.foreign.supernet import ForeignSupernet
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
@@ -243,5 +245,7 @@ def classifier(model: Supernet | Network) -> nn.Module:
     """The layer that gives the logits; the whole last block where it has no `classifier`."""
     if isinstance(model, ForeignSupernet):
         return model.head_module
+    if isinstance(model, GraphModule):  # of a user's own
+        return model.get_submodule(model.meta[HEAD])
     last = list(model.blocks.values())[-1]
     return getattr(last, "classifier", last)

@@ -22,9 +22,10 @@ from pliant.networks.foreign.plan import Plan, Step, has_batch_size, with_batch
 PREPARED = "pliant_prepared"
 """Marks the node whose result the network itself reads: pixels, normalised and resized."""
 LEFT_OUT, PADDING, UNITS = "pliant_left_out", "pliant_padding", "pliant_units"
+HEAD = "pliant_head"
 """What an extracted network knows of the modules of the user's own: see `modules_left_out`,
-`Plan.paddings` and `Plan.units`."""
-METHODS = {"view": "view", "reshape": "reshape", "_unsafe_view": "reshape", "expand": "expand"}
+`Plan.paddings`, `Plan.units` and `ForeignGraph.head_path`."""
+METHODS = ("reshape", "expand")
 """Operators with sizes, which are called as methods of a tensor."""
 CREATED = {"zeros": "new_zeros", "ones": "new_ones"}
 """Operators that make a tensor for the batch, such as a recurrent layer's state; of the images."""
@@ -54,6 +55,7 @@ def plain_module(
     module.recompile()
     module.meta[LEFT_OUT] = modules_left_out(plan.graph, plan.skipped)
     module.meta[PADDING], module.meta[UNITS] = plan.paddings, plan.units
+    module.meta[HEAD] = plan.graph.head_path
     return module
 
 
@@ -125,7 +127,7 @@ class _Builder:
         kwargs = self._value(dict(step.kwargs))
         name = step.name
         if name in METHODS:  # an exporter that traces keeps the batch of a method open
-            self.values[step.node] = self.graph.call_method(METHODS[name], args)
+            self.values[step.node] = self.graph.call_method(name, args)
         elif name in CREATED and has_batch_size(step.args):
             kwargs = {key: kwargs[key] for key in ("dtype",) if kwargs.get(key) is not None}
             created = self.graph.call_method(CREATED[name], (self.images, *args), kwargs)
@@ -136,7 +138,7 @@ class _Builder:
     def _batch_size(self, step: Step) -> Any:
         """-1 where a reshape infers it, else the size of the input's first dimension."""
         name = step.name
-        if name in ("view", "reshape", "_unsafe_view"):
+        if name == "reshape":
             return _Inferred()
         if self._batch is None and has_batch_size(step.args):
             with self.graph.inserting_after(self.images):

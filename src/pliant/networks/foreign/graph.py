@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,12 @@ BATCH = 199
 """Images of the batch with which a network is exported: a prime that is no other dimension, so that
 the batch is known wherever it is written as a number."""
 ADDITIONS = ("add", "add_")
+RESHAPES = {
+    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
+    torch.ops.aten._unsafe_view.default: torch.ops.aten.reshape.default,
+    torch.ops.aten.view_as.default: torch.ops.aten.reshape_as.default,
+}
+"""Operators that want one order of memory, and those that take any."""
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
 
@@ -68,6 +75,7 @@ class ForeignGraph:
         """Tensors that are no part of the module's state."""
         self.nodes: list[Node] = list(program.graph.nodes)
         _write_nothing_in_place(self.nodes)
+        _reshape_in_any_order_of_memory(self.nodes)
         self.dims = self._dimensions(frozenset())
         self.axes = {axis: dim for axis, dim in self.dims.axes.items() if groups_of(dim)}
         [self.output] = [node for node in self.nodes if node.op == "output"]
@@ -120,6 +128,26 @@ class ForeignGraph:
         """The layers whose outputs are the logits."""
         last = {group for dim in self.dims.values[self.result] for group in groups_of(dim)}
         return tuple(layer for layer, groups in self.layers.items() if last & {*groups})
+
+    @cached_property
+    def head_path(self) -> str:
+        """The module that holds the weight of the last layer; empty where no layer is the last."""
+        return self.weight_of_layer[self.head[-1]].rpartition(".")[0] if self.head else ""
+
+    @cached_property
+    def has_linear_head(self) -> bool:
+        """Whether the logits come from one linear layer, or 1x1 convolution, of its own module.
+
+        It reads one vector per image, which are then the features of the network.
+        """
+        weight = self.weight_of_layer[self.head[0]] if len(self.head) == 1 else ""
+        users = self.users_of_weight.get(weight, [])
+        if len(users) != 1 or weight != f"{self.head_path}.weight":
+            return False
+        reads, numbers = users[0].args[0].meta["val"], math.prod(self.weight_shape(weight)[1:])
+        if reads.shape[0] != BATCH or math.prod(reads.shape) != BATCH * numbers:
+            return False
+        return operator_name(users[0]) in ("linear", *CONVOLUTIONS)
 
     @cached_property
     def stages(self) -> list[list[str]]:
@@ -250,6 +278,13 @@ def _write_nothing_in_place(nodes: Sequence[Node]) -> None:
         for user in list(node.args[0].users):
             if order[user] > order[node]:
                 user.replace_input_with(node.args[0], node)
+
+
+def _reshape_in_any_order_of_memory(nodes: Sequence[Node]) -> None:
+    """Make views reshapes: images lie in memory with their channels last here."""
+    for node in nodes:
+        if node.target in RESHAPES:
+            node.target = RESHAPES[node.target]
 
 
 def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

@@ -33,7 +33,7 @@ from pliant.networks.morph.channel_graph import operator_name
 
 aten: Any = torch.ops.aten
 
-SIZED = ("view", "reshape", "_unsafe_view", "expand")
+SIZED = ("reshape", "expand")
 SPLITS = ("chunk", "split", "split_with_sizes")
 WRITES_BATCH = (
     "zeros",

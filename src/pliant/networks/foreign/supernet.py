@@ -123,12 +123,26 @@ class ForeignSupernet(Supernet):
 
         Its BatchNorm statistics are unknown until it is calibrated.
         """
+        network = self._plain(architecture)
+        forget_statistics(network)
+        return network
+
+    def frozen(self) -> plain.Network:
+        """The whole network as plain PyTorch layers of its own, with its running statistics.
+
+        They are unknown where a BatchNorm has seen no images yet.
+        """
+        network = self._plain(self.space.largest())
+        if any(_has_seen_nothing(module) for module in network.modules()):
+            forget_statistics(network)
+        return network.eval()
+
+    def _plain(self, architecture: Architecture) -> plain.Network:
         options = architecture.mapping
         resolution = int(options["r"]) if "r" in options else None
         network = plain_module(
             self.parts.plan(architecture), self._tensor, self.pixel_mean, self.pixel_std, resolution
         )
-        forget_statistics(network)
         return cast(plain.Network, network.to(next(self.parameters()).device))
 
     # What training strategies ask for.
@@ -136,8 +150,7 @@ class ForeignSupernet(Supernet):
     @property
     def head_module(self) -> nn.Module:
         """What holds the parameters of the last layer."""
-        weight = self.parts.graph.weight_of_layer[self.parts.graph.head[-1]]
-        return self.get_submodule(weight.rpartition(".")[0])
+        return self.get_submodule(self.parts.graph.head_path)
 
     def parameter_stages(self) -> list[list[nn.Parameter]]:
         """The parameters in about as many stages as a network has blocks, in running order.
@@ -310,6 +323,14 @@ def forget_statistics(network: nn.Module) -> None:
             module.running_mean.fill_(torch.nan)
             module.running_var.fill_(torch.nan)
             module.register_forward_pre_hook(plain.begin_statistics)
+
+
+def _has_seen_nothing(module: nn.Module) -> bool:
+    """Whether the statistics are those with which PyTorch begins: mean 0, variance 1."""
+    if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None:
+        return False
+    assert module.running_var is not None
+    return not bool(module.running_mean.any()) and bool((module.running_var == 1).all())
 
 
 def _reads_weight(step: Step) -> bool:

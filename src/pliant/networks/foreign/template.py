@@ -65,6 +65,22 @@ def replaced_classifier(space: ForeignSpace) -> tuple[str, ...]:
     return found
 
 
+def head_layers(space: ForeignSpace) -> tuple[str, ...]:
+    """The layers whose outputs are the logits."""
+    return _graph(space).head
+
+
+def has_linear_head(space: ForeignSpace) -> bool:
+    """Whether a linear classifier on the network's features can stand for its last layer."""
+    return _graph(space).has_linear_head
+
+
+def _graph(space: ForeignSpace) -> ForeignGraph:
+    shape = (space.channels, space.image_size, space.classes)
+    found: ForeignGraph = _template(space.description.source, *shape).parts.graph
+    return found
+
+
 @functools.lru_cache(maxsize=2)
 def _template(source: str, channels: int, image_size: int, classes: int) -> Any:
     with torch.random.fork_rng(devices=[]):
