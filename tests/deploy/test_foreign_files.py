@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -79,9 +80,7 @@ def test_every_file_computes_what_the_supernet_does(source: str, tmp_path: Path)
     assert "own_model.py` is the same network" in write_own_model(
         tmp_path / "best", network, blocks[0]
     )
-    spec = importlib.util.spec_from_file_location("own_model", tmp_path / "best" / "own_model.py")
-    own_model = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(own_model)
+    own_model = own_model_of(tmp_path / "best")
     own = own_model.load(foreign_module(source))
     assert type(own).__name__ == "Net"
     assert own.block.inner.out_features == 16
@@ -95,6 +94,40 @@ def test_every_file_computes_what_the_supernet_does(source: str, tmp_path: Path)
     assert np.abs(found - expected).max() <= 0.1 * np.abs(expected).max()
     timed = onnx.load_from_string(random_network_model(blocks, np.random.default_rng(0)))
     assert run(timed, pictures).shape == (8, 4)
+
+
+def own_model_of(folder: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("own_model", folder / "own_model.py")
+    own_model = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(own_model)
+    return own_model
+
+
+@torch.no_grad()
+def test_pytorchs_attention_with_fewer_heads_stays_in_the_users_class(tmp_path: Path) -> None:
+    attending = NETWORK.replace("self.norm, self.inner", "self.attention, self.norm, self.inner")
+    attending = attending.replace(
+        "= nn.LayerNorm", "= nn.MultiheadAttention(width, 2, batch_first=True), nn.LayerNorm"
+    )
+    attending = attending.replace("return x +", "x = x + self.attention(x, x, x)[0]; return x +")
+    (tmp_path / "net.py").write_text(attending)
+    source = f"{tmp_path / 'net.py'}:build"
+    space = foreign_space(source, channels=3, image_size=32, classes=4)
+    supernet = foreign_supernet(space, mean=[0.5] * 3, std=[0.2] * 3).eval()
+    options = dict(space.largest().options) | {"block.attention.w": 8}
+    architecture, images = space.architecture(options), torch.rand(8, 3, 32, 32)
+    network = supernet.extract(architecture)
+    calibrate(network, images)
+    blocks = space.blocks(architecture)
+    write_model(tmp_path / "best", network, blocks, classes=list("abcd"))
+    said = write_own_model(tmp_path / "best", network, blocks[0])
+    assert "`SlicedAttention` of this file, the same attention without that rule: block." in said
+    own_model = own_model_of(tmp_path / "best")
+    own = own_model.load(foreign_module(source))
+    assert type(own.block).__name__ == "Block"
+    assert own.block.attention.in_proj_weight.shape == (3 * 8, 16)
+    found = own(own_model.prepare(images))
+    torch.testing.assert_close(found, network.eval()(images), rtol=1e-4, atol=1e-5)
 
 
 def run(model: onnx.ModelProto, pictures: np.ndarray) -> np.ndarray:

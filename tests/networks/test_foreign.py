@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,7 +18,7 @@ from pliant.accuracy.calibration import calibrate
 from pliant.deploy.module_source import module_onnx
 from pliant.errors import ForeignError
 from pliant.networks.foreign import ForeignSupernet, workloads
-from pliant.networks.foreign.shrink import shrunk
+from pliant.networks.foreign.shrink import SlicedAttention, shrunk
 from pliant.networks.statistics import absorb_statistics
 from pliant.networks.trace import module_workload
 from pliant.training.finetune import classifier
@@ -154,6 +156,42 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(self.conv(x).relu()).flatten(2).transpose(1, 2)
         return self.classifier(self.rows(x)[0][:, -1])
+
+
+class Decoder(nn.Module):
+    """PyTorch's decoder: what it does to its queries before it sees the image is constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.queries = nn.Conv2d(3, 32, 8, 8), nn.Parameter(torch.randn(1, 5, 32))
+        layer = nn.TransformerDecoderLayer(32, 4, 48, batch_first=True)
+        self.decoder, self.head = nn.TransformerDecoder(layer, 1), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        return self.head(self.decoder(self.queries.expand(len(x), -1, -1), x).mean(1))
+
+
+class Encoder(nn.Module):
+    """PyTorch's own encoder, its attention, and one whose two results are taken apart."""
+
+    def __init__(self, *, batch_first: bool = True, norm_first: bool = True) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 8, 8)
+        layer = nn.TransformerEncoderLayer(
+            32, 4, 48, 0.0, norm_first=norm_first, batch_first=batch_first, activation="gelu"
+        )
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(32)
+        self.attention = nn.MultiheadAttention(32, 4, bias=False, batch_first=batch_first)
+        self.head, self.batch_first = nn.Linear(32, 4), batch_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).permute(*((0, 2, 1) if self.batch_first else (2, 0, 1)))
+        x = self.encoder(x)
+        y = self.norm(x)
+        y, _ = self.attention(query=y, key=y, value=y)
+        return self.head((x + y).mean(1 if self.batch_first else 0))
 
 
 NETWORKS = {
@@ -304,21 +342,74 @@ def test_kernels_shrink_as_far_as_the_padding_does() -> None:
     assert torch.equal(tight.weight, kept)  # the matrices begin as the identity
 
 
-@pytest.mark.parametrize("build", [Residual, Mixed])
+def encoder(**options: bool) -> functools.partial[nn.Module]:
+    return functools.partial(Encoder, **options)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [Residual, Mixed, Encoder, encoder(batch_first=False, norm_first=False), Decoder],
+)
 @torch.no_grad()
-def test_the_users_class_computes_its_sub_networks(build: type[nn.Module]) -> None:
-    module, images = trained(build), torch.randn(2, 3, 32, 32)
+def test_the_users_class_computes_its_sub_networks(build: Callable[[], nn.Module]) -> None:
+    module, images = trained(build), torch.randn(3, 3, 32, 32)
     supernet = make_elastic(module, images)
     space, rng = supernet.space, np.random.default_rng(0)
     for architecture in (space.smallest(), *(space.sample_choices(rng) for _ in range(3))):
         network = supernet.extract(architecture)
         calibrate(network, images)
         own = shrunk(module, network, images)
-        assert isinstance(own, build)
+        assert isinstance(own, type(module))
         assert difference(own(images), network.eval()(images)) <= 1e-5
         here, there = (sum(p.numel() for p in one.parameters()) for one in (own, network))
         assert here == there, "what is left out has no parameters"
+        assert difference(own(images[:2]), network(images[:2])) <= 1e-5
     assert difference(module(images), trained(build)(images)) == 0, "the module is as it was"
+
+
+@torch.no_grad()
+def test_attention_is_pytorchs_own_where_its_heads_are_as_wide_as_its_input() -> None:
+    module, images = trained(Encoder), torch.randn(3, 3, 32, 32)
+    supernet = make_elastic(module, images)
+    largest = dict(supernet.space.largest().options)
+    heads, [width] = (
+        [name for name in largest if name.endswith(end)] for end in ("attn.w", "patches.w")
+    )
+    for smaller, kind in ((heads, nn.MultiheadAttention), (heads[:0], SlicedAttention)):
+        options = largest | dict.fromkeys([width, *smaller], 16)
+        own = shrunk(module, supernet.extract(supernet.space.architecture(options)), images)
+        attention = own.encoder.layers[0].self_attn
+        assert type(attention) is kind
+        assert (attention.embed_dim, attention.num_heads) == (16, 2 if smaller else 4)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"kdim": 12, "vdim": 20}])
+@torch.no_grad()
+def test_sliced_attention_is_pytorchs_at_full_size(
+    options: dict[str, Any], batch_first: bool
+) -> None:
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(16, 4, batch_first=batch_first, **options).eval()
+    ours = copy.deepcopy(theirs)
+    ours.__class__ = SlicedAttention
+    sizes = (16, theirs.kdim, theirs.vdim)
+    inputs = [torch.randn(3, tokens, size) for tokens, size in zip((5, 7, 7), sizes, strict=True)]
+    inputs = inputs if batch_first else [one.transpose(0, 1) for one in inputs]
+    padding = torch.arange(7).expand(3, 7) >= torch.tensor([[7], [5], [2]])
+    forbidden = torch.rand(12, 5, 7) > 0.7
+    forbidden[..., 0] = False
+    for asked in (
+        {},
+        {"need_weights": False, "key_padding_mask": padding},
+        {"average_attn_weights": False, "attn_mask": forbidden, "key_padding_mask": padding},
+        {"need_weights": False, "attn_mask": torch.randn(5, 7)},
+        {"attn_mask": forbidden[0], "is_causal": True},
+    ):
+        for found, expected in zip(ours(*inputs, **asked), theirs(*inputs, **asked), strict=True):
+            torch.testing.assert_close(found, expected)
+    with pytest.raises(NotImplementedError, match="is_causal needs attn_mask"):
+        ours(*inputs, is_causal=True)
 
 
 def test_a_class_with_sizes_in_its_python_is_refused() -> None:

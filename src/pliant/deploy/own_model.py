@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import pprint
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
@@ -16,13 +17,20 @@ from torch import fx
 from pliant.errors import ForeignError
 from pliant.files import write_atomically
 from pliant.networks.foreign.extraction import LEFT_OUT
-from pliant.networks.foreign.shrink import Nothing, Zeros, layer_sizes, shrink, shrunk
+from pliant.networks.foreign.shrink import (
+    Skipped,
+    SlicedAttention,
+    layer_sizes,
+    shrink,
+    shrunk,
+)
 from pliant.networks.foreign.source import foreign_module
 from pliant.plugins import is_plugin, plugin_name
 from pliant.spaces.foreign import ForeignNetwork
 
 FILE = "own_model.py"
-COMPARED_IMAGES = 2
+COMPARED_IMAGES = 3
+"""More than a pair: a class that takes two results apart would take two images apart, too."""
 _SOURCE = '''"""A network of your own class with the layer sizes that were found; its weights are in
 model.safetensors.
 
@@ -86,7 +94,7 @@ def write_own_model(folder: Path, network: fx.GraphModule, block: ForeignNetwork
     shape = (COMPARED_IMAGES, block.channels, block.resolution, block.resolution)
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     try:
-        shrunk(module, network, images)
+        own = shrunk(module, network, images)
     except ForeignError as error:
         return f"There is no {FILE}: {error}"
     state = network.state_dict()
@@ -94,6 +102,7 @@ def write_own_model(folder: Path, network: fx.GraphModule, block: ForeignNetwork
         state[name].flatten().tolist() if name in state else []
         for name in ("pixel_mean", "pixel_std")
     )
+    definitions: tuple[Any, ...] = (Skipped, SlicedAttention, shrink)
     text = _SOURCE.format(
         source=plugin_name(source) if is_plugin(source) else source,
         channels=block.channels,
@@ -103,10 +112,17 @@ def write_own_model(folder: Path, network: fx.GraphModule, block: ForeignNetwork
         resolution=block.resolution if "r" in dict(block.options) else None,
         mean=mean,
         std=std,
-        definitions="\n\n".join(map(inspect.getsource, (Nothing, Zeros, shrink))),
+        definitions="\n\n".join(map(inspect.getsource, definitions)),
     )
     write_atomically(path, text)
+    sliced = [name for name, one in own.named_modules() if isinstance(one, SlicedAttention)]
+    attention = (
+        " PyTorch's MultiheadAttention needs heads that together are as wide as its input. In its"
+        f" place there is a `{SlicedAttention.__name__}` of this file, the same attention without"
+        f" that rule: {', '.join(sliced)}."
+    )
     return (
         f"`{FILE}` is the same network as your own class, {type(module).__name__}: `from own_model"
         " import load, prepare; network = load(module)` with a module as your code makes it."
+        f"{attention if sliced else ''}"
     )

@@ -218,7 +218,8 @@ class ForeignGraph:
             above[node] = frozenset().union(*(above[one] for one in reads), reads)
         found = []
         for node in self.nodes:
-            if node.op == "call_function" and operator_name(node) in ADDITIONS:
+            of_images = not above.get(node, frozenset()).isdisjoint(self.inputs)
+            if of_images and operator_name(node) in ADDITIONS:
                 branch = self._branch(node, above)
                 if branch is not None:
                     found.append(branch)
