@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,11 +33,25 @@ def validated(kind: type[Value], tree: Any, origin: str, what: str) -> Value:
     """
     try:
         adapter: TypeAdapter[Value] = _adapter(cast(Any, kind))
-        return adapter.validate_python(tree)
+        with naming(origin):
+            return adapter.validate_python(tree)
     except ValidationError as error:
         faults = error.errors()
         lines = [_explain(fault, kind, origin, what) for fault in faults]
         raise RecipeError("\n".join(lines)) from None
+
+
+@contextmanager
+def naming(origin: str) -> Iterator[None]:
+    """Errors about values of a file name that file, also those of rules that do not know it."""
+    try:
+        yield
+    except RecipeError as error:
+        raise type(error)(_with_origin(str(error), origin)) from None
+
+
+def _with_origin(said: str, origin: str) -> str:
+    return said if origin in said else f"{origin}: {said}"
 
 
 @functools.cache
@@ -46,7 +62,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _explain(fault: Any, kind: type[Any], origin: str, what: str) -> str:
     """One fault in words: the key, the rule, what was received."""
     if fault["type"] == "value_error":  # a rule of ours, which says all of this itself
-        return str(fault["ctx"]["error"])
+        return _with_origin(str(fault["ctx"]["error"]), origin)
     place = fault["loc"]
     key = ".".join(str(part) for part in place)
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

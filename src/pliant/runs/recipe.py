@@ -27,7 +27,7 @@ from pliant.spaces.presets import space_name
 from pliant.targets import THIS_CPU
 from pliant.training.registry import require_strategy
 from pliant.units import parse_duration
-from pliant.validation import validated
+from pliant.validation import naming, validated
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -337,32 +337,37 @@ def parse_recipe(tree: Mapping[str, Any], origin: str) -> Recipe:
     Raises:
         RecipeError: naming the key, what it takes and what was received.
     """
-    recipe = validated(Recipe, tree, origin, "recipe")
+    with naming(origin):
+        return _parsed(validated(Recipe, tree, origin, "recipe"))
+
+
+def _parsed(recipe: Recipe) -> Recipe:
+    """The recipe with the full name of its space, if its keys agree with one another."""
     recipe = recipe.model_copy(update={"space": space_name(recipe.space)})
     limits = recipe.parsed_limits
     if len({limit.metric for limit in limits}) != len(limits):
         raise RecipeError(
-            f"{origin}: every metric takes one limit, received {', '.join(recipe.limits)}. "
+            f"every metric takes one limit, received {', '.join(recipe.limits)}. "
             "Keep the stricter one."
         )
     if recipe.time is not None and recipe.time_seconds is None:
-        raise RecipeError(f"{origin}: a time reads 90s, 30min or 1.5h, received {recipe.time!r}.")
+        raise RecipeError(f"a time reads 90s, 30min or 1.5h, received {recipe.time!r}.")
     if recipe.time is None and recipe.train.epochs is None:
         raise RecipeError(
-            f"{origin}: training ends after `train.epochs` or in time for `time`; the recipe has "
+            "training ends after `train.epochs` or in time for `time`; the recipe has "
             "neither. Add one of them, such as --epochs 20 or --time 30min."
         )
     aim = recipe.objective
     if aim.minimise is not None:
         if aim.maximise is not None:
             raise RecipeError(
-                f"{origin}: an objective maximises accuracy or minimises one cost metric, received "
-                f"both. Drop one of them; a limit on the accuracy reads accuracy=90%."
+                "an objective maximises accuracy or minimises one cost metric, received "
+                "both. Drop one of them; a limit on the accuracy reads accuracy=90%."
             )
         _ = Objective((aim.minimise,), limits, aim.minimise)  # refuses unknown metrics
         if all(limit.metric != ACCURACY for limit in limits):
             raise RecipeError(
-                f"{origin}: the network with the least {aim.minimise} is the smallest one unless "
+                f"the network with the least {aim.minimise} is the smallest one unless "
                 "the accuracy has a floor. Add a limit such as accuracy=90%."
             )
     return recipe
