@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ import torch
 
 from pliant import Record, Run, run_all
 from pliant.errors import RunConflictError
+from pliant.runs.session import Session
+from pliant.targets import THIS_CPU
 
 # The command line, ended by SIGKILL at a given point of a step; with a checkpoint after every
 # training step, so that there is one.
@@ -247,6 +250,81 @@ def test_hundred_kills_at_random_moments(tmp_path, tiny, digits_profile, finishe
     hit = _drill_kills(100, 0, tmp_path, tiny, digits_profile, finished.folder)
     logging.getLogger(__name__).info("%s", hit)
     assert all(hit.values()), hit
+
+
+FOREIGN_NETWORK = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.Conv2d(32, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 7),
+    )
+"""
+FOREIGN_RECIPE = """
+name = "foreign"
+space = "start"
+limits = ["parameters=4k"]
+data.source = "digits"
+train = {{ start = "{start}", strategy = "fine-tune", epochs = 2, precision = "fp32" }}
+search = {{ estimates = 20, rounds = 1, candidates = 100, front = 2, images = 100 }}
+"""
+
+
+@dataclass(frozen=True)
+class ForeignJob:
+    """A job that begins with a network of a user's own, of other classes, and its result."""
+
+    recipe: Path
+    profile: Path
+    folder: Path
+    """Of the run that nobody killed."""
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> ForeignJob:
+    place = tmp_path_factory.mktemp("foreign")
+    (place / "net.py").write_text(FOREIGN_NETWORK)
+    recipe = place / "recipe.toml"
+    recipe.write_text(FOREIGN_RECIPE.format(start=place / "net.py:build"))
+    with Run.create(str(recipe), folder=place / "profile") as run:
+        _ = Session(run, target=THIS_CPU).target
+        profile = run.profile_path
+    with Run.create(str(recipe), folder=place / "run", target__name=str(profile)) as run:
+        run_all(run)
+    return ForeignJob(recipe, profile, place / "run")
+
+
+@pytest.mark.slow  # 30 seconds
+def test_foreign_start_killed_in_training_front_and_delivery(
+    tmp_path: Path, foreign: ForeignJob
+) -> None:
+    folder = tmp_path / "run"
+    words: list[object] = ["run", foreign.recipe, "--target", foreign.profile]
+    for moment, (made, missing) in {
+        "train:10": ("supernet/linear_classifier.safetensors", "supernet/weights.safetensors"),
+        "front:1": ("supernet/weights.safetensors", "best"),
+        "deliver:1": ("best/own_model.py", "summary.json"),
+    }.items():
+        _killed_at([*words, "--run-dir", folder], moment)
+        assert (folder / made).exists()
+        assert not (folder / missing).exists()
+    with Run.create(str(foreign.recipe), folder=folder, target__name=str(foreign.profile)) as run:
+        run_all(run)
+    assert outcome(folder) == outcome(foreign.folder)
+    assert not litter(folder)
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_a_foreign_start_at_random_moments(
+    tmp_path: Path, foreign: ForeignJob
+) -> None:
+    """Its phases are too short for each of them to be hit; the test above hits three."""
+    hit = _drill_kills(20, 1, tmp_path, foreign.recipe, foreign.profile, foreign.folder)
+    logging.getLogger(__name__).info("%s", hit)
 
 
 @pytest.fixture(scope="module")
