@@ -41,10 +41,11 @@ class Net(nn.Module):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
         self.block, self.head = Block(16), nn.Linear(16, 7)
+        self.last = nn.BatchNorm1d(16)
 
     def forward(self, x):
         x = self.norm(self.stem(x)).clamp(0, 6).flatten(2).transpose(1, 2)
-        return self.head(self.block(x).mean(1))
+        return self.head(self.last(self.block(x).mean(1)))
 
 def build():
     torch.manual_seed(3)
@@ -148,7 +149,7 @@ def test_a_function_that_returns_a_network_is_a_start(source: str) -> None:
 
 def test_logits_that_are_no_layers_own_are_refused_for_other_classes(tmp_path: Path) -> None:
     two = NETWORK.replace(
-        "self.head(self.block(x).mean(1))", "torch.cat([self.head(x.mean(1))] * 2, 1)"
+        "self.head(self.last(self.block(x).mean(1)))", "torch.cat([self.head(x.mean(1))] * 2, 1)"
     )
     (tmp_path / "net.py").write_text(two)
     with pytest.raises(ForeignError, match="images have 4 classes"):

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pliant import make_elastic
-from pliant.accuracy.calibration import calibrate
+from pliant.accuracy.calibration import calibrate, require_calibrated
 from pliant.deploy.module_source import module_onnx
-from pliant.errors import ForeignError
+from pliant.errors import ForeignError, UncalibratedError
 from pliant.networks.foreign import ForeignSupernet, workloads
 from pliant.networks.foreign.shrink import SlicedAttention, shrunk
 from pliant.networks.statistics import absorb_statistics
@@ -467,6 +467,7 @@ class Narrow(nn.Module):
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(3, 32, 3, 4, bias=False), nn.BatchNorm2d(32)
         self.conv2, self.norm2 = nn.Conv2d(32, 16, 1), nn.BatchNorm2d(16)
+        self.last = nn.BatchNorm1d(16)
         self.end, self.classifier = end, nn.Linear(16, 5)
         self.convolution, self.auxiliary = nn.Conv2d(16, 5, 1, bias=False), nn.Linear(32, 5)
 
@@ -478,7 +479,7 @@ class Narrow(nn.Module):
         y = y.mean((2, 3), keepdim=True)
         if self.end == "convolution":
             return self.convolution(y).flatten(1)
-        logits = self.classifier(y.flatten(1))
+        logits = self.classifier(self.last(y.flatten(1)))
         return logits + self.auxiliary(x.mean((2, 3))) if self.end == "two" else logits
 
 
@@ -504,3 +505,21 @@ def test_the_frozen_network_is_the_users_with_a_classifier_that_may_be_replaced(
         assert difference(ours, module(images)) <= 1e-4
     unseen = make_elastic(Narrow(end), images).frozen()
     assert bool(unseen(images).isnan().all()), "no image was seen, so there are no statistics"
+
+
+@torch.no_grad()
+def test_every_batch_norm_is_calibrated() -> None:
+    module = trained(functools.partial(Narrow, "linear"))
+    module.norm1, module.last = nn.BatchNorm2d(32, affine=False), nn.BatchNorm1d(16, affine=False)
+    images = torch.randn(8, 3, 32, 32)
+    supernet = make_elastic(module, images)
+    options = dict(supernet.space.largest().options) | {"conv1.w": 8, "conv2.w": 8}
+    smaller = supernet.space.architecture(options)
+    network = supernet.extract(smaller)
+    with pytest.raises(UncalibratedError, match="norm1"):
+        require_calibrated(network)
+    assert calibrate(network, images)(images).isfinite().all()
+    found, active = network(images), supernet(images, smaller)
+    assert difference(found, active) <= 0.2, "variances of a batch and of its images"
+    batch = supernet.extract(smaller).train()(images)
+    torch.testing.assert_close(batch, active, rtol=1e-4, atol=1e-5)

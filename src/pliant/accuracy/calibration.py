@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.errors import UncalibratedError
+from pliant.networks.statistics import BATCH_NORMS
 
 CALIBRATION_IMAGES = 2000
 """Training images behind the statistics; Once-for-All's number."""
@@ -45,8 +46,8 @@ def fitting_batch(image_size: int, most: int) -> int:
     return max(64, min(most, most * 32**2 // image_size**2))
 
 
-def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+def _norms(network: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]:
+    return [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
 
 
 @torch.no_grad()
@@ -84,7 +85,7 @@ def require_calibrated(network: nn.Module) -> None:
         UncalibratedError: naming the first such layer.
     """
     for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and (
+        if isinstance(module, BATCH_NORMS) and (
             module.running_var is None or not bool(module.running_var.isfinite().all())
         ):
             raise UncalibratedError(

@@ -22,6 +22,7 @@ from pliant.child import run_python
 from pliant.data.splits import Split
 from pliant.errors import VerificationError
 from pliant.networks.plain import Network
+from pliant.networks.statistics import BATCH_NORMS
 from pliant.networks.supernet import Supernet
 from pliant.spaces.architecture import Architecture
 
@@ -105,9 +106,8 @@ def _difference_to_supernet(
     """In double precision on the CPU, so that rounding of different kernels does not matter."""
     by_batch = copy.deepcopy(network).double()
     for module in by_batch.modules():
-        module.training = isinstance(
-            module, torch.nn.BatchNorm2d
-        )  # batch statistics, as the supernet uses them
+        # By batch statistics, as the supernet computes.
+        module.training = isinstance(module, BATCH_NORMS)
     shared = copy.deepcopy(supernet).cpu().double().eval()
     return relative_difference(by_batch(images.double()), shared(images.double(), architecture))
 

@@ -89,11 +89,11 @@ class BlockModule(nn.Module):
 @torch.no_grad()
 def begin_statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Replace unknown statistics by those of the first training batch: an average keeps NaN."""
-    assert isinstance(norm, nn.BatchNorm2d)
-    mean, variance = norm.running_mean, norm.running_var
-    if norm.training and mean is not None and variance is not None and bool(mean[0].isnan()):
-        mean.copy_(inputs[0].mean((0, 2, 3)))
-        variance.copy_(inputs[0].var((0, 2, 3)))
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    if norm.training and bool(mean[0].isnan()):
+        others = [dim for dim in range(inputs[0].ndim) if dim != 1]
+        mean.copy_(inputs[0].mean(others))
+        variance.copy_(inputs[0].var(others))
 
 
 class Preprocess(BlockModule):

@@ -26,6 +26,8 @@ from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
 
 BATCH = 64
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+"""Layers that have statistics; Pliant's own networks have those of images alone."""
 
 
 @torch.no_grad()
@@ -48,7 +50,11 @@ def absorb_statistics(supernet: Supernet, network: Network, images: Tensor) -> N
 
         return hook
 
-    norms = {name: one for name, one in network.named_modules() if isinstance(one, nn.BatchNorm2d)}
+    norms = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, BATCH_NORMS) and module.affine  # else there is nothing to change
+    }
     hooks = [norm.register_forward_pre_hook(keep(name)) for name, norm in norms.items()]
     try:
         # Batches of one size, as their moments weigh equally.

@@ -252,11 +252,13 @@ def _linear(step: Step, own: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _batch_norm(step: Step, own: Mapping[str, Tensor]) -> nn.Module | None:
-    if set(own) != {"weight", "bias", "running_mean", "running_var"}:
+    affine = {"weight", "bias"} <= own.keys()
+    if set(own) - ({"weight", "bias"} if affine else set()) != {"running_mean", "running_var"}:
         return None
     dims = step.args[0].meta["val"].ndim
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[dims]
-    layer = kind(len(own["weight"]), eps=step.args[7], momentum=step.args[6], device="meta")
+    options = {"eps": step.args[7], "momentum": step.args[6], "affine": affine, "device": "meta"}
+    layer = kind(len(own["running_mean"]), **options)
     layer.num_batches_tracked = torch.tensor(0)
     return layer
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from pliant.networks.foreign.extraction import without_preprocessing
 from pliant.networks.onnx import Graph, preprocessing_nodes, written_model
+from pliant.networks.statistics import BATCH_NORMS
 from pliant.spaces.foreign import ForeignNetwork
 from pliant.spaces.input_output_blocks import Preprocess
 
@@ -112,6 +113,6 @@ def random_foreign_model(block: ForeignNetwork) -> onnx.ModelProto:
     supernet = foreign_supernet(space, mean=[0.5] * block.channels, std=[0.5] * block.channels)
     network: nn.Module = supernet.extract(Architecture(block.options))
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        if isinstance(module, BATCH_NORMS):
             module.reset_running_stats()
     return foreign_model(network, block)

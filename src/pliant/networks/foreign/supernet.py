@@ -29,6 +29,7 @@ from pliant.networks.foreign.graph import ForeignGraph, evaluation
 from pliant.networks.foreign.plan import Plan, Step, filled
 from pliant.networks.foreign.workloads import describe_layers
 from pliant.networks.morph.check import copied
+from pliant.networks.statistics import BATCH_NORMS
 from pliant.networks.supernet import Supernet
 from pliant.plugins import is_plugin, plugin_name
 from pliant.spaces.architecture import Architecture
@@ -318,7 +319,7 @@ def run_plan(
 def forget_statistics(network: nn.Module) -> None:
     """Make the statistics of every BatchNorm unknown, as in `pliant.networks.plain`."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        if isinstance(module, BATCH_NORMS) and module.running_mean is not None:
             assert module.running_var is not None
             module.running_mean.fill_(torch.nan)
             module.running_var.fill_(torch.nan)
@@ -327,7 +328,7 @@ def forget_statistics(network: nn.Module) -> None:
 
 def _has_seen_nothing(module: nn.Module) -> bool:
     """Whether the statistics are those with which PyTorch begins: mean 0, variance 1."""
-    if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None:
+    if not isinstance(module, BATCH_NORMS) or module.running_mean is None:
         return False
     assert module.running_var is not None
     return not bool(module.running_mean.any()) and bool((module.running_var == 1).all())
