@@ -1,4 +1,7 @@
-"""What the README shows works: its Python is run, its commands are understood."""
+"""What the README shows works: its Python is run, its commands are understood.
+
+To their end they run in test_readme_commands.py.
+"""
 
 from __future__ import annotations
 
@@ -144,83 +147,3 @@ def test_limits_can_be_met(command, tmp_path, monkeypatch, digits_profile):
 @pytest.mark.parametrize("block", _blocks("toml"))
 def test_recipe_is_one(block):
     assert parse_recipe({"name": "readme", **tomllib.loads(block)}, "README.md").parsed_limits
-
-
-INSTEAD = {
-    "../shared/data/cifar10": "photos/",
-    "--data fashion-mnist": "--data colors/",
-    "run digits": "run tiny.toml",
-    "run fashion-mnist": "run tiny.toml",
-    "train digits": "train tiny.toml",
-    "train recipe.toml": "train tiny.toml",
-    "measure digits": "measure tiny.toml",
-    "stage3=+1": "stage2=+1",
-    "latency_ms=0.02": "latency_ms=1",
-    "limit latency_ms=2": "limit latency_ms=20",
-}
-"""What is not on every machine, or takes long: what stands for it here."""
-LONG = ("run --data", "run cifar10", "estimate", "strategy proxyless", "--budget", "codesign")
-LONG += ("device bundle", "device import", "my-board", "board.py", "score --space", "fidelity")
-LONG += ("--space mobile",)
-"""Commands that train on photographs, measure a machine for minutes, or need one of the user's."""
-OWN = """
-from torch import nn
-def build():
-    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
-class trained(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 10)
-    def forward(self, images):
-        return self.head(self.conv1(images).relu().mean((2, 3)))
-"""
-
-
-@pytest.fixture
-def world(
-    copied: Path, tiny: Path, digits_profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder with what the README's commands name: photographs, networks and finished runs."""
-    import torch
-    from safetensors.torch import save_file
-
-    rng = np.random.default_rng(0)
-    for number in range(60):
-        for folder in (tmp_path / "photos" / str(number % 10), tmp_path / "new_pictures"):
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels[..., 0]).save(folder / f"{number}.png")
-        colors = tmp_path / "colors" / str(number % 10)
-        colors.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(colors / f"{number}.png")
-    shutil.copy(tmp_path / "new_pictures" / "0.png", tmp_path / "photo.jpg")
-    for name in ("phone.json", "other.json"):
-        shutil.copy(digits_profile, tmp_path / name)
-    recipe = copied / "recipe.toml"
-    recipe.write_text(recipe.read_text("utf-8").replace(str(digits_profile), "this-cpu"))
-    for name in ("digits", "photos"):
-        shutil.copytree(copied, tmp_path / "runs" / name)
-    shutil.copy(tiny, tmp_path / "tiny.toml")
-    for name in ("a.onnx", "b.onnx"):
-        shutil.copy(copied / "best" / "model.onnx", tmp_path / name)
-    for name in ("model.py", "my_network.py"):
-        (tmp_path / name).write_text(OWN)
-    built: dict[str, object] = {}
-    exec(OWN, built)
-    torch.manual_seed(0)
-    save_file(built["build"]().state_dict(), tmp_path / "w.safetensors")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "line", [one for one in _commands("pliant") if not any(word in one for word in LONG)]
-)
-def test_command_runs_to_its_end(line, command, world):
-    for shown, here in INSTEAD.items():
-        line = line.replace(shown, here)
-    _, *words = shlex.split(line, comments=True)
-    code, _, error = command(*words)
-    assert code == 0, error

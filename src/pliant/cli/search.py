@@ -174,7 +174,10 @@ def search(
     workers: WorkerText = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="Directory of the search; runs/SPACE-ESTIMATOR if not given."),
+        typer.Option(
+            help="Directory of the search; runs/SPACE-ESTIMATOR, or runs/SPACE-STRATEGY, if not "
+            "given."
+        ),
     ] = None,
 ) -> None:
     """Search a trained supernet under the limits, and random search at equal cost for comparison.
@@ -279,6 +282,7 @@ def _search_by_strategy(
         RecipeError: the strategy does not search.
     """
     from pliant.cli.run import do_run
+    from pliant.spaces.presets import space_name
     from pliant.training.registry import SEARCHING, require_strategy
 
     if require_strategy(strategy) not in SEARCHING:
@@ -297,6 +301,8 @@ def _search_by_strategy(
         "time": time,
         "seed": seed,
     }
+    if run_dir is None and space is not None:  # beside other runs on the same images
+        run_dir = Path("runs") / f"{Path(space_name(space)).name}-{strategy}"
     do_run(None, run_dir, changes, None)
 
 
