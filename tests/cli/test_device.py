@@ -113,6 +113,20 @@ def test_a_profile_of_another_space_is_refused(command, board, tmp_path):
     assert not (tmp_path / "my-board").exists()
 
 
+def test_the_networks_of_a_run_are_bundled_as_the_run_runs_them(command, tmp_path, copied):
+    recipe = copied / "recipe.toml"
+    head, table, target = recipe.read_text("utf-8").partition("[target]")
+    target = target.replace('"fp32"', '"int8"', 1).replace("batch = 1", "batch = 2", 1)
+    recipe.write_text(head + table + target)
+    for words, held in (((), ("int8", 2)), (("--precision", "fp32", "--batch", 1), ("fp32", 1))):
+        out = tmp_path / f"{held[0]}.zip"
+        code, _, error = command("device", "bundle", copied, "--networks", 5, "--out", out, *words)
+        assert (code, error) == (0, "")
+        with zipfile.ZipFile(out) as archive:
+            bench = json.loads(archive.read("bench.json"))
+        assert (bench["precision"], bench["batch"]) == held
+
+
 def test_a_folder_gives_the_profile_that_fits_the_run(command, tmp_path, copied, digits_profile):
     folder = tmp_path / "here"
     here = load_profile(digits_profile)

@@ -13,6 +13,7 @@ import typer
 from pliant.cli.app import (
     Data,
     OptionalRecipe,
+    PrecisionName,
     RunDir,
     Seed,
     SkipBroken,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pliant.devices.profile import DeviceProfile
     from pliant.devices.timings import Settings
     from pliant.metrics import InferencePrecision
+    from pliant.runs.recipe import TargetTable
     from pliant.spaces.space import Space
 
 device_app = typer.Typer(
@@ -42,17 +44,22 @@ device_app = typer.Typer(
 app.add_typer(device_app, name="device")
 
 Runtimes = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--runtime",
         help="onnxruntime, openvino, pytorch, pytorch-compiled, litert; several with commas.",
     ),
 ]
-Precisions = Annotated[str, typer.Option("--precision", help="fp32, int8, or both with a comma.")]
-Threads = Annotated[str, typer.Option(help="Threads per inference; several with commas.")]
-Batches = Annotated[str, typer.Option("--batch", help="Images per run; several with commas.")]
+Precisions = Annotated[
+    str | None, typer.Option("--precision", help="fp32, int8, or both with a comma.")
+]
+Threads = Annotated[str | None, typer.Option(help="Threads per inference; several with commas.")]
+Batches = Annotated[
+    str | None, typer.Option("--batch", help="Images per run; several with commas.")
+]
 Levels = Annotated[
-    str, typer.Option("--optimisation", help="basic, extended or all of ONNX Runtime; commas.")
+    str | None,
+    typer.Option("--optimisation", help="basic, extended or all of ONNX Runtime; commas."),
 ]
 
 
@@ -60,11 +67,11 @@ Levels = Annotated[
 def measure(
     recipe: OptionalRecipe = None,
     space: SpaceName = None,
-    runtime: Runtimes = "onnxruntime",
-    precision: Precisions = "fp32",
-    threads: Threads = "1",
-    batch: Batches = "1",
-    optimisation: Levels = "all",
+    runtime: Runtimes = None,
+    precision: Precisions = None,
+    threads: Threads = None,
+    batch: Batches = None,
+    optimisation: Levels = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the profiles; the run's own if left out.")
     ] = None,
@@ -79,13 +86,21 @@ def measure(
 
     The space is that of a run or recipe, or --space with the images of --shape. A folder holds one
     profile per runtime, precision, threads, batch and optimisation level, and the roofs of the
-    machine per thread count; what it already has is kept.
+    machine per thread count; what it already has is kept. How the networks run is as in the run or
+    recipe where it is not given.
     """
     if out is None:
         changes = {"target.runtime": runtime, "target.precision": precision, "space": space}
         _measure_run(recipe, changes | _data(data, skip_broken), run_dir)
         return
-    runs = _combinations(runtime, precision, threads, batch, optimisation)
+    own = _target_table(recipe)
+    runs = _combinations(
+        runtime or own.runtime or "onnxruntime",
+        precision or own.precision,
+        threads or str(own.threads),
+        batch or str(own.batch),
+        optimisation or own.optimisation,
+    )
     require_writable(out)
     with _space(recipe, space, shape, classes, _data(data, skip_broken), run_dir) as opened:
         done = [_measured(opened, settings, of, out, seed or 0) for settings, of in runs]
@@ -93,6 +108,20 @@ def measure(
             _measure_roofs(count, out)
     if failed := done.count(False):
         raise typer.Exit(2 if failed == len(runs) else 1)
+
+
+def _target_table(recipe: str | None) -> TargetTable:
+    """How the networks of a run or recipe run; the defaults where none is named.
+
+    Raises:
+        RecipeError: there is no such recipe.
+    """
+    from pliant.runs.recipe import TargetTable, load_recipe
+
+    if recipe is None:
+        return TargetTable()
+    of_run = Path(recipe) / "recipe.toml"
+    return load_recipe(str(of_run) if of_run.is_file() else recipe).target
 
 
 def _measure_run(recipe: str | None, changes: dict[str, Any], run_dir: Path | None) -> None:
@@ -276,8 +305,10 @@ def bundle(
             help="Networks to time there; up to ten are chosen by what they say about the device."
         ),
     ] = 40,
-    precision: Precisions = "fp32",
-    batch: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Images per run.")] = 1,
+    precision: PrecisionName = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="Images per run.")
+    ] = None,
     shape: ShapeText = None,
     classes: Classes = None,
     data: Data = None,
@@ -285,11 +316,14 @@ def bundle(
     run_dir: RunDir = None,
     seed: Seed = None,
 ) -> None:
-    """Write networks and a script that times them on a phone or board, without Pliant."""
+    """Write networks and a script that times them on a phone or board, without Pliant.
+
+    Precision and batch are those of the run or recipe where they are not given.
+    """
     from pliant.metrics import as_precision
 
-    known = as_precision(precision)
-    assert known is not None
+    own = _target_table(recipe)
+    known = as_precision(precision) or own.precision
     with _space(recipe, space, shape, classes, _data(data, skip_broken), run_dir) as opened:
         from pliant.devices.bundle import write_bundle
 
@@ -299,7 +333,7 @@ def bundle(
                 opened,
                 networks,
                 precision=known,
-                batch=batch,
+                batch=batch or own.batch,
                 seed=seed or 0,
                 progress=lambda done, total: progress("bundle", done, total, ""),
             )
