@@ -85,6 +85,16 @@ def test_rapl_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
         RaplMeter(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "match"), [(b"many", "whole number.*'many'"), (b"\xff", "cannot be read")]
+)
+def test_a_counter_that_is_no_number_is_refused(tmp_path: Path, content: bytes, match: str) -> None:
+    zone = _zone(tmp_path, "intel-rapl:0", "package-0")
+    meter = RaplMeter(tmp_path)
+    with pytest.raises(MeasurementError, match=f"{match}.*state a power"):
+        meter.energy_j(lambda: (zone / "energy_uj").write_bytes(content))
+
+
 class _Library:
     """NVIDIA's management library, of a GPU that spends 70 mJ between two readings."""
 
@@ -111,6 +121,39 @@ def test_nvml_reads_the_difference_of_its_counter() -> None:
     for function in ("nvmlInit_v2", "nvmlDeviceGetHandleByIndex_v2"):
         with pytest.raises(MeasurementError, match=f"{function} failed with code 3"):
             NvmlMeter(0, _Library(function))
+
+
+def test_without_the_driver_nvml_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    with pytest.raises(MeasurementError, match=r"NVIDIA's driver, found none.*70W"):
+        parse_energy("nvml:1")
+
+
+def test_a_power_that_changes_is_a_trapezium() -> None:
+    """From 2 W at 0 s to 6 W at 2 s and back to 0 W at 3 s, by hand."""
+    times, watts = np.array([0.0, 2.0, 3.0]), np.array([2.0, 6.0, 0.0])
+    assert logged_energy_j(times, watts, 0.0, 3.0) == pytest.approx(8.0 + 3.0)
+    assert logged_energy_j(times, watts, 1.0, 2.5) == pytest.approx(5.0 + 2.25)
+    assert logged_energy_j(times, watts, 0.5, 1.0) == pytest.approx(0.5 * 3.5)
+    with pytest.raises(MeasurementError, match=r"from 2\.000 to 3\.500 s"):
+        logged_energy_j(times, watts, 2.0, 3.5)
+
+
+def test_a_log_is_waited_for(tmp_path: Path, clock: _Clock, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The meter writes the last row after the work has ended."""
+    path, now = tmp_path / "power.csv", clock.now
+    path.write_text(f"{now - 1},4\n{now},4\n")
+    meter, sleep = PowerLog(path), clock.sleep
+
+    def slept(seconds: float) -> None:
+        sleep(seconds)
+        path.write_text(f"{now - 1},4\n{now + 9},4\n")
+
+    monkeypatch.setattr(clock, "sleep", slept)
+    assert meter.energy_j(lambda: sleep(0.5)) == pytest.approx(2.0, rel=1e-3)
 
 
 def test_a_power_log_is_integrated_between_the_times_of_the_work(

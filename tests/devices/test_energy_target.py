@@ -12,6 +12,7 @@ from pliant.devices import energy_target, measure
 from pliant.devices.energy import MeasuredEnergy
 from pliant.devices.profile import random_network_model
 from pliant.errors import DamagedFileError, MeasurementError, RecipeError
+from pliant.files import with_checksum
 from pliant.metrics import Cost
 from pliant.objective import Limit, Objective
 from pliant.spaces.space import Space
@@ -74,9 +75,18 @@ def test_a_measured_power_is_kept_and_delivered_networks_are_metered(
     assert found.cost.energy_uj == 42.0
     assert found.spread.energy_uj == 1.0
     stored = json.loads((tmp_path / "power.json").read_text())
-    (tmp_path / "power.json").write_text(json.dumps(stored | {"watts": 50.0}))
-    with pytest.raises(DamagedFileError, match="was changed"):
-        _open(digits_space, digits_profile, **options)
+    wrong = [
+        (json.dumps(stored | {"watts": 50.0}), "was changed"),
+        (json.dumps(stored | {"watts": -1.0}), "was changed"),
+        ("[]", "was changed"),
+        ("{", "not a measured power"),
+        (json.dumps(with_checksum({"watts": -1.0, "source": "log"})), "above 0 W"),
+        (json.dumps(with_checksum({"watts": 5.0})), "source"),
+    ]
+    for text, match in wrong:
+        (tmp_path / "power.json").write_text(text)
+        with pytest.raises(DamagedFileError, match=rf"{match}.*Remove it"):
+            _open(digits_space, digits_profile, **options)
 
 
 def test_wrong_energies_are_refused_before_anything_is_measured(

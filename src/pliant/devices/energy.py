@@ -87,12 +87,22 @@ class RaplMeter:
         for zone, first, last in zip(self._zones, before, after, strict=True):
             spent = last - first
             if spent < 0:  # The counter passed its maximum and began again.
-                spent += int(_text(zone / "max_energy_range_uj"))
+                spent += _count(zone / "max_energy_range_uj")
             total_uj += spent
         return total_uj * 1e-6
 
     def _read(self) -> list[int]:
-        return [int(_text(zone / "energy_uj")) for zone in self._zones]
+        return [_count(zone / "energy_uj") for zone in self._zones]
+
+
+def _count(path: Path) -> int:
+    text = _text(path)
+    if not text.isdecimal():
+        raise MeasurementError(
+            f"an energy counter is a whole number, {path} has {text!r}. Name another meter, or"
+            " state a power, such as 6W."
+        )
+    return int(text)
 
 
 def _text(path: Path) -> str:
@@ -104,7 +114,10 @@ def _text(path: Path) -> str:
             f" chmod a+r {path}."
         ) from None
     except (OSError, ValueError) as error:
-        raise MeasurementError(f"the energy counter {path} cannot be read: {error}.") from None
+        raise MeasurementError(
+            f"the energy counter {path} cannot be read: {error}. Name another meter, or state"
+            " a power, such as 6W."
+        ) from None
 
 
 class NvmlMeter:

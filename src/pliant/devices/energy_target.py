@@ -155,10 +155,12 @@ def _kept_power(path: Path, meter: str) -> Power | None:
         return None
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        intact = has_checksum(stored)
-        power = Power(**{key: value for key, value in stored.items() if key != CHECKSUM})
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path} is not a measured power: {error}. Remove it.") from None
-    if not intact:
+    if not isinstance(stored, dict) or not has_checksum(stored):
         raise DamagedFileError(f"{path} was changed since it was written. Remove it.")
+    try:
+        power = Power(**{key: value for key, value in stored.items() if key != CHECKSUM})
+    except (TypeError, RecipeError) as error:
+        raise DamagedFileError(f"{path} is not a measured power: {error}. Remove it.") from None
     return power if power.source.startswith(meter) else None
