@@ -16,6 +16,7 @@ import onnxruntime
 
 from pliant.accuracy.evaluation import Answers
 from pliant.data.splits import Split
+from pliant.metrics import Accuracy
 from pliant.networks.quantize import RANGE_RULES, Range, float_operators, observe, quantized_model
 from pliant.training.quantization_aware import fine_tune_quantized
 
@@ -25,6 +26,11 @@ MAX_INT8_LOSS = 0.01
 HELD_OUT_IMAGES = 512
 """Training images that choose the rule."""
 _BATCH = 32
+
+
+def loses_little(fp32: Accuracy, int8: Accuracy) -> bool:
+    """Whether a network in int8 loses at most `MAX_INT8_LOSS` of its accuracy in fp32."""
+    return fp32.top1 - int8.top1 <= MAX_INT8_LOSS + 1e-9  # 0.95 - 0.94 is not quite 0.01
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from pliant.accuracy.evaluation import top1
 from pliant.deploy.card import Card, write_card
-from pliant.deploy.int8 import MAX_INT8_LOSS, Int8Network, fine_tuned, model_answers
+from pliant.deploy.int8 import Int8Network, fine_tuned, loses_little, model_answers
 from pliant.deploy.own_model import write_own_model
 from pliant.deploy.package import INT8_MODEL, MODEL, onnx_bytes, write_int8, write_model
 from pliant.deploy.sums import write_sums
@@ -140,7 +140,7 @@ def _int8(
     run = session.run
     found = session.int8(architecture)
     accuracy = model_answers(found.model, run.data.validation).accuracy
-    if fp32.top1 - accuracy.top1 <= MAX_INT8_LOSS or isinstance(run.space, ForeignSpace):
+    if loses_little(fp32, accuracy) or isinstance(run.space, ForeignSpace):
         return found, accuracy
     float_model = onnx_bytes(session.network(architecture), run.space.blocks(architecture))
     tuned = fine_tuned(float_model, found, run.data.train, seed=run.recipe.seed)

@@ -18,7 +18,7 @@ from pliant.accuracy.ranking import (
     RankCorrelations,
     rank_correlations,
 )
-from pliant.deploy.int8 import MAX_INT8_LOSS
+from pliant.deploy.int8 import MAX_INT8_LOSS, loses_little
 from pliant.deploy.verify import (
     ONNX_TOLERANCE,
     SUPERNET_TOLERANCE,
@@ -184,7 +184,7 @@ def delivery_claims(
         f"{int8.test.top1:.2%} against {fp32.test.top1:.2%}",
         f"{test.images} test images; {int8.how}",
         bound=f"{100 * MAX_INT8_LOSS:g} point less",
-        holds=fp32.test.top1 - int8.test.top1 <= MAX_INT8_LOSS,
+        holds=loses_little(fp32.test, int8.test),
     )
 
 
