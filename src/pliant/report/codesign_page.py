@@ -116,8 +116,7 @@ class CodesignResult:
 
     def gain(self, stage: Stage) -> float | None:
         """Energy-delay product of the first stage over that of a stage; None where one failed."""
-        first, own = self.stages[0].best.edp, stage.best.edp
-        return first / own if math.isfinite(first) and math.isfinite(own) else None
+        return _ratio(self.stages[0].best.edp, stage.best.edp)
 
     @property
     def most_gain(self) -> float | None:
@@ -125,15 +124,19 @@ class CodesignResult:
 
         It is a bound: that so much can be gained is not said.
         """
-        first = self.stages[0].best.edp
-        return first / self.bound if math.isfinite(first) else None
+        return _ratio(self.stages[0].best.edp, self.bound)
 
     def network_gains(self, stage: Stage) -> list[float | None]:
         """The same for each network, on the design that is best for all."""
         first, own = self.stages[0].best, stage.best
-        if first.failure is not None or own.failure is not None:
+        if not first.costs or not own.costs:
             return [None] * len(self.networks)
         return [first.costs[name].edp / own.costs[name].edp for name in self.networks]
+
+
+def _ratio(first: float, own: float) -> float | None:
+    """Of two energy-delay products; None where a design that failed is one of them."""
+    return first / own if math.isfinite(first) and math.isfinite(own) else None
 
 
 def write_codesign_page(result: CodesignResult, path: Path) -> None:
@@ -178,14 +181,18 @@ def _tiles(result: CodesignResult) -> list[Tile]:
     best = result.best
     step = result.stages[3] if result.searched is None else result.stages[-1]
     last = result.gain(step)
-    over_mapping = result.stages[1].best.edp / best.edp
+    over_mapping = _ratio(result.stages[1].best.edp, best.edp)
     return [
         Tile(
             "Gain in energy-delay product",
             "unknown" if last is None else f"{last:.2f}x",
             f"{step.name} over {result.stages[0].name}",
         ),
-        Tile("of it beyond mappings", f"{over_mapping:.2f}x", f"over {result.stages[1].name}"),
+        Tile(
+            "of it beyond mappings",
+            "unknown" if over_mapping is None else f"{over_mapping:.2f}x",
+            f"over {result.stages[1].name}",
+        ),
         Tile(
             "No design gains more than",
             "unknown" if result.most_gain is None else f"{result.most_gain:.2f}x",
@@ -203,13 +210,13 @@ def _loops(chip: Chip) -> str:
 
 def _row(result: CodesignResult, stage: Stage) -> list[str]:
     gains = [result.gain(stage), *result.network_gains(stage)]
-    over = stage.best.edp / result.best.edp
+    over = _ratio(stage.best.edp, result.best.edp)
     texts = ["failed" if one is None else f"{one:.2f}x" for one in gains]
     rejected = sum(one.bound is not None for one in stage.designs)
     mapped = [one for one in stage.designs if one.costs]
     proven = f"{sum(one.proven for one in mapped)} of {len(mapped)}"
     counts = [str(len(stage.designs)), str(rejected), proven]
-    return [stage.name, significant(over) if math.isfinite(over) else "failed", *texts, *counts]
+    return [stage.name, "failed" if over is None else significant(over), *texts, *counts]
 
 
 def _network_chart(result: CodesignResult) -> Chart | None:
@@ -221,7 +228,7 @@ def _network_chart(result: CodesignResult) -> Chart | None:
     figure.add_scatter(
         mode="lines",
         x=list(range(1, len(best) + 1)),
-        y=[best[0] / edp for edp in best],
+        y=[_ratio(best[0], edp) for edp in best],
         line={"color": SEARCH, "width": 2, "shape": "hv"},
         hovertext=[
             hover(str(one.network), f"accuracy {one.accuracy or 0:.2%} as predicted")
@@ -369,12 +376,16 @@ def gains_chart(result: CodesignResult) -> go.Figure:
     return figure
 
 
+def _times_less(gain: float | None) -> str:
+    return "no gain is known" if gain is None else f"{significant(gain)} times less"
+
+
 def convergence_chart(result: CodesignResult) -> go.Figure:
     """The best design so far of each search, over the best mapping on the given chip."""
     figure = go.Figure()
     base = result.stages[1].best.edp
     for number, stage in enumerate(result.stages[2:]):
-        values = [base / edp if math.isfinite(edp) else None for edp in stage.best_so_far]
+        values = [_ratio(base, edp) for edp in stage.best_so_far]
         figure.add_scatter(
             name=stage.name,
             mode="lines",
@@ -382,7 +393,7 @@ def convergence_chart(result: CodesignResult) -> go.Figure:
             y=values,
             line={"color": SERIES[number], "width": 2, "shape": "hv"},
             hovertext=[
-                hover(stage.name, f"design {index}", f"{significant(value)} times less")
+                hover(stage.name, f"design {index}", _times_less(value))
                 for index, value in enumerate(values, 1)
             ],
             hoverinfo="text",
