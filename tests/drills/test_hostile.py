@@ -80,11 +80,11 @@ def test_run_runs_nothing_of_the_current_folder(trap, tiny):
 @pytest.mark.parametrize(
     "words",
     [
-        "device measure --space digits --networks 4 --out out.json",
+        "device bundle --space digits --networks 5 --out out.zip",
         "search --space digits --estimator zen --evaluations 20 --run-dir out",
         "predict RUN pictures --out out.csv",
         "report RUN",
-        "roofline RUN/best/model.onnx --target raspberry-pi-4 --out out.html",
+        "roofline RUN/best/model.onnx --target raspberry-pi-4 --report out.html",
         "accelerator map RUN/best/model.onnx --size N=1 --chip eyeriss",
         "grow RUN/best --widen stage2=1.5x --output-dir out",
         "estimate --space digits --data digits --estimator zero-shot --architectures 4 "

@@ -31,6 +31,9 @@ def _run_command() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger().setLevel(logging.ERROR)
 
+    from pliant.cli.memory import guard_pytorch, is_near_limit
+
+    guard_pytorch()
     from pliant.cli.app import app, print_error
     from pliant.cli.faults import sentence
     from pliant.cli.interrupts import is_stopped
@@ -49,6 +52,8 @@ def _run_command() -> None:
         if said is None:
             raise
         print_error(said)
+        if is_near_limit():  # libraries that are loaded in part crash when they are taken down
+            os._exit(2)
     else:
         return
     sys.exit(2)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
 
-import psutil
-
+from pliant.cli.memory import is_near_limit
 from pliant.files import system_error
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -20,13 +18,11 @@ _NO_MEMORY = (
     "failed to map segment",
     "unable to mmap",
 )
-NEAR_LIMIT = 0.75
-"""Share of the memory that a process may have from which on an odd error is put down to it."""
 
 
 def sentence(fault: BaseException) -> str | None:
     """What happened and what to do; None for what is a fault of Pliant."""
-    if _is_memory(fault) or (system_error(fault) is None and _is_near_memory_limit()):
+    if _is_memory(fault) or (system_error(fault) is None and is_near_limit()):
         lines = str(fault).strip().splitlines()
         reason = f" ({lines[-1].rstrip('.')})" if lines else ""
         return (
@@ -62,13 +58,3 @@ def _is_memory(fault: BaseException) -> bool:
         return True
     before = fault.__cause__ or fault.__context__
     return before is not None and _is_memory(before)
-
-
-def _is_near_memory_limit() -> bool:
-    """Whether this process has a limit and came near it; libraries then fail in words of theirs."""
-    if not psutil.LINUX:
-        return False  # Linux alone tells
-    limit, _ = psutil.Process().rlimit(psutil.RLIMIT_AS)
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    [peak] = [line.split()[1] for line in lines if line.startswith("VmPeak")]
-    return limit != psutil.RLIM_INFINITY and int(peak) * 1024 > NEAR_LIMIT * limit

@@ -7,8 +7,11 @@ name of one of its parts. A kernel whose name leads to no layer is the runtime's
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import shutil
 import tempfile
 import time
 from collections import defaultdict
@@ -25,6 +28,7 @@ from pliant.devices.measure import measuring_processor, pinned
 from pliant.devices.runtimes.onnxruntime import LEVELS
 from pliant.devices.timings import Settings
 from pliant.errors import MeasurementError
+from pliant.files import FEW_BYTES
 
 RUN_S: Final = 0.5
 """How long a model is run."""
@@ -124,13 +128,27 @@ def _kernels(
         except Exception as error:  # ONNX Runtime's errors share no other class
             reason = str(error).splitlines()[0]
             raise MeasurementError(f"ONNX Runtime cannot run the model: {reason}") from None
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        events = _events(Path(session.end_profiling()))
     durations: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
             key = event["name"].removesuffix(_KERNEL), event["args"]["op_name"]
             durations[key].append(1e-6 * event["dur"])
     return {key: _typical(np.array(values)) for key, values in durations.items()}
+
+
+def _events(trace: Path) -> list[dict[str, Any]]:
+    """What ONNX Runtime wrote of a profile; it writes what fits on a disk, and says nothing."""
+    try:
+        events: list[dict[str, Any]] = json.loads(trace.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        if shutil.disk_usage(trace.parent).free < FEW_BYTES:
+            reason = os.strerror(errno.ENOSPC)
+            raise OSError(errno.ENOSPC, reason, str(trace.parent)) from None
+        raise MeasurementError(
+            f"times of layers come from a trace of ONNX Runtime; this one cannot be read: {error}."
+        ) from None
+    return events
 
 
 def _run(session: Any, batch: int, sizes: Mapping[str, int]) -> None:
