@@ -107,7 +107,8 @@ def read_csv(path: Path) -> pa.Table:
     """A CSV file with a header, all columns as text.
 
     Raises:
-        DataError: it cannot be read, or its rows are of different lengths.
+        DataError: it cannot be read, its rows are of different lengths, or two columns have one
+            name.
     """
     try:
         with path.open("rb") as file:
@@ -115,9 +116,16 @@ def read_csv(path: Path) -> pa.Table:
         text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
         # On one thread the message of a bad row has its number.
         one_thread = pyarrow.csv.ReadOptions(use_threads=False)
-        return pyarrow.csv.read_csv(path, read_options=one_thread, convert_options=text)
+        table = pyarrow.csv.read_csv(path, read_options=one_thread, convert_options=text)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}.") from error
+    for name in table.column_names:
+        if table.column_names.count(name) > 1:
+            raise DataError(
+                f"each column of a table has a name of its own; {path} has {name!r} more than "
+                "once. Rename one of them."
+            )
+    return table
 
 
 def architecture_column(path: Path, table: pa.Table) -> str:
