@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -80,6 +81,31 @@ def test_a_plan_fills_the_time_by_hand(timed, monkeypatch):
     assert planned(1.0, 1.0).epochs == 50, "the recipe's are the most"
     with pytest.raises(RecipeError, match=r"takes 10min here; of 10min .* Give it \d+min or more"):
         planned(600.0, 600.0)
+
+
+@pytest.mark.parametrize("forward_s", [1e-5, 0.002, 0.1])
+@pytest.mark.parametrize("epoch_s", [500.0, 3000.0])
+@pytest.mark.parametrize("estimates", [5, 200, 10**6])
+def test_the_time_that_a_refusal_asks_for_is_enough_and_not_much_more(
+    tiny, tmp_path, monkeypatch, forward_s, epoch_s, estimates
+):
+    """Of a longer time the searches take more, too."""
+    monkeypatch.setattr(budget, "forward_seconds", lambda run, supernet: forward_s)
+    monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
+    with Run.create(str(tiny), folder=tmp_path / "run", time="10min") as run:
+        run.opened, recipe = 1000.0, run.recipe
+
+        def planned(time: str) -> Plan:
+            search = recipe.search.model_copy(update={"estimates": estimates})
+            run.recipe = recipe.model_copy(update={"time": time, "search": search})
+            return make_plan(run, None, [Phase("all", 1.0)], {"all": epoch_s})
+
+        with pytest.raises(RecipeError, match="at least one epoch") as refused:
+            planned("9min")
+        asked = re.search(r"Give it (\S+) or more", str(refused.value))[1]
+        assert planned(asked).epochs == 1
+        with pytest.raises(RecipeError, match="at least one epoch"):
+            planned(f"{0.85 * parse_duration(asked):.0f}s")
 
 
 @pytest.mark.parametrize(

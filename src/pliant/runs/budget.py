@@ -116,7 +116,12 @@ def make_plan(
     training = left - after
     epochs = int(training / epoch_seconds)
     if epochs < 1:
-        needed = (recipe.time_seconds - training + epoch_seconds) / SAFETY
+        spent = time.monotonic() - run.opened
+        fewest, most = (
+            2 * estimate * min(search.estimates, number)
+            for number in (MIN_ESTIMATES, search.estimates)
+        )
+        needed = _needed_seconds(spent + epoch_seconds + delivery, fewest, most)
         raise RecipeError(
             f"a run trains for at least one epoch, which takes {format_duration(epoch_seconds)} "
             f"here; of {recipe.time} there is not enough left. Give it {format_duration(needed)} "
@@ -126,6 +131,18 @@ def make_plan(
     kept: dict[str, Any] = {"phases": dict(seconds), "shares": shares, "estimate": estimate}
     run.record.set_metadata("planned_seconds", kept | {"delivery": delivery, "after": after})
     return Plan(min(epochs, recipe.train.epochs or epochs), estimates)
+
+
+def _needed_seconds(fixed: float, fewest: float, most: float) -> float:
+    """The time of a run in which all fits: a longer one also spends more of it on estimates.
+
+    Args:
+        fixed: seconds of everything but the searches.
+        fewest: seconds of the searches in a short time.
+        most: seconds of the searches in a long one; in between they take their share.
+    """
+    shared = fixed / (SAFETY - SEARCH_SHARE)
+    return max((fixed + fewest) / SAFETY, min(shared, (fixed + most) / SAFETY))
 
 
 def plan_search(run: Run) -> Plan:
