@@ -51,7 +51,7 @@ SHORTER = {
     "--networks 10": "--networks 5",
     "--architectures 24": "--architectures 4 --epochs 1 --shared-epochs 1"
     " --predictor-evaluations 20",
-    "--budget 2h": "--budget 20s --epochs 1",
+    "--budget 2h": "--budget 2h --epochs 1 --evaluations 4",
     "--evaluations 20000": "--evaluations 20",
     "--out designs/": "--out designs/ --designs 2",
     "--out joint/": "--out joint/ --designs 2 --networks 4",
@@ -216,7 +216,7 @@ def _measure_on_device(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line", LINES, ids=LINES)
 def test_command_runs_to_its_end(line, command, place):
     if reason := next((why for part, why in LEFT_OUT.items() if part in line), None):
         pytest.skip(reason)
