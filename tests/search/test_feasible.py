@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -87,6 +88,52 @@ def test_limits_that_exclude_each_other(toy_space: Space) -> None:
         match=r"Each limit can be met alone but not all together; the closest is r\d",
     ):
         check(toy_space, opposed, *limits)
+
+
+@pytest.mark.parametrize("macs", [0.3, 1.0, 1.01, 2.0, 4.0])
+@pytest.mark.parametrize("latency", [0.1, 0.5, 0.99, 1.5])
+def test_limits_that_are_raised_as_told_are_met(
+    toy_space: Space, macs: float, latency: float
+) -> None:
+    """Of small and slow networks: one limit, or both, may have to be raised."""
+    least = toy_space.cost(toy_space.smallest()).macs or 0
+
+    def opposed(architectures: Sequence[Architecture]) -> list[Cost | Failed]:
+        found = [toy_space.cost(one).macs or 1 for one in architectures]
+        return [Cost(macs=macs, latency_ms=1e3 * least / macs) for macs in found]
+
+    limits = [Limit("macs", macs * least), Limit("latency_ms", latency * 100)]
+    for _ in range(2):  # both can be met alone after the first answer
+        try:
+            check(toy_space, opposed, *limits)
+            break
+        except InfeasibleError as error:
+            told = _advised(str(error))
+        limits = [
+            Limit.parse(f"{one.metric}={told[one.metric]}") if one.metric in told else one
+            for one in limits
+        ]
+    assert check(toy_space, opposed, *limits).share >= 0
+
+
+def _advised(text: str) -> dict[str, str]:
+    """The bound that a refusal asks for, by metric."""
+    if "to at least" in text:
+        return dict(re.findall(r"(\w+) to at least ([^ ,]+)", text))
+    found = re.search(r"the closest is .* with (.*)\. Raise (.*) to that", text)
+    assert found is not None
+    values = dict(one.split("=") for one in found[1].split(", "))
+    return {metric: values[metric] for metric in found[2].split(" and ")}
+
+
+def test_the_share_is_that_of_random_networks(toy_space: Space) -> None:
+    rng = np.random.default_rng(0)
+    bound = toy_space.cost(toy_space.largest()).macs or 0
+    reach = check(toy_space, Counted(toy_space), Limit("macs", bound / 3))
+    drawn = [toy_space.cost(toy_space.sample_choices(rng)).macs or 0 for _ in range(256)]
+    assert 0 < reach.share < 1
+    # Limits that follow from the layers are asked with draws of their own first.
+    assert reach.share == pytest.approx(np.mean(np.array(drawn) <= bound / 3))
 
 
 def test_failures_are_passed_over_unless_nothing_else_is_left(toy_space: Space) -> None:

@@ -125,10 +125,10 @@ def _why(
             for limit in beyond
         )
         return f"{start}Raise {raises}, or choose a space with smaller networks."
-    values = ", ".join(
-        f"{metric}={format_cost(metric, known[best].metric(metric))}" for metric in ranges
-    )
+    closest = {metric: known[best].metric(metric) for metric in ranges}
+    values = ", ".join(f"{name}={format_cost(name, value)}" for name, value in closest.items())
+    missed = [limit.metric for limit in limits if limit.excess(closest[limit.metric]) > 0]
     return (
         f"{start}Each limit can be met alone but not all together; the closest is {best} with "
-        f"{values}. Raise one of them to that."
+        f"{values}. Raise {' and '.join(dict.fromkeys(missed))} to that."
     )
