@@ -128,7 +128,7 @@ def test_words_of_tiles_are_those_that_their_iterations_touch() -> None:
             assert tile_words(layer, tensor, extents) == expected, (tensor, layer, mapping)
 
 
-def _words(layer, tensor: str, of: dict[str, range]) -> int:  # type: ignore[no-untyped-def]
+def _words(layer, tensor: str, of: dict[str, range]) -> int:
     if tensor != "I":
         return math.prod(len(of[dim]) for dim in RELEVANT[tensor])
     total = math.prod(len(of[dim]) for dim in "GNC")

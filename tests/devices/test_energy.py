@@ -142,7 +142,7 @@ def test_a_power_that_changes_is_a_trapezium() -> None:
         logged_energy_j(times, watts, 2.0, 3.5)
 
 
-def test_a_log_is_waited_for(tmp_path: Path, clock: _Clock, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_log_is_waited_for(tmp_path: Path, clock: _Clock, monkeypatch) -> None:
     """The meter writes the last row after the work has ended."""
     path, now = tmp_path / "power.csv", clock.now
     path.write_text(f"{now - 1},4\n{now},4\n")

@@ -41,7 +41,7 @@ def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return columns[:24], (latency * rng.lognormal(0, 0.02, size=31))[:24], columns[24:]
 
 
-def test_ridge_has_the_penalty_of_the_least_error_when_each_row_is_left_out(rows) -> None:  # type: ignore[no-untyped-def]
+def test_ridge_has_the_penalty_of_the_least_error_when_each_row_is_left_out(rows) -> None:
     columns, values, others = rows
     scaled, scale = standardised(columns)
 
@@ -58,7 +58,7 @@ def test_ridge_has_the_penalty_of_the_least_error_when_each_row_is_left_out(rows
     assert fit_ridge(columns, values)(others) == pytest.approx(expected)
 
 
-def test_the_gaussian_process_has_the_highest_marginal_likelihood_on_its_grid(rows) -> None:  # type: ignore[no-untyped-def]
+def test_the_gaussian_process_has_the_highest_marginal_likelihood_on_its_grid(rows) -> None:
     columns, values, others = rows
     values = values - values.mean()
     scaled, scale = standardised(columns)
@@ -82,7 +82,7 @@ def test_the_gaussian_process_has_the_highest_marginal_likelihood_on_its_grid(ro
     assert fit_gaussian_process(columns, values)(others[:0]).shape == (0,)
 
 
-def test_disturbed_measurements_hardly_move_the_non_negative_fit(rows) -> None:  # type: ignore[no-untyped-def]
+def test_disturbed_measurements_hardly_move_the_non_negative_fit(rows) -> None:
     columns, _, others = rows
     work = np.array([0.5, 0.0, 1.0, 0.2])
     latency = columns @ work
@@ -91,7 +91,7 @@ def test_disturbed_measurements_hardly_move_the_non_negative_fit(rows) -> None: 
     assert fit_least_squares(columns, latency)(others) != pytest.approx(others @ work, rel=1e-3)
 
 
-def test_less_work_for_more_time_gets_no_negative_coefficient(rows) -> None:  # type: ignore[no-untyped-def]
+def test_less_work_for_more_time_gets_no_negative_coefficient(rows) -> None:
     columns, _, _ = rows
     predict = fit_non_negative(columns, 30 - 5 * columns[:, 0])
     assert (predict(np.eye(4)) >= 0).all()
@@ -99,7 +99,7 @@ def test_less_work_for_more_time_gets_no_negative_coefficient(rows) -> None:  # 
 
 
 @pytest.mark.parametrize("fit", REGRESSIONS)
-def test_a_prediction_depends_on_no_other_row(fit: Fit, rows) -> None:  # type: ignore[no-untyped-def]
+def test_a_prediction_depends_on_no_other_row(fit: Fit, rows) -> None:
     columns, values, others = rows
     predict = fit(columns, values)
     together = predict(others)
@@ -119,7 +119,7 @@ def test_a_sum_is_the_same_to_the_last_bit_whatever_rows_are_beside_it() -> None
 
 
 @pytest.mark.parametrize("fit", [fit_ridge, fit_gaussian_process])
-def test_columns_that_are_equal_in_all_networks_say_nothing(fit: Fit, rows) -> None:  # type: ignore[no-untyped-def]
+def test_columns_that_are_equal_in_all_networks_say_nothing(fit: Fit, rows) -> None:
     columns, values, others = rows
     more, same = (np.hstack([one, np.full((len(one), 1), 1e6)]) for one in (columns, others))
     assert fit(more, values)(same) == pytest.approx(fit(columns, values)(others))

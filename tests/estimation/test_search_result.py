@@ -29,7 +29,7 @@ SETTINGS = EstimatorSettings("digits", "digits", epochs=8)
 
 
 @pytest.fixture
-def networks(toy_space: Space) -> list:  # type: ignore[type-arg]
+def networks(toy_space: Space) -> list:
     return [toy_space.smallest(), toy_space.largest(), toy_space.architecture(
         {**toy_space.largest().mapping, "r": 4}
     )]  # fmt: skip
@@ -42,7 +42,7 @@ def _result(*finalists: Finalist) -> EstimatorSearchResult:
     )
 
 
-def _finalist(by: str, network, estimated: Quality, retrained: Quality | None) -> Finalist:  # type: ignore[no-untyped-def]
+def _finalist(by: str, network, estimated: Quality, retrained: Quality | None) -> Finalist:
     return Finalist(by, network, estimated, Cost(macs=5), retrained)
 
 
@@ -50,7 +50,7 @@ def top1(value: float, images: int = 1000) -> Accuracy:
     return Accuracy(value, images)
 
 
-def test_gaps_are_points_and_missing_ones_are_not_zero(networks) -> None:  # type: ignore[no-untyped-def]
+def test_gaps_are_points_and_missing_ones_are_not_zero(networks) -> None:
     one, two, three = networks
     result = _result(
         _finalist(EVOLUTION, one, top1(0.90), top1(0.85)),
@@ -78,7 +78,7 @@ def test_gaps_are_points_and_missing_ones_are_not_zero(networks) -> None:  # typ
         (top1(0.95), None, "The first network of one of the searches was not trained"),
     ],
 )
-def test_advice_compares_the_first_of_each_search(networks, ours, theirs, says) -> None:  # type: ignore[no-untyped-def]
+def test_advice_compares_the_first_of_each_search(networks, ours, theirs, says) -> None:
     first, second, third = networks
     result = _result(
         _finalist(LARGEST, third, top1(0.1), top1(1.0)),
@@ -89,7 +89,7 @@ def test_advice_compares_the_first_of_each_search(networks, ours, theirs, says) 
     assert result.advice.startswith(says)
 
 
-def test_the_result_for_programs_has_the_values_of_the_typed_one(networks) -> None:  # type: ignore[no-untyped-def]
+def test_the_result_for_programs_has_the_values_of_the_typed_one(networks) -> None:
     one, two, _ = networks
     finalists = (
         replace(_finalist(EVOLUTION, one, top1(0.9), Failed("diverged")), lineage_epochs=11),
@@ -107,7 +107,7 @@ def test_the_result_for_programs_has_the_values_of_the_typed_one(networks) -> No
     assert second["cost"]["energy_uj"] is None
 
 
-def test_the_epochs_of_a_lineage_are_those_of_all_ancestors(networks) -> None:  # type: ignore[no-untyped-def]
+def test_the_epochs_of_a_lineage_are_those_of_all_ancestors(networks) -> None:
     grandparent, parent, child = networks
     lineages = Lineages(SETTINGS, {parent: grandparent, child: parent})
     own = SETTINGS.child_epochs
@@ -120,7 +120,7 @@ def test_the_epochs_of_a_lineage_are_those_of_all_ancestors(networks) -> None:  
     assert untrained(child).measures == {}
 
 
-def test_results_of_other_ancestors_are_other_results(networks) -> None:  # type: ignore[no-untyped-def]
+def test_results_of_other_ancestors_are_other_results(networks) -> None:
     one, two, _ = map(str, networks)
     contexts = [Lineage(line).context("same") for line in ((), (one,), (two,), (one, two))]
     assert contexts[0] == "same"
@@ -144,7 +144,7 @@ def test_spending_is_counted_in_the_unit_of_the_budget() -> None:
         (False, 0, 0.0, 11.0, 10**9),  # nothing is known of the time
     ],
 )
-def test_what_is_left_affords(networks, in_epochs, evaluated, spent, left, most) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_left_affords(networks, in_epochs, evaluated, spent, left, most) -> None:
     told = Told()
     told.history = [Candidate(networks[0], top1(0.5), Cost(macs=1))] * evaluated
     told.spent = spent

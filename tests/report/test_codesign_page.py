@@ -29,7 +29,7 @@ from pliant.search.mapped_designs import Design, NetworkCost, geometric_mean
 CHIP = load_chip("eyeriss")
 
 
-def _design(*edps: float, **changes) -> Design:  # type: ignore[no-untyped-def]
+def _design(*edps: float, **changes) -> Design:
     """Energy-delay products of the networks `a` and `b`, of 10 cycles each."""
     costs = {
         name: NetworkCost(10.0, edp / 10, proven=True)
@@ -141,7 +141,7 @@ def test_a_searched_network_and_its_front_are_told_with_what_was_validated(
     page = codesign_page(whole)
     for text in ("94.50%", "not validated", "with the same network"):
         assert text in page
-    designs, best = front_chart(whole.front).data  # type: ignore[arg-type]
+    designs, best = front_chart(whole.front).data
     assert list(designs.x) == pytest.approx([25, 36, 49])
     assert list(best.y) == [0.9, 0.95]
 

@@ -77,7 +77,7 @@ def test_the_tiles_and_charts_of_roofs_add_up(tmp_path: Path) -> None:
     assert "a board" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def _row(name: str, tau: Correlation | None, **changes) -> RankCorrelations:  # type: ignore[no-untyped-def]
+def _row(name: str, tau: Correlation | None, **changes) -> RankCorrelations:
     values = {
         "networks": 50, "failed": 1, "spearman": tau, "equal_size": None, "equal_pairs": 0,
         "over_parameters": None, "top": 5, "top_overlap": 0.4, "regret": 1.25, "seconds": 0.5,
@@ -112,7 +112,7 @@ def test_a_ranking_is_drawn_with_both_ends_of_its_intervals() -> None:
 
 
 @pytest.fixture(scope="module")
-def mapped():  # type: ignore[no-untyped-def]
+def mapped():
     layers = (
         Layer("a", "conv", (NETWORK_INPUT,), K=8, C=3, P=8, Q=8, R=3, S=3, bits=16),
         Layer("b", "matmul", ("a",), K=10, C=512, bits=16),
@@ -120,10 +120,12 @@ def mapped():  # type: ignore[no-untyped-def]
     return map_workload(Workload(layers, 300), load_chip("eyeriss"))
 
 
-def test_bars_of_a_mapping_add_up_to_its_energy_and_time(mapped) -> None:  # type: ignore[no-untyped-def]
-    energy = [sum(heights) for heights in zip(*(bar.y for bar in energy_chart(mapped).data))]  # noqa: B905
+def test_bars_of_a_mapping_add_up_to_its_energy_and_time(mapped) -> None:
+    parts = [bar.y for bar in energy_chart(mapped).data]
+    energy = [sum(heights) for heights in zip(*parts, strict=True)]
     assert energy == pytest.approx([best.cost.energy * 1e-6 for best in mapped.layers])
-    times = [max(heights) for heights in zip(*(bar.y for bar in time_chart(mapped).data))]  # noqa: B905
+    parts = [bar.y for bar in time_chart(mapped).data]
+    times = [max(heights) for heights in zip(*parts, strict=True)]
     assert sum(times) == pytest.approx(mapped.latency_ms)
     [bar] = utilisation_chart(mapped).data
     assert list(bar.y) == [best.cost.utilisation for best in mapped.layers]
@@ -133,7 +135,7 @@ def test_bars_of_a_mapping_add_up_to_its_energy_and_time(mapped) -> None:  # typ
     assert float(tiles["Energy"].split()[0]) == pytest.approx(mapped.energy / 1e6, rel=5e-3)
 
 
-def test_a_layer_stands_under_the_roof_of_the_traffic_that_its_time_is_of(mapped) -> None:  # type: ignore[no-untyped-def]
+def test_a_layer_stands_under_the_roof_of_the_traffic_that_its_time_is_of(mapped) -> None:
     bandwidth = mapped.chip.dram_bandwidth_bytes_per_cycle
     layers, roof = roofline_chart(mapped).data
     for best, x, y in zip(mapped.layers, layers.x, layers.y, strict=True):

@@ -73,7 +73,7 @@ def test_int8_may_lose_a_point_and_no_more(
     files = [
         DeliveredFile(
             name=name,
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             size_bytes=1,
             validated=Accuracy(top1, images),
             test=Accuracy(top1, images),
@@ -115,7 +115,7 @@ def _measured(latency_ms: float) -> Measured:
         ({"measured": Measured(Cost(energy_uj=1.0), Cost())}, "9", True, "predicted by board"),
     ],
 )
-def test_a_limit_is_judged_by_the_best_known_value(changes, value, holds, how) -> None:  # type: ignore[no-untyped-def]
+def test_a_limit_is_judged_by_the_best_known_value(changes, value, holds, how) -> None:
     [claim] = limit_claims(LATENCY, replace(NETWORK, **changes), BOARD)
     assert (claim.value, claim.bound, claim.holds) == (value, "10", holds)
     assert how in claim.how

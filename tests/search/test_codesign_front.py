@@ -57,7 +57,7 @@ class _Judge:
         return Design(chip, tuple(vector), {"a": cost})
 
 
-def _search(judge: _Judge, designs: int = 60, seed: int = 0, **options) -> list[Design]:  # type: ignore[no-untyped-def]
+def _search(judge: _Judge, designs: int = 60, seed: int = 0, **options) -> list[Design]:
     found = search_designs(HARDWARE, judge, OBJECTIVES, designs=designs, seed=seed, **options)
     return list(found)
 
@@ -134,7 +134,7 @@ def _mapper(layer: Layer, chip: object, limit: float = math.inf) -> SimpleNamesp
 
 
 def test_genes_reach_every_option_of_every_choice(toy_space: Space) -> None:
-    judge = JointNetworks(NetworkAccuracies(toy_space, _Known(toy_space)), _mapper, "")  # type: ignore[arg-type]
+    judge = JointNetworks(NetworkAccuracies(toy_space, _Known(toy_space)), _mapper, "")
     assert judge.genes == len(toy_space.choices)
     found: dict[str, set[object]] = {choice.name: set() for choice in toy_space.choices}
     for genes in itertools.product([0.0, 0.5, 1.0], repeat=judge.genes):
@@ -147,7 +147,7 @@ def test_genes_reach_every_option_of_every_choice(toy_space: Space) -> None:
 
 def test_a_network_below_the_floor_is_not_mapped(toy_space: Space) -> None:
     accuracies = NetworkAccuracies(toy_space, _Known(toy_space))
-    judge = JointNetworks(accuracies, _mapper, "", floor=0.5)  # type: ignore[arg-type]
+    judge = JointNetworks(accuracies, _mapper, "", floor=0.5)
     hardware = [0.25, 0.75]
     low = judge.design(WITHIN, [*hardware, *[0.0] * judge.genes])
     assert low.failure == "an accuracy of 0.00%, below the floor of 50.00%"
@@ -158,5 +158,5 @@ def test_a_network_below_the_floor_is_not_mapped(toy_space: Space) -> None:
     assert cost.energy == sum(1.0 + layer.macs for layer in layers)
     assert cost.cycles == 2.0 * len(layers)
     assert high.accuracy == 1.0
-    others = [JointNetworks(accuracies, _mapper, *about) for about in (("", 0.0), ("x", 0.5))]  # type: ignore[arg-type]
+    others = [JointNetworks(accuracies, _mapper, *about) for about in (("", 0.0), ("x", 0.5))]
     assert len({judge.identity, *(one.identity for one in others)}) == 3

@@ -23,7 +23,7 @@ class _BySize:
     """Accuracy grows with the MACs; the very smallest network cannot be estimated."""
 
     def __init__(self, space: Space) -> None:
-        self.space, self.asked = space, []  # type: ignore[var-annotated]
+        self.space, self.asked = space, []
         self.most = space.cost(space.largest()).metric("macs")
 
     def top1(self, one: Architecture) -> float:
@@ -77,7 +77,7 @@ def test_a_floor_that_nothing_reaches_is_refused_with_the_range(toy_space: Space
 def test_the_design_has_the_best_of_all_networks_above_the_floor(toy_space: Space) -> None:
     estimator, floor = _BySize(toy_space), 0.65
     accuracies = NetworkAccuracies(toy_space, estimator)
-    judge = SearchedNetworks(accuracies, floor, networks=24, seed=0, mapper=_mapper)  # type: ignore[arg-type]
+    judge = SearchedNetworks(accuracies, floor, networks=24, seed=0, mapper=_mapper)
     design = judge.design(EYERISS, vector=[0.5])
     within = [one for one in accuracies.reaching(0.0, seed=1) if estimator.top1(one) >= floor]
 
@@ -101,7 +101,7 @@ def test_a_chip_that_can_run_none_of_them_says_why(toy_space: Space) -> None:
         raise InfeasibleError(f"{layer.name} does not fit.")
 
     accuracies = NetworkAccuracies(toy_space, _BySize(toy_space))
-    judge = SearchedNetworks(accuracies, 0.6, networks=20, seed=0, mapper=impossible)  # type: ignore[arg-type]
+    judge = SearchedNetworks(accuracies, 0.6, networks=20, seed=0, mapper=impossible)
     design = judge.design(EYERISS)
     assert design.failure is not None
     assert design.failure.endswith("does not fit.")

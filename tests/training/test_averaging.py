@@ -9,7 +9,7 @@ from pliant.training import allocator
 from pliant.training.averaging import WeightAverage, frozen_copy
 
 
-def test_an_average_is_the_sum_of_decayed_weights(fresh, tiny_space) -> None:  # type: ignore[no-untyped-def]
+def test_an_average_is_the_sum_of_decayed_weights(fresh, tiny_space) -> None:
     model = fresh(tiny_space)
     average = WeightAverage(model)
     expected = [one.detach().numpy().copy() for one in model.parameters()]
@@ -29,7 +29,7 @@ def test_an_average_is_the_sum_of_decayed_weights(fresh, tiny_space) -> None:  #
     assert all(one.requires_grad for one in model.parameters())
 
 
-def test_a_resumed_average_continues_where_it_was(fresh, tiny_space) -> None:  # type: ignore[no-untyped-def]
+def test_a_resumed_average_continues_where_it_was(fresh, tiny_space) -> None:
     first, other = fresh(tiny_space), fresh(tiny_space, seed=1)
     average, resumed = WeightAverage(first), WeightAverage(other)
     average.update(other, 0.5)
@@ -40,7 +40,7 @@ def test_a_resumed_average_continues_where_it_was(fresh, tiny_space) -> None:  #
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def test_a_frozen_copy_neither_learns_nor_changes_and_shares_the_space(fresh, tiny_space) -> None:  # type: ignore[no-untyped-def]
+def test_a_frozen_copy_neither_learns_nor_changes_and_shares_the_space(fresh, tiny_space) -> None:
     model = fresh(tiny_space)
     teacher = frozen_copy(model)
     before = [one.clone() for one in teacher.parameters()]
@@ -64,7 +64,7 @@ class _Glibc:
     malloc_trim = mallopt
 
 
-def test_memory_is_trimmed_only_where_it_is_kept(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_memory_is_trimmed_only_where_it_is_kept(monkeypatch) -> None:
     library = _Glibc()
     monkeypatch.setattr(allocator, "_glibc", lambda: library)
     monkeypatch.setattr(allocator, "_kept", False)
@@ -77,7 +77,7 @@ def test_memory_is_trimmed_only_where_it_is_kept(monkeypatch) -> None:  # type: 
     assert library.calls[-1] == (0,)
 
 
-def test_with_another_c_library_nothing_is_done(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_with_another_c_library_nothing_is_done(monkeypatch) -> None:
     monkeypatch.setattr(allocator, "_glibc", lambda: None)
     monkeypatch.setattr(allocator, "_kept", False)
     allocator.keep_freed_memory()
