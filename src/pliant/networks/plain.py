@@ -89,8 +89,9 @@ class BlockModule(nn.Module):
 @torch.no_grad()
 def begin_statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Replace unknown statistics by those of the first training batch: an average keeps NaN."""
-    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-    if norm.training and bool(mean[0].isnan()):
+    statistics = dict(norm.named_buffers())  # none where they are no longer kept
+    mean, variance = statistics.get("running_mean"), statistics.get("running_var")
+    if norm.training and mean is not None and variance is not None and bool(mean[0].isnan()):
         others = [dim for dim in range(inputs[0].ndim) if dim != 1]
         mean.copy_(inputs[0].mean(others))
         variance.copy_(inputs[0].var(others))
