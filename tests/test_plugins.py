@@ -14,6 +14,7 @@ from pliant.plugins import (
     is_plugin,
     load_plugin,
     object_text,
+    own_error,
     plugin_name,
     plugin_path,
     require_part,
@@ -140,3 +141,15 @@ def test_objects_are_named_as_their_class_or_function() -> None:
     assert object_text(Path) == "object:Path"
     assert object_text(Path("x")).removeprefix("object:") in ("PosixPath", "WindowsPath")
     assert call_plugin(local, what="a part") == 1
+
+
+def test_errors_of_a_part_that_was_loaded_are_its_own(mine: Path) -> None:
+    fails = load_plugin(f"{mine}:fails", what="a part")
+    with pytest.raises(KeyError) as own:
+        fails(1)
+    found = own_error(own.value)
+    assert found is not None
+    assert found.startswith(f"{mine.name} ended in an error at line")
+    with pytest.raises(ValueError, match="invalid literal") as other:
+        int("x")
+    assert own_error(other.value) is None

@@ -20,6 +20,8 @@ from pliant.errors import PliantError, RecipeError, nearest
 
 OBJECT = "object"
 """What stands in place of the file in the name of a part that is a Python object."""
+PREFIX = "pliant_plugin_"
+"""Of the modules that a user's files become."""
 
 
 def is_plugin(text: str) -> bool:
@@ -130,7 +132,7 @@ def _load(path: Path, what: str) -> ModuleType:
     except OSError as error:
         raise RecipeError(f"{what} comes from {path}, which cannot be read: {error}.") from error
     digest = hashlib.sha256(bytes(path.resolve()) + source).hexdigest()[:8]
-    name = f"pliant_plugin_{path.stem}_{digest}"
+    name = f"{PREFIX}{path.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -151,6 +153,17 @@ def _load(path: Path, what: str) -> ModuleType:
             f"{path} ended in an error at {error_place(error)}: {error!r}."
         ) from error
     return module
+
+
+def own_error(error: BaseException) -> str | None:
+    """Where a part of the user's own ended in an error, after it was loaded; None if none did."""
+    own = {module.__file__ for name, module in sys.modules.items() if name.startswith(PREFIX)}
+    frames = traceback.extract_tb(error.__traceback__)
+    files = [frame.filename for frame in frames if frame.filename in own]
+    if not files:
+        return None
+    where = error_place(error)
+    return f"{Path(files[-1]).name} ended in an error at {where}: {error!r}. Mend it there."
 
 
 def error_place(error: BaseException) -> str:

@@ -151,6 +151,8 @@ def test_a_block_that_leaves_a_layer_undescribed_is_refused(own, space, monkeypa
     monkeypatch.delitem(BLOCKS, "NextBlock")
     with pytest.raises(EncodingError, match="received NextBlock with none"):
         require_described(block)
+    with pytest.raises(EncodingError, match=r"NextBlock is not\. Call register_block\(NextBlock,"):
+        own_source(["NextBlock"])
 
 
 def test_names_and_sources_are_refused_by_name(own, space, monkeypatch):

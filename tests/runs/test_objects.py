@@ -14,6 +14,7 @@ from pliant.errors import DataError, MeasurementError, RecipeError, RunConflictE
 from pliant.metrics import Accuracy, Cost, Failed
 from pliant.objective import Objective
 from pliant.runs.recipe import load_recipe
+from pliant.runs.search import search_front
 from pliant.runs.session import Session
 from pliant.search.ask_tell import combined
 from pliant.search.random import RandomSearch
@@ -175,3 +176,16 @@ def test_what_is_no_part_is_refused(digits_space, tiny, tmp_path):
         FunctionTarget(digits_space, function=lambda many: [Failed("too deep") for _ in many])
     with pytest.raises(RecipeError, match=r"must return a pliant\.spaces"):
         Run.create(str(tiny), folder=tmp_path / "run", space=lambda **sizes: None)
+
+
+def test_a_searcher_asks_for_architectures_of_the_run_alone(done):
+    def outside(space, objective, costs, options):
+        larger = preset("digits", channels=1, image_size=12, classes=10)
+        return RandomSearch(larger, objective, seed=0)
+
+    folder, _, _ = done
+    with Run.reopen(folder, **changes()) as run:
+        known = list(run.record.evaluations("estimate"))
+        with pytest.raises(RecipeError, match=r"of its space, digits; .*outside asked for r"):
+            search_front(Session(run, searcher=outside))
+        assert list(run.record.evaluations("estimate")) == known

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pliant.errors import RecipeError
 from pliant.metrics import Failed, Score
 from pliant.objective import Candidate, Objective
 from pliant.record import Record
@@ -81,3 +82,38 @@ def test_another_context_is_another_evaluation(toy_space: Space, tmp_path: Path)
         for context in ("weights a", "weights b", "weights a"):
             memoized(worker, record, stage="supernet", context=context)([toy_space.smallest()])
     assert len(worker.done) == 2
+
+
+class Odd:
+    """A searcher that returns anything."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+
+    def ask(self, most: int) -> object:
+        return self.answers.pop(0)
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        pass
+
+
+def test_what_a_searcher_may_not_ask_for_is_refused(digits_space):
+    one, other = digits_space.smallest(), digits_space.largest()
+
+    def worker(asked: Sequence[Architecture]) -> list[Candidate]:
+        return [Candidate(each, Score(1.0), digits_space.cost(each)) for each in asked]
+
+    for answers, said in (
+        ([None], "returned None"),
+        ([[str(one)]], rf"returned '{one}', of type str"),
+        ([[one], [one]], "asked for the same one again"),
+        ([[one, one]], "asked for the same one again"),
+        ([[one, 3]], "returned 3, of type int"),
+        ([[]], "asked for none"),
+    ):
+        with pytest.raises(RecipeError, match=f"; Odd {said}"):
+            run_search(Odd(*answers), worker, 3)
+    with pytest.raises(RecipeError, match="returned 2 where 1 were left"):
+        run_search(Odd([one, other]), worker, 1)
+    found = run_search(Odd((each for each in [one]), [other], []), worker, 3)
+    assert [each.architecture for each in found] == [one, other]

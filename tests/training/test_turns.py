@@ -176,3 +176,18 @@ def test_a_strategy_without_losses_is_named():
 
     with pytest.raises(RecipeError, match="Forgetful has neither"):
         Forgetful().losses("train", None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ([], "Alternating yielded none"),
+        (["loss"], "Alternating yielded 'loss', of type str"),
+        ([torch.ones(2, requires_grad=True)], "yielded 2 numbers with gradients"),
+        ([torch.ones(())], "yielded 1 numbers without gradients"),
+    ],
+)
+def test_losses_that_are_none_are_refused(run, monkeypatch, losses, says):
+    monkeypatch.setattr(Alternating, "turn_losses", lambda *_: iter(losses))
+    with pytest.raises(RecipeError, match=says):
+        run()

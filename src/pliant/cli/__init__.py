@@ -38,6 +38,7 @@ def _run_command() -> None:
     from pliant.cli.faults import sentence
     from pliant.cli.interrupts import is_stopped
     from pliant.errors import PliantError
+    from pliant.plugins import own_error
 
     try:
         app()
@@ -48,7 +49,8 @@ def _run_command() -> None:
     except Exception as fault:
         if is_stopped():
             raise KeyboardInterrupt from None
-        said = str(fault) if isinstance(fault, PliantError) else sentence(fault)
+        said = str(fault) if isinstance(fault, PliantError) else own_error(fault)
+        said = said or sentence(fault)
         if said is None:
             raise
         print_error(said)

@@ -19,6 +19,7 @@ from typing import Any
 
 from pliant.errors import EncodingError
 from pliant.networks import cell_modules, plain, transformer_modules  # noqa: F401 - blocks
+from pliant.networks.elastic_blocks import plain_block
 
 
 def own_source(names: Iterable[str]) -> str:
@@ -28,13 +29,14 @@ def own_source(names: Iterable[str]) -> str:
         names: of the blocks of a network.
 
     Raises:
-        EncodingError: a module needs a part of Pliant or a value with no source, uses a name for
-            something else than `model.py` does, or was not defined in a file.
+        EncodingError: a block was not registered; or its module needs a part of Pliant or a value
+            with no source, uses a name for something else than `model.py` does, or was not defined
+            in a file.
     """
     text = ""
     written: dict[str, Any] = {}
     for name in dict.fromkeys(names):
-        module = plain.BLOCKS[name]
+        module = plain_block(name)
         if module.__module__ != plain.__name__:
             text += _with_needs(module, written)
             text += f"\n\nBLOCKS[{name!r}] = {module.__name__}\n"

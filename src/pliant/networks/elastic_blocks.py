@@ -180,6 +180,20 @@ def register_block(
     ELASTIC_BLOCKS[name] = elastic_module
 
 
+def plain_block(name: str) -> type[plain.BlockModule]:
+    """The plain module of a block, by the name of its description.
+
+    Raises:
+        EncodingError: the block was not registered.
+    """
+    if name not in plain.BLOCKS:
+        raise EncodingError(
+            f"a block of a space is registered with its modules, {name} is not. Call "
+            f"register_block({name}, ITS_PLAIN_MODULE, ITS_ELASTIC_MODULE) behind its definition."
+        )
+    return plain.BLOCKS[name]
+
+
 def copy_active(elastic: ElasticBlock, target: plain.BlockModule) -> None:
     """Fill a plain block with the weights that the elastic one uses at the plain one's sizes.
 

@@ -27,7 +27,13 @@ from pliant.networks.channels import (
     channels_of,
     merged,
 )
-from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, ElasticBlock, Head, copy_active
+from pliant.networks.elastic_blocks import (
+    ELASTIC_BLOCKS,
+    ElasticBlock,
+    Head,
+    copy_active,
+    plain_block,
+)
 from pliant.networks.importance import Contribution, Importance, input_deviations, l1_norm
 from pliant.networks.initialization import initialise
 from pliant.networks.onnx import random_weights
@@ -53,7 +59,7 @@ def _module_sizes(block: Block) -> dict[str, Any]:
 
 @functools.cache
 def _knows_views(name: str) -> bool:
-    return "views" in inspect.signature(plain.BLOCKS[name]).parameters
+    return "views" in inspect.signature(plain_block(name)).parameters
 
 
 def build(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pliant.errors import EncodingError, RecipeError
 from pliant.objective import Candidate, checked_costs
 from pliant.plugins import object_text
 from pliant.runs.session import Session
@@ -15,6 +16,7 @@ from pliant.search.ask_tell import Evaluate, combined, memoized, run_search
 from pliant.search.random import RandomSearch
 from pliant.search.registry import SearchOptions, make_searcher
 from pliant.spaces.architecture import Architecture
+from pliant.spaces.space import Space
 from pliant.targets import Arithmetic
 
 
@@ -111,6 +113,7 @@ class _Evaluations:
         )
 
         def evaluate(architectures: Sequence[Architecture]) -> list[Candidate]:
+            _require_of(self.session.run.space, architectures, searcher)
             costs = checked_costs(self.session.target.predict, architectures)
             found = []
             for architecture, cost in zip(architectures, costs, strict=True):
@@ -121,6 +124,29 @@ class _Evaluations:
             return found
 
         return evaluate
+
+
+def _require_of(space: Space, architectures: Sequence[Architecture], searcher: str) -> None:
+    """Refuse architectures of another space before anything of them is recorded.
+
+    Args:
+        space: of the run.
+        architectures: that are asked for.
+        searcher: who asks.
+
+    Raises:
+        RecipeError: one is of another space.
+    """
+    for one in architectures:
+        try:
+            is_known = space.parse(str(one)) == one
+        except EncodingError:
+            is_known = False
+        if not is_known:
+            raise RecipeError(
+                f"a searcher asks for architectures of its space, {space.name}; {searcher} asked "
+                f"for {one}. Draw them from the space that it was made with."
+            )
 
 
 def estimate_context(session: Session) -> str:

@@ -8,9 +8,10 @@ answers from the record and evaluates only what is new.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
+from pliant.errors import RecipeError
 from pliant.metrics import Failed
 from pliant.objective import AccuracyEstimator, Candidate, CostModel, checked_costs
 from pliant.record import Evaluation, Record
@@ -46,16 +47,50 @@ def run_search(searcher: Searcher, evaluate: Evaluate, evaluations: int) -> list
 
     Returns:
         The history: all candidates in the order of their evaluation.
+
+    Raises:
+        RecipeError: the searcher asks for something else than a searcher may ask for.
     """
     history: list[Candidate] = []
+    asked: set[Architecture] = set()
     while len(history) < evaluations:
-        architectures = searcher.ask(evaluations - len(history))
+        architectures = _asked(searcher, evaluations - len(history), asked)
         if not architectures:
             break
+        asked.update(architectures)
         candidates = evaluate(architectures)
         searcher.tell(candidates)
         history += candidates
     return history
+
+
+def _asked(searcher: Searcher, most: int, before: Set[Architecture]) -> list[Architecture]:
+    """What a searcher asks for next, each of it for the first time.
+
+    Args:
+        searcher: to ask.
+        most: architectures that are left.
+        before: what it asked for already.
+    """
+    returned: object = searcher.ask(most)
+    found = list(returned) if isinstance(returned, Iterable) else []
+    wrong = ""
+    if not isinstance(returned, Iterable):
+        wrong = f"returned {returned!r}"
+    elif others := [one for one in found if not isinstance(one, Architecture)]:
+        wrong = f"returned {others[0]!r}, of type {type(others[0]).__name__}"
+    elif len(found) > most:
+        wrong = f"returned {len(found)} where {most} were left"
+    elif len(set(found)) < len(found) or not before.isdisjoint(found):
+        wrong = "asked for the same one again"
+    elif not found and not before and not type(searcher).__module__.startswith("pliant."):
+        wrong = "asked for none"
+    if wrong:
+        raise RecipeError(
+            "a searcher's `ask(most)` returns a list of at most so many architectures of its space "
+            f"that it did not ask for before; {type(searcher).__name__} {wrong}."
+        )
+    return found
 
 
 def combined(quality: AccuracyEstimator, costs: CostModel) -> Evaluate:

@@ -8,7 +8,7 @@ been, and all processes of a data-parallel run draw the same sub-networks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,6 +138,7 @@ def train(
             with clock.passes(), _forked_rng(batches.seed(step, number), accelerator):
                 rng = np.random.default_rng((recipe.seed, step, number)[: 3 if number else 2])
                 found = strategy.turn_losses(turn, phase, autocast, images, labels, rng)
+                found = _losses(found, strategy)
                 losses += _optimizer_step(model, optimizer, found, recipe, accelerator)
         strategy.on_step_end(phase, model, step)
         clock.steps += 1
@@ -232,6 +233,27 @@ def _set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         if "rate" in group:
             group["lr"] = rate * group["rate"]
+
+
+def _losses(found: Iterable[Tensor] | None, strategy: TrainingStrategy) -> Iterator[Tensor]:
+    """The losses of a turn, one by one, if they are what a strategy yields.
+
+    Raises:
+        RecipeError: there is none, or one is no number with gradients.
+    """
+    name = type(strategy).__name__
+    rule = f"the losses of a turn are tensors of one number with gradients; {name} yielded"
+    count = 0
+    for loss in found or ():
+        if not isinstance(loss, Tensor):
+            raise RecipeError(f"{rule} {loss!r}, of type {type(loss).__name__}.")
+        if loss.numel() != 1 or not loss.requires_grad:
+            gradients = "with" if loss.requires_grad else "without"
+            raise RecipeError(f"{rule} {loss.numel()} numbers {gradients} gradients.")
+        yield loss
+        count += 1
+    if not count:
+        raise RecipeError(f"{rule} none. Yield at least one in `losses`.")
 
 
 def _optimizer_step(
