@@ -243,7 +243,7 @@ def test_a_front_does_not_depend_on_the_order_and_grows_by_parts(
     assert {id(one) for one in objective.front(parts)} == whole
 
 
-def test_a_cost_that_is_not_a_number_names_its_function() -> None:
+def test_a_cost_that_is_no_cost_names_its_function() -> None:
     architectures = [Architecture((("r", row),)) for row in range(2)]
 
     def mine(_: object) -> list[Cost | Failed]:
@@ -251,6 +251,15 @@ def test_a_cost_that_is_not_a_number_names_its_function() -> None:
 
     with pytest.raises(MeasurementError, match=r"mine \(test_numbers.py, line \d+\) returned NaN"):
         checked_costs(mine, architectures)
+    wrong: list[tuple[Any, str]] = [
+        ([Failed("no device"), Cost(latency_ms=-1)], r"<lambda> .* returned -1 as latency_ms of r"),
+        ([Cost(latency_ms=1.0)], "returned 1 of them for 2"),
+        (None, "returned NoneType for 2"),
+        ([Cost(latency_ms=1.0), 1.0], "returned 1.0 for r"),
+    ]
+    for returned, said in wrong:
+        with pytest.raises(MeasurementError, match=said):
+            checked_costs(lambda _, costs=returned: costs, architectures)
     fine = [Failed("no device"), Cost(energy_uj=math.inf)]
     assert checked_costs(lambda _: fine, architectures) is fine
     assert function_name(Limit("macs", 1).excess).startswith("Limit.excess (objective.py")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import attrgetter
@@ -57,26 +57,40 @@ class CostModel(Protocol):
 def checked_costs(
     costs: CostModel, architectures: Sequence[Architecture]
 ) -> Sequence[Cost | Failed]:
-    """The costs of architectures, none of them NaN: NaN is within every limit.
+    """The costs of architectures, each of them 0 or more: NaN is within every limit.
 
     Args:
         costs: asked once for all of them.
         architectures: in the order of the result.
 
     Raises:
-        MeasurementError: a cost is NaN; names the function that returned it.
+        MeasurementError: not one result per architecture, or a cost that is negative or NaN;
+            names the function that returned it.
     """
     found = costs(architectures)
+    count = f"{len(found)} of them" if isinstance(found, Sized) else type(found).__name__
+    if not isinstance(found, Sized) or len(found) != len(architectures):
+        raise MeasurementError(
+            f"costs are one Cost per architecture, in order; {function_name(costs)} returned "
+            f"{count} for {len(architectures)}. Return Failed with the reason where a cost is not "
+            "known."
+        )
     for architecture, cost in zip(architectures, found, strict=True):
-        if isinstance(cost, Cost):
-            for metric in COST_METRICS:
-                value = getattr(cost, metric)
-                if value is not None and value != value:
-                    raise MeasurementError(
-                        f"a cost is a number, or None where it is not known; {function_name(costs)}"
-                        f" returned NaN as {metric} of {architecture}. Return None, or Failed with"
-                        " the reason."
-                    )
+        if isinstance(cost, Failed):
+            continue
+        if not isinstance(cost, Cost):
+            raise MeasurementError(
+                f"a cost is a Cost, or Failed with the reason; {function_name(costs)} returned "
+                f"{cost!r:.100} for {architecture}. Return for example Cost(latency_ms=1.5)."
+            )
+        for metric in COST_METRICS:
+            value = getattr(cost, metric)
+            if value is not None and not value >= 0:
+                raise MeasurementError(
+                    "a cost is a number of 0 or more, or None where it is not known; "
+                    f"{function_name(costs)} returned {'NaN' if value != value else value} as "
+                    f"{metric} of {architecture}. Return None, or Failed with the reason."
+                )
     return found
 
 

@@ -355,7 +355,7 @@ class FunctionTarget(Arithmetic):
         name: for people; that of the function where it is left out.
 
     Raises:
-        MeasurementError: a cost is NaN.
+        MeasurementError: a cost is NaN or negative, or there is not one per network.
         RecipeError: the cost of the smallest network fails.
     """
 
