@@ -202,6 +202,8 @@ class Limit:
         metric: a field of `Cost`, whose name holds the unit, or `accuracy`.
         bound: in that unit, above 0; for the accuracy up to 1.
         text: as the user wrote it, for messages.
+        factor: by which a cost may exceed its prediction, where the bound is of predictions; the
+            bound times this is what the user asked for.
 
     Raises:
         RecipeError: an unknown metric, or a bound that is not a finite number above 0.
@@ -210,6 +212,7 @@ class Limit:
     metric: str
     bound: float
     text: str = ""
+    factor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.metric not in (*COST_METRICS, ACCURACY):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 
 from pliant.devices.interval import Interval
-from pliant.errors import MeasurementError, RecipeError
+from pliant.errors import InfeasibleError, MeasurementError, RecipeError
 from pliant.metrics import Cost
 from pliant.objective import Limit, Objective
 from pliant.search.confidence import confident_objective
+from pliant.search.feasible import check_feasible
 from pliant.spaces.presets import preset
 from pliant.targets import Arithmetic, FunctionTarget
 
@@ -45,6 +47,19 @@ def test_a_limit_is_divided_by_the_factor_and_others_stay():
     assert str(latency) == "latency_ms=8 at confidence 0.95"
     assert others == list(asked.limits[1:])
     assert confident_objective(asked, TARGET, None) is asked
+
+
+def test_the_limit_that_a_refusal_advises_is_met_at_that_confidence():
+    def check(text: str) -> float:
+        confident = confident_objective(objective(text), TARGET, 0.95)
+        return check_feasible(SPACE, confident, TARGET.predict, np.random.default_rng(0), 8).share
+
+    with pytest.raises(InfeasibleError, match="at confidence 0.95") as refusal:
+        check("latency_ms=1.1")
+    found = re.search(r"Raise latency_ms to at least (\S+),", str(refusal.value))
+    assert found is not None
+    assert Limit.parse(f"latency={found[1]}").bound == pytest.approx(1.18, rel=1e-3)
+    assert check(f"latency={found[1]}") == 1
 
 
 def test_a_limit_is_never_raised():

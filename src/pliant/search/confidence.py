@@ -77,9 +77,9 @@ def confident_objective(
     limits = []
     for limit in objective.limits:
         if limit in predicted:
-            factor = upper_factor(target, limit.metric, confidence, selected)
+            factor = max(1.0, upper_factor(target, limit.metric, confidence, selected))
             text = f"{limit} at confidence {confidence:g}"
-            limit = Limit(limit.metric, limit.bound / max(1.0, factor), text)
+            limit = Limit(limit.metric, limit.bound / factor, text, factor)
         limits.append(limit)
     return replace(objective, limits=tuple(limits))
 

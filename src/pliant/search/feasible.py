@@ -107,11 +107,21 @@ def _range(known: Mapping[Architecture, Cost], metric: str) -> tuple[float, floa
 def _why(
     space: Space, objective: Objective, known: Mapping[Architecture, Cost], best: Architecture
 ) -> str:
-    """What the limits ask, what can be reached, and what to raise."""
+    """What the limits ask, what can be reached, and what to raise.
+
+    Bounds of predictions are lower than what was asked by the factor of their interval; all costs
+    are told times that factor, so that a limit of what is told can be met.
+    """
     limits = objective.cost_limits
+    factors = {limit.metric: limit.factor for limit in limits}
+
+    def told(metric: str, value: float) -> str:
+        return format_cost(metric, factors[metric] * value)
+
     ranges = {limit.metric: _range(known, limit.metric) for limit in limits}
     reached = "; ".join(
-        f"{metric} reaches {format_cost(metric, low)} to {format_cost(metric, high)}"
+        f"{metric} reaches {told(metric, low)} to {told(metric, high)}"
+        + (f" (predictions times {factors[metric]:.3g})" if factors[metric] > 1 else "")
         for metric, (low, high) in ranges.items()
     )
     start = (
@@ -121,12 +131,12 @@ def _why(
     beyond = [limit for limit in limits if limit.bound < ranges[limit.metric][0]]
     if beyond:
         raises = " and ".join(
-            f"{limit.metric} to at least {format_cost(limit.metric, ranges[limit.metric][0])}"
+            f"{limit.metric} to at least {told(limit.metric, ranges[limit.metric][0])}"
             for limit in beyond
         )
         return f"{start}Raise {raises}, or choose a space with smaller networks."
     closest = {metric: known[best].metric(metric) for metric in ranges}
-    values = ", ".join(f"{name}={format_cost(name, value)}" for name, value in closest.items())
+    values = ", ".join(f"{name}={told(name, value)}" for name, value in closest.items())
     missed = [limit.metric for limit in limits if limit.excess(closest[limit.metric]) > 0]
     return (
         f"{start}Each limit can be met alone but not all together; the closest is {best} with "
