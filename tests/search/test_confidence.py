@@ -54,7 +54,7 @@ def test_the_limit_that_a_refusal_advises_is_met_at_that_confidence():
         confident = confident_objective(objective(text), TARGET, 0.95)
         return check_feasible(SPACE, confident, TARGET.predict, np.random.default_rng(0), 8).share
 
-    with pytest.raises(InfeasibleError, match="at confidence 0.95") as refusal:
+    with pytest.raises(InfeasibleError, match=r"at confidence 0\.95") as refusal:
         check("latency_ms=1.1")
     found = re.search(r"Raise latency_ms to at least (\S+),", str(refusal.value))
     assert found is not None
