@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from pliant.cli.interrupts import RESUMES, STARTS_OVER, after_a_stop
 from pliant.spaces.presets import preset
 
 PLIANT = Path(sys.executable).with_name("pliant")
@@ -21,10 +22,7 @@ SECONDS = 2.0
 """In which a command ends that has a processor; one that shares it has `slowdown` times as long."""
 PATIENCE = 300.0
 """Seconds after which a command that does not end is killed, and its test fails."""
-SAID = {
-    signal.SIGINT: "error: stopped; the same command resumes from what was recorded.\n",
-    signal.SIGTERM: "error: stopped by SIGTERM; the same command resumes from what was recorded.\n",
-}
+BY = {signal.SIGINT: "", signal.SIGTERM: " by SIGTERM"}
 
 
 def _hear_interrupts() -> None:
@@ -74,7 +72,8 @@ def stop(words: list[object], delay: float, number: signal.Signals, *, group: bo
         raise
     seconds = time.monotonic() - sent
     busy = max(busy, slowdown())
-    assert (process.returncode, error) == (128 + number, SAID[number]), words
+    said = f"error: stopped{BY[number]}; {after_a_stop([str(word) for word in words])}.\n"
+    assert (process.returncode, error) == (128 + number, said), words
     assert seconds < SECONDS * busy, words
     assert not _alive(family, busy), words
 
@@ -163,4 +162,11 @@ main()
     done = subprocess.run(
         words, capture_output=True, text=True, check=False, preexec_fn=_hear_interrupts
     )
-    assert (done.returncode, done.stderr) == (130, SAID[signal.SIGINT])
+    assert (done.returncode, done.stderr) == (130, f"error: stopped; {STARTS_OVER}.\n")
+
+
+def test_only_commands_that_record_promise_to_resume():
+    for words in ("run digits", "train --data p", "score --out a.csv", "score m.py:f --out=a.csv"):
+        assert after_a_stop(words.split()) == RESUMES
+    for words in ("device measure digits", "roofline a.onnx", "score m.py:f", "predict a b", ""):
+        assert after_a_stop(words.split()) == STARTS_OVER

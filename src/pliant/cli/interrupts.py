@@ -3,7 +3,7 @@
 Python raises KeyboardInterrupt between two of its instructions only, which may be long after the
 signal while a library computes. A thread therefore learns of the signal at once, and ends the
 process where the command has not ended by itself in time. Records are committed row by row and
-files replaced whole, so nothing is lost.
+files replaced whole, so nothing that was recorded is lost.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 GRACE_SECONDS = 0.6
 """Time in which a command may end by itself."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RESUMING = ("run", "train", "search", "estimate", "codesign", "deploy")
+"""Commands that record what is done; `score` does so, too, where it writes a table."""
+RESUMES = "the same command resumes from what was recorded"
+STARTS_OVER = "the same command starts over, but for files that were complete"
 
 
 class _Ending:
@@ -35,13 +39,21 @@ class _Ending:
         """Print the one sentence, once; the exit code, 128 and the signal as in shells."""
         if self.is_said.acquire(blocking=False):
             by = "" if self.signal == signal.SIGINT else f" by {self.signal.name}"
-            text = f"error: stopped{by}; the same command resumes from what was recorded.\n"
+            text = f"error: stopped{by}; {after_a_stop(sys.argv[1:])}.\n"
             with suppress(OSError):  # nobody may be there to read it
                 os.write(2, text.encode())
         return 128 + self.signal
 
 
 _ending = _Ending()
+
+
+def after_a_stop(words: Sequence[str]) -> str:
+    """What the same command does when it is started again; from its words behind `pliant`."""
+    command = words[0] if words else ""
+    writes_table = any(word.partition("=")[0] == "--out" for word in words)
+    resumes = command in RESUMING or (command == "score" and writes_table)
+    return RESUMES if resumes else STARTS_OVER
 
 
 def say_stopped() -> int:
