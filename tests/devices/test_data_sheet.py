@@ -36,6 +36,22 @@ int8 = 32.0
 """
 
 
+@pytest.mark.parametrize(
+    ("line", "wrong", "said"),
+    [
+        ("fp32 = 8.0", "fp32 = true", "'peak_gops.fp32': input should be a valid number"),
+        ("fp32 = 8.0", "fp32 = 8e9", r"'peak_gops.fp32': .* less than or equal .* 8000000000"),
+        ("= 2.0", "= 2e9", "'bandwidth_gb_per_s': input should be less than or equal to 1000000"),
+        ("= 3.0", "= true", "'power_w': input should be a valid number"),
+        ("= 3.0", "= nan", "'power_w': input should be"),
+        ("= 3.0", "= inf", "'power_w': input should be less"),
+    ],
+)
+def test_what_is_no_number_of_its_unit_is_refused(line: str, wrong: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        parse_sheet(SHEET.replace(line, wrong))
+
+
 @pytest.mark.parametrize("name", shipped_sheets())
 def test_sheets_that_ship_are_complete(name: str) -> None:
     sheet = load_sheet(name)

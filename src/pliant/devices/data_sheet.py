@@ -27,7 +27,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Strict, since a boolean is no number. The most is beyond every device of today, so that a number
+# in bytes or operations per second, or in bytes, is not taken for one of the unit in the key.
+Rate = Annotated[float, Field(gt=0, le=1e6, strict=True)]
+Gops = Annotated[float, Field(gt=0, le=1e8, strict=True)]
+KiloBytes = Annotated[float, Field(gt=0, le=1e7, strict=True)]
 
 PRECISIONS = {32: ("fp32",), 16: ("fp16", "bf16"), 8: ("int8",)}
 """Names of the precisions of each width in bits."""
@@ -40,7 +44,7 @@ class Cache:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: StrictStr
-    capacity_kb: Rate
+    capacity_kb: KiloBytes
     """In multiples of 1024 bytes."""
     bandwidth_gb_per_s: Rate
 
@@ -51,10 +55,10 @@ class PeakGops:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    fp32: Rate | None = None
-    fp16: Rate | None = None
-    bf16: Rate | None = None
-    int8: Rate | None = None
+    fp32: Gops | None = None
+    fp16: Gops | None = None
+    bf16: Gops | None = None
+    int8: Gops | None = None
 
     @property
     def stated(self) -> dict[str, float]:
