@@ -53,7 +53,7 @@ def test_good_values_become_their_classes() -> None:
             {"parts": [], "inner": {"parts": [], "inner": {"parts": [], "name_": "x"}}},
             "a.toml: unknown key 'inner.inner.name_'. Did you mean 'name'?",
         ),
-        ({"parts": [{"size": 13}]}, "no part has a size of 13. Take 12."),
+        ({"parts": [{"size": 13}]}, "a.toml: no part has a size of 13. Take 12."),
     ],
 )
 def test_every_fault_names_key_rule_and_value(tree: Any, said: str) -> None:

@@ -75,7 +75,7 @@ def test_a_loss_above_a_point_is_fine_tuned(copied, finished, monkeypatch):
             if one.architecture == finished.result.found.chosen.architecture
         ]
         before = model_answers(session.int8(chosen.architecture).model, run.data.validation)
-        assert chosen.validated.top1 - before.accuracy.top1 > deliver.MAX_INT8_LOSS
+        assert chosen.validated.top1 - before.accuracy.top1 > int8.MAX_INT8_LOSS
         _, file = deliver.deliver(session, chosen, folder=copied / "front" / "tuned").files
     assert file.how.startswith("ranges by narrow; fine-tuned; in float: ")
     assert file.validated.top1 > before.accuracy.top1

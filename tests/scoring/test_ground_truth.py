@@ -113,7 +113,7 @@ def test_what_is_no_accuracy_is_not_taken_for_one(header, column, tmp_path):
         ("test_loss,latency_ms", "is named as accuracies are; it has test_loss, latency_ms"),
         ("test_acc_12,test_acc_200", "may be test_acc_12 or test_acc_200. Name one with --column"),
         ("acc,accuracy", "may be acc or accuracy"),
-        ("test,test", "may be test or test"),
+        ("test,test", "has .test. more than once. Rename one"),
     ],
 )
 def test_a_column_that_cannot_be_told_is_asked_for(header, said, tmp_path):
