@@ -135,3 +135,15 @@ def test_a_network_of_ours_takes_its_precision() -> None:
     space = preset("digits", channels=1, image_size=8, classes=10)
     assert workload_bits(space.lower(space.smallest())) == 32
     assert workload_bits(space.with_bits(8).lower(space.smallest())) == 8
+
+
+def test_a_file_that_is_neither_sheet_nor_chip_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    with pytest.raises(RecipeError, match=r"a chip or a data sheet .*: No such file"):
+        is_sheet(str(path))
+    for content, said in ((b"\xff", "cannot be read"), (b"a", "cannot be read"), (b"", "is empty")):
+        path.write_bytes(content)
+        with pytest.raises(RecipeError, match=said):
+            is_sheet(str(path))
+    path.write_text("bandwidth_gb_per_s = 3.0")
+    assert is_sheet(str(path))

@@ -62,6 +62,13 @@ def roofline(
             "Repeatable.",
         ),
     ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An operator of ONNX files without a cost of its own, passed through as free. "
+            "Repeatable."
+        ),
+    ] = None,
     threads: Annotated[
         int, typer.Option(min=1, max=MOST_THREADS, help="Threads of this machine.")
     ] = 1,
@@ -79,7 +86,8 @@ def roofline(
 
     if report is not None:
         require_writable(report.parent)
-    loaded = [_load(name, space, images, classes, precision, size or []) for name in networks]
+    options = (space, images, classes, precision, size or [], skip or [])
+    loaded = [_load(name, *options) for name in networks]
     device = _device(target, threads, roofs)
     placed: list[NetworkRoofline] = []
     found: Roofline | None = None
@@ -124,10 +132,21 @@ class _Loaded:
 
 
 def _load(
-    name: str, space: str | None, images: str, classes: int, precision: str | None, sizes: list[str]
+    name: str,
+    space: str | None,
+    images: str,
+    classes: int,
+    precision: str | None,
+    sizes: list[str],
+    skip: list[str],
 ) -> _Loaded:
     from pliant.plugins import is_plugin
 
+    if skip and (space is not None or is_plugin(name)):
+        raise RecipeError(
+            f"--skip is of operators of ONNX files, received {', '.join(skip)} for {name}. Leave "
+            "it out."
+        )
     if space is not None:
         return _of_space(name, space, images, classes, precision)
     if precision is not None:
@@ -142,10 +161,10 @@ def _load(
             "--images and --classes are of a module or a network of a --space; a file has its own, "
             f"received {images} and {classes} for {name}. Leave them out."
         )
-    return _of_file(Path(name), sizes)
+    return _of_file(Path(name), sizes, skip)
 
 
-def _of_file(path: Path, sizes: list[str]) -> _Loaded:
+def _of_file(path: Path, sizes: list[str], skip: list[str]) -> _Loaded:
     """An ONNX file; a size that is open in front of an input is the batch."""
     import onnx
     from google.protobuf.message import DecodeError
@@ -156,7 +175,10 @@ def _of_file(path: Path, sizes: list[str]) -> _Loaded:
     for text in sizes:
         key, _, value = text.partition("=")
         if not key or not value.isdecimal() or int(value) < 1:
-            raise RecipeError(f"--size is written name=number, as N=8; received {text!r}.")
+            raise RecipeError(
+                "--size is written name=number, as N=8, and the number is 1 or more; received "
+                f"{text!r}."
+            )
         stated[key] = int(value)
     try:
         content = path.read_bytes()
@@ -169,7 +191,7 @@ def _of_file(path: Path, sizes: list[str]) -> _Loaded:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_value < 1 and axis == 0 and dim.dim_param not in stated:
                 stated.setdefault(dim.dim_param or f"{value.name}:0", 1)
-    workload = onnx_workload(path, sizes=stated)
+    workload = onnx_workload(path, sizes=stated, skip=skip)
     name = path.stem if path.stem != "model" else f"{path.parent.name}/{path.stem}"
     return _Loaded(name, workload, content, stated)
 
@@ -207,7 +229,7 @@ def _of_space(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         path.write_bytes(model)
-        return replace(_of_file(path, []), name=name)
+        return replace(_of_file(path, [], []), name=name)
 
 
 def _shape(images: str) -> tuple[int, int]:

@@ -143,13 +143,26 @@ def shipped_sheets() -> tuple[str, ...]:
 
 
 def is_sheet(name: str) -> bool:
-    """Whether a name means a data sheet: one that ships, or a TOML file with peaks."""
+    """Whether a name means a data sheet: one that ships, or a TOML file with peaks or bandwidth.
+
+    Raises:
+        RecipeError: a .toml file that cannot be read, or says nothing; it may be meant as a chip.
+    """
     if not name.endswith(".toml"):
         return name in shipped_sheets()
     try:
-        return "peak_gops" in tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+        tree = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(
+            f"a chip or a data sheet is a TOML file, {name} cannot be read: {reason}."
+        ) from None
+    if not tree:
+        raise RecipeError(
+            f"{name} is empty; a data sheet states name, source, bandwidth_gb_per_s and peak_gops, "
+            "a chip its array and memories. Name another file."
+        )
+    return "peak_gops" in tree or "bandwidth_gb_per_s" in tree
 
 
 def load_sheet(name_or_path: str | Path) -> DataSheet:
