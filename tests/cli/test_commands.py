@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import pliant
 from pliant import Record
+from pliant.files import with_checksum
 
 
 def _pliant(*words, **environment):
@@ -71,6 +73,15 @@ def test_search_under_other_limits_keeps_what_was_evaluated(command, copied):
     with Record.read(copied / "record.sqlite") as record:
         assert record.evaluations("estimate")[: len(before)] == before
     assert '"parameters=12k"' in (copied / "recipe.toml").read_text()
+
+
+def test_code_that_a_summary_names_is_never_run(command, tmp_path, copied):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    summary = json.loads((copied / "summary.json").read_text("utf-8"))
+    summary["recipe_toml"] = f"space = '{tmp_path / 'evil.py'}:build'\n"
+    (copied / "summary.json").write_text(json.dumps(with_checksum(summary)))
+    assert command("report", copied)[0] == 0
+    assert not (tmp_path / "ran").exists()
 
 
 def test_names_that_look_like_markup_are_printed_as_they_are(command, tmp_path, copied):

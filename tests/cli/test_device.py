@@ -113,6 +113,27 @@ def test_a_profile_of_another_space_is_refused(command, board, tmp_path):
     assert not (tmp_path / "my-board").exists()
 
 
+def test_code_that_results_or_a_profile_name_is_never_run(command, board, tmp_path):
+    """Their space is data: a checksum can be computed by anybody."""
+    code = tmp_path / "evil.py"
+    code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    out = tmp_path / "my-board"
+    assert command("device", "import", board, "--out", out)[0] == 0
+    [path] = out.glob("profile-*.json")
+    profile = load_profile(path)
+    space = profile.space.model_copy(update={"name": f"{code}:build"})
+    profile.model_copy(update={"space": space}).save(path)
+    results = json.loads(board.read_text())
+    results["bench"]["space"]["name"] = f"{code}:build"
+    board.write_text(json.dumps(results))
+    for words in (("import", board, "--out", tmp_path / "new"), ("show", path), ("show", out)):
+        returned, _, error = command("device", *words)
+        assert returned == 2
+        assert "is never run" in error
+        assert "--space file.py:NAME" in " ".join(error.split())
+        assert not (tmp_path / "ran").exists()
+
+
 def test_the_networks_of_a_run_are_bundled_as_the_run_runs_them(command, tmp_path, copied):
     recipe = copied / "recipe.toml"
     head, table, target = recipe.read_text("utf-8").partition("[target]")

@@ -413,12 +413,18 @@ def _space_of(profile: DeviceProfile, name: str | None) -> Space:
     """The space of a profile by its name, or by the name of a space of one's own.
 
     Raises:
-        RecipeError: its name means no shipped space.
+        RecipeError: its name means no shipped space; a file that it names is not run.
         ProfileMismatchError: it has changed since, or is another one.
     """
+    from pliant.plugins import is_plugin
     from pliant.spaces.presets import preset
 
     key = profile.space
+    if name is None and is_plugin(key.name):
+        raise RecipeError(
+            f"code that a data file names is never run; the space there is {key.name!r}. Name your"
+            " own file with --space file.py:NAME."
+        )
     try:
         opened = preset(
             name or key.name,

@@ -46,7 +46,7 @@ from pliant.runs.session import Session
 from pliant.runs.shortlist import ShortlistedNetwork, selected_errors
 from pliant.training.proxyless import EXPECTED
 
-SUMMARY, REPORT = "summary.json", "report.html"
+SUMMARY, REPORT, RECIPE = "summary.json", "report.html", "recipe.toml"
 
 
 def write_summary(session: Session, found: SearchResult, delivered: Delivered | None) -> Summary:
@@ -69,18 +69,19 @@ def write_page(folder: Path) -> None:
         DamagedFileError: there is no summary yet, or it cannot be read.
     """
     summary = read_summary_file(folder / SUMMARY)
-    _define_own_blocks(summary)
+    _define_own_blocks(folder / RECIPE)
     write_report(summary, folder / REPORT)
 
 
-def _define_own_blocks(summary: Summary) -> None:
+def _define_own_blocks(recipe: Path) -> None:
     """Run the file of an own space, which defines the blocks that the page draws.
 
-    Where it is gone or has errors, the page has the names and sizes of these blocks.
+    The recipe names it; the copy of the recipe in the summary, which is data, runs nothing. Where
+    either is gone or has errors, the page has the names and sizes of these blocks.
     """
-    space = tomllib.loads(summary.recipe_toml).get("space", "")
-    if is_plugin(space):
-        with suppress(RecipeError):
+    with suppress(RecipeError, OSError, ValueError):
+        space = tomllib.loads(recipe.read_text("utf-8")).get("space", "")
+        if is_plugin(space):
             load_plugin(space, what="a space")
 
 
