@@ -63,6 +63,15 @@ def test_known_devices_and_a_data_sheet_help_to_predict(command, board, tmp_path
     old, mine = tmp_path / "old", tmp_path / "my-board"
     assert command("device", "import", board, "--out", old)[0] == 0
     words = ("--out", mine, "--sources", old, "--sheet", "raspberry-pi-4")
+    code, _, error = command("device", "import", board, *words)
+    assert code == 2
+    assert "a source is a profile of another device" in error
+    assert not mine.exists()
+    results = json.loads(board.read_text())
+    for row in results["rows"]:
+        for times in ("wall_us", "cpu_us"):
+            row[times] = [2 * one for one in row[times]]
+    board.write_text(json.dumps(results))
     code, said, error = command("device", "import", board, *words)
     assert (code, error) == (0, "")
     assert "transfer from old-litert-fp32-threads1-batch1-all" in said

@@ -74,7 +74,11 @@ def test_roofs_and_known_devices_belong_to_the_identity(profile, toy_space):
     """All that decides predictions; a known device of another space is refused."""
     plain = MeasuredTarget(profile, toy_space)
     roofs = MeasuredTarget(profile, toy_space, roofs=load_sheet("raspberry-pi-4"))
-    known = MeasuredTarget(profile, toy_space, sources={"twin": profile})
+    slower = [row.model_copy(update={"latency_ms": 3 * row.latency_ms}) for row in profile.networks]
+    twin = profile.model_copy(update={"networks": tuple(slower)})
+    known = MeasuredTarget(profile, toy_space, sources={"twin": twin})
+    with pytest.raises(ProfileMismatchError, match=r"itself holds the same .* 32 of 32 networks"):
+        MeasuredTarget(profile, toy_space, sources={"itself": profile})
     assert len({plain.identity, roofs.identity, known.identity}) == 3
     assert MeasuredTarget(profile, toy_space, sources={}).identity == plain.identity
     assert "scaled roofline" in {rung.name for rung in roofs.predictor.rungs}

@@ -385,7 +385,7 @@ def import_(
     opened = _space_of(profile, space)
     for row in profile.networks:
         opened.parse(row.architecture)  # nothing is written of networks unknown
-    keep_sources(out, sources or [], opened)
+    keep_sources(out, sources or [], opened, profile)
     if roofs is not None:
         save_sheet(roofs, roofs_file(out, profile.threads))
     path = profile_file(out, profile.space.name, profile.settings, profile.precision)

@@ -42,7 +42,8 @@ class MeasuredTarget:
         sources: profiles of other devices for the same space, by name, for the last one.
 
     Raises:
-        ProfileMismatchError: the profile, or one of the sources, was made for another space.
+        ProfileMismatchError: the profile, or one of the sources, was made for another space, or a
+            source holds the measurements of the profile itself.
     """
 
     metrics: tuple[str, ...] = METRICS
@@ -63,6 +64,8 @@ class MeasuredTarget:
         self.sources = dict(sources or {})
         for one in (profile, *self.sources.values()):
             one.require_space(space)
+        for name, one in self.sources.items():
+            profile.require_other_device(one, name)
 
     @cached_property
     def predictor(self) -> Predictor:

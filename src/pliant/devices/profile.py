@@ -217,9 +217,30 @@ class DeviceProfile(_Table):
             if here != there:
                 raise ProfileMismatchError(
                     f"a profile is valid for the {field} with which it was made: {there} there, "
-                    f"{here} in this run. Set target.{field} = {there!r} in the recipe, or measure "
-                    "the device again."
+                    f"{here} in this run. Start a run with target.{field} = {there!r} in its "
+                    "recipe (without a recipe it is the default), or measure the device again."
                 )
+
+    def require_other_device(self, source: DeviceProfile, name: str) -> None:
+        """Check that a profile that shall help to predict does not hold the rows of this one.
+
+        Rows that are fitted on and held out at once would make the cross-validated error too small.
+
+        Args:
+            source: the other profile.
+            name: of it, for the message.
+
+        Raises:
+            ProfileMismatchError: most of the networks that both hold have equal latencies.
+        """
+        ours = {row.architecture: row.latency_ms for row in self.networks}
+        shared = [row for row in source.networks if row.architecture in ours]
+        equal = sum(row.latency_ms == ours[row.architecture] for row in shared)
+        if equal > len(shared) / 2:
+            raise ProfileMismatchError(
+                f"a source is a profile of another device; {name} holds the same measurements as "
+                f"this one, {equal} of {len(shared)} networks. Leave it out."
+            )
 
     def require_here(self) -> None:
         """Check that the profile is of this machine and runtime.

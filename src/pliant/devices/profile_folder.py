@@ -16,7 +16,12 @@ from pathlib import Path
 
 from pliant.devices.data_sheet import DataSheet, load_sheet
 from pliant.devices.measured_target import MeasuredTarget
-from pliant.devices.profile import DeviceProfile, load_profile, run_key, space_key
+from pliant.devices.profile import (
+    DeviceProfile,
+    load_profile,
+    run_key,
+    space_key,
+)
 from pliant.devices.timings import Settings
 from pliant.errors import DamagedFileError, ProfileMismatchError
 from pliant.metrics import InferencePrecision
@@ -93,8 +98,9 @@ def choose_profile(
     there = "; ".join(_shown(one) for _, one in of_space)
     raise ProfileMismatchError(
         f"{folder} has no profile for {', '.join(f'{k} {v}' for k, v in wanted.items())}. It has "
-        f"these: {there}. Set target.runtime, threads, batch, precision or optimisation in the "
-        "recipe to those of one of them, or measure this one with pliant device measure."
+        f"these: {there}. Start a run with the settings of one of them in its recipe: "
+        "target.runtime, threads, batch, precision and optimisation (without a recipe they are the "
+        "defaults), or measure the device with these."
     )
 
 
@@ -138,19 +144,22 @@ def folder_target(
     return MeasuredTarget(profile, space, seed=seed, roofs=roofs, sources=sources)
 
 
-def keep_sources(folder: Path, sources: Iterable[Path], space: Space) -> list[str]:
+def keep_sources(
+    folder: Path, sources: Iterable[Path], space: Space, profile: DeviceProfile
+) -> list[str]:
     """Copy profiles of other devices for a space into a folder.
 
     Args:
         folder: of the device that they shall help to predict.
         sources: profiles, or folders of them.
         space: of the networks; profiles for another one are left out.
+        profile: of the device.
 
     Returns:
         Names of the copies.
 
     Raises:
-        ProfileMismatchError: a source has no profile for the space.
+        ProfileMismatchError: a source has no profile for the space, or the rows of the device.
         DamagedFileError: a source cannot be read.
     """
     kept = {}
@@ -160,6 +169,7 @@ def keep_sources(folder: Path, sources: Iterable[Path], space: Space) -> list[st
         if not fitting:
             next(iter(found.values())).require_space(space)
         for one in fitting:
+            profile.require_other_device(one, str(path))
             of = f"threads{one.threads}-batch{one.batch}-{one.optimisation}"
             name = f"{path.resolve().stem}-{one.runtime}-{one.precision}-{of}"
             kept[re.sub(r"[^A-Za-z0-9._-]", "_", name)] = one
