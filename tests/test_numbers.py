@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from pliant.errors import MeasurementError, RecipeError, nearest
 from pliant.metrics import COST_METRICS, Accuracy, Cost, Failed, Score, as_precision
-from pliant.objective import ACCURACY, Candidate, Limit, Objective, checked_costs, function_name
+from pliant.objective import (
+    ACCURACY,
+    Candidate,
+    Limit,
+    Objective,
+    as_limits,
+    checked_costs,
+    checked_qualities,
+    function_name,
+)
 from pliant.pareto import hypervolume, non_dominated
 from pliant.spaces.architecture import Architecture
 from pliant.units import (
@@ -243,6 +252,46 @@ def test_a_front_does_not_depend_on_the_order_and_grows_by_parts(
     assert {id(one) for one in objective.front(parts)} == whole
 
 
+def test_what_is_no_limit_is_named() -> None:
+    wrong: list[tuple[Any, str]] = [
+        (lambda: as_limits([3]), "received 3, of type int"),  # type: ignore[list-item]
+        (lambda: as_limits([None]), "received None, of type NoneType"),  # type: ignore[list-item]
+        (lambda: as_limits(3), "received 3, of type int"),  # type: ignore[arg-type]
+        (lambda: Limit("macs", "2M"), "received '2M' as the bound"),  # type: ignore[arg-type]
+        (lambda: Limit("latency_ms", math.nan, "x"), r"received 'x' \(latency_ms=nan\)"),
+        (lambda: Limit(None, 2.0), "received None"),  # type: ignore[arg-type]
+    ]
+    for make, said in wrong:
+        with pytest.raises(RecipeError, match=said):
+            make()
+
+
+class Odd:
+    """An estimator that returns anything."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def estimate(self, architectures: object) -> Any:
+        return self.answer
+
+
+def test_what_is_no_quality_names_its_estimator() -> None:
+    architectures = [Architecture((("r", row),)) for row in range(2)]
+    fine = [Score(1.0), Failed("broken")]
+    assert checked_qualities(Odd(fine), architectures) is fine
+    wrong: list[tuple[object, str]] = [
+        (["x", "y"], "returned 'x', of type str"),
+        ([Score(1.0), 0.5], "returned 0.5, of type float"),
+        ([Score(1.0)], "returned 1 of them for 2"),
+        (None, "returned a NoneType"),
+        ("xy", "returned a str"),
+    ]
+    for returned, said in wrong:
+        with pytest.raises(RecipeError, match=f"; Odd {said}"):
+            checked_qualities(Odd(returned), architectures)
+
+
 def test_a_cost_that_is_no_cost_names_its_function() -> None:
     architectures = [Architecture((("r", row),)) for row in range(2)]
 
@@ -256,11 +305,13 @@ def test_a_cost_that_is_no_cost_names_its_function() -> None:
         ([Cost(latency_ms=1.0)], "returned 1 of them for 2"),
         (None, "returned NoneType for 2"),
         ([Cost(latency_ms=1.0), 1.0], "returned 1.0 for r"),
+        (2 * [Cost(latency_ms=math.inf)], "returned inf as latency_ms of r"),
+        (2 * [Cost(macs="1")], "returned '1' as macs of r"),  # type: ignore[arg-type]
     ]
     for returned, said in wrong:
         with pytest.raises(MeasurementError, match=said):
             checked_costs(lambda _, costs=returned: costs, architectures)
-    fine = [Failed("no device"), Cost(energy_uj=math.inf)]
+    fine = [Failed("no device"), Cost(energy_uj=np.float32(3))]
     assert checked_costs(lambda _: fine, architectures) is fine
     assert function_name(Limit("macs", 1).excess).startswith("Limit.excess (objective.py")
     assert function_name(OBJECTIVES) == type(OBJECTIVES).__qualname__

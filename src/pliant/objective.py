@@ -11,14 +11,25 @@ import re
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from decimal import Decimal
+from numbers import Real
 from operator import attrgetter
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from pliant.errors import MeasurementError, RecipeError, nearest
-from pliant.metrics import ARITHMETIC_METRICS, COST_METRICS, Claim, Cost, Failed, Measured, Quality
+from pliant.metrics import (
+    ARITHMETIC_METRICS,
+    COST_METRICS,
+    Accuracy,
+    Claim,
+    Cost,
+    Failed,
+    Measured,
+    Quality,
+    Score,
+)
 from pliant.pareto import non_dominated
 from pliant.spaces.architecture import Architecture
 from pliant.units import QUANTITIES, UNITS, metric_and_factor
@@ -57,15 +68,15 @@ class CostModel(Protocol):
 def checked_costs(
     costs: CostModel, architectures: Sequence[Architecture]
 ) -> Sequence[Cost | Failed]:
-    """The costs of architectures, each of them 0 or more: NaN is within every limit.
+    """The costs of architectures, finite and 0 or more: NaN is within every limit.
 
     Args:
         costs: asked once for all of them.
         architectures: in the order of the result.
 
     Raises:
-        MeasurementError: not one result per architecture, or a cost that is negative or NaN;
-            names the function that returned it.
+        MeasurementError: not one result per architecture, or a cost that is no finite number of 0
+            or more; names the function that returned it.
     """
     found = costs(architectures)
     count = f"{len(found)} of them" if isinstance(found, Sized) else type(found).__name__
@@ -85,13 +96,44 @@ def checked_costs(
             )
         for metric in COST_METRICS:
             value = getattr(cost, metric)
-            if value is not None and not value >= 0:
+            if value is not None and not (isinstance(value, Real) and 0 <= float(value) < math.inf):
+                shown = "NaN" if value != value else f"{value!r:.100}"
                 raise MeasurementError(
-                    "a cost is a number of 0 or more, or None where it is not known; "
-                    f"{function_name(costs)} returned {'NaN' if value != value else value} as "
+                    "a cost is a finite number of 0 or more, or None where it is not known; "
+                    f"{function_name(costs)} returned {shown} as "
                     f"{metric} of {architecture}. Return None, or Failed with the reason."
                 )
     return found
+
+
+def checked_qualities(
+    estimator: AccuracyEstimator, architectures: Sequence[Architecture]
+) -> Sequence[Quality]:
+    """The accuracies or scores of architectures, each of a type that a search can compare.
+
+    Args:
+        estimator: asked once for all of them.
+        architectures: in the order of the result.
+
+    Raises:
+        RecipeError: not one result per architecture, or one that is no quality; names the
+            estimator.
+    """
+    found: object = estimator.estimate(architectures)
+    wrong = ""
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        wrong = f"a {type(found).__name__}"
+    elif len(found) != len(architectures):
+        wrong = f"{len(found)} of them for {len(architectures)}"
+    elif others := [one for one in found if not isinstance(one, Accuracy | Score | Failed)]:
+        wrong = f"{others[0]!r:.100}, of type {type(others[0]).__name__}"
+    if wrong:
+        raise RecipeError(
+            "an estimator's `estimate` returns a list of one Accuracy, Score or Failed per "
+            f"architecture, in order; {type(estimator).__name__} returned {wrong}. Return for "
+            "example Score(0.5), or Failed with the reason."
+        )
+    return cast(Sequence[Quality], found)
 
 
 def function_name(function: object) -> str:
@@ -215,14 +257,21 @@ class Limit:
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.metric not in (*COST_METRICS, ACCURACY):
+        if not isinstance(self.metric, str) or self.metric not in (*COST_METRICS, ACCURACY):
             raise RecipeError(
                 f"a limit names accuracy or a cost metric, received {self.metric!r}. "
-                f"{nearest(self.metric, _KNOWN_NAMES)}"
+                f"{nearest(str(self.metric), _KNOWN_NAMES)}"
+            )
+        bound: object = self.bound
+        if not isinstance(bound, Real):
+            raise RecipeError(
+                f"a limit is a finite number above 0, received {bound!r} as the bound of "
+                f"{self.metric}. Read a text with Limit.parse. {_EXAMPLES}"
             )
         if not (math.isfinite(self.bound) and self.bound > 0):
             raise RecipeError(
-                f"a limit is a finite number above 0, received {str(self)!r}. {_EXAMPLES}"
+                f"a limit is a finite number above 0, received {str(self)!r} "
+                f"({self.metric}={_exact(self.bound)}). {_EXAMPLES}"
             )
         if self.metric == ACCURACY and self.bound > 1:
             raise RecipeError(f"an accuracy is 0 to 1 or 0% to 100%, received {str(self)!r}.")
@@ -282,9 +331,19 @@ def metric_name(name: str) -> str:
 
 
 def as_limits(limits: Iterable[Limit | str] | Limit | str) -> tuple[Limit, ...]:
-    """Limits from limits or their texts, or from one of them."""
+    """Limits from limits or their texts, or from one of them.
+
+    Raises:
+        RecipeError: something else, or a text that is no limit.
+    """
     if isinstance(limits, Limit | str):
         limits = (limits,)
+    limits = tuple(limits) if isinstance(limits, Iterable) else (limits,)
+    if others := [one for one in limits if not isinstance(one, Limit | str)]:
+        raise RecipeError(
+            f"limits are texts or Limit objects, received {others[0]!r}, of type "
+            f"{type(others[0]).__name__}. {_EXAMPLES}"
+        )
     return tuple(one if isinstance(one, Limit) else Limit.parse(one) for one in limits)
 
 

@@ -21,7 +21,15 @@ from pliant.errors import (
     RecipeError,
     nearest,
 )
-from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Failed, InferencePrecision, Measured
+from pliant.metrics import (
+    ARITHMETIC_METRICS,
+    COST_METRICS,
+    Claim,
+    Cost,
+    Failed,
+    InferencePrecision,
+    Measured,
+)
 from pliant.objective import CostModel, Target, checked_costs, function_name
 from pliant.plugins import call_plugin, is_object, is_plugin, load_plugin, plugin_path
 from pliant.progress import Progress, given_or_shown
@@ -247,7 +255,51 @@ def _own_target(given: TargetLike, space: Space) -> Target:
             f"a target predicts the costs of networks; {given} returned {type(target).__name__}, "
             "which has no predict. Use pliant.targets.FunctionTarget for a function of costs."
         )
+    _require_consistent(target, space)
     return target
+
+
+def _require_consistent(target: Target, space: Space) -> None:
+    """Refuse a target of the user's own that says other things than it does.
+
+    Raises:
+        RecipeError: its identity is no text, it names an unknown metric or one that it does not
+            predict, or it predicts something else when it is asked again.
+        MeasurementError: a cost is no finite number of 0 or more.
+    """
+    kind, identity = type(target).__name__, target.identity
+    if not isinstance(identity, str) or not identity:
+        raise RecipeError(
+            "the identity of a target is a text, a digest of all that decides its predictions; "
+            f"that of {kind} is {identity!r}. Return for example 'my-board-1'."
+        )
+    if unknown := [name for name in target.metrics if name not in COST_METRICS]:
+        raise RecipeError(
+            f"the metrics of a target are fields of Cost; {kind} names {unknown[0]!r}. "
+            f"{nearest(str(unknown[0]), COST_METRICS)}"
+        )
+    smallest = space.smallest()
+    [cost] = checked_costs(target.predict, [smallest])
+    [again] = checked_costs(target.predict, [smallest])
+    if isinstance(cost, Failed):
+        return
+    if missing := [name for name in target.metrics if name not in cost.metrics]:
+        raise RecipeError(
+            f"a target predicts what its metrics name; {kind} names {missing[0]} and predicts None "
+            f"for {smallest}. Return it from predict, or leave it out of metrics."
+        )
+    if again != cost:
+        raise RecipeError(
+            f"a target predicts the same for the same network; {kind} predicted {_known(cost)} "
+            f"for {smallest}, then {_known(again)}. Draw no random numbers in predict."
+        )
+
+
+def _known(cost: Cost | Failed) -> str:
+    """What is known of a cost, for messages."""
+    if isinstance(cost, Failed):
+        return f"Failed ({cost.reason})"
+    return ", ".join(f"{name}={getattr(cost, name)}" for name in cost.metrics)
 
 
 def _this_cpu(space: Space, options: TargetOptions, progress: Progress) -> MeasuredTarget:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -19,7 +20,7 @@ from pliant.runs.session import Session
 from pliant.search.ask_tell import combined
 from pliant.search.random import RandomSearch
 from pliant.spaces.presets import preset
-from pliant.targets import FunctionTarget, open_target
+from pliant.targets import Arithmetic, FunctionTarget, open_target
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(400) % 4
@@ -176,6 +177,38 @@ def test_what_is_no_part_is_refused(digits_space, tiny, tmp_path):
         FunctionTarget(digits_space, function=lambda many: [Failed("too deep") for _ in many])
     with pytest.raises(RecipeError, match=r"must return a pliant\.spaces"):
         Run.create(str(tiny), folder=tmp_path / "run", space=lambda **sizes: None)
+
+
+class _Odd(Arithmetic):
+    """A target of the user's own with an identity, metrics and latencies of its own."""
+
+    def __init__(self, space, identity="odd", metrics=("latency_ms",), latencies=(1.0,)):
+        super().__init__(space, metrics=metrics)
+        object.__setattr__(self, "latencies", itertools.cycle(latencies))
+        object.__setattr__(self, "named", identity)
+
+    @property
+    def identity(self):
+        return self.named
+
+    def predict(self, architectures):
+        return [Cost(latency_ms=next(self.latencies)) for _ in architectures]
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ({"identity": 5}, "that of _Odd is 5"),
+        ({"metrics": ("latency",)}, "_Odd names 'latency'. Did you mean 'latency_ms'"),
+        ({"metrics": ("latency_ms", "macs")}, "_Odd names macs and predicts None for"),
+        ({"latencies": (None,)}, "_Odd names latency_ms and predicts None for"),
+        ({"latencies": (1.0, 2.0)}, "predicted latency_ms=1.0 for .*, then latency_ms=2.0"),
+    ],
+)
+def test_a_target_does_what_it_says(digits_space, odd, said):
+    assert open_target(_Odd, digits_space).identity == "odd"
+    with pytest.raises(RecipeError, match=said):
+        open_target(lambda space: _Odd(space, **odd), digits_space)
 
 
 def test_a_searcher_asks_for_architectures_of_the_run_alone(done):

@@ -20,7 +20,7 @@ from pliant.accelerator.chip import Chip
 from pliant.accelerator.network_mapping import digest
 from pliant.errors import InfeasibleError
 from pliant.metrics import Accuracy, Cost, Failed, Score
-from pliant.objective import AccuracyEstimator, Candidate, Objective
+from pliant.objective import AccuracyEstimator, Candidate, Objective, checked_qualities
 from pliant.search.ask_tell import run_search
 from pliant.search.evolution import EvolutionSearch
 from pliant.search.mapped_designs import Design, LayerMapper, MappedNetworks, best_layer
@@ -56,7 +56,7 @@ class NetworkAccuracies:
         """Top-1 of each, 0 to 1; below 0 where the estimate failed."""
         fresh = [one for one in dict.fromkeys(architectures) if one not in self._known]
         if fresh:
-            for one, found in zip(fresh, self.estimator.estimate(fresh), strict=True):
+            for one, found in zip(fresh, checked_qualities(self.estimator, fresh), strict=True):
                 self._known[one] = found.top1 if isinstance(found, Accuracy) else -1.0
         return [self._known[one] for one in architectures]
 

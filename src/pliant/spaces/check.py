@@ -6,8 +6,9 @@ breaks such a rule would otherwise fail in the middle of a training, or train wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from pliant.errors import EncodingError, PliantError
@@ -37,18 +38,22 @@ def check_space(space: Space) -> None:
 
     Raises:
         EncodingError: naming the choice, where two have one name or an architecture does not parse
-            back from its text; naming the slot and the architecture, where a slot occurs twice, has
-            blocks of two types or is missing in the largest network; where a size is below 1 or no
-            number; where a block reads another shape than the one before it computes; or where the
-            code of the space ends in an error.
+            back from its text; naming the layout, where it returns something else than blocks;
+            naming the slot and the architecture, where a slot occurs twice, has blocks of two types
+            or is missing in the largest network; where a size is below 1 or no number; where a
+            block reads another shape than the one before it computes; or where the code of the
+            space ends in an error.
     """
     try:
         _check_choices(space)
         largest = space.largest()
-        types = {block.slot: type(block).__name__ for block in space.layout(largest)}
+        blocks = space.layout(largest)
+        _check_blocks(space, blocks, f"in {largest} of space {space.name!r}")
+        types = {block.slot: type(block).__name__ for block in blocks}
         for architecture in dict.fromkeys((largest, *space.corners())):
             blocks = space.layout(architecture)
             where = f"in {architecture} of space {space.name!r}"
+            _check_blocks(space, blocks, where)
             _check_text(space, architecture, where)
             _check_slots(blocks, types, where)
             _check_sizes(blocks, where)
@@ -96,6 +101,27 @@ def _check_sizes(blocks: Sequence[Block], where: str) -> None:
                     f"a size of a block is an int, a float, a bool or a text: {name} of"
                     f" {block.slot!r} is {type(value).__name__} {value!r} {where}. Convert it."
                 )
+
+
+def _check_blocks(space: Space, blocks: object, where: str) -> None:
+    """A layout is a tuple of blocks."""
+    if isinstance(blocks, Sequence) and not isinstance(blocks, str):
+        wrong = [one for one in blocks if not isinstance(one, Block)]
+    else:
+        wrong = [blocks]
+    if wrong:
+        raise EncodingError(
+            f"a layout is a tuple of blocks; {_place(type(space).layout)} returned"
+            f" {wrong[0]!r:.100}, of type {type(wrong[0]).__name__}, {where}. Return the blocks in"
+            " the order in which they run."
+        )
+
+
+def _place(function: Callable[..., object]) -> str:
+    """A function by its name, file and line."""
+    code = getattr(function, "__code__", None)
+    place = f" ({Path(code.co_filename).name}, line {code.co_firstlineno})" if code else ""
+    return f"{getattr(function, '__qualname__', 'layout')}{place}"
 
 
 def _check_slots(blocks: Sequence[Block], types: dict[str, str], where: str) -> None:

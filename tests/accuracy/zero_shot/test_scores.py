@@ -232,3 +232,11 @@ def test_a_wrong_argument_is_not_blamed_on_the_network(
         found = score(network, [name], images, labels + 3)[name]
         assert isinstance(found, Failed)
         assert "below the number of logits, 4; received 6" in found.reason
+
+
+def test_a_text_is_no_score(images: Tensor) -> None:
+    def text(inputs: object) -> str:
+        return "9"
+
+    found = score(nn.Flatten(), text, images)["text"]  # type: ignore[arg-type]
+    assert found == Failed("text returned the text '9'; a score is one number.")

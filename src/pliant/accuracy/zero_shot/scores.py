@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -186,7 +187,11 @@ def _compute(method: Method, inputs: ScoringInput) -> ZeroShotScore | Failed:
         # The network's own code may draw random numbers.
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(inputs.seed)
-            found = method.compute(inputs)
+            found: Any = method.compute(inputs)
+            if isinstance(found, str):
+                return Failed(
+                    f"{method.name} returned the text {found!r:.100}; a score is one number."
+                )
             made = found if isinstance(found, ZeroShotScore) else ZeroShotScore(float(found))
     except PliantError as error:
         return Failed(f"{method.name}: {error}")
