@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -126,6 +127,7 @@ def test_a_slower_round_is_corrected_by_the_anchor(measured, tmp_path):
         ({"network": "network-99"}, "no network 'network-99'"),
         ({"round": 1.5}, "round is a whole number"),
         ({"round": 10**9}, "round is a whole number from 0 to 1,000,000"),
+        ({"cpu_us": [3000.0] * 3}, "cpu_us is 3000 of 200 wall_us, more than 1 thread"),
         ({"runs": 10**12}, "runs is a whole number from 1 to 1,000,000,000"),
         ({"round": 0}, "already timed in this round"),
         ({"wall_us": [1e5] * 3}, "network-00, round 1 is left out: 100000 microseconds"),
@@ -177,6 +179,33 @@ def test_what_no_device_has_is_refused_by_name(measured, tmp_path, key):
     with pytest.raises(DamagedFileError, match=rf"{key}: Input should be less than or equal to"):
         import_results(written(tmp_path, damaged))
     whole[key] = before  # the fixture is shared
+
+
+def test_absurd_networks_threads_and_names(measured, tmp_path):
+    absurd = made_up(measured) | {"machine": "a\nboard\x1b[31m"}
+    for row in absurd["rows"]:
+        if row["network"] == "network-03":
+            row["wall_us"] = row["cpu_us"] = [1e5] * 3
+    imported = import_results(written(tmp_path, absurd))
+    assert len(imported.profile.networks) == 7
+    assert imported.profile.machine == "a board [31m"
+    assert "network-03 is left out: 100000 microseconds" in " ".join(imported.notes)
+    for change, said in (
+        ({"threads": 8, "cores": 2}, "threads: 8 on a device of 2 cores"),
+        ({"machine": "x" * 1000}, "machine: String should have at most 200"),
+        ({"results": 2}, "version 2 of results, version 1 is read"),
+        ({"cores": 0}, "cores: .*, received '0'"),
+    ):
+        with pytest.raises(DamagedFileError, match=said):
+            import_results(written(tmp_path, absurd | change))
+
+
+def test_where_no_row_can_be_used_the_rows_are_named(measured, tmp_path):
+    damaged = made_up(measured)
+    for row in damaged["rows"]:
+        row["wall_us"] = []
+    with pytest.raises(MeasurementError, match=r"Remove the results(.|\n)*row 1 .*is missing"):
+        import_results(written(tmp_path, damaged))
 
 
 def test_ten_networks_are_those_that_say_most(toy_space, tmp_path):
@@ -239,3 +268,44 @@ def test_the_script_says_what_it_lacks(unpacked):
     done = run_bench(unpacked, "--runtime", "litert")
     assert done.returncode != 0
     assert "Use another runtime" in done.stderr or "A runtime is needed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "/nonexistent/x.json"), "--out is a file in a folder that exists"),
+        (("--out", "/"), "--out is a file in a folder that exists"),
+        (("--sample-ms", "nan"), "this is a number from"),
+        (("--rounds", -3), "this is a whole number from 1"),
+        (("--samples", 0), "this is a whole number from 1"),
+        (("--threads", 100_000), "this is a whole number from 1"),
+    ],
+)
+def test_the_script_refuses_in_one_sentence(unpacked, words, said):
+    done = run_bench(unpacked, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_incomplete_rows_and_damaged_bundles(unpacked, tmp_path):
+    """They are timed again, or named; nothing that was measured is ever written over."""
+    shutil.copytree(unpacked, tmp_path / "b", ignore=shutil.ignore_patterns("results*"))
+    words = ("--rounds", 1, "--samples")
+    assert run_bench(tmp_path / "b", *words, 1).returncode == 0
+    done = run_bench(tmp_path / "b", *words, 2)
+    assert "incomplete rows are timed again" in done.stdout
+    kept = tmp_path / "b/results.json"
+    assert all(len(row["wall_us"]) == 2 for row in json.loads(kept.read_text())["rows"])
+    for number in (1, 2):
+        kept.write_text("{}")
+        assert f"moved to {kept}.old{number}" in run_bench(tmp_path / "b", *words, 1).stdout
+    (tmp_path / "b/models/network-01.onnx").unlink()
+    assert "models are missing: network-01" in run_bench(tmp_path / "b", *words, 1).stderr
+    (tmp_path / "b/models/network-02.onnx").write_bytes(b"cut")
+    (tmp_path / "c").mkdir()
+    shutil.copy(unpacked / "run_bench.py", tmp_path / "c")
+    for folder, said in (("b", "cannot open"), ("c", "is missing or damaged")):
+        done = run_bench(tmp_path / folder)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+        assert said in done.stderr

@@ -26,7 +26,7 @@ from pliant.cli.app import (
 )
 from pliant.cli.bounds import MOST, MOST_THREADS
 from pliant.cli.score import Classes, ShapeText, parse_shape
-from pliant.errors import MeasurementError, RecipeError
+from pliant.errors import EncodingError, MeasurementError, RecipeError
 from pliant.files import require_writable
 from pliant.progress import shown
 
@@ -384,7 +384,7 @@ def import_(
         print_error(note)
     opened = _space_of(profile, space)
     for row in profile.networks:
-        opened.parse(row.architecture)  # nothing is written of networks unknown
+        _require_network(opened, row.architecture, results)  # nothing is written of ones unknown
     keep_sources(out, sources or [], opened, profile)
     if roofs is not None:
         save_sheet(roofs, roofs_file(out, profile.threads))
@@ -393,6 +393,20 @@ def import_(
     profile.save(path)
     if imported.notes:
         raise typer.Exit(1)
+
+
+def _require_network(space: Space, architecture: str, source: Path) -> None:
+    """Check that a file's network is one of the space.
+
+    Raises:
+        RecipeError: it is none; names the file and the network.
+    """
+    try:
+        space.parse(architecture)
+    except EncodingError as error:
+        raise RecipeError(
+            f"{source} has a network {architecture!r} that space {space.name} lacks: {error}"
+        ) from None
 
 
 @device_app.command()

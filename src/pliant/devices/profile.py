@@ -203,7 +203,8 @@ class DeviceProfile(_Table):
                 here = "the same name with other choices or blocks"
             raise ProfileMismatchError(
                 f"a profile is for one space; this one is for {there}, "
-                f"the run needs {here}. Measure the device for this run: pliant device measure RUN."
+                f"the run needs {here}. Make one for it: pliant device measure on this machine, "
+                "pliant device bundle and import for another device."
             )
 
     def require_settings(self, settings: Settings, precision: InferencePrecision = "fp32") -> None:
@@ -329,6 +330,11 @@ def _require_version(path: Path, content: bytes) -> None:
         stored = json.loads(content)
     except (ValueError, RecursionError):
         return  # the validation that follows reports where the JSON is invalid
+    if isinstance(stored, dict) and "results" in stored and "rows" in stored:
+        raise DamagedFileError(
+            f"{path} has the results of a device, which are no profile yet. Import them first: "
+            f"pliant device import {path} --out my-board/"
+        )
     version = stored.get("version") if isinstance(stored, dict) else None
     if isinstance(version, int) and version != PROFILE_VERSION:
         raise DamagedFileError(

@@ -14,11 +14,12 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pliant.devices.bundle import ANCHOR, MIN_NETWORKS
 from pliant.devices.profile import DeviceProfile, SpaceKey, network_row, run_key
@@ -34,7 +35,7 @@ from pliant.devices.timings import (
 from pliant.errors import DamagedFileError, MeasurementError
 from pliant.metrics import InferencePrecision
 
-RESULTS = "results.json"
+RESULTS, FILES = "results.json", "results*.json"
 MAX_BYTES = 256 * 2**20
 """Of results.json; a thousand networks in a hundred rounds stay far below."""
 MAX_ENTRIES = 10_000
@@ -44,7 +45,22 @@ MAX_RUNS, MAX_ROUND = 10**9, 10**6
 MAX_BATCH, MAX_THREADS, MAX_CORES = 4096, 1024, 4096
 """What a device may say of itself."""
 MAX_OVER_MEDIAN = 50.0
-"""A timing this many times the network's median, or the median this many times it, is no timing."""
+"""A timing this many times the network's median, or the median this many times it, is no timing;
+nor is a network's median so far from that of all networks."""
+MAX_CPU_OVER_WALL = 1.5
+"""CPU time per thread over wall-clock time; above 1 only as far as their clocks differ."""
+MAX_NAME = 200
+"""Characters in what a device is called."""
+
+
+def _one_line(text: object) -> object:
+    """A name without line breaks and other control characters, which a terminal would obey."""
+    if not isinstance(text, str):
+        return text
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), BeforeValidator(_one_line)]
 
 
 class _Bench(BaseModel):
@@ -62,11 +78,11 @@ class _Header(BaseModel):
 
     results: int = Field(ge=1, le=1)
     bench: _Bench
-    machine: str = Field(min_length=1)
+    machine: _Name
     system: str
     cores: int = Field(ge=1, le=MAX_CORES)
     runtime: str = Field(pattern=r"^[A-Za-z0-9._-]+$")  # it is part of the profile's file name
-    runtime_version: str = Field(min_length=1)
+    runtime_version: _Name
     threads: int = Field(ge=1, le=MAX_THREADS)
     pinned: bool
     rows: list[Any]
@@ -99,8 +115,7 @@ def import_results(path: Path, *, noise_limit: float = Settings().noise_limit) -
     if len(found) < MIN_NETWORKS:
         raise MeasurementError(
             f"a profile takes at least {MIN_NETWORKS} measured networks, {path} has "
-            f"{len(found)} that can be used. Start run_bench.py again: it goes on where it ended."
-            + "".join(f"\n{note}" for note in notes[:5])
+            f"{len(found)} that can be used. {_advice(header, notes)}"
         )
     noisy = Settings(
         header.threads, header.bench.batch, "all", header.runtime, noise_limit=noise_limit
@@ -137,6 +152,15 @@ def import_results(path: Path, *, noise_limit: float = Settings().noise_limit) -
     return Imported(profile, tuple(notes))
 
 
+def _advice(header: _Header, notes: Sequence[str]) -> str:
+    """What to do where too little can be used, with the first reasons."""
+    if not header.rows or not any(note.startswith("row ") for note in notes):
+        advice = "Start run_bench.py again: it goes on where it ended."
+    else:
+        advice = "Remove the results on the device and start run_bench.py again. Left out were:"
+    return advice + "".join(f"\n{note}" for note in notes[:5])
+
+
 def _content(path: Path) -> bytes:
     """The bytes of results.json, also out of an archive; nothing is ever extracted to disk."""
     try:
@@ -145,7 +169,10 @@ def _content(path: Path) -> bytes:
                 raise DamagedFileError(
                     f"results are at most {MAX_BYTES >> 20} MiB, {path} is larger."
                 )
-            return path.read_bytes()
+            content = path.read_bytes()
+            if content.startswith(b"PK"):
+                raise DamagedFileError(f"{path} is an archive that is cut off. Copy it again.")
+            return content
         with zipfile.ZipFile(path) as archive:
             return _from_archive(path, archive)
     except OSError as error:
@@ -175,7 +202,8 @@ def _from_archive(path: Path, archive: zipfile.ZipFile) -> bytes:
                 f"the files of an archive stay in its folder; {path} has {one.filename!r}. It was "
                 "not made by run_bench.py; nothing of it was read."
             )
-    found = [one for one in entries if PurePosixPath(one.filename).name == RESULTS]
+    names = [PurePosixPath(one.filename).name for one in entries]
+    found = [one for one, name in zip(entries, names, strict=True) if fnmatch(name, FILES)]
     if len(found) != 1:
         raise DamagedFileError(
             f"an archive of results has one {RESULTS}, {path} has {len(found)}. Name the file "
@@ -193,17 +221,35 @@ def _from_archive(path: Path, archive: zipfile.ZipFile) -> bytes:
 def _header(path: Path, content: bytes) -> _Header:
     try:
         known = json.loads(content)
-        if isinstance(known, dict):
-            return _Header.model_validate(known)
         what = "it is no table of keys"
+        if isinstance(known, dict):
+            _require_version(path, known)
+            header = _Header.model_validate(known)
+            if header.threads <= header.cores:
+                return header
+            what = f"threads: {header.threads} on a device of {header.cores} cores"
     except (ValueError, RecursionError) as error:
         what = "it is no JSON"
         if isinstance(error, ValidationError):
             fault = error.errors()[0]
             what = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+            if isinstance(fault["input"], (str, int, float)):
+                what += f", received {str(fault['input'])[:50]!r}"
     raise DamagedFileError(
         f"{path} is not what run_bench.py writes: {what}. Copy results.json again."
     )
+
+
+def _require_version(path: Path, known: Mapping[str, Any]) -> None:
+    """Refuse results of another version before their fields are validated."""
+    bench = known.get("bench")
+    bundle = bench.get("bundle") if isinstance(bench, Mapping) else None
+    for what, version in (("results", known.get("results")), ("a bundle", bundle)):
+        if isinstance(version, int) and version != 1:
+            raise DamagedFileError(
+                f"{path} is not what run_bench.py writes for this Pliant: it is version {version} "
+                f"of {what}, version 1 is read. Import it with the Pliant that made the bundle."
+            )
 
 
 def _valid_rows(header: _Header, notes: list[str]) -> dict[str, dict[int, list[Sample]]]:
@@ -259,6 +305,9 @@ def _row_fault(row: Any, header: _Header) -> str | None:
                 return f"{key} {fault}"
     if not all(isinstance(value, bool) for value in row["preempted"]):
         return "preempted is true or false"
+    cpu, wall = np.median(row["cpu_us"]), np.median(row["wall_us"])
+    if cpu > MAX_CPU_OVER_WALL * header.threads * wall:
+        return f"cpu_us is {cpu:g} of {wall:g} wall_us, more than {header.threads} thread(s) take"
     return None
 
 
@@ -291,6 +340,19 @@ def _leave_out_absurd(found: dict[str, dict[int, list[Sample]]], notes: list[str
                     f"{name}, round {number} is left out: {wall:g} microseconds, its other rounds "
                     f"have {middle:g}."
                 )
+    medians = {
+        name: float(np.median([wall for row in rounds.values() for _, wall, _ in row]))
+        for name, rounds in found.items()
+        if name != ANCHOR and rounds
+    }
+    middle = float(np.median(list(medians.values()))) if medians else 0.0
+    for name, wall in medians.items():
+        if not middle / MAX_OVER_MEDIAN <= wall <= middle * MAX_OVER_MEDIAN:
+            del found[name]
+            notes.append(
+                f"{name} is left out: {wall:g} microseconds, the median of all networks is "
+                f"{middle:g}."
+            )
 
 
 def _measurements(
@@ -304,7 +366,7 @@ def _measurements(
     if not anchors:
         raise MeasurementError(
             "results have timings of the anchor network, by which drift is corrected; these have "
-            "none. Start run_bench.py again: it goes on where it ended."
+            f"none that can be used. {_advice(header, notes)}"
         )
     least = min(len(row) for row in anchors.values())
     anchor = {number: _timings([row[:least]], 1) for number, row in anchors.items()}

@@ -3,6 +3,7 @@
     pip install onnxruntime        # or: pip install ai-edge-litert
     python run_bench.py            # writes results.json; a later start goes on where this one ended
 
+Stop it at any moment. More threads have their own file: --threads 2 writes results-threads2.json.
 Then carry results.json back: pliant device import results.json --out my-board/
 
 Every round times all networks in a new random order, and a small anchor network between them, so
@@ -22,7 +23,7 @@ import platform
 import random
 import sys
 import time
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENDINGS = {"onnxruntime": ".onnx", "litert": ".tflite"}
@@ -79,10 +80,16 @@ def find_runtime(wanted: Optional[str]) -> str:
     for name in names:
         if importlib.util.find_spec(MODULES[name].split(".")[0]):
             return name
-    sys.exit(
+    return refuse(
         "A runtime is needed, none is installed: pip install onnxruntime, or pip install "
         "ai-edge-litert."
     )
+
+
+def refuse(message: str) -> NoReturn:
+    """End with one sentence and the exit code of wrong input."""
+    print(message, file=sys.stderr)
+    sys.exit(2)
 
 
 def machine_name() -> str:
@@ -136,12 +143,35 @@ def repeats_of(run: Run, sample_ms: float) -> int:
 
 def write(path: str, results: Dict[str, Any]) -> None:
     """Replace the results by a file that is complete at every moment."""
-    with open(path + ".partial", "w", encoding="utf-8") as file:
-        json.dump(results, file)
-    os.replace(path + ".partial", path)
+    try:
+        with open(path + ".partial", "w", encoding="utf-8") as file:
+            json.dump(results, file)
+        os.replace(path + ".partial", path)
+    except OSError as error:
+        refuse("Results are written to a file, {0} cannot be: {1}.".format(path, error.strerror))
 
 
-def read(path: str, header: Dict[str, Any]) -> Dict[str, Any]:
+def is_complete(row: Any, samples: int) -> bool:
+    """Whether a row of an earlier start says what it timed, and has at least so many samples."""
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("network"), str)
+        and isinstance(row.get("round"), int)
+        and all(
+            isinstance(row.get(key), list) and len(row[key]) >= samples
+            for key in ("wall_us", "cpu_us", "preempted")
+        )
+    )
+
+
+def complete_rows(rows: List[Any], samples: int) -> List[Any]:
+    """Rows that need not be timed again: complete ones of rounds in which the anchor was timed."""
+    complete = [row for row in rows if is_complete(row, samples)]
+    rounds = {row["round"] for row in complete if row["network"] == "anchor"}
+    return [row for row in complete if row["round"] in rounds]
+
+
+def read(path: str, header: Dict[str, Any], samples: int) -> Dict[str, Any]:
     """What an earlier start left, if it measured the same thing; else nothing."""
     empty = dict(header, rows=[])
     if not os.path.exists(path):
@@ -150,10 +180,18 @@ def read(path: str, header: Dict[str, Any]) -> Dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
         if all(found[key] == value for key, value in header.items()):
-            return dict(found)
+            rows = complete_rows(found["rows"], samples)
+            if len(rows) < len(found["rows"]):
+                print("{0} incomplete rows are timed again".format(len(found["rows"]) - len(rows)))
+            return dict(found, rows=rows)
+    except OSError as error:
+        refuse("Results are kept in a file, {0} cannot be read: {1}.".format(path, error.strerror))
     except (ValueError, KeyError, TypeError):
         pass
-    aside = path + ".old"
+    number = 1
+    while os.path.exists("{0}.old{1}".format(path, number)):
+        number += 1
+    aside = "{0}.old{1}".format(path, number)
     os.replace(path, aside)
     print("results of something else were moved to " + aside)
     return empty
@@ -170,37 +208,96 @@ def pin(threads: int) -> bool:
     return True
 
 
-def main() -> None:
-    """Time all networks in rounds."""
+def within(least: float, most: float, kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A reader of an option: a number from `least` to `most`."""
+
+    def read_option(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:  # NaN is not within either
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(
+                "this is {0} from {1} to {2}, received {3!r}".format(what, least, most, text)
+            )
+        return value
+
+    return read_option
+
+
+def options() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    cores = os.cpu_count() or 1
     parser.add_argument("--runtime", choices=sorted(MODULES), help="the installed one by default")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=10, help="more give a narrower estimate")
-    parser.add_argument("--samples", type=int, default=5, help="timings per network and round")
-    parser.add_argument("--sample-ms", type=float, default=3.0, help="duration of one timing")
-    parser.add_argument("--out", default=os.path.join(HERE, "results.json"))
-    arguments = parser.parse_args()
+    parser.add_argument("--threads", type=within(1, cores, int), default=1)
+    parser.add_argument(
+        "--rounds", type=within(1, 10000, int), default=10, help="more give a narrower estimate"
+    )
+    parser.add_argument(
+        "--samples", type=within(1, 1000, int), default=5, help="timings per network and round"
+    )
+    parser.add_argument(
+        "--sample-ms", type=within(0.001, 60000, float), default=3.0, help="of one timing"
+    )
+    parser.add_argument("--out", help="results.json by default, one file per number of threads")
+    found = parser.parse_args()
+    if found.out is None:
+        ending = "" if found.threads == 1 else "-threads{0}".format(found.threads)
+        found.out = os.path.join(HERE, "results{0}.json".format(ending))
+    folder = os.path.dirname(os.path.abspath(found.out))
+    if os.path.isdir(found.out) or not os.path.isdir(folder):
+        refuse("--out is a file in a folder that exists, received {0}.".format(found.out))
+    return found
 
-    with open(os.path.join(HERE, "bench.json"), encoding="utf-8") as file:
-        bench = json.load(file)
-    runtime = find_runtime(arguments.runtime)
-    models = {}
-    for name in bench["networks"]:
-        path = os.path.join(HERE, "models", name + ENDINGS[runtime])
-        if os.path.exists(path):
-            models[name] = path
+
+def read_bench() -> Dict[str, Any]:
+    """Which networks the models are."""
+    path = os.path.join(HERE, "bench.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            bench = json.load(file)
+        if isinstance(bench["networks"], dict) and isinstance(bench["batch"], int):
+            return dict(bench)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return refuse("{0} is missing or damaged. Unpack the whole bundle again.".format(path))
+
+
+def find_models(bench: Dict[str, Any], runtime: str) -> Dict[str, str]:
+    """Paths of the models by name; those that are missing are said."""
+    names: List[str] = list(bench["networks"])
+    paths = {name: os.path.join(HERE, "models", name + ENDINGS[runtime]) for name in names}
+    models = {name: path for name, path in paths.items() if os.path.exists(path)}
     if "anchor" not in models or len(models) < 2:
-        sys.exit(
+        refuse(
             "The bundle has no models for {0} (models/*{1}). Use another runtime, or make the "
             "bundle again where its converter is installed.".format(runtime, ENDINGS[runtime])
         )
+    missing = [name for name in names if name not in models]
+    if missing:
+        print("without these, whose models are missing: " + ", ".join(missing), file=sys.stderr)
+    return models
+
+
+def main() -> None:
+    """Time all networks in rounds."""
+    arguments = options()
+    bench = read_bench()
+    runtime = find_runtime(arguments.runtime)
+    models = find_models(bench, runtime)
     is_pinned = pin(arguments.threads)
     runs: Dict[str, Run] = {}
     version = "unknown"
     for name, path in models.items():
-        runs[name], version = OPENERS[runtime](path, arguments.threads, bench["batch"])
+        try:
+            runs[name], version = OPENERS[runtime](path, arguments.threads, bench["batch"])
+        except Exception as error:  # each runtime has errors of its own
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            refuse("{0} cannot open {1}: {2}".format(runtime, path, reason))
         print("opened {0} of {1}".format(len(runs), len(models)), end="\r", flush=True)
     header = {
         "results": 1,
@@ -213,7 +310,8 @@ def main() -> None:
         "threads": arguments.threads,
         "pinned": is_pinned,
     }
-    results = read(arguments.out, header)
+    results = read(arguments.out, header, arguments.samples)
+    write(arguments.out, results)  # before anything is timed: it may be impossible
     done = {(row["network"], row["round"]) for row in results["rows"]}
     repeats = {name: repeats_of(run, arguments.sample_ms) for name, run in runs.items()}
     gc.disable()
@@ -234,4 +332,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last network", file=sys.stderr)
+        sys.exit(130)
