@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pliant.devices.profile import load_profile
 from pliant.devices.profile_folder import profile_file
@@ -141,6 +142,14 @@ def test_code_that_results_or_a_profile_name_is_never_run(command, board, tmp_pa
         assert "is never run" in error
         assert "--space file.py:NAME" in " ".join(error.split())
         assert not (tmp_path / "ran").exists()
+
+
+def test_one_process_measures_into_a_folder(command, tmp_path):
+    with FileLock(tmp_path / ".lock"):
+        code, _, error = command("device", "measure", "--space", "digits", "--out", tmp_path)
+    assert code == 2
+    assert "one process measures into a folder at a time" in error
+    assert not list(tmp_path.glob("*.json"))
 
 
 def test_the_networks_of_a_run_are_bundled_as_the_run_runs_them(command, tmp_path, copied):

@@ -26,7 +26,7 @@ from pliant.cli.app import (
 )
 from pliant.cli.bounds import MOST, MOST_THREADS
 from pliant.cli.score import Classes, ShapeText, parse_shape
-from pliant.errors import EncodingError, MeasurementError, RecipeError
+from pliant.errors import EncodingError, MeasurementError, RecipeError, RunConflictError
 from pliant.files import require_writable
 from pliant.progress import shown
 
@@ -42,6 +42,8 @@ device_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(device_app, name="device")
+LOCK = ".lock"
+"""In a folder of profiles while it is measured into."""
 
 Runtimes = Annotated[
     str | None,
@@ -102,12 +104,37 @@ def measure(
         optimisation or own.optimisation,
     )
     require_writable(out)
-    with _space(recipe, space, shape, classes, _data(data, skip_broken), run_dir) as opened:
+    opening = _space(recipe, space, shape, classes, _data(data, skip_broken), run_dir)
+    with opening as opened, _only_writer(out):
         done = [_measured(opened, settings, of, out, seed or 0) for settings, of in runs]
         for count in sorted({settings.threads for settings, _ in runs}):
             _measure_roofs(count, out)
     if failed := done.count(False):
         raise typer.Exit(2 if failed == len(runs) else 1)
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """The right to measure into a folder; the system releases it when the process ends.
+
+    Raises:
+        RunConflictError: another process measures into it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunConflictError(
+            f"one process measures into a folder at a time, another one does into {folder}. Wait "
+            "until it ends, or name another folder with --out."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()  # the file stays: to remove it would race with the next process
 
 
 def _target_table(recipe: str | None) -> TargetTable:
