@@ -24,6 +24,7 @@ from pliant.devices.timings import QUANTILES
 from pliant.errors import EncodingError
 from pliant.networks.elastic_blocks import ELASTIC_BLOCKS, register_block
 from pliant.networks.onnx import block_model
+from pliant.networks.own_blocks import require_own_described
 from pliant.networks.plain import BLOCKS, BlockModule
 from pliant.networks.supernet import Supernet, require_described
 from pliant.report.drawing import drawing
@@ -146,13 +147,24 @@ def test_a_block_that_leaves_a_layer_undescribed_is_refused(own, space, monkeypa
     block = space.blocks(space.largest())[2]
     require_described(block)
     monkeypatch.setitem(BLOCKS, "NextBlock", Forgetful)
-    with pytest.raises(EncodingError, match=r"NextBlock has 'more\.bias' as nothing in its layers"):
+    with pytest.raises(EncodingError, match=r"NextBlock has 'more\.bias' not at all in its layers"):
         require_described(block)
     monkeypatch.delitem(BLOCKS, "NextBlock")
     with pytest.raises(EncodingError, match="received NextBlock with none"):
         require_described(block)
     with pytest.raises(EncodingError, match=r"NextBlock is not\. Call register_block\(NextBlock,"):
         own_source(["NextBlock"])
+
+
+def test_a_module_that_computes_something_else_than_its_layers_is_refused(own, space, monkeypatch):
+    class Bent(own.PlainNext):
+        def forward(self, x):
+            return x + 1.001 * (super().forward(x) - x)
+
+    require_own_described(space)
+    monkeypatch.setitem(BLOCKS, "NextBlock", Bent)
+    with pytest.raises(EncodingError, match=r"NextBlock\.layers and Bent\.forward compute diff"):
+        require_own_described(space)
 
 
 def test_names_and_sources_are_refused_by_name(own, space, monkeypatch):

@@ -108,9 +108,14 @@ def require_described(block: Block) -> None:
         if here != there and (here is None or there is None or here != (*there, 1, 1)):
             raise EncodingError(
                 f"the layers of a block name the parameters of its plain module: {name} has"
-                f" {key!r} as {here or 'nothing'} in its layers and {there or 'nothing'} in its"
-                f" module. Describe it in {name}.layers."
+                f" {key!r} {_of_shape(here)} in its layers and {_of_shape(there)} in its module."
+                f" Describe it in {name}.layers."
             )
+
+
+def _of_shape(shape: tuple[int, ...] | None) -> str:
+    """The shape of a parameter, for messages."""
+    return "not at all" if shape is None else f"of shape {shape}"
 
 
 class Supernet(nn.Module):

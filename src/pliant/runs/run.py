@@ -368,6 +368,9 @@ class Run:
         check_space(space)
         if not isinstance(space, ForeignSpace):
             own_source(type(block).__name__ for block in space.blocks(space.largest()))
+            from pliant.networks.own_blocks import require_own_described
+
+            require_own_described(space)
         return space
 
     def parse(self, text: str) -> Architecture:
