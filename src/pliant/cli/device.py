@@ -503,7 +503,7 @@ def _show(profile: DeviceProfile, space: Space, path: Path) -> None:
         "two halves of the rounds differ by": f"{profile.split_half_error:.1%} in the median, at "
         f"most {worst:.1%} of a network",
         "timings with other programs between": f"{profile.preempted_share:.0%}"
-        + ("; on a processor of its own" if profile.pinned else ""),
+        + ("; pinned to its processors" if profile.pinned else ""),
         "known devices": ", ".join(target.sources) or "none",
         "roofs": "none" if target.roofs is None else target.roofs.name,
         "measures more here": "yes" if target.can_measure else "no: another machine or runtime",

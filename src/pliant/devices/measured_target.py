@@ -164,7 +164,7 @@ class MeasuredTarget:
                 f"{of.mape_percent:.1f} % mean error, "
                 f"{of.within(0.1):.0%} of the networks within 10 %, "
                 f"rank correlation {of.spearman:.3f}",
-                f"{of.rung}; cross-validation over {of.networks} random networks"
+                f"{of.rung}; cross-validation over {of.networks} measured networks"
                 + (f"; other models: {', '.join(others)}" if others else ""),
                 bound=f"{MAX_ERROR_PERCENT:g} %",
                 holds=of.mape_percent <= MAX_ERROR_PERCENT,
