@@ -59,6 +59,27 @@ def test_nodes_without_names_and_fused_activations_belong_to_their_layer() -> No
     assert "Relu" not in times.runtime
 
 
+def test_kernels_named_by_the_tensor_they_write_belong_to_the_layer_that_it_comes_from() -> None:
+    output = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    w = numpy_helper.from_array(np.full((16, 16, 3, 3), 0.1, np.float32), "w")
+    v = numpy_helper.from_array(np.full((16, 4), 0.1, np.float32), "v")
+    b = numpy_helper.from_array(np.zeros(4, np.float32), "b")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["y"], name="conv"),
+        helper.make_node("Relu", ["y"], ["a"], name="relu"),
+        helper.make_node("GlobalAveragePool", ["a"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flat"),
+        helper.make_node("Gemm", ["f", "v", "b"], ["g"], name="fc"),
+        helper.make_node("Relu", ["g"], ["z"], name="last"),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 8, 8])
+    graph = helper.make_graph(nodes, "net", [x], [output], [w, v, b])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    times = layer_times(model.SerializeToString(), ["conv", "pool", "fc"], Settings(threads=1))
+    assert set(times.layers) == {"conv", "pool", "fc"}
+    assert not {"Conv", "GlobalAveragePool", "FusedGemm", "Gemm"} & set(times.runtime)
+
+
 def test_a_model_that_cannot_run_is_refused() -> None:
     node = helper.make_node("Unknown", ["x"], ["z"], domain="none")
     with pytest.raises(MeasurementError, match="cannot run the model"):

@@ -2,7 +2,8 @@
 
 The runtime fuses nodes, renames them, and adds nodes of its own (reorderings of channels). A node
 of the file belongs to the layer that it computes, or follows; the kernel of a fused node has the
-name of one of its parts. A kernel whose name leads to no layer is the runtime's own.
+name of one of its parts, or of the tensor that it writes. A kernel whose
+name leads to no layer is the runtime's own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ MAX_RUNS: Final = 200
 _KERNEL: Final = "_kernel_time"
 _RUNTIME_SUFFIX: Final = re.compile(r"(_nchwc|_token_\d+|_quant)+$")
 """What ONNX Runtime appends to the names of nodes that it rewrites."""
+_RUNTIME_PREFIX: Final = "fused "
+"""What it puts before the name of a node with its activation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ def layer_times(
     by_layer: dict[str, float] = defaultdict(float)
     runtime: dict[str, float] = defaultdict(float)
     for (name, operator), seconds in kernels.items():
-        owner = owners.get(_RUNTIME_SUFFIX.sub("", name)) or owners.get(name)
+        part = _RUNTIME_SUFFIX.sub("", name).removeprefix(_RUNTIME_PREFIX)
+        owner = owners.get(part) or owners.get(name)
         if owner is None:
             runtime[operator] += seconds
         else:
@@ -86,7 +90,7 @@ def layer_times(
 
 
 def _owners(graph: onnx.GraphProto, layers: Collection[str]) -> dict[str, str]:
-    """The layer of each node: the one of its name, else that of what it reads first.
+    """The layer of each node and tensor: the one of its name, else that of what it reads first.
 
     A layer that one operator makes beside others has the operator's name and an ending.
     """
@@ -104,7 +108,7 @@ def _owners(graph: onnx.GraphProto, layers: Collection[str]) -> dict[str, str]:
         if owner is not None:
             owners[node.name] = owner
             of_tensor |= dict.fromkeys(node.output, owner)
-    return owners
+    return of_tensor | owners  # a node's own name comes before that of a tensor
 
 
 def _kernels(
