@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Collection, Iterable
+from inspect import ismodule
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,7 +90,8 @@ def load_plugin(text: str, *, what: str) -> Any:
         raise RecipeError(f"{what} of your own is named as file.py:NAME, received {text!r}.")
     module = _load(Path(path_text), what)
     if not hasattr(module, name):
-        public = [known for known in vars(module) if not known.startswith("_")]
+        found = vars(module).items()
+        public = [key for key, part in found if not key.startswith("_") and not ismodule(part)]
         raise RecipeError(f"{path_text} has no {name!r}. {nearest(name, public)}")
     return getattr(module, name)
 

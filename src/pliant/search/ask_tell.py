@@ -13,7 +13,13 @@ from typing import Protocol
 
 from pliant.errors import RecipeError
 from pliant.metrics import Failed
-from pliant.objective import AccuracyEstimator, Candidate, CostModel, checked_costs
+from pliant.objective import (
+    AccuracyEstimator,
+    Candidate,
+    CostModel,
+    checked_costs,
+    checked_qualities,
+)
 from pliant.record import Evaluation, Record
 from pliant.spaces.architecture import Architecture
 
@@ -100,7 +106,7 @@ def combined(quality: AccuracyEstimator, costs: CostModel) -> Evaluate:
     """
 
     def evaluate(architectures: Sequence[Architecture]) -> list[Candidate]:
-        qualities = quality.estimate(architectures)
+        qualities = checked_qualities(quality, architectures)
         rows = zip(architectures, qualities, checked_costs(costs, architectures), strict=True)
         return [Candidate(*row) for row in rows]
 
