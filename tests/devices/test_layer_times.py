@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pliant.devices import layer_times as module
 from pliant.devices.layer_times import layer_times
 from pliant.devices.profile import random_network_model
 from pliant.devices.timings import Settings
@@ -84,3 +86,25 @@ def test_a_model_that_cannot_run_is_refused() -> None:
     node = helper.make_node("Unknown", ["x"], ["z"], domain="none")
     with pytest.raises(MeasurementError, match="cannot run the model"):
         layer_times(_model(node), ["z"], Settings())
+
+
+def test_kernels_take_no_longer_than_the_network_without_a_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kernels of less than a microsecond are counted as whole ones; the latency is the truth."""
+    nodes = [helper.make_node("Relu", [f"t{n}"], [f"t{n + 1}"], name=f"r{n}") for n in range(40)]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("t0", "t40")
+    ]
+    graph = helper.make_graph(nodes, "chain", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    runs = iter([np.full(20, 4e-5), np.full(20, 1e-5)])  # with the profile, and without
+    real = module._run
+
+    def run(*arguments: Any) -> np.ndarray:
+        real(*arguments)
+        return next(runs)
+
+    monkeypatch.setattr(module, "_run", run)
+    times = layer_times(model.SerializeToString(), [node.name for node in nodes], Settings())
+    assert sum(times.layers.values()) + sum(times.runtime.values()) <= 1e-5 * (1 + 1e-9)

@@ -16,7 +16,8 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -75,17 +76,20 @@ def layer_times(
     for node in proto.graph.node:
         node.name = node.name or node.output[0]  # as the reader of workloads calls it
     owners = _owners(proto.graph, frozenset(layers))
+    serialised = proto.SerializeToString()
     with pinned(measuring_processor(settings)):
-        kernels = _kernels(proto.SerializeToString(), settings, sizes or {})
+        kernels = _kernels(serialised, settings, sizes or {})
+        whole = _typical(_run(_session(serialised, settings), settings.batch, sizes or {}))
+    scale = min(1.0, whole / max(sum(kernels.values()), 1e-9))
     by_layer: dict[str, float] = defaultdict(float)
     runtime: dict[str, float] = defaultdict(float)
     for (name, operator), seconds in kernels.items():
         part = _RUNTIME_SUFFIX.sub("", name).removeprefix(_RUNTIME_PREFIX)
         owner = owners.get(part) or owners.get(name)
         if owner is None:
-            runtime[operator] += seconds
+            runtime[operator] += scale * seconds
         else:
-            by_layer[owner] += seconds
+            by_layer[owner] += scale * seconds
     return LayerTimes(dict(by_layer), dict(runtime))
 
 
@@ -115,23 +119,9 @@ def _kernels(
     model: bytes, settings: Settings, sizes: Mapping[str, int]
 ) -> dict[tuple[str, str], float]:
     """Seconds of each kernel of one run, by its name and operator."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = LEVELS[settings.optimisation]
-    options.log_severity_level = 3
-    options.enable_profiling = True
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        try:
-            session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
-            _run(session, settings.batch, sizes)
-        except Exception as error:  # ONNX Runtime's errors share no other class
-            reason = str(error).splitlines()[0]
-            raise MeasurementError(f"ONNX Runtime cannot run the model: {reason}") from None
+        session = _session(model, settings, profile_to=Path(folder) / "profile")
+        _run(session, settings.batch, sizes)
         events = _events(Path(session.end_profiling()))
     durations: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
@@ -139,6 +129,30 @@ def _kernels(
             key = event["name"].removesuffix(_KERNEL), event["args"]["op_name"]
             durations[key].append(1e-6 * event["dur"])
     return {key: _typical(np.array(values)) for key, values in durations.items()}
+
+
+def _session(model: bytes, settings: Settings, *, profile_to: Path | None = None) -> Any:
+    """A model that is open as settings say; with a profile, if there is a place for it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = LEVELS[settings.optimisation]
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_to)
+    with _runtime_errors():
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def _runtime_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's errors share no other class
+        reason = str(error).splitlines()[0]
+        raise MeasurementError(f"ONNX Runtime cannot run the model: {reason}") from None
 
 
 def _events(trace: Path) -> list[dict[str, Any]]:
@@ -155,8 +169,8 @@ def _events(trace: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _run(session: Any, batch: int, sizes: Mapping[str, int]) -> None:
-    """Runs for about `RUN_S`, on random inputs."""
+def _run(session: Any, batch: int, sizes: Mapping[str, int]) -> np.ndarray:
+    """Runs for about `RUN_S`, on random inputs; seconds of each run, shape (runs,)."""
     rng = np.random.default_rng(0)
     inputs = {}
     for source in session.get_inputs():
@@ -168,11 +182,13 @@ def _run(session: Any, batch: int, sizes: Mapping[str, int]) -> None:
         kind = onnx.helper.tensor_dtype_to_np_dtype(_tensor_type(source.type))
         numbers = rng.random(shape, dtype=np.float32)
         inputs[source.name] = (numbers if kind.kind == "f" else 127 * numbers).astype(kind)
-    end = time.perf_counter() + RUN_S
-    for runs in range(MAX_RUNS):
-        session.run(None, inputs)
-        if runs >= MIN_RUNS and time.perf_counter() > end:
-            return
+    seconds: list[float] = []
+    while len(seconds) < MIN_RUNS or (sum(seconds) < RUN_S and len(seconds) < MAX_RUNS):
+        started = time.perf_counter()
+        with _runtime_errors():
+            session.run(None, inputs)
+        seconds.append(time.perf_counter() - started)
+    return np.array(seconds)
 
 
 def _tensor_type(text: str) -> int:
