@@ -267,3 +267,23 @@ def test_shared_keys_of_an_attention_operator(tmp_path: Path) -> None:
     scores, softmax, values = onnx_workload(path).layers[3:]
     assert (scores.N, scores.G, scores.K, scores.C) == (32, 4, 16, 8)
     assert (softmax.output_elements, values.macs) == (2 * 4 * 16 * 16, 2 * 4 * 16 * 16 * 8)
+
+
+@pytest.mark.parametrize(("kind", "size"), [(np.float16, 2), (np.float32, 4), (np.float64, 8)])
+def test_floats_have_the_bytes_of_their_type(kind: type, size: int, tmp_path: Path) -> None:
+    """A product of 4 rows of 8 with 8 x 16 weights, by hand."""
+    weight = numpy_helper.from_array(np.ones((8, 16), dtype=kind), "w")
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="mm")],
+        "product",
+        [helper.make_tensor_value_info("x", element, [4, 8])],
+        [helper.make_tensor_value_info("y", element, [4, 16])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(model, tmp_path / "product.onnx")
+    workload = onnx_workload(tmp_path / "product.onnx")
+    [layer] = workload.layers
+    assert (layer.bits, layer.parameter_bytes) == (8 * size, 8 * 16 * size)
+    assert workload.peak_activation_bytes == (4 * 8 + 4 * 16) * size

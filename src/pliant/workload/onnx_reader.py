@@ -42,6 +42,7 @@ from pliant.workload.operators import (
 
 _FLOAT: Final = onnx.TensorProto.FLOAT
 _BITS: Final[dict[int, int]] = {
+    onnx.TensorProto.DOUBLE: 64,
     onnx.TensorProto.FLOAT16: 16,
     onnx.TensorProto.BFLOAT16: 16,
     onnx.TensorProto.INT8: 8,
