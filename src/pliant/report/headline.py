@@ -31,7 +31,7 @@ class Tile:
 
 def goal(objective: Objective) -> str:
     """What a network was chosen for: the lowest energy among networks of ..."""
-    best = "the highest validation accuracy"
+    best = "its validation accuracy"  # not always the highest: see `Shortlist`
     if objective.minimise is not None:
         best = f"the lowest {words(objective.minimise).label}"
     bounds = []
