@@ -27,7 +27,7 @@ import onnx
 import onnxruntime
 
 from pliant.devices.measure import measuring_processor, pinned
-from pliant.devices.runtimes.onnxruntime import LEVELS
+from pliant.devices.runtimes.onnxruntime import session_options
 from pliant.devices.timings import Settings
 from pliant.errors import MeasurementError
 from pliant.files import FEW_BYTES
@@ -133,12 +133,7 @@ def _kernels(
 
 def _session(model: bytes, settings: Settings, *, profile_to: Path | None = None) -> Any:
     """A model that is open as settings say; with a profile, if there is a place for it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = LEVELS[settings.optimisation]
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = session_options(settings)
     if profile_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_to)

@@ -16,6 +16,18 @@ LEVELS = {
 """Only `all` changes the memory layout of convolutions, which makes them several times as fast."""
 
 
+def session_options(settings: Settings) -> onnxruntime.SessionOptions:
+    """How a model is opened for a measurement."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = LEVELS[settings.optimisation]
+    options.log_severity_level = 3
+    # Threads that spin while they wait would count as CPU time and slow down other programs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 class OnnxRuntime(Runtime):
     """The CPU provider of ONNX Runtime."""
 
@@ -31,15 +43,8 @@ class OnnxRuntime(Runtime):
 
 class _Session:
     def __init__(self, model: bytes, settings: Settings) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = settings.threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = LEVELS[settings.optimisation]
-        options.log_severity_level = 3
-        # Threads that spin while they wait would count as CPU time and slow down other programs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
+            model, session_options(settings), providers=["CPUExecutionProvider"]
         )
         name, image = example_input(model, settings.batch)
         self._binding = self._session.io_binding()
