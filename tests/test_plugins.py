@@ -34,6 +34,9 @@ def fails(size):
 def helper(size):
     return {}[size]
 
+def full():
+    raise MemoryError
+
 def library(size):
     import json
     return json.loads("{")
@@ -153,3 +156,7 @@ def test_errors_of_a_part_that_was_loaded_are_its_own(mine: Path) -> None:
     with pytest.raises(ValueError, match="invalid literal") as other:
         int("x")
     assert own_error(other.value) is None
+    full = load_plugin(f"{mine}:full", what="a part")
+    with pytest.raises(MemoryError) as memory:
+        full()
+    assert own_error(memory.value) is None

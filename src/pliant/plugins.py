@@ -158,7 +158,12 @@ def _load(path: Path, what: str) -> ModuleType:
 
 
 def own_error(error: BaseException) -> str | None:
-    """Where a part of the user's own ended in an error, after it was loaded; None if none did."""
+    """Where a part of the user's own ended in an error, after it was loaded; None if none did.
+
+    What the system refuses, such as memory or a file, says itself what to do.
+    """
+    if isinstance(error, MemoryError | OSError):
+        return None
     own = {module.__file__ for name, module in sys.modules.items() if name.startswith(PREFIX)}
     frames = traceback.extract_tb(error.__traceback__)
     files = [frame.filename for frame in frames if frame.filename in own]
