@@ -222,6 +222,26 @@ def test_the_energy_of_a_run_is_its_share_of_what_the_meter_read(clock: _Clock) 
     assert found.spread_uj == pytest.approx(0, abs=energy_uj(2.0, 5.0) / 1e3)
 
 
+def test_a_log_that_is_late_does_not_lower_the_power(
+    tmp_path: Path, clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five watts all the time, in a log that is written once per second."""
+    path, began, sleep = tmp_path / "power.csv", clock.now, clock.sleep
+
+    def slept(seconds: float) -> None:
+        sleep(seconds)
+        path.write_text(f"{began - 1},5\n{int(clock.now)},5\n")
+
+    monkeypatch.setattr(clock, "sleep", slept)
+    slept(0)
+    found = measure_energy(
+        lambda: clock.sleep(0.002), PowerLog(path, delay_s=2.0), samples=3, sample_s=0.05
+    )
+    assert found.watts == pytest.approx(5.0, rel=1e-3)
+    assert found.idle_watts == pytest.approx(5.0, rel=1e-3)
+    assert found.energy_uj == pytest.approx(energy_uj(2.0, 5.0), rel=1e-3)
+
+
 def test_a_meter_that_reads_nothing_is_refused(clock: _Clock) -> None:
     class Dead(_Constant):
         def energy_j(self, work) -> float:  # type: ignore[no-untyped-def]

@@ -320,7 +320,8 @@ def measure_energy(
     Raises:
         MeasurementError: the meter reads no energy, or cannot be read.
     """
-    idle_watts = meter.energy_j(lambda: time.sleep(sample_s)) / sample_s
+    spent, seconds = _metered(meter, lambda: time.sleep(sample_s))
+    idle_watts = spent / seconds
     joules, watts = [], []
     for _ in range(samples):
         runs = 0
@@ -332,9 +333,7 @@ def measure_energy(
                 run()
                 runs += 1
 
-        started = time.perf_counter()
-        spent = meter.energy_j(loop)
-        seconds = time.perf_counter() - started
+        spent, seconds = _metered(meter, loop)
         joules.append(spent / runs)
         watts.append(spent / seconds)
     low, middle, high = np.quantile(joules, [0.25, 0.5, 0.75])
@@ -346,6 +345,23 @@ def measure_energy(
     return MeasuredEnergy(
         1e6 * float(middle), 0.5e6 * float(high - low), float(np.median(watts)), idle_watts
     )
+
+
+def _metered(meter: EnergyMeter, work: Callable[[], object]) -> tuple[float, float]:
+    """Joules and seconds of some work.
+
+    The clock runs while the work does: a meter takes time of its own, a log seconds to be written.
+    """
+    seconds = 0.0
+
+    def timed() -> None:
+        nonlocal seconds
+        started = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - started
+
+    joules = meter.energy_j(timed)
+    return joules, seconds
 
 
 def parse_energy(text: str) -> Power | EnergyMeter:
