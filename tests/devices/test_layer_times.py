@@ -82,10 +82,15 @@ def test_kernels_named_by_the_tensor_they_write_belong_to_the_layer_that_it_come
     assert not {"Conv", "GlobalAveragePool", "FusedGemm", "Gemm"} & set(times.runtime)
 
 
-def test_a_model_that_cannot_run_is_refused() -> None:
-    node = helper.make_node("Unknown", ["x"], ["z"], domain="none")
-    with pytest.raises(MeasurementError, match="cannot run the model"):
-        layer_times(_model(node), ["z"], Settings())
+def test_a_model_that_cannot_run_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    """When it is opened or when it runs; the runtime itself prints nothing."""
+    unknown = helper.make_node("Unknown", ["x"], ["z"], domain="none")
+    reshaped = helper.make_node("Reshape", ["x", "shape"], ["z"])
+    shape = helper.make_node("Constant", [], ["shape"], value_ints=[5, 7])
+    for nodes in ([unknown], [shape, reshaped]):
+        with pytest.raises(MeasurementError, match="cannot run the model"):
+            layer_times(_model(*nodes), ["z"], Settings(), sizes={"H": 3})
+    assert capfd.readouterr() == ("", "")
 
 
 def test_kernels_take_no_longer_than_the_network_without_a_profile(

@@ -111,7 +111,7 @@ class Classifier:
 
 def _open(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     content = path.read_bytes()
     require_intact(path, content)
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

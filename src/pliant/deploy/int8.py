@@ -110,7 +110,7 @@ def logits(model: bytes, split: Split) -> np.ndarray:
     """Logits of a delivered network, (images, classes), with one thread of ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     rows = np.arange(len(split))
     parts = [session.run(["logits"], {"pictures": batch})[0] for batch in _pictures(split, rows)]

@@ -135,6 +135,7 @@ def run_onnx(
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     pictures = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     batch_size = batch_size or fitting_batch(images.shape[-1], 500)

@@ -115,7 +115,7 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """One thread, and no optimisation: every tensor is computed."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -22,7 +22,7 @@ def session_options(settings: Settings) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = LEVELS[settings.optimisation]
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, and printed where they are caught
     # Threads that spin while they wait would count as CPU time and slow down other programs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
