@@ -78,6 +78,16 @@ def test_a_sheet_survives_its_file(tmp_path: Path) -> None:
     assert roofline.level(2**20 + 1).name == "memory"
 
 
+def test_the_roof_is_the_highest_that_was_seen() -> None:
+    sheet = parse_sheet(SHEET)
+    higher = sheet.with_convolutions(8.5)
+    assert higher.peak_gops == PeakGops(fp32=8.5, int8=32.0)
+    assert higher.source == "its data sheet; fp32 by the convolutions of its profile"
+    assert sheet.with_convolutions(7.5) == sheet.with_convolutions(None) == sheet
+    int8 = parse_sheet(SHEET.replace("fp32 = 8.0", ""))
+    assert int8.with_convolutions(8.5) == int8
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

@@ -11,13 +11,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pliant.devices import layer_times as module
-from pliant.devices.layer_times import layer_times
+from pliant.devices.data_sheet import DataSheet, PeakGops
+from pliant.devices.layer_times import layer_times, timed_roofline
 from pliant.devices.profile import random_network_model
 from pliant.devices.timings import Settings
 from pliant.errors import MeasurementError
 from pliant.metrics import InferencePrecision
 from pliant.spaces.space import Space
 from pliant.workload import onnx_workload
+from pliant.workload.roofline import NetworkRoofline, Roofline
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -80,6 +82,54 @@ def test_kernels_named_by_the_tensor_they_write_belong_to_the_layer_that_it_come
     times = layer_times(model.SerializeToString(), ["conv", "pool", "fc"], Settings(threads=1))
     assert set(times.layers) == {"conv", "pool", "fc"}
     assert not {"Conv", "GlobalAveragePool", "FusedGemm", "Gemm"} & set(times.runtime)
+
+
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_the_first_row_of_a_recurrent_layer_has_the_time_of_its_kernel(
+    operator: str, gates: int, tmp_path: Path
+) -> None:
+    stored = [
+        numpy_helper.from_array(np.full((2, gates * 5, width), 0.1, np.float32), name)
+        for name, width in (("W", 3), ("R", 5))
+    ]
+    node = helper.make_node(
+        operator, ["x", "W", "R"], ["z"], name="r", hidden_size=5, direction="bidirectional"
+    )
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 1, 3])
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    network, _ = _placed(helper.make_graph([node], "net", [x], [z], stored), tmp_path)
+    first, *others = network.layers
+    assert first.name == "r.l0.input"
+    assert network.row_of == {layer.name: first.name for layer in others}
+    assert len(others) == 5
+    assert network.achieved[0] is not None
+    assert network.achieved[1:] == (None,) * 5
+    assert network.runtime_seconds == ()
+
+
+def test_layers_are_under_the_roofs_of_what_the_runtime_computes(tmp_path: Path) -> None:
+    """Half-precision products are 32-bit ones in ONNX Runtime on x86; elsewhere they may be 16."""
+    half = TensorProto.FLOAT16
+    node = helper.make_node("MatMul", ["x", "w"], ["z"], name="mm")
+    x = helper.make_tensor_value_info("x", half, [8, 16])
+    z = helper.make_tensor_value_info("z", half, [8, 4])
+    weight = numpy_helper.from_array(np.ones((16, 4), np.float16), "w")
+    network, roofline = _placed(helper.make_graph([node], "net", [x], [z], [weight]), tmp_path)
+    casts = "Cast" in dict(network.runtime_seconds)
+    assert network.widened == casts
+    numbers = 16 * 4 + 8 * 16 + 8 * 4
+    assert network.layers[0].traffic_bytes == (4 if casts else 2) * numbers
+    assert roofline.peak_macs_per_s == (50e9 if casts else 200e9)
+    assert len(network.notes) >= casts
+
+
+def _placed(graph: onnx.GraphProto, folder: Path) -> tuple[NetworkRoofline, Roofline]:
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+    path = folder / "model.onnx"
+    path.write_bytes(model)
+    sheet = DataSheet("here", "a test", 20.0, PeakGops(fp32=100.0, bf16=400.0))
+    return timed_roofline("net", onnx_workload(path), sheet, model, Settings())
 
 
 def test_a_model_that_cannot_run_is_refused(capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from pliant.workload.roofline import (
     least_seconds,
     least_traffic_bytes,
     why_faster,
+    without_time,
 )
 
 DEVICE = Roofline(peak_macs_per_s=100e9, bandwidth_bytes_per_s=10e9)
@@ -148,3 +150,28 @@ def test_the_parts_of_a_time_add_up() -> None:
     assert "timed takes 5.9 ms more" in sentence
     assert "+5.9 ms beyond the roofs" in sentence
     assert "Furthest below the roofs are c (" in sentence
+
+
+def test_a_row_above_its_roof_is_told_and_none_is_below_by_less_than_nothing() -> None:
+    """8 x 8 channels, 3x3, 32x32 pixels: 589,824 MACs take 5.9 us at the peak, memory 6.8 us."""
+    layers = _network("x", 3, 8).layers
+    least = layers[0].least_seconds
+    above = NetworkRoofline("above", layers, (least / 1.11,))
+    assert above.shares_of_roof == (pytest.approx(1.11),)
+    [note] = above.notes
+    assert note.startswith("Faster than the roofs: c (111%). ")
+    (sentence,) = why_faster([above, NetworkRoofline("at", layers, (least / 1.004,))])
+    assert "Furthest" not in sentence
+    assert NetworkRoofline("at", layers, (least / 1.004,)).notes == ()
+
+
+def test_rows_of_one_kernel_stand_under_the_sum_of_their_roofs() -> None:
+    first = _network("x", 3, 8).layers[0]
+    layers = (first, replace(first, name="d"), replace(first, name="e"))
+    times = (6 * first.least_seconds, None, None)
+    network = NetworkRoofline("lstm", layers, times, row_of={"d": "c"})
+    assert network.attainable_seconds[0] == pytest.approx(2 * first.least_seconds)
+    assert network.shares_of_roof == (pytest.approx(1 / 3), None, None)
+    assert [without_time(network, layer) for layer in layers[1:]] == ["shared", "fused"]
+    [note] = network.notes
+    assert "in one kernel with the row above" in note

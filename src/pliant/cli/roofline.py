@@ -82,7 +82,7 @@ def roofline(
 
     Of several networks it says why the fastest is faster.
     """
-    from pliant.workload.roofline import NetworkRoofline, layer_bounds, why_faster
+    from pliant.workload.roofline import why_faster
 
     if report is not None:
         require_writable(report.parent)
@@ -92,18 +92,13 @@ def roofline(
     placed: list[NetworkRoofline] = []
     found: Roofline | None = None
     for one in loaded:
-        workload = device.as_run(one.workload)
-        under = device.roofline(workload)
+        network, under = device.place(one, threads)
         if found is not None and under != found:
             raise RecipeError(
                 "networks are compared under the same roofs; these have different precisions."
                 " Compare networks of one precision."
             )
         found = under
-        bounds = layer_bounds(workload, under)
-        network = NetworkRoofline(one.name, bounds)
-        if device.is_here and one.model is not None:
-            network = _timed(network, one.model, one.sizes, threads)
         placed.append(network)
     assert found is not None
     for network in placed:
@@ -249,26 +244,29 @@ class _Device:
     sheet: object = None
     chip: object = None
 
-    def as_run(self, workload: Workload) -> Workload:
-        """The workload with the word width of the device: a chip has its own."""
-        from pliant.accelerator.chip import Chip
-        from pliant.workload import with_bits
-
-        if not isinstance(self.chip, Chip):
-            return workload
-        return replace(
-            workload, layers=with_bits(workload.layers, self.chip.word_widths.input_bits)
-        )
-
-    def roofline(self, workload: Workload) -> Roofline:
-        """The roofs for the precision of a network."""
+    def place(self, loaded: _Loaded, threads: int) -> tuple[NetworkRoofline, Roofline]:
+        """A network under the roofs of its precision, with times where this is the device."""
         from pliant.accelerator.chip import Chip
         from pliant.devices.data_sheet import DataSheet, workload_bits
+        from pliant.workload import with_bits
+        from pliant.workload.roofline import NetworkRoofline, layer_bounds
 
-        if isinstance(self.chip, Chip):
-            return self.chip.roofline
+        workload = loaded.workload
+        if isinstance(self.chip, Chip):  # a chip has a word width of its own
+            narrow = with_bits(workload.layers, self.chip.word_widths.input_bits)
+            workload, under = replace(workload, layers=narrow), self.chip.roofline
+            return NetworkRoofline(loaded.name, layer_bounds(workload, under)), under
         assert isinstance(self.sheet, DataSheet)
-        return self.sheet.roofline(workload_bits(workload))
+        if self.is_here and loaded.model is not None:
+            from pliant.devices.layer_times import timed_roofline
+            from pliant.devices.timings import Settings
+
+            settings = Settings(threads=threads)
+            return timed_roofline(
+                loaded.name, workload, self.sheet, loaded.model, settings, sizes=loaded.sizes
+            )
+        under = self.sheet.roofline(workload_bits(workload))
+        return NetworkRoofline(loaded.name, layer_bounds(workload, under)), under
 
 
 def _device(target: str, threads: int, roofs: Path | None) -> _Device:
@@ -300,7 +298,7 @@ def _of_folder(folder: Path, threads: int) -> _Device:
     from pliant.devices.profile_folder import folder_roofs, profiles_in, roofs_file
     from pliant.devices.roofs import roofs_name
 
-    profiles_in(folder)
+    profiles = profiles_in(folder).values()
     sheet = folder_roofs(folder, threads)
     if sheet is None:
         raise RecipeError(
@@ -308,6 +306,9 @@ def _of_folder(folder: Path, threads: int) -> _Device:
             "On this machine pliant device measure adds them; of another device name the data "
             "sheet: pliant device import RESULTS --sheet raspberry-pi-4."
         )
+    for one in profiles:
+        if one.threads == threads:
+            sheet = sheet.with_convolutions(one.convolution_peak_gflops)
     return _Device(sheet.name, sheet.source, is_here=sheet.name == roofs_name(threads), sheet=sheet)
 
 
@@ -335,33 +336,20 @@ def _measured(threads: int, path: Path | None):  # type: ignore[no-untyped-def]
     return sheet
 
 
-def _timed(
-    network: NetworkRoofline, model: bytes, sizes: Mapping[str, int], threads: int
-) -> NetworkRoofline:
-    from pliant.devices.layer_times import layer_times
-    from pliant.devices.timings import Settings
-
-    names = [layer.name for layer in network.layers]
-    times = layer_times(model, names, Settings(threads=threads), sizes=sizes)
-    return replace(
-        network,
-        achieved_seconds=tuple(times.layers.get(name) for name in names),
-        runtime_seconds=tuple(times.runtime.items()),
-    )
-
-
 def _table(network: NetworkRoofline) -> Table:
     from pliant.report.roofline_page import runtime_note, waits_for
+    from pliant.workload.roofline import without_time
 
     table = Table(title=network.name, caption=runtime_note(network) or None)
     for head in ("Layer", "MACs/byte", "Waits for", "At least µs", "Took µs", "Of roof"):
         justify: Literal["left", "right"] = "left" if head in ("Layer", "Waits for") else "right"
         width = {"Layer": None, "Waits for": len("memory (L2)")}.get(head, len(head))
         table.add_column(head, justify=justify, no_wrap=True, min_width=width)
-    for layer, seconds in zip(network.layers, network.achieved, strict=True):
-        took, share = ("fused", "") if network.achieved_seconds else ("", "")
-        if seconds:
-            took, share = f"{1e6 * seconds:.3g}", f"{layer.least_seconds / seconds:.0%}"
+    rows = zip(network.layers, network.achieved, network.shares_of_roof, strict=True)
+    for layer, seconds, of_roof in rows:
+        took, share = without_time(network, layer), ""
+        if seconds and of_roof is not None:
+            took, share = f"{1e6 * seconds:.3g}", f"{of_roof:.0%}"
         table.add_row(
             layer.name,
             f"{layer.macs_per_byte:.3g}",
@@ -384,3 +372,5 @@ def _say_total(network: NetworkRoofline) -> None:
         f"{network.name}: {count(network.macs)} MACs, {took}at least {least}; "
         f"{network.memory_bound_layers} of {len(network.layers)} layers wait for memory"
     )
+    for note in network.notes:
+        say(note)

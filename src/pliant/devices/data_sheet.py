@@ -8,7 +8,7 @@ machine (`pliant.devices.roofs`) have the same form, with the bandwidths of the 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -126,6 +126,21 @@ class DataSheet:
             caches.append(level)
         # Two operations make one multiply-accumulate.
         return Roofline(1e9 * max(peaks) / 2, 1e9 * self.bandwidth_gb_per_s, tuple(caches))
+
+    def with_convolutions(self, gops: float | None) -> DataSheet:
+        """The sheet with the fp32 peak that convolutions of a device profile reached, if higher.
+
+        Args:
+            gops: 1e9 operations per second; None where a profile has none.
+        """
+        peak = self.peak_gops.fp32
+        if gops is None or peak is None or gops <= peak:
+            return self
+        return replace(
+            self,
+            source=f"{self.source}; fp32 by the convolutions of its profile",
+            peak_gops=replace(self.peak_gops, fp32=gops),
+        )
 
 
 def workload_bits(workload: Workload) -> int:

@@ -2,8 +2,11 @@
 
 The runtime fuses nodes, renames them, and adds nodes of its own (reorderings of channels). A node
 of the file belongs to the layer that it computes, or follows; the kernel of a fused node has the
-name of one of its parts, or of the tensor that it writes. A kernel whose
-name leads to no layer is the runtime's own.
+name of one of its parts, or of the tensor that it writes. A kernel whose name leads to no layer is
+the runtime's own. Where one node is several layers, as an LSTM is, the first has the time of all.
+
+The runtime may also compute with more bits than the file has: without kernels for 16 bits it casts
+them to 32. The roofs of a layer are those of what is computed.
 """
 
 from __future__ import annotations
@@ -16,21 +19,24 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
 
+from pliant.devices.data_sheet import DataSheet, workload_bits
 from pliant.devices.measure import measuring_processor, pinned
 from pliant.devices.runtimes.onnxruntime import session_options
 from pliant.devices.timings import Settings
 from pliant.errors import MeasurementError
 from pliant.files import FEW_BYTES
+from pliant.workload.layer import Workload
+from pliant.workload.roofline import NetworkRoofline, Roofline, layer_bounds
 
 RUN_S: Final = 0.5
 """How long a model is run."""
@@ -41,6 +47,17 @@ _RUNTIME_SUFFIX: Final = re.compile(r"(_nchwc|_token_\d+|_quant)+$")
 """What ONNX Runtime appends to the names of nodes that it rewrites."""
 _RUNTIME_PREFIX: Final = "fused "
 """What it puts before the name of a node with its activation."""
+_BITS: Final = {"int8": 8, "uint8": 8, "float16": 16, "bfloat16": 16, "float": 32, "double": 64}
+"""Width of the types in a profile."""
+
+
+class _Kernel(NamedTuple):
+    """One kernel of the profile; seconds of one run, and the width of its first operand or 0."""
+
+    name: str
+    operator: str
+    seconds: float
+    bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,55 @@ class LayerTimes:
     """By layer; a layer that was fused into another one has none."""
     runtime: Mapping[str, float]
     """What belongs to no layer, by operator."""
+    row_of: Mapping[str, str]
+    """Of layers that one kernel computes with earlier ones, the layer that has the time of all."""
+    bits: Mapping[str, int]
+    """Width of the numbers that a layer is computed with, where it is known."""
+
+
+def timed_roofline(
+    name: str,
+    workload: Workload,
+    sheet: DataSheet,
+    model: bytes,
+    settings: Settings,
+    *,
+    sizes: Mapping[str, int] | None = None,
+) -> tuple[NetworkRoofline, Roofline]:
+    """A network under the roofs of this machine, its layers timed by ONNX Runtime.
+
+    Args:
+        name: of the network.
+        workload: its layers, as `onnx_workload` reads them.
+        sheet: the roofs.
+        model: the serialised ONNX model.
+        settings: of the runtime.
+        sizes: of open dimensions, as of `layer_times`.
+
+    Returns:
+        The network, and its roofs: those of the precision that the runtime computes with.
+
+    Raises:
+        MeasurementError: the runtime cannot run the model.
+        RecipeError: there are no roofs of this precision.
+    """
+    names = [layer.name for layer in workload.layers]
+    times = layer_times(model, names, settings, sizes=sizes)
+    layers = []
+    for layer in workload.layers:
+        computed = times.bits.get(times.row_of.get(layer.name, layer.name), 0)
+        layers.append(replace(layer, bits=max(layer.bits, computed)))
+    as_computed = replace(workload, layers=tuple(layers))
+    roofline = sheet.roofline(workload_bits(as_computed))
+    network = NetworkRoofline(
+        name,
+        layer_bounds(as_computed, roofline),
+        achieved_seconds=tuple(times.layers.get(one) for one in names),
+        runtime_seconds=tuple(times.runtime.items()),
+        row_of=times.row_of,
+        widened=sum(new != old for new, old in zip(layers, workload.layers, strict=True)),
+    )
+    return network, roofline
 
 
 def layer_times(
@@ -75,38 +141,57 @@ def layer_times(
     proto = onnx.load_from_string(model)
     for node in proto.graph.node:
         node.name = node.name or node.output[0]  # as the reader of workloads calls it
-    owners = _owners(proto.graph, frozenset(layers))
+    shared = _shared(proto.graph, layers)
+    owners = _owners(proto.graph, frozenset(layers), shared)
     serialised = proto.SerializeToString()
     with pinned(measuring_processor(settings)):
         kernels = _kernels(serialised, settings, sizes or {})
         whole = _typical(_run(_session(serialised, settings), settings.batch, sizes or {}))
-    scale = min(1.0, whole / max(sum(kernels.values()), 1e-9))
+    scale = min(1.0, whole / max(sum(kernel.seconds for kernel in kernels), 1e-9))
     by_layer: dict[str, float] = defaultdict(float)
     runtime: dict[str, float] = defaultdict(float)
-    for (name, operator), seconds in kernels.items():
-        part = _RUNTIME_SUFFIX.sub("", name).removeprefix(_RUNTIME_PREFIX)
-        owner = owners.get(part) or owners.get(name)
+    bits: dict[str, int] = {}
+    for kernel in kernels:
+        part = _RUNTIME_SUFFIX.sub("", kernel.name).removeprefix(_RUNTIME_PREFIX)
+        owner = owners.get(part) or owners.get(kernel.name)
         if owner is None:
-            runtime[operator] += scale * seconds
+            runtime[kernel.operator] += scale * kernel.seconds
         else:
-            by_layer[owner] += scale * seconds
-    return LayerTimes(dict(by_layer), dict(runtime))
+            by_layer[owner] += scale * kernel.seconds
+            bits.setdefault(owner, kernel.bits)  # further kernels follow it, such as a Cast
+    row_of: dict[str, str] = {}
+    for rows in shared.values():
+        if rows[0] in by_layer:
+            row_of |= dict.fromkeys(rows[1:], rows[0])
+    return LayerTimes(dict(by_layer), dict(runtime), row_of, bits)
 
 
-def _owners(graph: onnx.GraphProto, layers: Collection[str]) -> dict[str, str]:
-    """The layer of each node and tensor: the one of its name, else that of what it reads first.
+def _shared(graph: onnx.GraphProto, layers: Iterable[str]) -> dict[str, list[str]]:
+    """The layers of each node, in running order.
 
-    A layer that one operator makes beside others has the operator's name and an ending.
+    The layers that one node makes beside others have its name and an ending, as `lstm.l0.input`.
     """
+    nodes = {node.name for node in graph.node}
+    found: dict[str, list[str]] = defaultdict(list)
+    for layer in layers:
+        name = layer
+        while name and name not in nodes:
+            name = name.rpartition(".")[0]
+        if name:
+            found[name].append(layer)
+    return found
+
+
+def _owners(
+    graph: onnx.GraphProto, layers: Collection[str], shared: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """The layer of each node and tensor: the first of its own, else that of what it reads first."""
     owners: dict[str, str] = {}
     of_tensor: dict[str, str] = {}
-    first_of = {name.rpartition(".")[0]: name for name in layers}
     for node in graph.node:
-        owner = node.name if node.name in layers else None
+        owner = shared[node.name][0] if node.name in shared else None
         if owner is None:
             owner = next((name for name in node.output if name in layers), None)
-        if owner is None:
-            owner = first_of.get(node.name)
         if owner is None:
             owner = next((of_tensor[name] for name in node.input if name in of_tensor), None)
         if owner is not None:
@@ -115,20 +200,23 @@ def _owners(graph: onnx.GraphProto, layers: Collection[str]) -> dict[str, str]:
     return of_tensor | owners  # a node's own name comes before that of a tensor
 
 
-def _kernels(
-    model: bytes, settings: Settings, sizes: Mapping[str, int]
-) -> dict[tuple[str, str], float]:
-    """Seconds of each kernel of one run, by its name and operator."""
+def _kernels(model: bytes, settings: Settings, sizes: Mapping[str, int]) -> list[_Kernel]:
+    """The kernels of one run, in order."""
     with tempfile.TemporaryDirectory() as folder:
         session = _session(model, settings, profile_to=Path(folder) / "profile")
         _run(session, settings.batch, sizes)
         events = _events(Path(session.end_profiling()))
-    durations: dict[tuple[str, str], list[float]] = defaultdict(list)
+    durations: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            key = event["name"].removesuffix(_KERNEL), event["args"]["op_name"]
-            durations[key].append(1e-6 * event["dur"])
-    return {key: _typical(np.array(values)) for key, values in durations.items()}
+            of = event["args"]
+            first = next((kind for one in of.get("input_type_shape", ()) for kind in one), "")
+            name = event["name"].removesuffix(_KERNEL)
+            durations[name, of["op_name"], _BITS.get(first, 0)].append(1e-6 * event["dur"])
+    return [
+        _Kernel(name, operator, _typical(np.array(values)), bits)
+        for (name, operator, bits), values in durations.items()
+    ]
 
 
 def _session(model: bytes, settings: Settings, *, profile_to: Path | None = None) -> Any:

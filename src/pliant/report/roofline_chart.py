@@ -64,15 +64,15 @@ def _add_layers(
 ) -> None:
     """Hollow marks on the roofs, filled ones at the achieved speeds, and a line between the two."""
     marks: dict[str, list[tuple[float, float, str]]] = {"attainable": [], "achieved": []}
-    for layer, seconds in zip(network.layers, network.achieved, strict=True):
+    rows = zip(network.layers, network.achieved, network.shares_of_roof, strict=True)
+    for layer, seconds, share in rows:
         if not layer.macs:
             continue
-        text = hover(f"{network.name}: {layer.name}", *_hover_lines(layer, seconds))
+        text = hover(f"{network.name}: {layer.name}", *_hover_lines(layer, seconds, share))
         attainable = 1e-9 * layer.macs / layer.least_seconds
         marks["attainable"].append((layer.macs_per_byte, attainable, text))
-        if seconds:
-            achieved = 1e-9 * layer.macs / seconds
-            marks["achieved"].append((layer.macs_per_byte, achieved, text))
+        if share is not None:
+            marks["achieved"].append((layer.macs_per_byte, attainable * share, text))
     for kind, points in marks.items():
         if not points:
             continue
@@ -89,14 +89,13 @@ def _add_layers(
         )
 
 
-def _hover_lines(layer: LayerBound, seconds: float | None) -> list[str]:
+def _hover_lines(layer: LayerBound, seconds: float | None, share: float | None) -> list[str]:
     lines = [
         f"{count(layer.macs)} MACs, {size(layer.traffic_bytes)} of traffic",
         f"waits for {waits_for(layer)}",
         f"at least {significant(1e6 * layer.least_seconds)} µs",
     ]
-    if seconds:
-        share = layer.least_seconds / seconds
+    if seconds and share is not None:
         lines.append(f"took {significant(1e6 * seconds)} µs: {share:.0%} of the attainable speed")
     return lines
 

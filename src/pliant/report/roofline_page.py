@@ -11,7 +11,7 @@ from pliant.report.figure import Chart, chart
 from pliant.report.headline import Tile
 from pliant.report.quantities import GAP, NOT_MEASURED, count, percent, quantity, significant, size
 from pliant.report.roofline_chart import roofline_chart, time_parts_chart, waits_for
-from pliant.workload.roofline import NetworkRoofline, Roofline, why_faster
+from pliant.workload.roofline import NetworkRoofline, Roofline, why_faster, without_time
 
 HEADS = (
     "Layer", "MACs", "Traffic", "MACs per byte", "Waits for", "At least", "Took", "Of attainable"
@@ -101,13 +101,13 @@ def layer_table(network: NetworkRoofline) -> LayerTable:
         network: under the roofs of a device.
     """
     rows = []
-    for layer, seconds in zip(network.layers, network.achieved, strict=True):
+    timed = zip(network.layers, network.achieved, network.shares_of_roof, strict=True)
+    for layer, seconds, of_roof in timed:
         took, share = NOT_MEASURED, NOT_MEASURED
-        if seconds:
-            took = microseconds(seconds)
-            share = percent(layer.least_seconds / seconds, 0)
+        if seconds and of_roof is not None:
+            took, share = microseconds(seconds), percent(of_roof, 0)
         elif network.achieved_seconds:
-            took, share = "fused", ""
+            took, share = without_time(network, layer), ""
         row = [
             layer.name,
             count(layer.macs),
@@ -119,7 +119,8 @@ def layer_table(network: NetworkRoofline) -> LayerTable:
             share,
         ]
         rows.append(row)
-    return LayerTable(network.name, rows, runtime_note(network))
+    notes = (runtime_note(network), *network.notes)
+    return LayerTable(network.name, rows, " ".join(filter(None, notes)))
 
 
 def microseconds(seconds: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pliant.accelerator.chip_target import ChipTarget
 from pliant.devices.data_sheet import DataSheet, load_sheet, save_sheet, workload_bits
 from pliant.devices.data_sheet_target import DataSheetTarget
-from pliant.devices.layer_times import layer_times
+from pliant.devices.layer_times import timed_roofline
 from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.roofs import FEW_ROUNDS, measure_roofs, roofs_name
 from pliant.errors import EncodingError, RecipeError
@@ -52,24 +52,18 @@ def _placed(session: Session, workload: Workload, model: bytes) -> RooflineFacts
         source = chip.source or "its description"
         return RooflineFacts(chip.name, source, chip.roofline, NetworkRoofline(name, bounds))
     if isinstance(target, DataSheetTarget):
-        sheet, settings = target.sheet, None
+        sheet = target.sheet
+        roofline = sheet.roofline(workload_bits(workload))
+        network = NetworkRoofline(name, layer_bounds(workload, roofline))
     elif isinstance(target, MeasuredTarget) and target.can_measure:
         settings = target.profile.settings
         if settings.runtime != "onnxruntime":
             return None
         sheet = _measured_roofs(session, settings.threads)
+        sheet = sheet.with_convolutions(target.profile.convolution_peak_gflops)
+        network, roofline = timed_roofline(name, workload, sheet, model, settings)
     else:
         return None
-    roofline = sheet.roofline(workload_bits(workload))
-    network = NetworkRoofline(name, layer_bounds(workload, roofline))
-    if settings is not None:
-        names = [layer.name for layer in workload.layers]
-        times = layer_times(model, names, settings)
-        network = replace(
-            network,
-            achieved_seconds=tuple(times.layers.get(one) for one in names),
-            runtime_seconds=tuple(times.runtime.items()),
-        )
     return RooflineFacts(sheet.name, sheet.source, roofline, network)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pliant.errors import RecipeError
@@ -30,6 +30,12 @@ MEMORY = "memory"
 
 NAMED_LAYERS = 3
 """Layers that an explanation names."""
+
+FUSED = "fused"
+"""In place of the time of a layer that the kernel of another layer includes."""
+
+SHARED = "shared"
+"""In place of the time of a layer that ran in one kernel with the layers above, as in an LSTM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +206,18 @@ class NetworkRoofline:
             a layer that the runtime fused into another one. Empty where nothing was timed.
         runtime_seconds: time that belongs to no layer, by operator: what the runtime adds of its
             own.
+        row_of: of layers that ran in one kernel with earlier ones, the layer that has the time of
+            all of them.
+        widened: how many layers the runtime computes with more bits than the file has; they are
+            under the roofs of what it computes.
     """
 
     name: str
     layers: tuple[LayerBound, ...]
     achieved_seconds: tuple[float | None, ...] = ()
     runtime_seconds: tuple[tuple[str, float], ...] = ()
+    row_of: Mapping[str, str] = field(default_factory=dict)
+    widened: int = 0
 
     def __post_init__(self) -> None:
         assert len(self.achieved_seconds) in (0, len(self.layers)), "one time per layer, or none"
@@ -214,6 +226,48 @@ class NetworkRoofline:
     def achieved(self) -> tuple[float | None, ...]:
         """One time per layer, in seconds; all None where nothing was timed."""
         return self.achieved_seconds or (None,) * len(self.layers)
+
+    @property
+    def attainable_seconds(self) -> tuple[float, ...]:
+        """Lower bound of what the time of each row includes: its layer, and those of its kernel."""
+        bounds = {layer.name: layer.least_seconds for layer in self.layers}
+        for name, row in self.row_of.items():
+            bounds[row] += bounds[name]
+        return tuple(bounds[layer.name] for layer in self.layers)
+
+    @property
+    def shares_of_roof(self) -> tuple[float | None, ...]:
+        """Attainable time over achieved time of each row; None where there is no time."""
+        times = zip(self.attainable_seconds, self.achieved, strict=True)
+        return tuple(least / seconds if seconds else None for least, seconds in times)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else a reader of the rows has to know, in a sentence each."""
+        found = []
+        if self.row_of:
+            found.append(
+                f"{SHARED}: in one kernel with the row above that has a time; its share of the roof"
+                " is that of all of them."
+            )
+        if self.widened:
+            found.append(
+                f"The runtime computes {self.widened} of {len(self.layers)} layers with more bits"
+                " than the file has; they are under the roofs of what it computes."
+            )
+        above = []
+        for layer, share in zip(self.layers, self.shares_of_roof, strict=True):
+            if share is not None and round(100 * share) > 100:
+                above.append(f"{layer.name} ({share:.0%})")
+        if above:
+            named = ", ".join(above[:NAMED_LAYERS])
+            more = len(above) - NAMED_LAYERS
+            found.append(
+                f"Faster than the roofs: {named}{f' and {more} more' if more > 0 else ''}. A"
+                " measured roof is the best of Pliant's kernels, and another kernel or a smaller"
+                " cache may beat it; take such a layer as being at its roof."
+            )
+        return tuple(found)
 
     @property
     def macs(self) -> int:
@@ -261,6 +315,18 @@ class NetworkRoofline:
         return parts
 
 
+def without_time(network: NetworkRoofline, layer: LayerBound) -> str:
+    """What stands in place of the time of a layer that has none; nothing where none was timed.
+
+    Args:
+        network: that has the layer.
+        layer: without a time.
+    """
+    if not network.achieved_seconds:
+        return ""
+    return SHARED if layer.name in network.row_of else FUSED
+
+
 def why_faster(networks: Sequence[NetworkRoofline]) -> tuple[str, ...]:
     """Why the fastest of some networks is faster than each other one, in a sentence each.
 
@@ -304,9 +370,10 @@ def _difference(fast: NetworkRoofline, slow: NetworkRoofline, timed: bool) -> st
 def _furthest(network: NetworkRoofline) -> str:
     """A sentence on the layers that lose the most time below their roofs."""
     losses = []
-    for layer, seconds in zip(network.layers, network.achieved, strict=True):
-        if seconds is not None:
-            losses.append((seconds - layer.least_seconds, layer.name))
+    rows = zip(network.layers, network.achieved, network.attainable_seconds, strict=True)
+    for layer, seconds, least in rows:
+        if seconds is not None and seconds > least:
+            losses.append((seconds - least, layer.name))
     most = sorted(losses, reverse=True)[:NAMED_LAYERS]
     named = ", ".join(f"{name} ({1e6 * loss:.3g} µs)" for loss, name in most)
     return f" Furthest below the roofs are {named}." if named else ""
