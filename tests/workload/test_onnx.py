@@ -17,6 +17,7 @@ from pliant.networks.onnx import Graph
 from pliant.networks.trace import module_workload
 from pliant.workload import Layer, Workload
 from pliant.workload.onnx_reader import onnx_workload
+from pliant.workload.roofline import least_traffic_bytes
 
 
 class Writer(Graph):
@@ -271,19 +272,40 @@ def test_shared_keys_of_an_attention_operator(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "size"), [(np.float16, 2), (np.float32, 4), (np.float64, 8)])
 def test_floats_have_the_bytes_of_their_type(kind: type, size: int, tmp_path: Path) -> None:
-    """A product of 4 rows of 8 with 8 x 16 weights, by hand."""
+    """A product of 4 rows of 8 with 8 x 16 weights and a bias, by hand."""
     weight = numpy_helper.from_array(np.ones((8, 16), dtype=kind), "w")
+    bias = numpy_helper.from_array(np.arange(16).astype(kind), "b")
     element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"], name="mm")],
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="mm")],
         "product",
         [helper.make_tensor_value_info("x", element, [4, 8])],
         [helper.make_tensor_value_info("y", element, [4, 16])],
-        [weight],
+        [weight, bias],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     onnx.save(model, tmp_path / "product.onnx")
     workload = onnx_workload(tmp_path / "product.onnx")
     [layer] = workload.layers
-    assert (layer.bits, layer.parameter_bytes) == (8 * size, 8 * 16 * size)
+    assert (layer.bits, layer.parameter_bytes) == (8 * size, (8 * 16 + 16) * size)
+    assert least_traffic_bytes(workload) == ((8 * 16 + 16 + 4 * 8 + 4 * 16) * size,)
     assert workload.peak_activation_bytes == (4 * 8 + 4 * 16) * size
+
+
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_the_gates_of_recurrent_layers_by_hand(operator: str, gates: int, tmp_path: Path) -> None:
+    """2 steps of 3 features into 5 states; each gate has weights, two biases and a sum of its own.
+
+    Of an LSTM: 2 x 20 x 3 and 2 x 20 x 5 MACs, and the sums read 2 x 20 and 2 x 20 numbers.
+    """
+    write, wide = Writer(), gates * 5
+    weights = write.weight(1, wide, 3), write.weight(1, wide, 5), write.weight(1, 2 * wide)
+    output = write(operator, "x", *weights, hidden_size=5)
+    workload = onnx_workload(write.save(tmp_path / "net.onnx", [2, 1, 3], output))
+    assert [layer.macs for layer in workload.layers] == [2 * wide * 3, 2 * wide * 5, 0]
+    assert workload.parameters == wide * (3 + 5 + 2)
+    assert least_traffic_bytes(workload) == (
+        4 * (wide * 3 + wide + 2 * 3 + 2 * wide),
+        4 * (wide * 5 + wide + 2 * 5 + 2 * wide),
+        4 * (2 * wide + 2 * wide + 2 * 5),
+    )

@@ -57,6 +57,13 @@ def test_the_traffic_of_a_small_network_by_hand() -> None:
     assert least_seconds(workload, DEVICE) == pytest.approx(total / 10e9)
 
 
+def test_integers_have_biases_of_four_bytes() -> None:
+    """8 to 10 features in int8: 80 bytes of weights, 40 of biases, 8 read and 10 written."""
+    head = Layer("head", "matmul", (NETWORK_INPUT,), K=10, C=8, bits=8)
+    assert least_traffic_bytes(Workload((head,), input_elements=8)) == (80 + 40 + 8 + 10,)
+    assert head.parameter_bytes == 80 + 40
+
+
 def test_a_wide_convolution_is_bound_by_arithmetic() -> None:
     layer = Layer("c", "conv", (NETWORK_INPUT,), K=256, C=256, P=28, Q=28, R=3, S=3, bias=False)
     workload = Workload((layer,), input_elements=256 * 28 * 28)

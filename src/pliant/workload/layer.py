@@ -182,12 +182,18 @@ class Layer:
         return self.inputs + self.concatenated
 
     @property
+    def addend_bits(self) -> int:
+        """Width of biases and per-channel numbers: 32 where weights are narrow integers."""
+        return 32 if self.bits < 16 else self.bits
+
+    @property
     def parameter_bytes(self) -> int:
-        """Size of the stored numbers; addends keep 32 bits whatever the weights have."""
+        """Size of the stored numbers."""
         if self.stored is not None:
             return -(-self.stored * self.bits // 8)
         weights = self.G * self.K * self.C * self.R * self.S if self.weighted else 0
-        return -(-weights * self.bits // 8) + 4 * (self.parameters - weights)
+        addends = self.parameters - weights
+        return -(-weights * self.bits // 8) + addends * self.addend_bits // 8
 
     @property
     def output_elements(self) -> int:

@@ -549,6 +549,7 @@ class _Builder:
 
         Attributes: `rows`, steps x batch; `bias`; `cells`, layer by layer, the cells of each layer
         (directions), each as (gate outputs, input features, state features, hidden features).
+        The gates are sums of the two products, element by element; states stay where they are.
         """
         sources = self._all_sources(moving)
         rows, bias = operation.attributes["rows"], operation.attributes["bias"]
@@ -561,8 +562,10 @@ class _Builder:
                     operation, "matmul", sources, f"{cell}.input", C=features, **sizes
                 )
                 kept = self._layer(operation, "matmul", [fed], f"{cell}.hidden", C=state, **sizes)
+                # Both products are several times as wide as the result: one part for each gate.
+                parts = [fed, kept] * (gates // hidden)
                 result = self._layer(
-                    operation, "elementwise", [fed, kept], f"{cell}.gates", N=rows, G=hidden
+                    operation, "elementwise", parts, f"{cell}.gates", N=rows, G=hidden
                 )
                 if state != hidden:
                     sizes = {"N": rows, "K": state, "bias": False}

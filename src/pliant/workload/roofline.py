@@ -385,18 +385,20 @@ def least_traffic_bytes(workload: Workload) -> tuple[float, ...]:
     elements = {NETWORK_INPUT: workload.input_elements}
     elements |= {layer.name: layer.output_elements for layer in workload.layers}
     return tuple(
-        (_weights(layer) + _read(layer, elements) + layer.output_elements) * layer.bits / 8
+        _stored_bytes(layer) + (_read(layer, elements) + layer.output_elements) * layer.bits / 8
         for layer in workload.layers
     )
 
 
-def _weights(layer: Layer) -> int:
-    """Elements of the operand that every row meets (weights, or the keys of attention) and
-    biases."""
+def _stored_bytes(layer: Layer) -> float:
+    """Bytes of the operand that every row meets (weights, or the keys of attention) and biases."""
     if not layer.weighted:
         # Of a table (an embedding) no more is read than is written.
-        return min(layer.parameters, layer.output_elements)
-    return layer.G * layer.K * (layer.C * layer.R * layer.S + layer.bias)
+        width = layer.addend_bits if layer.stored is None else layer.bits
+        return min(layer.parameters, layer.output_elements) * width / 8
+    weights = layer.G * layer.K * layer.C * layer.R * layer.S
+    addends = layer.G * layer.K * layer.bias
+    return (weights * layer.bits + addends * layer.addend_bits) / 8
 
 
 def _read(layer: Layer, elements: Mapping[str, int]) -> int:
