@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -86,6 +87,9 @@ def test_wrong_input_is_refused(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(MODULE, encoding="utf-8")
     (tmp_path / "broken.onnx").write_bytes(b"none")
+    empty = onnx.load(model)
+    empty.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0
+    onnx.save(empty, tmp_path / "empty.onnx")
     wrong = [
         ([model, "--target", "rasberry-pi-4"], "raspberry-pi-4"),
         ([model, "--target", "raspberry-pi-4", "--precision", "int8"], "of networks of a --space"),
@@ -96,6 +100,7 @@ def test_wrong_input_is_refused(model: Path, tmp_path: Path) -> None:
         ([model, "--target", "none.toml"], "a chip or a data sheet is a TOML file"),
         ([tmp_path / "none.onnx", "--target", "raspberry-pi-4"], "cannot be read"),
         ([tmp_path / "broken.onnx", "--target", "raspberry-pi-4"], "no ONNX model"),
+        ([tmp_path / "empty.onnx", "--target", "eyeriss"], "dimension 0 of input 'pictures' is 0"),
         ([f"{path}:number", "--target", "raspberry-pi-4"], "must return an nn.Module"),
         (["smallest", "--space", "digits", "--images", "8", "--target", "eyeriss"], "3x224"),
         ([model, "--roofs", "roofs.json"], ".toml file"),

@@ -224,6 +224,18 @@ def test_open_sizes_are_stated_by_name_or_by_place(tmp_path: Path) -> None:
     assert "every mapping proven best" in text
 
 
+def test_an_input_of_size_0_is_refused_by_name(tmp_path: Path) -> None:
+    product = helper.make_node("MatMul", ["x", "w"], ["out"])
+    path = saved(tmp_path / "net.onnx", [product], {"x": [0, 4]}, {"w": reals(4, 4)})
+    with pytest.raises(EncodingError, match=r"dimension 0 of input 'x' is 0.*Export"):
+        onnx_workload(path)
+    cut = [helper.make_node("Slice", ["x", "from", "from"], ["y"]), product]
+    product.input[0] = "y"
+    path = saved(path, cut, {"x": [4, 4]}, {"w": reals(4, 4), "from": np.array([1])})
+    with pytest.raises(EncodingError, match=r"tensor 'y'.*received \(0, 4\)"):
+        onnx_workload(path)
+
+
 def test_a_name_to_skip_is_an_operator_of_the_network(tmp_path: Path) -> None:
     product = helper.make_node("MatMul", ["x", "w"], ["out"])
     path = saved(tmp_path / "net.onnx", [product], {"x": [4, 4]}, {"w": reals(4, 4)})

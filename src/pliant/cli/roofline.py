@@ -184,7 +184,8 @@ def _of_file(path: Path, sizes: list[str], skip: list[str]) -> _Loaded:
         raise DamagedFileError(f"{path} is no ONNX model: {error}.") from None
     for value in proto.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.dim_value < 1 and axis == 0 and dim.dim_param not in stated:
+            is_open = dim.dim_value < 0 or not dim.HasField("dim_value")
+            if is_open and axis == 0 and dim.dim_param not in stated:
                 stated.setdefault(dim.dim_param or f"{value.name}:0", 1)
     workload = onnx_workload(path, sizes=stated, skip=skip)
     name = path.stem if path.stem != "model" else f"{path.parent.name}/{path.stem}"

@@ -85,7 +85,7 @@ def onnx_workload(
 
     Raises:
         DamagedFileError: no ONNX model.
-        EncodingError: an operator that has no cost, a size that is not a number, a name among
+        EncodingError: an operator that has no cost, a size that is 0 or no number, a name among
             `sizes` or `skip` that the file does not have, or a convolution that is no layer of
             ours.
     """
@@ -125,6 +125,12 @@ def _set_sizes(graph: onnx.GraphProto, sizes: Mapping[str, int]) -> None:
         if not value.type.tensor_type.HasField("shape"):
             raise EncodingError(f"input {value.name!r} is no tensor with a number of dimensions.")
         for index, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value") and dim.dim_value == 0:
+                raise EncodingError(
+                    f"a size is a whole number from 1 up; dimension {index} of input"
+                    f" {value.name!r} is 0 in the file, so it computes nothing. Export the network"
+                    " with at least 1 there, or with a size that is open."
+                )
             if dim.dim_value < 1:
                 names = dim.dim_param or f"dimension {index}", f"{value.name}:{index}"
                 for name in names:

@@ -76,12 +76,13 @@ class Tensor:
         """The shape.
 
         Raises:
-            EncodingError: a size is not known.
+            EncodingError: a size is not known, or 0.
         """
         if min(self.shape, default=1) < 1:
             raise EncodingError(
-                f"tensor {self.key!r}: every size is a number, received {self.shape}."
-                " Export with fixed shapes, or state open sizes."
+                f"tensor {self.key!r}: every size is a number from 1 up, received {self.shape},"
+                " where 0 is a size that is not known or an empty tensor. Export with fixed shapes,"
+                " or state open sizes."
             )
         return self.shape
 
