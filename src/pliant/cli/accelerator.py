@@ -266,6 +266,12 @@ def _workload(
     from pliant.workload.onnx_reader import onnx_workload
 
     if space is not None:
+        if sizes or skip:
+            raise RecipeError(
+                "--size and --skip are of an ONNX file; the network of a --space has neither open "
+                f"sizes nor unknown operators, received {', '.join([*sizes, *skip])}. Leave them "
+                "out."
+            )
         return _of_space(model, space, architecture, images, classes)
     if model is None:
         raise RecipeError(

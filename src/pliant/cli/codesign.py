@@ -11,6 +11,7 @@ from rich.table import Table
 from pliant.cli.accelerator import Gap, compile_notice, first_mapping
 from pliant.cli.app import app, open_run, say, screen
 from pliant.cli.bounds import MOST, MOST_THREADS
+from pliant.cli.given import refuse_unused
 from pliant.progress import shown
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def codesign(
+    context: typer.Context,
     workload: Annotated[
         str | None,
         typer.Option(
@@ -121,6 +123,14 @@ def codesign(
         raise typer.BadParameter(
             "--min-accuracy and --network are of the networks of a supernet; name it by --supernet."
         )
+    if supernet is None:
+        rule = "--networks is of those of a supernet; name it by --supernet"
+        refuse_unused(context, ["networks"], rule)
+    if mapper == "certified":
+        rule = "--mappings is of --mapper evolution; the certified one needs no number"
+        refuse_unused(context, ["mappings"], rule)
+    else:
+        refuse_unused(context, ["gap"], "--gap is of certified mappings; an evolution proves none")
     chip = load_chip(within)
     if energy is not None:
         chip = replace(chip, energy=energy_table({"table": energy}, "--energy"))

@@ -25,6 +25,7 @@ from pliant.cli.app import (
     screen,
 )
 from pliant.cli.bounds import MOST, MOST_THREADS
+from pliant.cli.given import refuse_unused
 from pliant.cli.score import Classes, ShapeText, parse_shape
 from pliant.errors import EncodingError, MeasurementError, RecipeError, RunConflictError
 from pliant.files import require_writable
@@ -67,6 +68,7 @@ Levels = Annotated[
 
 @device_app.command()
 def measure(
+    context: typer.Context,
     recipe: OptionalRecipe = None,
     space: SpaceName = None,
     runtime: Runtimes = None,
@@ -92,7 +94,17 @@ def measure(
     recipe where it is not given.
     """
     if out is None:
-        changes = {"target.runtime": runtime, "target.precision": precision, "space": space}
+        rule = "the images of a run have their own shape and classes"
+        refuse_unused(context, ["shape", "classes"], rule)
+        changes = {
+            "target.runtime": runtime,
+            "target.precision": precision,
+            "target.threads": threads and _number(threads),
+            "target.batch": batch and _number(batch),
+            "target.optimisation": optimisation,
+            "space": space,
+            "seed": seed,
+        }
         _measure_run(recipe, changes | _data(data, skip_broken), run_dir)
         return
     own = _target_table(recipe)

@@ -10,15 +10,27 @@ from rich.table import Column, Table
 
 from pliant.cli.app import Seed, WorkerText, app, say, screen
 from pliant.cli.bounds import MOST
+from pliant.cli.given import refuse_unused
 from pliant.errors import RecipeError
 from pliant.progress import shown
 
 if TYPE_CHECKING:
     from pliant.estimation import Comparison, EstimationResult
 
+OF_ESTIMATORS = {
+    "seeds": {"scratch"},
+    "scores": {"zero-shot"},
+    "predictor_source": {"predictor"},
+    "predictor_evaluations": {"predictor"},
+    "strategy": {"supernet"},
+    "shared_epochs": {"supernet", "hypernetwork"},
+}
+"""Options that only these estimators use; all use the others."""
+
 
 @app.command()
 def estimate(
+    context: typer.Context,
     space: Annotated[
         str, typer.Option("--space", help="As of pliant score: mobile-32, or file.py:NAME.")
     ],
@@ -93,6 +105,7 @@ def estimate(
     from pliant.training.allocator import keep_freed_memory
 
     names = require_estimators(estimator)
+    _refuse_unused(context, names, predictor_source)
     keep_freed_memory()
     settings = EstimatorSettings(
         space,
@@ -132,6 +145,20 @@ def estimate(
         say("to know which estimator to trust, add scratch to --estimator, with 3 networks or more")
     else:
         _say_comparison(result.comparison, out.with_suffix(".html"))
+
+
+def _refuse_unused(context: typer.Context, names: list[str], predictor_source: str) -> None:
+    """Refuse the options of estimators that were not asked for.
+
+    Raises:
+        RecipeError: such an option.
+    """
+    used = [*names, *([predictor_source] if "predictor" in names else [])]
+    for option, needed in OF_ESTIMATORS.items():
+        if not needed & set(used):
+            needing, asked = " or ".join(sorted(needed)), ", ".join(used)
+            rule = f"the option is of estimator {needing}; those of this command are {asked}"
+            refuse_unused(context, [option], rule)
 
 
 def _architectures(text: str) -> int | list[str]:

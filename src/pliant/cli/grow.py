@@ -9,6 +9,7 @@ import typer
 
 from pliant.cli.app import Data, ImageSize, Seed, SkipBroken, app, say, screen
 from pliant.cli.bounds import MOST
+from pliant.cli.given import refuse_unused
 from pliant.errors import DataError, RecipeError
 from pliant.files import require_writable
 from pliant.plugins import is_plugin
@@ -19,6 +20,7 @@ Layers = list[str] | None
 
 @app.command()
 def grow(
+    context: typer.Context,
     network: Annotated[
         str,
         typer.Argument(
@@ -72,6 +74,14 @@ def grow(
             "a network to grow is a folder with model.safetensors and model.py, as runs write it to"
             f" best/, or file.py:NAME; {network} is neither."
         )
+    if data is None:
+        rule = "a network is trained further on the images of --data; there are none"
+        refuse_unused(context, ["epochs", "learning_rate", "skip_broken"], rule)
+    else:
+        refuse_unused(context, ["channels"], "the images of --data have their own channels")
+    if folder is not None:
+        rule = "a delivered network has its own images"
+        refuse_unused(context, ["channels", "image_size"], rule)
     target = output_dir or ((folder.parent if folder else Path()) / "grown")
     require_writable(target)
     import numpy as np

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pliant.cli.app import PrecisionName, app, say, screen
 from pliant.cli.bounds import MOST, MOST_THREADS
+from pliant.cli.given import refuse_unused
 from pliant.cli.score import AnySpace
 from pliant.errors import DamagedFileError, RecipeError, nearest
 from pliant.files import require_writable
@@ -30,6 +31,7 @@ IMAGES, CLASSES = "3x224", 1000
 
 @app.command()
 def roofline(
+    context: typer.Context,
     networks: Annotated[
         list[str],
         typer.Argument(
@@ -84,6 +86,7 @@ def roofline(
     """
     from pliant.workload.roofline import why_faster
 
+    _refuse_unused(context, target)
     if report is not None:
         require_writable(report.parent)
     options = (space, images, classes, precision, size or [], skip or [])
@@ -115,6 +118,23 @@ def roofline(
         say("", about=report)
 
 
+def _refuse_unused(context: typer.Context, target: str) -> None:
+    """Refuse what is of this machine where the target is another device.
+
+    Raises:
+        RecipeError: such an option.
+    """
+    from pliant.targets import is_folder
+
+    if target == THIS_CPU:
+        return
+    rule = f"--roofs keeps what is measured with --target {THIS_CPU}; {target} has its own roofs"
+    refuse_unused(context, ["roofs"], rule)
+    if not is_folder(target):
+        rule = f"threads are those of {THIS_CPU} or of a folder of profiles; {target} has one speed"
+        refuse_unused(context, ["threads"], rule)
+
+
 @dataclass(frozen=True)
 class _Loaded:
     """A network: its layers, and the model that ONNX Runtime can run."""
@@ -137,11 +157,12 @@ def _load(
 ) -> _Loaded:
     from pliant.plugins import is_plugin
 
-    if skip and (space is not None or is_plugin(name)):
-        raise RecipeError(
-            f"--skip is of operators of ONNX files, received {', '.join(skip)} for {name}. Leave "
-            "it out."
-        )
+    for option, of, given in (("skip", "operators", skip), ("size", "open sizes", sizes)):
+        if given and (space is not None or is_plugin(name)):
+            raise RecipeError(
+                f"--{option} is of {of} of ONNX files, received {', '.join(given)} for {name}."
+                " Leave it out."
+            )
     if space is not None:
         return _of_space(name, space, images, classes, precision)
     if precision is not None:
@@ -150,6 +171,11 @@ def _load(
             f"{precision} for {name}."
         )
     if is_plugin(name):
+        if classes != CLASSES:
+            raise RecipeError(
+                "--classes is of a network of a --space; a module has its own, received "
+                f"{classes} for {name}. Leave it out."
+            )
         return _of_module(name, images)
     if (images, classes) != (IMAGES, CLASSES):
         raise RecipeError(

@@ -36,6 +36,7 @@ from pliant.cli.estimator_search import (
     SHARING_WEIGHTS,
     run_estimator_search,
 )
+from pliant.cli.given import given_options
 from pliant.cli.score import AnySpace, Classes, ShapeText
 from pliant.cli.zero_shot_search import run_zero_shot_search
 from pliant.errors import RecipeError
@@ -318,23 +319,13 @@ def refuse_options(context: typer.Context, used: Collection[str], rule: str, adv
     Raises:
         RecipeError: naming every such option.
     """
-    given = _given_options(context)
+    given = given_options(context)
     if unused := [option for name, option in given.items() if name not in used]:
         raise RecipeError(f"{rule}, received {', '.join(unused)}. {advice}.")
 
 
-def _given_options(context: typer.Context) -> dict[str, str]:
-    """The parameters that stood on the command line: how each is written there, by its name."""
-    given = {}
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE":
-            given[parameter.name or ""] = parameter.opts[0]
-    return given
-
-
 def _received(context: typer.Context) -> str:
-    return ", ".join(_given_options(context).values()) or "neither"
+    return ", ".join(given_options(context).values()) or "neither"
 
 
 def _search_run(
