@@ -50,9 +50,10 @@ class TargetOptions:
     """How a target is opened.
 
     Args:
-        threads: with which this machine runs networks.
-        batch: images per run of a network.
-        optimisation: graph optimisation level of ONNX Runtime: basic, extended or all.
+        threads: that run a network; where None, those of a given profile, or else 1.
+        batch: images per run of a network; where None, as for threads.
+        optimisation: graph optimisation level of ONNX Runtime: basic, extended or all; where None,
+            that of a given profile, or else all.
         mapping: objective of a chip's mappings: energy, latency, edp or a weighted product.
         folder: where the profile of this machine and a chip's mappings are kept; nowhere where
             None, so this machine cannot be opened.
@@ -64,9 +65,9 @@ class TargetOptions:
             (.csv); where None, a profiled machine reports none.
     """
 
-    threads: int = 1
-    batch: int = 1
-    optimisation: str = "all"
+    threads: int | None = None
+    batch: int | None = None
+    optimisation: str | None = None
     mapping: str = "edp"
     folder: Path | None = None
     seed: int = 0
@@ -76,11 +77,17 @@ class TargetOptions:
 
     @property
     def settings(self) -> Settings:
-        """How networks run under the runtime."""
+        """How networks run under the runtime, with the defaults of what is None."""
         from pliant.devices.timings import Settings
 
-        level: Any = self.optimisation
-        return Settings(self.threads, self.batch, level, self.runtime or DEFAULT_RUNTIME)
+        level: Any = self.optimisation or "all"
+        return Settings(self.threads or 1, self.batch or 1, level, self.runtime or DEFAULT_RUNTIME)
+
+    @property
+    def unstated(self) -> frozenset[str]:
+        """The settings that are None, so that a given profile decides."""
+        names = ("threads", "batch", "optimisation", "runtime")
+        return frozenset(name for name in names if getattr(self, name) is None)
 
     @property
     def profile(self) -> Path | None:
@@ -335,7 +342,8 @@ def _profiled(path: Path, space: Space, options: TargetOptions) -> MeasuredTarge
     from pliant.devices.profile_folder import folder_target
 
     profile = load_profile(path)
-    settings = replace(options.settings, runtime=options.runtime or profile.runtime)
+    own = {name: getattr(profile, name) for name in options.unstated}
+    settings = replace(options.settings, **own)
     profile.require_settings(settings, options.precision)
     return folder_target(path, profile, space, seed=options.seed)
 
@@ -344,7 +352,7 @@ def _from_folder(folder: Path, space: Space, options: TargetOptions) -> Measured
     from pliant.devices.profile_folder import choose_profile, folder_target
 
     path, profile = choose_profile(
-        folder, space, options.settings, options.precision, any_runtime=options.runtime is None
+        folder, space, options.settings, options.precision, unstated=options.unstated
     )
     return folder_target(path, profile, space, seed=options.seed)
 

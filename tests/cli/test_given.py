@@ -26,6 +26,7 @@ ESTIMATE = "estimate --space digits --data digits --out table.csv --estimator"
         (MAP, "--skip Erf"),
         ("device measure digits", "--shape 3x32x32"),
         ("device measure digits", "--classes 10"),
+        ("search --space digits --estimator zen", "--precision int8"),
         ("codesign --workload squeezenet", "--networks 3"),
         ("codesign --workload squeezenet", "--mappings 3"),
         ("codesign --workload squeezenet --mapper evolution", "--gap 1%"),

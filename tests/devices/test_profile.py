@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -19,12 +20,14 @@ from pliant.devices.profile import (
     profile_device,
     random_network_model,
 )
+from pliant.devices.profile_folder import profile_file
 from pliant.devices.table import distinct_blocks
 from pliant.devices.timings import Settings
 from pliant.errors import DamagedFileError, MeasurementError, ProfileMismatchError
 from pliant.files import with_checksum
 from pliant.host import machine_name
 from pliant.spaces.presets import preset
+from pliant.targets import TargetOptions, open_target
 
 QUICK = Settings(min_rounds=2, rounds=2, samples=2, sample_us=100, noise_limit=100.0)
 
@@ -113,6 +116,32 @@ def test_another_way_of_running_is_refused(profile, field, value):
         ProfileMismatchError, match=rf"{field}.*{getattr(QUICK, field)} there, {value} in this run"
     ):
         profile.require_settings(dataclasses.replace(QUICK, **{field: value}))
+
+
+def test_a_device_that_is_only_named_runs_as_it_was_measured(profile, toy_space, tmp_path):
+    """Settings that nobody states are those of the one profile that there is."""
+
+    def kept(**changes) -> str:
+        one = profile.model_copy(update=changes)
+        path = profile_file(tmp_path, toy_space.name, one.settings, one.precision)
+        one.save(path)
+        return str(path)
+
+    def opened(name: str, **options) -> DeviceProfile:
+        return open_target(name, toy_space, TargetOptions(**options)).profile
+
+    two = kept(threads=2, optimisation="basic")
+    assert opened(f"{tmp_path}/") == opened(two) == load_profile(Path(two))
+    for name in (f"{tmp_path}/", two):
+        with pytest.raises(ProfileMismatchError, match="threads"):
+            opened(name, threads=1)
+        with pytest.raises(ProfileMismatchError, match=r"Choose.* --precision fp32"):
+            opened(name, precision="int8")
+    kept(threads=4)
+    with pytest.raises(ProfileMismatchError, match=r"Name the file of one .* such as .*\.json"):
+        opened(f"{tmp_path}/")
+    usual = kept(threads=1)
+    assert opened(f"{tmp_path}/") == load_profile(Path(usual))
 
 
 @pytest.mark.parametrize(("field", "value"), [("machine", "abacus"), ("runtime_version", "0.1")])

@@ -15,7 +15,7 @@ from pliant.units import format_cost
 
 if TYPE_CHECKING:
     from pliant.estimation.search_result import EstimatorSearchResult
-    from pliant.metrics import Quality
+    from pliant.metrics import InferencePrecision, Quality
 
 # As in `pliant.estimation`, which imports PyTorch.
 SEARCHING_ESTIMATORS = ("scratch", "inherit", "supernet", "hypernetwork", "predictor")
@@ -34,6 +34,7 @@ def run_estimator_search(
     evaluations: int,
     max_depth: int | None,
     target: str | None,
+    precision: InferencePrecision,
     epochs: int | None,
     shared_epochs: int | None,
     train_share: float,
@@ -54,6 +55,7 @@ def run_estimator_search(
         evaluations: networks that evolution evaluates at most.
         max_depth: most layers with weights on the longest path.
         target: a chip, a device profile, this-cpu or `file.py:NAME`.
+        precision: of the networks on the target.
         epochs: of training from scratch.
         shared_epochs: of weights that networks share.
         train_share: of the training images that is used.
@@ -106,6 +108,7 @@ def run_estimator_search(
             evaluations=evaluations,
             max_depth=max_depth,
             target=target,
+            precision=precision,
             workers=parsed_workers,
             progress=progress,
         )

@@ -20,6 +20,7 @@ from pliant.cli.app import (
     Epochs,
     Limits,
     Maximise,
+    PrecisionName,
     SearcherName,
     Seed,
     TargetName,
@@ -36,20 +37,21 @@ from pliant.cli.estimator_search import (
     SHARING_WEIGHTS,
     run_estimator_search,
 )
-from pliant.cli.given import given_options
+from pliant.cli.given import given_options, refuse_unused
 from pliant.cli.score import AnySpace, Classes, ShapeText
 from pliant.cli.zero_shot_search import run_zero_shot_search
 from pliant.errors import RecipeError
 from pliant.progress import shown
 
 RUN_OPTIONS = frozenset({"recipe", "limit", "confidence", "searcher"})
-"""What the search of a run uses. The search without training uses all but recipe and searcher."""
+"""What the search of a run uses."""
 STRATEGY_OPTIONS = frozenset(
     {
         "space",
         "strategy",
         "data",
         "target",
+        "precision",
         "limit",
         "maximise",
         "epochs",
@@ -67,6 +69,7 @@ ESTIMATOR_OPTIONS = frozenset(
         "limit",
         "confidence",
         "target",
+        "precision",
         "budget",
         "evaluations",
         "max_depth",
@@ -87,6 +90,7 @@ SCORE_OPTIONS = frozenset(
         "limit",
         "confidence",
         "target",
+        "precision",
         "evaluations",
         "max_depth",
         "shape",
@@ -170,6 +174,7 @@ def search(
         typer.Option(min=0.001, max=1, help="Share of the training images that estimators use."),
     ] = 1.0,
     target: TargetName = None,
+    precision: PrecisionName = None,
     searcher: SearcherName = None,
     seed: Seed = None,
     workers: WorkerText = None,
@@ -204,7 +209,7 @@ def search(
             "pliant run takes all options of one",
         )
         _search_by_strategy(
-            strategy, space, data, limit, target, maximise, epochs, time, seed, run_dir
+            strategy, space, data, limit, target, precision, maximise, epochs, time, seed, run_dir
         )
         return
     if space is None or estimator is None:
@@ -213,6 +218,11 @@ def search(
             "by an estimator or a score, or --space, --strategy and --data to search while "
             f"training; received {_received(context)}."
         )
+    from pliant.metrics import as_precision
+
+    if target is None:
+        rule = "the precision is that of the networks on a target; name it by --target"
+        refuse_unused(context, ["precision"], rule)
     if estimator in SEARCHING_ESTIMATORS:
         used = ESTIMATOR_OPTIONS | ({"shared_epochs"} if estimator in SHARING_WEIGHTS else set())
         refuse_options(
@@ -231,6 +241,7 @@ def search(
             evaluations=evaluations,
             max_depth=max_depth,
             target=target,
+            precision=as_precision(precision) or "fp32",
             epochs=epochs,
             shared_epochs=shared_epochs,
             train_share=train_share,
@@ -259,6 +270,7 @@ def search(
         classes=classes,
         images=images or 64,
         target=target,
+        precision=as_precision(precision) or "fp32",
         seed=seed or 0,
         workers=workers,
         run_dir=run_dir,
@@ -271,6 +283,7 @@ def _search_by_strategy(
     data: str | None,
     limit: list[str] | None,
     target: str | None,
+    precision: str | None,
     maximise: str | None,
     epochs: int | None,
     time: str | None,
@@ -297,6 +310,7 @@ def _search_by_strategy(
         "train.strategy": strategy,
         "limits": limit,
         "target.name": target,
+        "target.precision": precision,
         "objective.maximise": maximise,
         "train.epochs": epochs,
         "time": time,

@@ -17,6 +17,7 @@ from pliant.units import format_cost
 
 if TYPE_CHECKING:
     from pliant.accuracy.zero_shot import Method
+    from pliant.metrics import InferencePrecision
     from pliant.objective import Limit, Target
     from pliant.progress import Progress
     from pliant.scoring.zero_shot_search import (
@@ -48,6 +49,7 @@ def run_zero_shot_search(
     classes: int | None,
     images: int,
     target: str | None,
+    precision: InferencePrecision,
     seed: int,
     workers: str | None,
     run_dir: Path | None,
@@ -66,6 +68,7 @@ def run_zero_shot_search(
         classes: labels to tell apart where there are no images.
         images: in the batch that every network is shown.
         target: a chip, a device profile, this-cpu or `file.py:NAME`.
+        precision: of the networks on the target.
         seed: of everything random.
         workers: processes, one per core where None; or a Ray cluster.
         run_dir: of the record and the result; `runs/SPACE-ESTIMATOR` where None.
@@ -88,7 +91,7 @@ def run_zero_shot_search(
     networks = preset_networks(name, batch.shape)
     folder = run_dir or Path("runs") / f"{networks.space.name}-{method.name}"
     with shown(screen) as progress:
-        opened = _target(target, networks.space, folder, seed, progress)
+        opened = _target(target, networks.space, folder, seed, precision, progress)
         result = search_by_score(
             networks,
             method,
@@ -106,7 +109,8 @@ def run_zero_shot_search(
     screen.print(_table(result, method.name, opened))
     _say_what_was_searched(result, parsed, confidence, opened)
     say("the result, for programs", about=folder / "search.json")
-    _say_how_to_train(result, name, data, folder / "trained")
+    int8 = f" --target {target} --precision int8" if precision == "int8" else ""
+    _say_how_to_train(result, name, data, folder / "trained", int8)
 
 
 def _method(estimator: str, data: str | None) -> Method:
@@ -121,14 +125,21 @@ def _method(estimator: str, data: str | None) -> Method:
 
 
 def _target(
-    name: str | None, space: Space, folder: Path, seed: int, progress: Progress
+    name: str | None,
+    space: Space,
+    folder: Path,
+    seed: int,
+    precision: InferencePrecision,
+    progress: Progress,
 ) -> Target | None:
     """The target, whose profile or mappings are kept in the folder of the search."""
     from pliant.targets import TargetOptions, open_target
 
     if name is None:
         return None
-    return open_target(name, space, TargetOptions(folder=folder, seed=seed), progress=progress)
+    options = TargetOptions(folder=folder, seed=seed, precision=precision)
+    of_target = space.with_bits(8) if precision == "int8" else space
+    return open_target(name, of_target, options, progress=progress)
 
 
 def _table(result: ZeroShotSearchResult, method: str, target: Target | None) -> Table:
@@ -172,7 +183,7 @@ def _format(metric: str, value: float) -> str:
 
 
 def _say_how_to_train(
-    result: ZeroShotSearchResult, space: str, data: str | None, folder: Path
+    result: ZeroShotSearchResult, space: str, data: str | None, folder: Path, options: str
 ) -> None:
     """The next commands: the space is trained once, then this network is extracted and proven."""
     if result.chosen is None:
@@ -180,4 +191,4 @@ def _say_how_to_train(
     recipe = data if data in ("digits", "fashion-mnist") else "cifar10"
     source = "" if data == recipe else f" --data {data or 'YOUR_IMAGES'}"
     say(f"to train it: pliant train {recipe} --space {space}{source} --run-dir {folder}")
-    say(f"then: pliant deploy {folder} --architecture {result.chosen.architecture}")
+    say(f"then: pliant deploy {folder} --architecture {result.chosen.architecture}{options}")

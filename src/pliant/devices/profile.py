@@ -218,10 +218,15 @@ class DeviceProfile(_Table):
         for field, here in run_key(settings, precision).items():
             there = getattr(self, field)
             if here != there:
+                start = (
+                    f"Choose --precision {there}"
+                    if field == "precision"
+                    else f"Start a run with target.{field} = {there!r} in its recipe (without a"
+                    " recipe it is the default)"
+                )
                 raise ProfileMismatchError(
                     f"a profile is valid for the {field} with which it was made: {there} there, "
-                    f"{here} in this run. Start a run with target.{field} = {there!r} in its "
-                    "recipe (without a recipe it is the default), or measure the device again."
+                    f"{here} in this run. {start}, or measure the device again."
                 )
 
     def require_other_device(self, source: DeviceProfile, name: str) -> None:

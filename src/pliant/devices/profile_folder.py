@@ -11,7 +11,7 @@ this-cpu/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pliant.devices.data_sheet import DataSheet, load_sheet
@@ -68,7 +68,7 @@ def choose_profile(
     settings: Settings,
     precision: InferencePrecision,
     *,
-    any_runtime: bool,
+    unstated: frozenset[str],
 ) -> tuple[Path, DeviceProfile]:
     """The profile of a folder that was made for a space and these settings, and its file.
 
@@ -77,30 +77,47 @@ def choose_profile(
         space: whose networks will run.
         settings: of the runtime.
         precision: of the networks.
-        any_runtime: whether another runtime may be chosen where that of the settings has no profile
-            and only one other has.
+        unstated: names of settings that may be others, where no profile has those given and only
+            one has others.
 
     Raises:
-        ProfileMismatchError: none fits, or several runtimes do; with those that there are.
+        ProfileMismatchError: none fits, or several with other settings do; with those that there
+            are.
         DamagedFileError: a profile cannot be read.
     """
     wanted, key = run_key(settings, precision), space_key(space)
     found = list(profiles_in(folder).items())
     of_space = [(path, one) for path, one in found if one.space == key]
-    fitting = [(path, one) for path, one in of_space if _differences(one, wanted) <= {"runtime"}]
-    exact = [(path, one) for path, one in fitting if one.runtime == settings.runtime]
+    fitting = [(path, one) for path, one in of_space if _differences(one, wanted) <= unstated]
+    exact = [(path, one) for path, one in fitting if not _differences(one, wanted)]
     if exact:
         return exact[0]
-    if any_runtime and len(fitting) == 1:
+    if len(fitting) == 1:
         return fitting[0]
     if not of_space:
         found[0][1].require_space(space)
     there = "; ".join(_shown(one) for _, one in of_space)
     raise ProfileMismatchError(
         f"{folder} has no profile for {', '.join(f'{k} {v}' for k, v in wanted.items())}. It has "
-        f"these: {there}. Start a run with the settings of one of them in its recipe: "
-        "target.runtime, threads, batch, precision and optimisation (without a recipe they are the "
-        "defaults), or measure the device with these."
+        f"these: {there}. {_advice(of_space, fitting, precision)}"
+    )
+
+
+def _advice(
+    of_space: Sequence[tuple[Path, DeviceProfile]],
+    fitting: Sequence[tuple[Path, DeviceProfile]],
+    precision: InferencePrecision,
+) -> str:
+    """What to do where no profile of a space, or no single one, fits."""
+    if fitting:
+        return f"Name the file of one of them as the target, such as {fitting[0][0]}."
+    others = {one.precision for _, one in of_space} - {precision}
+    if len(others) == 1 and all(one.precision in others for _, one in of_space):
+        return f"Choose their precision, --precision {others.pop()}, or measure the device with it."
+    return (
+        "Start a run with the settings of one of them in its recipe: target.runtime, threads, "
+        "batch, precision and optimisation (without a recipe they are the defaults), or measure "
+        "the device with these."
     )
 
 

@@ -46,7 +46,7 @@ from pliant.estimation.search_result import (
     result_json,
 )
 from pliant.files import write_atomically
-from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Estimate
+from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Estimate, InferencePrecision
 from pliant.objective import ACCURACY, Candidate, CostModel, Limit, as_limits
 from pliant.progress import Progress, given_or_shown
 from pliant.record import Record
@@ -91,6 +91,7 @@ def search_by_estimator(
     evaluations: int = 1000,
     max_depth: int | None = None,
     target: TargetLike | None = None,
+    precision: InferencePrecision = "fp32",
     finalists: int = 3,
     workers: AnyWorkers = None,
     progress: Progress | None = None,
@@ -108,6 +109,7 @@ def search_by_estimator(
         evaluations: of evolution at most, and of random search.
         max_depth: most layers with weights on the longest path of a network.
         target: what the networks will run on; this CPU where None and a limit needs a target.
+        precision: of the networks on the target.
         finalists: of each search that are trained from scratch, at most.
         workers: as of `pliant.workers.open_workers`.
         progress: shown where None.
@@ -134,7 +136,16 @@ def search_by_estimator(
     with given_or_shown(progress) as told:
         estimators = Estimators(settings, progress=told)
         configuration = _configuration(
-            estimators, estimator, folder, limits, confidence, evaluations, max_depth, target, told
+            estimators,
+            estimator,
+            folder,
+            limits,
+            confidence,
+            evaluations,
+            max_depth,
+            target,
+            precision,
+            told,
         )
         costs, rng = cost_model(configuration), np.random.default_rng((settings.seed, 1))
         feasible = check_feasible(estimators.space, configuration.objective, costs, rng, SAMPLES)
@@ -157,6 +168,7 @@ def _configuration(
     evaluations: int,
     max_depth: int | None,
     target: TargetLike | None,
+    precision: InferencePrecision,
     progress: Progress,
 ) -> ZeroShotSearchConfiguration:
     """What to look for; arguments as of `search_by_estimator`."""
@@ -164,8 +176,11 @@ def _configuration(
     beyond = [one for one in limits if one.metric not in (*ARITHMETIC_METRICS, ACCURACY)]
     if target is None and beyond:
         target = THIS_CPU
-    options = TargetOptions(folder=folder, seed=seed)
-    opened = None if target is None else open_target(target, space, options, progress=progress)
+    options = TargetOptions(folder=folder, seed=seed, precision=precision)
+    opened = None
+    if target is not None:
+        of_target = space.with_bits(8) if precision == "int8" else space
+        opened = open_target(target, of_target, options, progress=progress)
     return ZeroShotSearchConfiguration(
         space, estimator, limits, evaluations, max_depth, opened, seed, confidence=confidence
     )

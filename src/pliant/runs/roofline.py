@@ -36,6 +36,8 @@ def delivered_roofline(session: Session, delivered: Delivered) -> RooflineFacts 
     """
     path = delivered.folder / delivered.file(session.precision).name
     batch = session.run.recipe.target.batch
+    if isinstance(session.target, MeasuredTarget):
+        batch = session.target.profile.batch
     try:
         workload = onnx_workload(path, sizes={"N": batch})
         return _placed(session, workload, path.read_bytes())

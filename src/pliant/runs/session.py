@@ -34,6 +34,7 @@ from pliant.search.registry import Build
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 from pliant.targets import (
+    THIS_CPU,
     Arithmetic,
     TargetLike,
     TargetOptions,
@@ -142,6 +143,9 @@ class Session:
             table.runtime,
             self.energy,
         )
+        if self._named_target not in (THIS_CPU, self.run.part("target.name")):
+            # Another device has settings of its own, those with which it was measured.
+            options = replace(options, threads=None, batch=None, optimisation=None, runtime=None)
         with self._refusing():
             target = open_target(self._named_target, self.space, options, progress=self.progress)
         self._wanted(target.metrics).require_reported(target)
