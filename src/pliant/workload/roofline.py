@@ -263,9 +263,10 @@ class NetworkRoofline:
             named = ", ".join(above[:NAMED_LAYERS])
             more = len(above) - NAMED_LAYERS
             found.append(
-                f"Faster than the roofs: {named}{f' and {more} more' if more > 0 else ''}. A"
-                " measured roof is the best of Pliant's kernels, and another kernel or a smaller"
-                " cache may beat it; take such a layer as being at its roof."
+                f"Faster than the roofs: {named}{f' and {more} more' if more > 0 else ''}. Roofs"
+                " are the best of Pliant's kernels, which another kernel or a smaller cache may"
+                " beat, and times of a few microseconds are inexact; take such a layer as being at"
+                " its roof."
             )
         return tuple(found)
 
