@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pliant import Run, run_all
-from pliant.errors import InfeasibleError, RecipeError
+from pliant.errors import InfeasibleError, RecipeError, RunConflictError
 from pliant.progress import silent
 from pliant.report.summary import read_summary_file
+from pliant.runs.session import Session
+from pliant.runs.specialize import named_network, specialize
 from pliant.spaces.mobile import MobileFrame
 from pliant.spaces.proxyless import ProxylessSpace, ProxylessStage
 
@@ -77,7 +79,7 @@ def test_it_goes_on_where_it_was_done(finished):
 
 
 def test_limits_below_and_above_all_networks_are_refused_with_the_range(tmp_path, tiny):
-    for limit, said in (("macs=1k", "Raise macs"), ("macs=1M", "Add or lower a limit")):
+    for limit, said in (("macs=1k", "Raise macs"), ("macs=1M", "Lower a limit")):
         with (
             Run.create(str(tiny), folder=tmp_path / limit, **changes([limit])) as run,
             pytest.raises(InfeasibleError, match=rf"macs reaches .* to .*{said}"),
@@ -91,3 +93,53 @@ def test_a_space_of_shared_weights_is_refused_before_anything_is_measured(tmp_pa
         with pytest.raises(RecipeError, match="Use a space such as proxyless-32"):
             run_all(run, progress=silent)
         assert not (tmp_path / "run" / "device.json").exists()
+
+
+def test_a_limit_at_the_end_of_the_range_is_met(tmp_path, tiny):
+    space = tiny_proxyless(1, 8, 10)
+    least = int(space.cost(space.smallest()).metric("macs"))
+    with Run.create(str(tiny), folder=tmp_path / "run", **changes([f"macs={least}"])) as run:
+        assert run_all(run, progress=silent).delivered.predicted.macs == least
+
+
+def test_a_floor_of_the_accuracy_alone_leaves_nothing_to_search(tmp_path, tiny):
+    with (
+        Run.create(str(tiny), folder=tmp_path / "run", **changes(["accuracy=90%"])) as run,
+        pytest.raises(InfeasibleError, match=r"received accuracy=90%\. .* MACs .* reach"),
+    ):
+        run_all(run, progress=silent)
+
+
+def test_a_finished_run_deploys_its_network_and_no_other(finished):
+    folder, result = finished
+    chosen = result.delivered.architecture
+    with Run.reopen(folder, space=tiny_proxyless) as run:
+        named = named_network(Session(run, limits=(), progress=silent), chosen)
+        assert named.architecture == chosen
+        int8 = Session(run, precision="int8", progress=silent)
+        assert specialize(int8).architecture == chosen
+        wide = Session(run, limits=["macs=1M"], progress=silent)
+        assert specialize(wide).architecture == chosen
+        less = f"macs={run.space.cost(chosen).macs - 1}"
+        narrow = Session(run, limits=[less], progress=silent)
+        with pytest.raises(InfeasibleError, match=rf"and no other.*has macs=.*{less} was asked"):
+            specialize(narrow)
+
+
+def test_limits_and_target_are_those_with_which_the_search_began(finished):
+    folder, _ = finished
+    for other, said in ((["macs=21k"], "limits"), (["macs=22k", "latency_ms=5"], "limits")):
+        with (
+            Run.reopen(folder, space=tiny_proxyless, limits=other) as run,
+            pytest.raises(RunConflictError, match=rf"the {said} with which it began: macs=22k"),
+        ):
+            run_all(run, progress=silent)
+
+
+def test_the_report_compares_with_no_search_that_never_ran(finished):
+    folder, _ = finished
+    page = (folder / "report.html").read_text("utf-8")
+    assert "random search" not in page
+    assert "its probability at the end of the search" in page
+    assert "At the end of the search the probabilities expected" in page
+    assert len(read_summary_file(folder / "summary.json").training.architecture.steps) > 2

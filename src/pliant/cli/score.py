@@ -25,7 +25,8 @@ AnySpace = Annotated[
     typer.Option(
         "--space",
         help="digits, mobile-32, plain-32, wide-32, vit-32, micro, photos, ofa-mobilenetv3, "
-        "ofa-resnet50, nas-bench-201; short: mobile, plain, resnet, cell, vit; or file.py:NAME.",
+        "ofa-resnet50, proxyless, proxyless-32, nas-bench-201; short: mobile, plain, resnet, cell, "
+        "vit; or file.py:NAME.",
     ),
 ]
 ShapeText = Annotated[

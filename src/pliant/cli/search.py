@@ -205,8 +205,9 @@ def search(
         refuse_options(
             context,
             STRATEGY_OPTIONS,
-            f"a search by training strategy {strategy} is a run",
-            "pliant run takes all options of one",
+            f"a search by training strategy {strategy} takes --"
+            + ", --".join(sorted(name.replace("_", "-") for name in STRATEGY_OPTIONS)),
+            "Leave them out; pliant run takes the other options of a run",
         )
         _search_by_strategy(
             strategy, space, data, limit, target, precision, maximise, epochs, time, seed, run_dir
@@ -293,7 +294,7 @@ def _search_by_strategy(
     """Train and search at once, and deliver what was found; arguments are the options.
 
     Raises:
-        RecipeError: the strategy does not search.
+        RecipeError: the strategy does not search, or no space is given.
     """
     from pliant.cli.run import do_run
     from pliant.spaces.presets import space_name
@@ -303,6 +304,11 @@ def _search_by_strategy(
         raise RecipeError(
             f"a search while training is by {', '.join(sorted(SEARCHING))}, received {strategy}. "
             "A supernet that another strategy trains is searched by pliant run."
+        )
+    if space is None:
+        raise RecipeError(
+            f"a search by training strategy {strategy} takes a space in which each choice picks "
+            "the operation of one block, received none. Add one, such as --space proxyless-32."
         )
     changes = {
         "data.source": data,
@@ -316,7 +322,7 @@ def _search_by_strategy(
         "time": time,
         "seed": seed,
     }
-    if run_dir is None and space is not None:  # beside other runs on the same images
+    if run_dir is None:  # beside other runs on the same images
         run_dir = Path("runs") / f"{Path(space_name(space)).name}-{strategy}"
     do_run(None, run_dir, changes, None)
 

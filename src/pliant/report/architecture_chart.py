@@ -69,7 +69,7 @@ def _add_costs(figure: go.Figure, search: ArchitectureSearch, limits: Sequence[L
         ]
         figure.add_scatter(
             name=f"expected {words(limit.metric).label} over limit",
-            mode="lines",
+            mode="lines" if len(epochs) > 1 else "markers",
             x=epochs,
             y=[value / limit.bound for value in values],
             line={"color": INK, "width": 2, "dash": ("solid", "dash", "dot")[number % 3]},

@@ -48,7 +48,8 @@ def front_chart(summary: Summary) -> go.Figure:
     called = words(metric)
     title = called.title + (f" ({called.unit})" if called.unit else "")
     apply_theme(figure, _HEIGHT_PX, xaxis_title_text=title, yaxis_title_text="Accuracy")
-    figure.update_yaxes(tickformat=".1%")
+    # A single network would have an axis to 200 %.
+    figure.update_yaxes(tickformat=".1%", autorangeoptions={"clipmin": -0.02, "clipmax": 1.02})
     for limit in summary.objective.limits:
         _draw_limit(figure, limit, metric)
     return figure

@@ -29,10 +29,17 @@ class Tile:
     verdict: Verdict | None = None
 
 
-def goal(objective: Objective) -> str:
-    """What a network was chosen for: the lowest energy among networks of ..."""
+def goal(objective: Objective, *, by_probability: bool = False) -> str:
+    """What a network was chosen for: the lowest energy among networks of ...
+
+    Args:
+        objective: of the run.
+        by_probability: whether a search while training chose it.
+    """
     best = "its validation accuracy"  # not always the highest: see `Shortlist`
-    if objective.minimise is not None:
+    if by_probability:
+        best = "its probability at the end of the search"
+    elif objective.minimise is not None:
         best = f"the lowest {words(objective.minimise).label}"
     bounds = []
     for limit in objective.limits:

@@ -48,7 +48,11 @@ def _values(summary: Summary) -> dict[str, object]:
         "networks": networks,
         "chosen": chosen,
         "axis": axis(summary),
-        "goal": headline.goal(summary.objective),
+        "goal": headline.goal(
+            summary.objective,
+            by_probability=summary.training is not None
+            and summary.training.architecture is not None,
+        ),
         "source_of_costs": headline.source_of_costs(summary.target),
         "axis_verdict": headline.axis_verdict(summary, chosen),
         "tiles": headline.tiles(summary, chosen),

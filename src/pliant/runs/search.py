@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pliant.errors import EncodingError, RecipeError
-from pliant.objective import Candidate, checked_costs
+from pliant.errors import EncodingError, InfeasibleError, RecipeError
+from pliant.objective import ACCURACY, Candidate, checked_costs
 from pliant.plugins import object_text
 from pliant.runs.session import Session
 from pliant.runs.shortlist import Shortlist, ShortlistedNetwork
@@ -18,6 +18,7 @@ from pliant.search.registry import SearchOptions, make_searcher
 from pliant.spaces.architecture import Architecture
 from pliant.spaces.space import Space
 from pliant.targets import Arithmetic
+from pliant.units import format_cost
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def search_front(session: Session) -> SearchResult:
     feasible = session.feasible
     trained = session.supernet.trained
     if trained is not None:
-        return _searched_while_trained(session, trained)
+        return searched_while_trained(session, trained)
     estimates = session.plan.estimates
     evaluations = _Evaluations(session, 2 * estimates)
     started = time.perf_counter()
@@ -80,17 +81,40 @@ def search_front(session: Session) -> SearchResult:
     )
 
 
-def _searched_while_trained(session: Session, trained: Sequence[Architecture]) -> SearchResult:
+def searched_while_trained(session: Session, trained: Sequence[Architecture]) -> SearchResult:
     """The networks that the training chose; there is nothing to compare them with in its weights.
 
     Args:
         session: of the run.
         trained: the networks whose weights were trained to the end.
+
+    Raises:
+        InfeasibleError: none of them is within the limits, which are others than in training.
     """
     evaluate = _Evaluations(session, len(trained)).by(session.run.recipe.train.strategy)
     history = evaluate(trained)
+    objective = session.search_objective
+    if not any(objective.satisfied(one) for one in history):
+        raise InfeasibleError(_why_not_trained(session, history))
     front, chosen = Shortlist(session).choose(history, len(history))
     return SearchResult(tuple(front), chosen, (), tuple(history), (), session.feasible.share)
+
+
+def _why_not_trained(session: Session, history: Sequence[Candidate]) -> str:
+    recipe, limits = session.run.recipe, session.limits
+    [one, *_] = history
+    values = []
+    for limit in limits:
+        if limit.metric == ACCURACY:
+            values.append(f"accuracy={one.value:.2%}")
+        else:
+            value = format_cost(limit.metric, one.known_cost.metric(limit.metric))
+            values.append(f"{limit.metric}={value}")
+    return (
+        f"strategy {recipe.train.strategy} trains the network that it finds, and no other; "
+        f"{one.architecture} has {', '.join(values)}, and {', '.join(map(str, limits))} was asked."
+        " Search for other limits and targets in a run of their own: --run-dir NEW_DIRECTORY."
+    )
 
 
 class _Evaluations:

@@ -15,7 +15,12 @@ from pliant.deploy.int8 import Int8Network, model_answers, to_int8
 from pliant.deploy.package import onnx_bytes
 from pliant.devices.measured_target import MeasuredTarget
 from pliant.devices.profile import random_network_model
-from pliant.errors import DamagedFileError, InfeasibleError, ProfileMismatchError
+from pliant.errors import (
+    DamagedFileError,
+    InfeasibleError,
+    ProfileMismatchError,
+    RunConflictError,
+)
 from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed, InferencePrecision
 from pliant.networks.mixed import mixed_blocks
 from pliant.networks.plain import Network
@@ -42,6 +47,7 @@ from pliant.targets import (
     reported_metrics,
     require_known,
 )
+from pliant.training.checkpoint import Checkpoints
 from pliant.training.registry import SEARCHING
 from pliant.units import format_cost
 
@@ -203,6 +209,8 @@ class Session:
         try:
             return check_feasible(self.space, objective, self._predict, self.run.rng(1))
         except InfeasibleError as error:
+            if self.run.recipe.train.strategy in SEARCHING:  # no other shipped space is like it
+                raise
             advice = fitting_space(self.space, objective.cost_limits, self._smallest())
             raise InfeasibleError(f"{error} {advice}" if advice else str(error)) from None
 
@@ -236,32 +244,80 @@ class Session:
     def supernet(self) -> Supernet:
         """The trained weights; trained now where they never were."""
         return train_supernet(
-            self.run, device=self.device, progress=self.progress, searched=self._searched()
+            self.run, device=self.device, progress=self.progress, searched=self.searched
         )
 
-    def _searched(self) -> SearchedCosts:
+    @cached_property
+    def searched(self) -> SearchedCosts:
         """The target and the limits, for strategies that search while they train.
+
+        Once the weights are trained, nothing is searched any more, and other limits may be asked.
 
         Raises:
             InfeasibleError: every network is within all limits, so that there is nothing to search.
+            RunConflictError: the training began with other limits or for another target.
         """
-        name = self.run.recipe.train.strategy
-        if name not in SEARCHING:
+        if self.run.recipe.train.strategy not in SEARCHING:
             return SearchedCosts()
+        if self.run.weights.is_file():
+            return SearchedCosts(self.target)
+        self._require_something_to_search()
+        self.require_same_search()
+        limits = {limit.metric: limit.bound for limit in self.search_objective.cost_limits}
+        measure = self._measure_untrained if self.target.can_measure else None
+        return SearchedCosts(self.target, limits, measure)
+
+    def _require_something_to_search(self) -> None:
+        name, limits = self.run.recipe.train.strategy, self.search_objective.cost_limits
+        rule = f"strategy {name} searches for the networks that a limit on a cost allows"
+        if not limits:
+            received = " and ".join(map(str, self.limits)) or "none"
+            macs = sorted(self.run.space.cost(one).metric("macs") for one in self._ends())
+            low, high = (format_cost("macs", one) for one in macs)
+            raise InfeasibleError(
+                f"{rule}, received {received}. Add one, such as --limit macs=NUMBER: the MACs of "
+                f"space {self.space.name!r} reach from about {low} to {high}."
+            )
         ranges = self.feasible.ranges
-        if all(limit.bound >= ranges[limit.metric][1] for limit in self.objective.cost_limits):
+        if all(limit.bound >= ranges[limit.metric][1] for limit in limits):
             reached = "; ".join(
                 f"{metric} reaches {format_cost(metric, low)} to {format_cost(metric, high)}"
                 for metric, (low, high) in ranges.items()
             )
             raise InfeasibleError(
-                f"strategy {name} searches for the networks that a limit allows, and every network "
-                f"of space {self.space.name!r} is within the limits: "
-                f"{reached or 'there are none'}. Add or lower a limit, such as --limit macs=10M."
+                f"{rule}, and every network of space {self.space.name!r} is within "
+                f"{' and '.join(map(str, limits))}: {reached}. Lower a limit."
             )
-        limits = {limit.metric: limit.bound for limit in self.objective.cost_limits}
-        measure = self._measure_untrained if self.target.can_measure else None
-        return SearchedCosts(self.target, limits, measure)
+
+    def _ends(self) -> tuple[Architecture, Architecture]:
+        return self.run.space.smallest(), self.run.space.largest()
+
+    def require_same_search(self) -> None:
+        """Refuse limits and a target with which a search while training did not begin.
+
+        Raises:
+            RunConflictError: they are others.
+        """
+        run = self.run
+        if run.recipe.train.strategy not in SEARCHING:
+            return
+        now = {
+            "limits": ", ".join(sorted(map(str, self.limits))),
+            "target": f"{self.target.name} ({self.target.identity})",
+            "confidence": str(self.confidence),
+        }
+        began = run.weights.is_file() or bool(Checkpoints(run.folder / "supernet").files())
+        known = run.record.metadata("searched") if began else None
+        for key, value in (known or {}).items():
+            if value != now[key]:
+                run.restore_recipe()
+                raise RunConflictError(
+                    f"strategy {run.recipe.train.strategy} searches while it trains, so a run ends "
+                    f"with the {key} with which it began: {value} there, {now[key]} here. Use "
+                    "--run-dir NEW_DIRECTORY, or the same command to resume that run."
+                )
+        if not began:
+            run.record.set_metadata("searched", now)
 
     def _measure_untrained(self, architecture: Architecture) -> Cost:
         """What a network costs on the target, with random weights."""

@@ -17,7 +17,7 @@ from pliant.accuracy.predictor import AccuracyPredictor
 from pliant.errors import RunConflictError
 from pliant.metrics import Accuracy, Failed
 from pliant.objective import AccuracyEstimator, Candidate
-from pliant.runs.search import estimate_context
+from pliant.runs.search import estimate_context, searched_while_trained
 from pliant.runs.session import Session
 from pliant.runs.shortlist import Shortlist, ShortlistedNetwork
 from pliant.search.ask_tell import combined, run_search
@@ -34,11 +34,14 @@ def specialize(session: Session) -> ShortlistedNetwork:
     """The best network by the session's objective, within its limits on its target.
 
     Raises:
-        InfeasibleError: no network is within the limits.
+        InfeasibleError: no network is within the limits; after a search while training, not the
+            one that was trained.
         RunConflictError: the run was not searched yet, so there is nothing to predict from.
     """
     run, objective = session.run, session.search_objective
     _ = session.feasible
+    if session.supernet.trained is not None:
+        return searched_while_trained(session, session.supernet.trained).chosen
     searcher = ParetoSearch(run.space, objective, seed=run.recipe.seed)
     evaluate = combined(accuracy_estimator(session), session.target.predict)
     front = objective.front(run_search(searcher, evaluate, run.recipe.search.candidates))

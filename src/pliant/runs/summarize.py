@@ -104,7 +104,8 @@ def summarise(session: Session, found: SearchResult, delivered: Delivered | None
     )
     claims += evidence.baseline_claims(chosen, session.baselines)
     claims += session.target.evidence()
-    claims += evidence.search_claims(history, random_history, session.objective, seed)
+    if random_history:  # a search while training has none
+        claims += evidence.search_claims(history, random_history, session.objective, seed)
     claims += [evidence.share_claim(found.share_within), *evidence.ranking_claims(ranking)]
     return Summary(
         pliant=pliant.__version__,

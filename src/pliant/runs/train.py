@@ -47,6 +47,8 @@ MIN_STEPS_PER_EPOCH = 8
 """A batch has fewer images than the recipe says where an epoch had fewer steps."""
 MIN_BATCH = 16
 """But no fewer than this, for the statistics of BatchNorm."""
+MIN_LOGS = 60
+"""Of a training that has as many steps; a picture needs them."""
 
 
 def train_supernet(
@@ -108,6 +110,7 @@ def _trained(run: Run, device: str, progress: Progress, searched: SearchedCosts)
             accelerator=accelerator,
             checkpoints=checkpoints,
             on_step=log or (lambda step: None),
+            report_every=_report_every(run, plan.epochs),
             replan=lambda timetable, point: _agreed_timetable(run, timetable, point),
         )
     except DivergedError as error:
@@ -311,6 +314,13 @@ def training_recipe(run: Run, precision: Precision, epochs: int) -> TrainingReci
         precision=precision,
         seed=run.recipe.seed,
     )
+
+
+def _report_every(run: Run, epochs: float) -> int:
+    """Steps between two logs: 10, or fewer where a short training would have few logs."""
+    images = len(run.data.train)
+    steps = epochs * images / batch_size(run.recipe.train.batch_size, images)
+    return max(1, min(10, int(steps / MIN_LOGS)))
 
 
 def batch_size(wanted: int, images: int) -> int:

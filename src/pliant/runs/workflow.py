@@ -58,6 +58,8 @@ def run_steps(session: Session, *, deliver: bool = True) -> Result:
     """The steps of a run, in a session of it; `run_all` makes one."""
     session.require_trainable()
     _ = session.feasible  # opens the target: measures this machine where it never was
+    _ = session.searched  # refuses limits that leave nothing to search
+    session.require_same_search()
     _ = session.baselines  # before the plan of the time that is left
     _ = session.supernet  # trains it where it never was
     found = search_front(session)

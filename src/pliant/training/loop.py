@@ -87,7 +87,7 @@ def train(
         accelerator: device, precision and processes.
         checkpoints: none are kept where None.
         on_step: called with reports.
-        report_every: steps between two reports.
+        report_every: steps between two reports; the last step of a phase is reported, too.
         replan: called before each part of each phase but the very first; returns a timetable in
             which the rest of this phase and those after it may be longer or shorter. After a
             restart it is called again for the parts that have begun, and has to return the same
@@ -148,7 +148,7 @@ def train(
             _require_finite(losses, model, step, phase, rate)
         if done == end:
             strategy.on_phase_end(phase, model)
-        if done % report_every == 0 or done == last:
+        if done % report_every == 0 or done in (end, last):
             trim_freed_memory()
             seconds, steps, overhead = clock.lap()
             on_step(

@@ -38,6 +38,7 @@ from pliant.spaces.space import Space
 from pliant.training.expected_cost import ExpectedCost, Hardware
 from pliant.training.schedule import Phase, TrainingRecipe
 from pliant.training.strategy import ParameterGroup, TrainingStrategy, Turn, decay_groups
+from pliant.units import format_cost
 
 SHARES = {"warm-up": 0.15, "search": 0.35, "train": 0.5}
 """Of the epochs."""
@@ -360,6 +361,8 @@ class Proxyless(TrainingStrategy):
         scale = dict.fromkeys(self.limits, 1.0)
         """Of a metric: measured over predicted."""
         best: Architecture | None = None
+        at_limit: Architecture | None = None
+        """Within the limits without the margin."""
         for _ in range(MEASURED_NETWORKS):
             found = self._most_probable(probabilities, scale)
             if self.measure is None:
@@ -367,13 +370,20 @@ class Proxyless(TrainingStrategy):
             measured = self.measure(found)
             known = [name for name in self.limits if name in measured.metrics]
             used = [measured.metric(name) / self._bound(name) for name in known]
+            if max(used, default=0.0) <= 1 / (1 - MARGIN):
+                at_limit = at_limit or found
             if max(used, default=0.0) <= 1:
                 best = found
                 if not used or max(used) >= 1 - UNUSED / 2 or self._is_largest(found):
                     return found
             [predicted] = self.costs.hardware.predict([found])
             assert isinstance(predicted, Cost)
-            scale |= {name: measured.metric(name) / predicted.metric(name) for name in known}
+            before = dict(scale)
+            for name in known:  # at least 1: a delivered network is within its limits as predicted
+                scale[name] = max(1.0, measured.metric(name) / predicted.metric(name))
+            if best is not None and scale == before:
+                return best
+        best = best or at_limit
         if best is None:
             raise InfeasibleError(
                 f"none of {MEASURED_NETWORKS} networks is within the limits as measured, though "
@@ -390,23 +400,62 @@ class Proxyless(TrainingStrategy):
     def _most_probable(
         self, probabilities: Mapping[str, Tensor], scale: Mapping[str, float]
     ) -> Architecture:
-        """By predictions that are scaled to what was measured; checked by the target itself."""
+        """By predictions that are scaled to what was measured; checked by the target itself.
+
+        The margin is given up where no network keeps it, as with a limit at the end of the range.
+
+        Raises:
+            InfeasibleError: none is within the limits.
+        """
+        for margin in (MARGIN, 0.0):
+            bounds = {name: bound * (1 - margin) for name, bound in self.limits.items()}
+            found = self._within(probabilities, bounds, scale)
+            if found is not None:
+                return found
+        asked = ", ".join(
+            f"{name}={format_cost(name, bound)}" for name, bound in self.limits.items()
+        )
+        measured = {name: one for name, one in scale.items() if one > 1}
+        raise InfeasibleError(
+            f"no network of space {self.space.name!r} is within {asked}"
+            + "".join(
+                f"; {name} is measured {one:.2f} times its prediction"
+                for name, one in measured.items()
+            )
+            + ". Raise the limit, or choose a space with smaller networks."
+        )
+
+    def _within(
+        self,
+        probabilities: Mapping[str, Tensor],
+        bounds: Mapping[str, float],
+        scale: Mapping[str, float],
+    ) -> Architecture | None:
+        """The most probable network whose scaled predictions are within bounds; None for none."""
+
+        def is_within(network: Architecture) -> bool:
+            [cost] = self.costs.hardware.predict([network])
+            return isinstance(cost, Cost) and all(
+                cost.metric(name) * scale[name] <= bound for name, bound in bounds.items()
+            )
+
         for percent in range(100):
             # The sum over blocks leaves out what the target adds to whole networks.
             limits = {
-                name: self._bound(name) * (1 - percent / 100) / scale[name] for name in self.limits
+                name: bound * (1 - percent / 100) / scale[name] for name, bound in bounds.items()
             }
             floors = {name: bound * (1 - UNUSED / 2) for name, bound in list(limits.items())[:1]}
             try:
                 found = self.costs.most_probable(probabilities, limits, floors)
             except InfeasibleError:
-                found = self.costs.most_probable(probabilities, limits)
-            [cost] = self.costs.hardware.predict([found])
-            if isinstance(cost, Cost) and all(
-                cost.metric(name) * scale[name] <= self._bound(name) for name in self.limits
-            ):
+                try:
+                    found = self.costs.most_probable(probabilities, limits)
+                except InfeasibleError:
+                    break
+            if is_within(found):
                 return found
-        raise InfeasibleError("no network of the space is within the limits.")
+        smallest = self.space.smallest()
+        return smallest if is_within(smallest) else None
 
     def measures(self, model: nn.Module) -> dict[str, Any]:
         """For the log: expected costs, weights of the costs, entropy, and every probability."""
