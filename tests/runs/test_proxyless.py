@@ -6,6 +6,7 @@ import pytest
 
 from pliant import Run, run_all
 from pliant.errors import InfeasibleError, RecipeError, RunConflictError
+from pliant.metrics import Cost, Measured
 from pliant.progress import silent
 from pliant.report.summary import read_summary_file
 from pliant.runs.session import Session
@@ -143,3 +144,23 @@ def test_the_report_compares_with_no_search_that_never_ran(finished):
     assert "its probability at the end of the search" in page
     assert "At the end of the search the probabilities expected" in page
     assert len(read_summary_file(folder / "summary.json").training.architecture.steps) > 2
+
+
+def test_the_higher_of_both_measurements_counts(finished):
+    class Device:
+        name, can_measure = "device", True
+
+        def measure(self, models):
+            found = Measured(Cost(latency_ms=3.0, macs=5), spread=Cost())
+            return dict.fromkeys(models, found)
+
+        def measure_file(self, path):
+            assert path.read_bytes()
+            return Measured(Cost(latency_ms=4.0, macs=4), spread=Cost())
+
+    folder, result = finished
+    with Run.reopen(folder, space=tiny_proxyless) as run:
+        session = Session(run)
+        session.__dict__["target"] = Device()
+        found = session._measure_untrained(result.delivered.architecture)
+    assert found == Cost(latency_ms=4.0, macs=5)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from pliant.accuracy.evaluation import Answers, answers
 from pliant.accuracy.supernet import SupernetEstimator
@@ -25,7 +28,7 @@ from pliant.metrics import ARITHMETIC_METRICS, Accuracy, Cost, Failed, Inference
 from pliant.networks.mixed import mixed_blocks
 from pliant.networks.plain import Network
 from pliant.networks.supernet import Supernet
-from pliant.objective import Limit, Objective, Target, as_limits, checked_costs
+from pliant.objective import Limit, Measured, Objective, Target, as_limits, checked_costs
 from pliant.progress import Progress, printed
 from pliant.report.summary import Baselines
 from pliant.runs.advice import KnownCost, fitting_space
@@ -320,11 +323,26 @@ class Session:
             run.record.set_metadata("searched", now)
 
     def _measure_untrained(self, architecture: Architecture) -> Cost:
-        """What a network costs on the target, with random weights."""
+        """What a network costs on the target, with random weights.
+
+        It is measured in both ways in which a delivered network is, and the higher cost counts: no
+        other network has trained weights once this one has.
+        """
         blocks = self.space.blocks(architecture)
         model = random_network_model(blocks, self.run.rng(2), self.precision)
-        [found] = self.target.measure({str(architecture): model}).values()
-        return found.cost
+        [beside] = self.target.measure({str(architecture): model}).values()
+        apart = self.measure_apart(model)
+        highest: dict[str, Any] = {name: beside.cost.metric(name) for name in beside.cost.metrics}
+        for name in apart.cost.metrics:
+            highest[name] = max(highest.get(name, 0.0), apart.cost.metric(name))
+        return Cost(**highest)
+
+    def measure_apart(self, model: bytes) -> Measured:
+        """A measurement of one ONNX model in a subprocess, as a user's own would be."""
+        with tempfile.TemporaryDirectory(prefix="pliant-") as scratch:
+            path = Path(scratch) / "model.onnx"
+            path.write_bytes(model)
+            return self.target.measure_file(path)
 
     @cached_property
     def plan(self) -> Plan:

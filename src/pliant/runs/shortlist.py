@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from pliant.accuracy.evaluation import indistinct
 from pliant.errors import InfeasibleError
@@ -204,10 +202,7 @@ class Shortlist:
         if one.measured is None or not limited & set(one.measured.spread.metrics):
             return one
         if self._row("apart", one) is None:
-            with tempfile.TemporaryDirectory(prefix="pliant-") as scratch:
-                path = Path(scratch) / "model.onnx"
-                path.write_bytes(self.session.onnx(one.architecture))
-                found = self.session.target.measure_file(path)
+            found = self.session.measure_apart(self.session.onnx(one.architecture))
             self.record.add_evaluation(
                 "apart",
                 str(one.architecture),
