@@ -58,8 +58,6 @@ from pliant.spaces.foreign import ForeignNetwork, ForeignSpace
 from pliant.spaces.space import Space
 
 PROFILE_VERSION: Final = 6
-NETWORKS = 32
-"""Whole networks of a profile, on which its predictor is fitted and validated."""
 MIN_BLOCK_US = 0.01
 """Blocks take at least this long, even where dispatch overhead explains the whole timing."""
 _ANCHOR, _CALL = "anchor", "call"
@@ -382,7 +380,7 @@ def profile_device(
     rng = np.random.default_rng((seed, 4))
     has_blocks = runtime.times_blocks and not isinstance(space, ForeignSpace)
     keys = distinct_blocks(space, rng) if has_blocks else []
-    networks = sample_evenly_by_macs(space, NETWORKS, rng)
+    networks = sample_evenly_by_macs(space, runtime.networks, rng)
     models = {_ANCHOR: anchor_model(), _CALL: empty_model()}
     models |= {
         f"block {index}": timed_block(key, rng, settings.batch, precision)

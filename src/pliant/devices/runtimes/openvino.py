@@ -21,6 +21,7 @@ class OpenVino(Runtime):
     package = "openvino"
     module = "openvino"
     extra = "openvino"
+    networks = 100  # its blocks do not add up to networks
 
     @cached_property
     def _library(self) -> Any:

@@ -28,6 +28,7 @@ class EagerPyTorch(Runtime):
     package = "torch"
     module = "torch"
     precisions = ("fp32",)
+    networks = 100  # its blocks do not add up to networks
 
     @contextmanager
     def prepared(self, settings: Settings) -> Iterator[None]:
@@ -61,6 +62,7 @@ class CompiledPyTorch(EagerPyTorch):
 
     name = "pytorch-compiled"
     times_blocks = False
+    networks = Runtime.networks  # each takes seconds to compile
 
     def _callable(self, module: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         import torch

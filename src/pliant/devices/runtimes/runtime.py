@@ -48,6 +48,8 @@ class Runtime(ABC):
     """Graph optimisation levels that it can be asked for."""
     times_blocks: ClassVar[bool] = True
     """Whether a model opens so fast that all blocks of a space can be timed in isolation."""
+    networks: ClassVar[int] = 32
+    """Whole networks of a profile, on which its predictor is fitted and validated."""
 
     @property
     def is_installed(self) -> bool:
