@@ -142,7 +142,7 @@ def test_the_report_compares_with_no_search_that_never_ran(finished):
     page = (folder / "report.html").read_text("utf-8")
     assert "random search" not in page
     assert "its probability at the end of the search" in page
-    assert "At the end of the search the probabilities expected" in page
+    assert "At the end of the search the expected MACs" in page
     assert len(read_summary_file(folder / "summary.json").training.architecture.steps) > 2
 
 
@@ -164,3 +164,14 @@ def test_the_higher_of_both_measurements_counts(finished):
         session.__dict__["target"] = Device()
         found = session._measure_untrained(result.delivered.architecture)
     assert found == Cost(latency_ms=4.0, macs=5)
+
+
+def test_the_losses_of_weights_and_architecture_are_told_apart(finished):
+    folder, _ = finished
+    curve = read_summary_file(folder / "summary.json").training.curve
+    names = {step.phase: set() for step in curve}
+    for step in curve:
+        names[step.phase] |= set(step.losses)
+    weights = {"weights"}
+    assert names["warm-up"] == names["train"] == weights
+    assert names["search"] == weights | {"architecture with costs"}

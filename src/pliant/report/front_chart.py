@@ -49,7 +49,7 @@ def front_chart(summary: Summary) -> go.Figure:
     title = called.title + (f" ({called.unit})" if called.unit else "")
     apply_theme(figure, _HEIGHT_PX, xaxis_title_text=title, yaxis_title_text="Accuracy")
     # A single network would have an axis to 200 %.
-    figure.update_yaxes(tickformat=".1%", autorangeoptions={"clipmin": -0.02, "clipmax": 1.02})
+    figure.update_yaxes(tickformat=".1%", autorangeoptions={"clipmin": -0.05, "clipmax": 1.05})
     for limit in summary.objective.limits:
         _draw_limit(figure, limit, metric)
     return figure

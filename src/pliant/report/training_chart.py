@@ -31,19 +31,25 @@ def training_chart(curve: Sequence[TrainingStep]) -> go.Figure:
     )
     mode = "lines" if len(curve) > 1 else "markers"
     names = list(dict.fromkeys(name for row in curve for name in row.losses))
+    of_phase: dict[str, set[str]] = {}
+    for row in curve:
+        of_phase.setdefault(row.phase, set()).update(row.losses)
     for number, name in enumerate(names):
-        losses = [row.losses.get(name) for row in curve]
+        # A gap where a phase has no such loss, none where only some of its steps have it.
+        rows = [row for row in curve if name in row.losses or name not in of_phase[row.phase]]
+        xs = [row.epoch for row in rows]
+        losses = [row.losses.get(name) for row in rows]
         figure.add_scatter(
             name=hover(name),
             mode=mode,
-            x=epochs,
+            x=xs,
             y=losses,
             line={
                 "color": SERIES[number % len(SERIES)],
                 "dash": _DASHES[number % len(_DASHES)],
                 "width": 2,
             },
-            hovertext=_texts(name, "loss", epochs, losses),
+            hovertext=_texts(name, "loss", xs, losses),
             hoverinfo="text",
             connectgaps=False,
             row=1,

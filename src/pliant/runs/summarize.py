@@ -45,6 +45,7 @@ from pliant.runs.search import SearchResult
 from pliant.runs.session import Session
 from pliant.runs.shortlist import ShortlistedNetwork, selected_errors
 from pliant.training.proxyless import EXPECTED
+from pliant.training.registry import SEARCHING
 
 SUMMARY, REPORT, RECIPE = "summary.json", "report.html", "recipe.toml"
 
@@ -227,6 +228,8 @@ def _training(session: Session) -> TrainingFacts:
         labels = [f"sub-network {number}" for number in range(1, len(losses) + 1)]
         if len(losses) == len(names):
             labels = list(names)
+        elif table.strategy in SEARCHING:  # the second in steps of the architecture parameters
+            labels = ["weights", "architecture with costs"][: len(losses)]
         finite = (loss if math.isfinite(loss) else None for loss in losses)
         curve.append(
             TrainingStep(
