@@ -123,3 +123,14 @@ def test_networks_are_spread_over_macs(toy_space):
     macs = sorted(toy_space.cost(one).macs for one in networks)
     assert macs[-1] / macs[0] > 5
     assert len(sample_evenly_by_macs(toy_space, 1000, np.random.default_rng(0))) < 306 + 1
+
+
+def test_a_table_knows_which_blocks_it_would_estimate():
+    space = preset("proxyless-32", channels=3, image_size=32, classes=3)
+    blocks = distinct_blocks(space, np.random.default_rng(0))
+    whole = LookupTable(space, made_up_us(blocks))
+    assert all(whole.is_measured(block) for block in space.blocks(space.largest()))
+    operations = [block for block in blocks if getattr(block, "kernel", 0) == 5]
+    assert operations
+    few = {block: us for block, us in whole.latency_us.items() if block not in operations}
+    assert [one for one in blocks if not LookupTable(space, few).is_measured(one)] == operations

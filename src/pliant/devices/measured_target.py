@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,12 @@ from pliant.devices.interval import Interval
 from pliant.devices.ladder import DeviceRows, Milliseconds, Predictor, fit
 from pliant.devices.measure import measure_in_subprocess
 from pliant.devices.profile import DeviceProfile, measure_networks
+from pliant.devices.table import MAX_BLOCKS, LookupTable
 from pliant.devices.timings import Measurement
 from pliant.errors import ProfileMismatchError, RecipeError
 from pliant.metrics import ARITHMETIC_METRICS, Claim, Cost, Measured
 from pliant.spaces.architecture import Architecture
+from pliant.spaces.block import Block
 from pliant.spaces.space import Space
 
 METRICS: tuple[str, ...] = ("latency_ms", *ARITHMETIC_METRICS)
@@ -136,6 +138,20 @@ class MeasuredTarget:
             Cost(latency_ms=ms, macs=block.cost.macs, parameters=block.cost.parameters)
             for block, ms in zip(blocks, latencies, strict=True)
         ]
+
+    def unmeasured(self, blocks: Iterable[Block]) -> list[Block]:
+        """Those blocks that the profile lacks, so that their latency would be an estimate.
+
+        None where the profile has whole networks only, or as many blocks as are ever measured.
+
+        Args:
+            blocks: of the space.
+        """
+        rows = self.profile.blocks
+        if not 0 < len(rows) < MAX_BLOCKS:
+            return []
+        table = LookupTable(self.space, {row.block: row.latency_us for row in rows})
+        return [block for block in blocks if not table.is_measured(block)]
 
     def measure(self, models: Mapping[str, bytes]) -> dict[str, Measured]:
         """Latency of whole networks, in interleaved rounds.

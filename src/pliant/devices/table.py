@@ -116,6 +116,11 @@ class LookupTable:
             return float(np.interp(_pixels(key), pixels, times))
         return self._estimate_us(key)
 
+    def is_measured(self, block: Block) -> bool:
+        """Whether the latency of a block was measured, or is interpolated between such."""
+        key = block_key(block)
+        return key in self.latency_us or len(self._by_shape.get(_any_size(key), [])) > 1
+
     @cached_property
     def _by_shape(self) -> Mapping[Block, list[tuple[int, float]]]:
         shapes: dict[Block, list[tuple[int, float]]] = {}

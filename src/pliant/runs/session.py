@@ -265,6 +265,7 @@ class Session:
         if self.run.weights.is_file():
             return SearchedCosts(self.target)
         self._require_something_to_search()
+        self._require_measured_operations()
         self.require_same_search()
         limits = {limit.metric: limit.bound for limit in self.search_objective.cost_limits}
         measure = self._measure_untrained if self.target.can_measure else None
@@ -292,6 +293,26 @@ class Session:
                 f"{' and '.join(map(str, limits))}: {reached}. Lower a limit."
             )
 
+    def _require_measured_operations(self) -> None:
+        """Refuse a profile without some operations: the search would go by guesses of them."""
+        target = self.target
+        if not isinstance(target, MeasuredTarget):
+            return
+        names = {
+            block: f"{mixed.slot} {option}"
+            for mixed in mixed_blocks(self.run.space)
+            for option, block in zip(mixed.choice.options, mixed.operations, strict=True)
+            if block is not None
+        }
+        if missing := [names[block] for block in target.unmeasured(names)]:
+            self.run.restore_recipe()
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise ProfileMismatchError(
+                "a search while training needs the latency of every operation; profile "
+                f"{target.name} has none of {', '.join(missing[:5])}{more}. Measure them: pliant "
+                f"device measure {self.run.folder} --out NEW_PROFILE/, then --target NEW_PROFILE/"
+            )
+
     def _ends(self) -> tuple[Architecture, Architecture]:
         return self.run.space.smallest(), self.run.space.largest()
 
@@ -307,7 +328,7 @@ class Session:
         now = {
             "limits": ", ".join(sorted(map(str, self.limits))),
             "target": f"{self.target.name} ({self.target.identity})",
-            "confidence": str(self.confidence),
+            "confidence": "none" if self.confidence is None else f"{self.confidence:g}",
         }
         began = run.weights.is_file() or bool(Checkpoints(run.folder / "supernet").files())
         known = run.record.metadata("searched") if began else None
