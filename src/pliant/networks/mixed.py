@@ -80,14 +80,20 @@ def mixed_blocks(space: Space) -> tuple[MixedBlock, ...]:
         if len(slots) != 1 or versions[0] != versions[1]:
             raise RecipeError(
                 f"a mixed network chooses the operation of each block by one choice; {choice.name} "
-                f"of space {space.name!r} decides {', '.join(sorted(slots)) or 'no block'} together"
-                " with other choices. Use a space such as proxyless-32."
+                f"of space {space.name!r} decides {_some(sorted(slots))} together with other "
+                "choices. Use a space such as proxyless-32."
             )
         [operations], [slot] = versions[0], slots
         found.append(MixedBlock(choice, slot, operations))
     if not found:
         raise RecipeError(f"a mixed network has choices, space {space.name!r} has none.")
     return tuple(found)
+
+
+def _some(slots: Sequence[str]) -> str:
+    """The first three, and how many there are."""
+    few = ", ".join(slots[:3]) or "no block"
+    return few if len(slots) <= 3 else f"{few} and {len(slots) - 3} more blocks"
 
 
 def _by_slot(space: Space, base: Architecture, choice: Choice, option: Option) -> dict[str, Block]:
