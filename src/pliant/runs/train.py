@@ -31,7 +31,12 @@ from pliant.spaces.architecture import Architecture
 from pliant.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from pliant.training.expected_cost import Hardware
 from pliant.training.loop import StepLog, make_accelerator, train
-from pliant.training.registry import StrategyOptions, make_strategy, strategy_identity
+from pliant.training.registry import (
+    SEARCHING,
+    StrategyOptions,
+    make_strategy,
+    strategy_identity,
+)
 from pliant.training.schedule import (
     PlanPoint,
     Precision,
@@ -48,7 +53,7 @@ MIN_STEPS_PER_EPOCH = 8
 MIN_BATCH = 16
 """But no fewer than this, for the statistics of BatchNorm."""
 MIN_LOGS = 60
-"""Of a training that has as many steps; a picture needs them."""
+"""Of a training that searches; the picture of its probabilities needs them."""
 
 
 def train_supernet(
@@ -317,7 +322,9 @@ def training_recipe(run: Run, precision: Precision, epochs: int) -> TrainingReci
 
 
 def _report_every(run: Run, epochs: float) -> int:
-    """Steps between two logs: 10, or fewer where a short training would have few logs."""
+    """Steps between two logs: 10, or fewer where a short search would have few logs."""
+    if run.recipe.train.strategy not in SEARCHING:
+        return 10
     images = len(run.data.train)
     steps = epochs * images / batch_size(run.recipe.train.batch_size, images)
     return max(1, min(10, int(steps / MIN_LOGS)))
