@@ -75,7 +75,7 @@ def main():
             except MeasurementError as error:
                 busy.append(f"{name}, {runtime}, {precision}, {threads} thread(s): {error}")
                 print(busy[-1], flush=True)
-    publish("devices", rows, too_busy=busy)
+    publish("-".join(["devices", *(arguments.runtime or [])]), rows, too_busy=busy)
     return int(bool(busy))
 
 
