@@ -6,11 +6,11 @@ python benchmarks/devices.py --out DIR [--space mobile-32] [--runtime openvino] 
 The profile of each space, runtime and precision is measured into DIR by `pliant device measure`'s
 own code, the time of which is a column; then networks that no profile has are measured, with other
 weights. A profile is measured in a process of its own: memory that other models have left makes a
-later one up to 8 % slower. Each network is measured alone, as one is that is delivered, by the
-median of three processes: where its memory lies changes it by 1 %, and a burst of other work may
-spoil one. All is kept in DIR: a run that was interrupted goes on. A row that the machine is too
+later one slower. Each network is measured alone, as one is that is delivered, by the
+median of three processes: where its memory lies changes it, and a burst of other work may spoil it.
+All is kept in DIR: a run that was interrupted goes on. A row that the machine is too
 busy for is named and left out; the next start tries it again. Needs a machine with nothing else to
-do: other work on another core makes networks of PyTorch up to 10 % slower.
+do: other work on another core makes networks of PyTorch slower.
 """
 
 from __future__ import annotations
